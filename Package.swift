@@ -1,0 +1,129 @@
+// swift-tools-version: 6.2
+
+import PackageDescription
+
+let settings: [SwiftSetting] = [
+    .swiftLanguageMode(.v6),
+    .enableUpcomingFeature("ExistentialAny"),
+    .enableUpcomingFeature("MemberImportVisibility"),
+    .enableUpcomingFeature("NonisolatedNonsendingByDefault"),
+    .enableExperimentalFeature("Lifetimes"),
+    .strictMemorySafety(),
+    .treatAllWarnings(as: .error),
+    .treatWarning("ExplicitSendable", as: .error),
+]
+let sourceSettings = settings + [.enableUpcomingFeature("InternalImportsByDefault")]
+let testSettings: [SwiftSetting] = [
+    .swiftLanguageMode(.v6),
+    .enableUpcomingFeature("ExistentialAny"),
+    .enableUpcomingFeature("MemberImportVisibility"),
+    .treatAllWarnings(as: .error),
+]
+
+let argumentParser = Target.Dependency.product(name: "ArgumentParser", package: "swift-argument-parser")
+let crypto = Target.Dependency.product(name: "Crypto", package: "swift-crypto")
+
+// Each target uses only targets above it.
+let package = Package(
+    name: "think-compress",
+    platforms: [.macOS(.v26)],
+    products: [
+        .library(name: "ThinkCompress", targets: ["ThinkCompress"]),
+        .executable(name: "think-compress", targets: ["think-compress"]),
+    ],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+        .package(url: "https://github.com/apple/swift-crypto", from: "4.5.2"),
+    ],
+    targets: [
+        .systemLibrary(
+            name: "CZstd",
+            pkgConfig: "libzstd",
+            providers: [.apt(["libzstd-dev"]), .brew(["zstd"])]
+        ),
+        .systemLibrary(
+            name: "COpenBLAS",
+            pkgConfig: "openblas",
+            providers: [.apt(["libopenblas-dev"]), .brew(["openblas"])]
+        ),
+        .target(name: "CThinkKernels"),
+        .target(name: "ByteStorage", dependencies: ["CThinkKernels"], swiftSettings: sourceSettings),
+        .target(
+            name: "KVCacheModel",
+            dependencies: ["CThinkKernels", "ByteStorage"],
+            swiftSettings: sourceSettings
+        ),
+        .target(
+            name: "KVCacheCodecs",
+            dependencies: ["CThinkKernels", "ByteStorage", "KVCacheModel"],
+            swiftSettings: sourceSettings
+        ),
+        .target(
+            name: "KIVIQuantization",
+            dependencies: ["KVCacheModel", "KVCacheCodecs"],
+            swiftSettings: sourceSettings
+        ),
+        .target(
+            name: "ThinKPruning",
+            dependencies: ["KVCacheModel", "KVCacheCodecs"],
+            swiftSettings: sourceSettings
+        ),
+        .target(
+            name: "KVSnapshots",
+            dependencies: ["CZstd", "ByteStorage", "KVCacheModel", "KVCacheCodecs", crypto],
+            swiftSettings: sourceSettings
+        ),
+        .target(
+            name: "EngineFormats",
+            dependencies: ["ByteStorage", "KVCacheModel"],
+            swiftSettings: sourceSettings
+        ),
+        .target(
+            name: "KVCacheEvaluation",
+            dependencies: ["COpenBLAS", "ByteStorage", "KVCacheModel", "KVCacheCodecs"],
+            swiftSettings: sourceSettings
+        ),
+        .target(
+            name: "ThinkCompress",
+            dependencies: [
+                "KVCacheModel", "KVCacheCodecs", "KIVIQuantization", "ThinKPruning", "KVSnapshots", "EngineFormats",
+                "KVCacheEvaluation",
+            ],
+            swiftSettings: sourceSettings
+        ),
+        .executableTarget(
+            name: "think-compress",
+            dependencies: ["ThinkCompress", "ByteStorage", argumentParser],
+            swiftSettings: sourceSettings
+        ),
+        .target(
+            name: "TestSupport",
+            dependencies: ["ThinkCompress", "ByteStorage"],
+            path: "Tests/TestSupport",
+            swiftSettings: testSettings
+        ),
+        .testTarget(
+            name: "CThinkKernelsTests",
+            dependencies: ["CThinkKernels"],
+            swiftSettings: testSettings
+        ),
+    ]
+        + [
+            "ByteStorage", "KVCacheModel", "KVCacheCodecs", "KIVIQuantization", "ThinKPruning", "KVSnapshots",
+            "EngineFormats", "KVCacheEvaluation",
+        ].map { name in
+            .testTarget(
+                name: "\(name)Tests",
+                dependencies: ["ThinkCompress", "TestSupport"],
+                swiftSettings: testSettings
+            )
+        }
+        + [
+            // Runs the built command as a user would.
+            .testTarget(
+                name: "CommandTests",
+                dependencies: ["ThinkCompress", "TestSupport", "think-compress"],
+                swiftSettings: testSettings
+            )
+        ]
+)

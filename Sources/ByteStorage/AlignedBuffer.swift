@@ -1,0 +1,43 @@
+/// Memory of its own, aligned to 64 bytes and zero at first.
+///
+/// Sendable because whoever shares one agrees on who writes where: package code gives concurrent writers disjoint
+/// ranges and lets nobody read before they are done.
+@safe
+public final class AlignedBuffer: @unchecked Sendable {
+    public static let alignment = 64
+
+    public let byteCount: Int
+    private let base: UnsafeMutableRawPointer
+
+    public init(byteCount: Int) {
+        precondition(byteCount >= 0, "a buffer needs a length")
+        self.byteCount = byteCount
+        unsafe base = UnsafeMutableRawPointer.allocate(byteCount: max(byteCount, 1), alignment: Self.alignment)
+        unsafe base.initializeMemory(as: UInt8.self, repeating: 0, count: byteCount)
+    }
+
+    deinit {
+        unsafe base.deallocate()
+    }
+
+    /// The bytes to read, which stay alive with the result.
+    public var shared: SharedBytes {
+        unsafe SharedBytes(owner: self, base: UnsafeRawPointer(base), count: byteCount)
+    }
+
+    /// Copies bytes to an offset.
+    package func copy(_ bytes: SharedBytes, at offset: Int) {
+        precondition(offset >= 0 && offset + bytes.count <= byteCount, "the bytes must fit")
+        unsafe bytes.withUnsafeBytes { source in
+            guard let from = source.baseAddress else { return }
+            unsafe (base + offset).copyMemory(from: from, byteCount: source.count)
+        }
+    }
+
+    /// Lends the bytes for writing; concurrent callers must write to disjoint ranges.
+    package func withUnsafeMutableBytes<Result, Failure: Error>(
+        _ body: (UnsafeMutableRawBufferPointer) throws(Failure) -> Result
+    ) throws(Failure) -> Result {
+        unsafe try body(UnsafeMutableRawBufferPointer(start: base, count: byteCount))
+    }
+}

@@ -1,0 +1,108 @@
+#if canImport(Glibc)
+    internal import Glibc
+#elseif canImport(Musl)
+    internal import Musl
+#else
+    internal import Darwin
+#endif
+
+/// Writes a file that appears under its name whole or not at all.
+///
+/// Bytes go to a temporary file in the same folder, `.NAME.RANDOM.partial`, which `commit` synchronizes and renames;
+/// without `commit` it is removed. Only a process that is killed leaves it behind.
+public struct AtomicFileWriter: ~Copyable, Sendable {
+    private let path: String
+    private let temporaryPath: String
+    private let replacesExisting: Bool
+    private let descriptor: Int32
+    private var isCommitted = false
+
+    /// Begins a file.
+    ///
+    /// - Parameter replacingExisting: whether a regular file of that name may be replaced.
+    /// - Throws: `FileError` if the name is taken, or the folder can't be written to.
+    public init(path: String, replacingExisting: Bool) throws(FileError) {
+        try Self.checkDestination(path: path, replacingExisting: replacingExisting)
+        let folder = Self.folder(of: path)
+        let name = path.split(separator: "/").last ?? ""
+        let random = String(UInt64.random(in: .min ... .max), radix: 36)
+        let temporaryPath = "\(folder)/.\(name).\(random).partial"
+        let descriptor = unsafe open(temporaryPath, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0o666)
+        guard descriptor >= 0 else { throw FileError(errorNumber: errno, path: path, action: "create it") }
+        self.path = path
+        self.temporaryPath = temporaryPath
+        self.descriptor = descriptor
+        replacesExisting = replacingExisting
+    }
+
+    deinit {
+        close(descriptor)
+        if !isCommitted { unsafe unlink(temporaryPath) }
+    }
+
+    /// Checks that a file may be written at `path`, so that a long job can refuse before it begins.
+    public static func checkDestination(path: String, replacingExisting: Bool) throws(FileError) {
+        var status = stat()
+        guard unsafe stat(path, &status) == 0 else {
+            if path.isEmpty || path.hasSuffix("/") {
+                throw FileError(.notFound, path: path, message: "is not the name of a file")
+            }
+            return
+        }
+        guard status.st_mode & S_IFMT == S_IFREG else {
+            let kind = status.st_mode & S_IFMT == S_IFDIR ? "a directory" : "not a regular file"
+            throw FileError(.notRegularFile, path: path, message: "is \(kind); pass the name of a file to write")
+        }
+        guard replacingExisting else { throw FileError(errorNumber: EEXIST, path: path, action: "create it") }
+    }
+
+    /// Writes bytes at `offset`; what is never written reads as zero.
+    public func write(_ bytes: RawSpan, at offset: Int) throws(FileError) {
+        unsafe try bytes.withUnsafeBytes { (buffer) throws(FileError) in
+            var written = 0
+            while written < buffer.count {
+                let rest = unsafe UnsafeRawBufferPointer(rebasing: buffer[written...])
+                let count = unsafe pwrite(descriptor, rest.baseAddress, rest.count, off_t(offset + written))
+                if count < 0 && errno == EINTR { continue }
+                guard count > 0 else {
+                    throw FileError(errorNumber: count == 0 ? EIO : errno, path: path, action: "write it")
+                }
+                written += count
+            }
+        }
+    }
+
+    /// Makes the file appear under its name, after everything has reached the disk.
+    public consuming func commit() throws(FileError) {
+        guard fsync(descriptor) == 0 else { throw FileError(errorNumber: errno, path: path, action: "write it") }
+        if replacesExisting {
+            guard unsafe rename(temporaryPath, path) == 0 else {
+                throw FileError(errorNumber: errno, path: path, action: "name it")
+            }
+        } else {
+            // link() refuses a name that was taken meanwhile; file systems without links get a plain rename.
+            if unsafe link(temporaryPath, path) == 0 {
+                unsafe unlink(temporaryPath)
+            } else if errno == EEXIST {
+                throw FileError(errorNumber: EEXIST, path: path, action: "name it")
+            } else {
+                try Self.checkDestination(path: path, replacingExisting: false)
+                guard unsafe rename(temporaryPath, path) == 0 else {
+                    throw FileError(errorNumber: errno, path: path, action: "name it")
+                }
+            }
+        }
+        isCommitted = true
+        // The name itself is on disk only once the folder is.
+        let folder = unsafe open(Self.folder(of: path), O_RDONLY | O_CLOEXEC)
+        if folder >= 0 {
+            fsync(folder)
+            close(folder)
+        }
+    }
+
+    private static func folder(of path: String) -> String {
+        guard let slash = path.lastIndex(of: "/") else { return "." }
+        return slash == path.startIndex ? "/" : String(path[..<slash])
+    }
+}

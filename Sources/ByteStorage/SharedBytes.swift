@@ -1,0 +1,51 @@
+/// Bytes that never change and that keep their owner (a buffer, a mapped file) alive.
+@safe
+public struct SharedBytes: Sendable {
+    public let count: Int
+    private let owner: any AnyObject & Sendable
+    // Immutable memory that lives as long as `owner`.
+    private nonisolated(unsafe) let base: UnsafeRawPointer
+
+    /// - Parameter base: `count` bytes that stay as they are for as long as `owner` lives.
+    @unsafe
+    public init(owner: any AnyObject & Sendable, base: UnsafeRawPointer, count: Int) {
+        self.owner = owner
+        unsafe self.base = unsafe base
+        self.count = count
+    }
+
+    public init(_ bytes: [UInt8]) {
+        let buffer = AlignedBuffer(byteCount: bytes.count)
+        unsafe buffer.withUnsafeMutableBytes { unsafe $0.copyBytes(from: bytes) }
+        self = buffer.shared
+    }
+
+    /// The bytes of `range`, without copying.
+    public subscript(range: Range<Int>) -> SharedBytes {
+        precondition(range.lowerBound >= 0 && range.upperBound <= count, "range outside of the bytes")
+        return unsafe SharedBytes(owner: owner, base: base + range.lowerBound, count: range.count)
+    }
+
+    public var span: RawSpan {
+        @_lifetime(borrow self)
+        get {
+            let span = unsafe RawSpan(_unsafeStart: base, byteCount: count)
+            return unsafe _overrideLifetime(span, borrowing: self)
+        }
+    }
+
+    package func withUnsafeBytes<Result, Failure: Error>(
+        _ body: (UnsafeRawBufferPointer) throws(Failure) -> Result
+    ) throws(Failure) -> Result {
+        defer { extendLifetime(owner) }
+        return unsafe try body(UnsafeRawBufferPointer(start: base, count: count))
+    }
+
+    /// Whether both are the same bytes in value.
+    public func hasSameBytes(as other: SharedBytes) -> Bool {
+        guard count == other.count else { return false }
+        return unsafe withUnsafeBytes { left in
+            unsafe other.withUnsafeBytes { right in unsafe left.elementsEqual(right) }
+        }
+    }
+}

@@ -1,0 +1,234 @@
+// The definition of every kernel: plain loops, one value at a time.
+
+#pragma STDC FP_CONTRACT OFF
+
+#include "instruction_sets.h"
+#include "quantizer.h"
+
+static size_t element_bytes(tck_element_type type) { return type == TCK_FLOAT32 ? 4 : 2; }
+
+static const void *row(tck_rows rows, size_t token) { return (const char *)rows.bytes + token * rows.token_stride; }
+
+static void *mutable_row(tck_mutable_rows rows, size_t token) {
+  return (char *)rows.bytes + token * rows.token_stride;
+}
+
+static bool is_quantizable(float value) { return fabsf(value) <= TCK_MAX_QUANTIZED_MAGNITUDE; }
+
+// MARK: - Conversion
+
+static void widen(tck_element_type type, const void *source, size_t count, float *destination) {
+  for (size_t i = 0; i < count; i++) destination[i] = tck_load(type, source, i);
+}
+
+static void narrow(tck_element_type type, const float *source, size_t count, void *destination) {
+  for (size_t i = 0; i < count; i++) tck_store(type, destination, i, source[i]);
+}
+
+// MARK: - Statistics
+
+static void add_channel_sums(tck_rows source, size_t tokens, size_t head_dimension, double *sums, double *squares) {
+  for (size_t channel = 0; channel < head_dimension; channel++) {
+    for (size_t start = 0; start < tokens; start += TCK_SUBBLOCK_TOKENS) {
+      size_t end = start + TCK_SUBBLOCK_TOKENS < tokens ? start + TCK_SUBBLOCK_TOKENS : tokens;
+      float sum = 0, square = 0;
+      for (size_t token = start; token < end; token++) {
+        float value = tck_load(source.type, row(source, token), channel);
+        float product = value * value;
+        sum += value;
+        square += product;
+      }
+      sums[channel] += (double)sum;
+      squares[channel] += (double)square;
+    }
+  }
+}
+
+// MARK: - Code lines
+
+/// Where unit `unit`'s codes are among lines of 64 bytes: a byte offset and a shift.
+typedef struct unit_place {
+  size_t line;
+  unsigned shift;
+} unit_place;
+
+static unit_place place(size_t unit, unsigned width) {
+  size_t units_per_line = 8 / width;
+  return (unit_place){unit / units_per_line * 64, (unsigned)(unit % units_per_line) * width};
+}
+
+/// The place and byte of a key code: Formats/kivi.md, "Key codes".
+static size_t key_code_byte(size_t token, size_t index, size_t count, unsigned width, unsigned *shift) {
+  size_t subblock = token / TCK_SUBBLOCK_TOKENS;
+  size_t lane = token % 16;
+  size_t half = token % TCK_SUBBLOCK_TOKENS / 16;
+  unit_place at = place(index / 4 * 2 + half, width);
+  *shift = at.shift;
+  return subblock * tck_key_code_bytes(TCK_SUBBLOCK_TOKENS, count, width) + at.line + lane * 4 + index % 4;
+}
+
+/// The place and byte of a value code: Formats/kivi.md, "Value codes".
+static size_t value_code_byte(size_t token, size_t channel, size_t head_dimension, unsigned width, unsigned *shift) {
+  size_t sixteens = (head_dimension + 15) / 16;
+  unit_place at = place(token / 4 * sixteens + channel / 16, width);
+  *shift = at.shift;
+  return at.line + channel % 16 * 4 + token % 4;
+}
+
+/// The place of a value group's scale and minimum: Formats/kivi.md, "Value scales and minima".
+static size_t value_group_index(size_t token, size_t group, size_t groups) {
+  return (token / 4 * groups + group) * 4 + token % 4;
+}
+
+static uint8_t code_at(const uint8_t *codes, size_t byte, unsigned shift, unsigned width) {
+  return (uint8_t)(codes[byte] >> shift & ((1u << width) - 1));
+}
+
+// MARK: - Quantization
+
+static bool pack_keys(tck_rows source, size_t tokens, tck_channels channels, size_t head_dimension, unsigned width,
+                      tck_mutable_packed destination) {
+  (void)head_dimension;
+  memset(destination.codes, 0, tck_key_code_bytes(tokens, channels.count, width));
+  memset(destination.scales, 0, tck_padded_channels(channels.count) * sizeof(uint16_t));
+  memset(destination.minima, 0, tck_padded_channels(channels.count) * sizeof(uint16_t));
+  for (size_t i = 0; i < channels.count; i++) {
+    float values[TCK_MAX_BLOCK_TOKENS];
+    float minimum = INFINITY, maximum = -INFINITY;
+    for (size_t token = 0; token < tokens; token++) {
+      values[token] = tck_load(source.type, row(source, token), channels.indices[i]);
+      if (!is_quantizable(values[token])) return false;
+      if (values[token] < minimum) minimum = values[token];
+      if (values[token] > maximum) maximum = values[token];
+    }
+    tck_group_quantizer quantizer = tck_make_quantizer(minimum, maximum, width);
+    destination.scales[i] = quantizer.scale;
+    destination.minima[i] = quantizer.minimum;
+    for (size_t token = 0; token < tokens; token++) {
+      unsigned shift;
+      size_t byte = key_code_byte(token, i, channels.count, width, &shift);
+      destination.codes[byte] |= (uint8_t)(tck_quantize(quantizer, values[token], width) << shift);
+    }
+  }
+  return true;
+}
+
+static bool pack_values(tck_rows source, size_t tokens, size_t head_dimension, size_t group, unsigned width,
+                        tck_mutable_packed destination) {
+  size_t groups = tck_value_groups(head_dimension, group);
+  memset(destination.codes, 0, tck_value_code_bytes(tokens, head_dimension, width));
+  for (size_t token = 0; token < tokens; token++) {
+    for (size_t g = 0; g < groups; g++) {
+      size_t start = g * group;
+      size_t end = start + group < head_dimension ? start + group : head_dimension;
+      float values[TCK_MAX_HEAD_DIMENSION];
+      float minimum = INFINITY, maximum = -INFINITY;
+      for (size_t channel = start; channel < end; channel++) {
+        float value = tck_load(source.type, row(source, token), channel);
+        if (!is_quantizable(value)) return false;
+        if (value < minimum) minimum = value;
+        if (value > maximum) maximum = value;
+        values[channel] = value;
+      }
+      tck_group_quantizer quantizer = tck_make_quantizer(minimum, maximum, width);
+      destination.scales[value_group_index(token, g, groups)] = quantizer.scale;
+      destination.minima[value_group_index(token, g, groups)] = quantizer.minimum;
+      for (size_t channel = start; channel < end; channel++) {
+        unsigned shift;
+        size_t byte = value_code_byte(token, channel, head_dimension, width, &shift);
+        destination.codes[byte] |= (uint8_t)(tck_quantize(quantizer, values[channel], width) << shift);
+      }
+    }
+  }
+  return true;
+}
+
+static void unpack_keys(tck_packed source, size_t tokens, tck_channels channels, size_t head_dimension, unsigned width,
+                        tck_mutable_rows destination) {
+  (void)head_dimension;
+  for (size_t i = 0; i < channels.count; i++) {
+    float scale = tck_half_to_float(source.scales[i]);
+    float minimum = tck_half_to_float(source.minima[i]);
+    for (size_t token = 0; token < tokens; token++) {
+      unsigned shift;
+      size_t byte = key_code_byte(token, i, channels.count, width, &shift);
+      tck_store(destination.type, mutable_row(destination, token), channels.indices[i],
+                tck_dequantize(code_at(source.codes, byte, shift, width), scale, minimum));
+    }
+  }
+}
+
+static void unpack_values(tck_packed source, size_t tokens, size_t head_dimension, size_t group, unsigned width,
+                          tck_mutable_rows destination) {
+  size_t groups = tck_value_groups(head_dimension, group);
+  for (size_t token = 0; token < tokens; token++) {
+    for (size_t channel = 0; channel < head_dimension; channel++) {
+      size_t at = value_group_index(token, channel / group, groups);
+      unsigned shift;
+      size_t byte = value_code_byte(token, channel, head_dimension, width, &shift);
+      tck_store(destination.type, mutable_row(destination, token), channel,
+                tck_dequantize(code_at(source.codes, byte, shift, width), tck_half_to_float(source.scales[at]),
+                               tck_half_to_float(source.minima[at])));
+    }
+  }
+}
+
+// MARK: - Full precision
+
+static void pack_full_keys(tck_rows source, size_t tokens, tck_channels channels, void *destination) {
+  size_t size = element_bytes(source.type);
+  for (size_t i = 0; i < channels.count; i++) {
+    for (size_t token = 0; token < tokens; token++) {
+      memcpy((char *)destination + (i * tokens + token) * size,
+             (const char *)row(source, token) + channels.indices[i] * size, size);
+    }
+  }
+}
+
+static void unpack_full_keys(tck_element_type type, const void *source, size_t tokens, tck_channels channels,
+                             tck_mutable_rows destination) {
+  size_t size = element_bytes(type);
+  for (size_t i = 0; i < channels.count; i++) {
+    for (size_t token = 0; token < tokens; token++) {
+      void *to = mutable_row(destination, token);
+      size_t from = i * tokens + token;
+      if (type == destination.type) {  // Bit for bit, NaN payloads too.
+        memcpy((char *)to + channels.indices[i] * size, (const char *)source + from * size, size);
+      } else {
+        tck_store(destination.type, to, channels.indices[i], tck_load(type, source, from));
+      }
+    }
+  }
+}
+
+// MARK: - Checksum
+
+static uint32_t crc32c(uint32_t crc, const void *bytes, size_t count) {
+  // Four bits at a time: the remainders of 0...15 by the reflected polynomial 0x82F63B78.
+  static const uint32_t remainders[16] = {
+      0x00000000, 0x105EC76F, 0x20BD8EDE, 0x30E349B1, 0x417B1DBC, 0x5125DAD3, 0x61C69362, 0x7198540D,
+      0x82F63B78, 0x92A8FC17, 0xA24BB5A6, 0xB21572C9, 0xC38D26C4, 0xD3D3E1AB, 0xE330A81A, 0xF36E6F75,
+  };
+  const uint8_t *next = bytes;
+  crc = ~crc;
+  for (size_t i = 0; i < count; i++) {
+    crc ^= next[i];
+    crc = crc >> 4 ^ remainders[crc & 15];
+    crc = crc >> 4 ^ remainders[crc & 15];
+  }
+  return ~crc;
+}
+
+const tck_kernels tck_scalar_kernels = {
+    .name = "scalar",
+    .widen = widen,
+    .narrow = narrow,
+    .add_channel_sums = add_channel_sums,
+    .pack_keys = pack_keys,
+    .pack_values = pack_values,
+    .unpack_keys = unpack_keys,
+    .unpack_values = unpack_values,
+    .pack_full_keys = pack_full_keys,
+    .unpack_full_keys = unpack_full_keys,
+    .crc32c = crc32c,
+};

@@ -1,0 +1,6 @@
+#ifndef THINK_COMPRESS_CZSTD_SHIM_H
+#define THINK_COMPRESS_CZSTD_SHIM_H
+
+#include <zstd.h>
+
+#endif

@@ -1,0 +1,95 @@
+internal import ByteStorage
+public import KVCacheModel
+
+/// Writes a cache dump layer by layer: Formats/dump.md.
+public struct CacheDumpWriter: ~Copyable, Sendable {
+    private let writer: SafetensorsWriter
+
+    /// What a dump will hold beside keys and values.
+    public struct Contents: Sendable {
+        public var tokens: [Int32]?
+        public var positions: [Int32]?
+        /// The query profile of each layer.
+        public var profile: [[Float]]?
+        public var metadata: [String: String] = [:]
+
+        public init() {}
+    }
+
+    /// Begins a dump; keys and values of every layer must follow.
+    ///
+    /// - Throws: `FileError` if the file can't be written.
+    public init(
+        path: String,
+        replacingExisting: Bool,
+        geometry: CacheGeometry,
+        tokenCount: Int,
+        elementType: ElementType,
+        contents: Contents
+    ) throws {
+        let shape = [1, geometry.kvHeads, tokenCount, geometry.headDimension]
+        let byteCount = shape.reduce(elementType.byteCount, *)
+        var entries: [SafetensorsWriter.Entry] = []
+        var words: [(name: String, words: [UInt32])] = []
+        func add(_ name: String, _ type: String, shape: [Int], _ content: [UInt32]) {
+            entries.append(.init(name: name, elementType: type, shape: shape, byteCount: content.count * 4))
+            words.append((name, content))
+        }
+        for (name, numbers) in [("positions", contents.positions), ("tokens", contents.tokens)] {
+            if let numbers { add(name, "I32", shape: [numbers.count], numbers.map(UInt32.init(bitPattern:))) }
+        }
+        for (layer, profile) in (contents.profile ?? []).enumerated() {
+            add(
+                CacheDump.name(layer, .profile),
+                "F32",
+                shape: [geometry.kvHeads, geometry.headDimension],
+                profile.map(\.bitPattern)
+            )
+        }
+        for layer in 0..<geometry.layers {
+            for part in [CacheDump.Part.keys, .values] {
+                entries.append(
+                    .init(
+                        name: CacheDump.name(layer, part),
+                        elementType: elementType.name,
+                        shape: shape,
+                        byteCount: byteCount
+                    )
+                )
+            }
+        }
+        let writer = try SafetensorsWriter(
+            path: path,
+            replacingExisting: replacingExisting,
+            tensors: entries,
+            metadata: contents.metadata
+        )
+        for (name, content) in words {
+            try writer.write(
+                SharedBytes(
+                    content.flatMap { word in
+                        (0..<4).map { UInt8(truncatingIfNeeded: word >> UInt32(8 * $0)) }
+                    }
+                ),
+                to: name
+            )
+        }
+        self.writer = writer
+    }
+
+    /// Writes a layer's keys and values, which must have no gaps between heads.
+    public func write(_ layer: KVCacheLayer, index: Int) throws {
+        for (part, tensor) in [(CacheDump.Part.keys, layer.keys), (.values, layer.values)] {
+            var offset = 0
+            for piece in tensor.contiguousPieces {
+                try writer.write(piece, to: CacheDump.name(index, part), at: offset)
+                offset += piece.count
+            }
+        }
+    }
+
+    /// Lets the dump appear under its name.
+    public consuming func commit() throws {
+        try writer.commit()
+    }
+}

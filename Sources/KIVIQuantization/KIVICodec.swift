@@ -1,0 +1,89 @@
+public import KVCacheCodecs
+internal import KVCacheModel
+
+/// KIVI: asymmetric quantization, keys per channel, values per token, the newest tokens in full precision.
+///
+/// Source: arXiv 2402.02750, section 3; Formats/kivi.md.
+public struct KIVICodec: CodecStage {
+    public static let defaultGroup = 32
+    /// The paper's residual length.
+    public static let defaultResidual = 128
+
+    /// Bits per key and per value: 2, 4 or 8.
+    public let keyBits: Int
+    public let valueBits: Int
+    /// Tokens of a key group and channels of a value group: 32, 64 or 128.
+    public let group: Int
+    /// Tokens that stay in full precision, a multiple of `group`.
+    public let residual: Int
+
+    /// - Throws: `RecipeError` if a number is not one that the format can say.
+    public init(
+        keyBits: Int,
+        valueBits: Int,
+        group: Int = defaultGroup,
+        residual: Int = defaultResidual
+    ) throws(RecipeError) {
+        try self.init(
+            StageParameters(
+                stage: Self.registration.name,
+                text: "keys=\(keyBits),values=\(valueBits),group=\(group),residual=\(residual)",
+                allowed: Self.registration.parameterNames
+            )
+        )
+    }
+
+    init(_ parameters: StageParameters) throws(RecipeError) {
+        let bits = try parameters.integer("bits", among: HeadPlan.quantizedWidths)
+        let keys = try parameters.integer("keys", among: HeadPlan.quantizedWidths)
+        let values = try parameters.integer("values", among: HeadPlan.quantizedWidths)
+        switch (bits, keys, values) {
+        case (let bits?, nil, nil): (keyBits, valueBits) = (bits, bits)
+        case (nil, let keys?, let values?): (keyBits, valueBits) = (keys, values)
+        case (nil, let one?, nil), (nil, nil, let one?):
+            throw RecipeError("kivi needs bits for keys and for values", suggestion: "kivi(keys=\(one),values=\(one))")
+        case (nil, nil, nil):
+            throw RecipeError("kivi needs a number of bits", suggestion: Self.registration.example)
+        default:
+            throw RecipeError(
+                "kivi takes either bits or keys and values, not both",
+                suggestion: "kivi(keys=\(keys ?? bits ?? 2),values=\(values ?? bits ?? 2))"
+            )
+        }
+        group = try parameters.integer("group", among: BlockShape.blockLengths) ?? Self.defaultGroup
+        let residual = try parameters.integer("residual", in: 0...Recipe.maximumResidualWindow)
+        guard (residual ?? 0).isMultiple(of: group) else {
+            throw RecipeError(
+                "kivi: residual=\(residual ?? 0) must be a multiple of group=\(group)",
+                suggestion: "residual=\(((residual ?? 0) + group - 1) / group * group)"
+            )
+        }
+        self.residual = residual ?? Self.defaultResidual
+    }
+
+    public static let registration = CodecRegistration(
+        number: 4,
+        name: "kivi",
+        role: .quantization,
+        parameterNames: ["bits", "keys", "values", "group", "residual"],
+        example: "kivi(bits=2)"
+    ) { (parameters) throws(RecipeError) in try KIVICodec(parameters) }
+
+    public var parameters: [StageParameter] {
+        var result =
+            keyBits == valueBits
+            ? [StageParameter("bits", keyBits)]
+            : [StageParameter("keys", keyBits), StageParameter("values", valueBits)]
+        if group != Self.defaultGroup { result.append(StageParameter("group", group)) }
+        if residual != Self.defaultResidual { result.append(StageParameter("residual", residual)) }
+        return result
+    }
+
+    public var residualWindow: Int { residual }
+    public var blockLength: Int? { group }
+
+    public func decide(_ statistics: inout HeadStatistics, plan: inout HeadPlan) throws(CodecError) {
+        for index in plan.keyRuns.indices { plan.keyRuns[index].width = keyBits }
+        plan.valueWidth = valueBits
+    }
+}

@@ -1,0 +1,43 @@
+/// A cache that a codec refuses: why, and where in the cache.
+public struct CodecError: Error, Sendable, Equatable, CustomStringConvertible {
+    public enum Code: Sendable {
+        /// A number that is infinite, not a number, or too large.
+        case unsupportedValue
+        /// The recipe needs queries or a query profile and the cache has none.
+        case missingQueries
+        /// The recipe is for another element type.
+        case elementTypeMismatch
+        /// What is appended or asked for doesn't fit the cache.
+        case shapeMismatch
+    }
+
+    public let code: Code
+    public var layer: Int?
+    public var head: Int?
+    public let token: Int?
+    public let channel: Int?
+    public let message: String
+
+    public var description: String {
+        let place = [("layer", layer), ("head", head), ("token", token), ("channel", channel)]
+            .compactMap { name, index in index.map { "\(name) \($0)" } }
+            .joined(separator: ", ")
+        return place.isEmpty ? message : "\(message) (\(place))"
+    }
+
+    public init(
+        _ code: Code,
+        layer: Int? = nil,
+        head: Int? = nil,
+        token: Int? = nil,
+        channel: Int? = nil,
+        _ message: String
+    ) {
+        self.code = code
+        self.layer = layer
+        self.head = head
+        self.token = token
+        self.channel = channel
+        self.message = message
+    }
+}

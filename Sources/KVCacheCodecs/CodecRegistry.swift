@@ -1,0 +1,47 @@
+/// A codec that recipes and files can name.
+public struct CodecRegistration: Sendable {
+    /// The codec's number in files: Formats/snapshot.md, "RECIPE".
+    public let number: UInt32
+    /// The codec's name in recipes.
+    public let name: String
+    public let role: StageRole
+    public let parameterNames: [String]
+    /// A stage that is right, for messages.
+    public let example: String
+    public let makeStage: @Sendable (StageParameters) throws(RecipeError) -> any CodecStage
+
+    public init(
+        number: UInt32,
+        name: String,
+        role: StageRole,
+        parameterNames: [String],
+        example: String,
+        makeStage: @escaping @Sendable (StageParameters) throws(RecipeError) -> any CodecStage
+    ) {
+        self.number = number
+        self.name = name
+        self.role = role
+        self.parameterNames = parameterNames
+        self.example = example
+        self.makeStage = makeStage
+    }
+}
+
+/// The codecs that recipes may use, found by name or number.
+public struct CodecRegistry: Sendable {
+    public let registrations: [CodecRegistration]
+
+    /// A registry of the full-precision codecs and the ones given.
+    public init(_ registrations: [CodecRegistration]) {
+        self.registrations = FullPrecisionCodec.registrations + registrations
+        precondition(
+            Set(self.registrations.map(\.number)).count == self.registrations.count
+                && Set(self.registrations.map(\.name)).count == self.registrations.count,
+            "codec numbers and names must differ"
+        )
+    }
+
+    public subscript(number number: UInt32) -> CodecRegistration? { registrations.first { $0.number == number } }
+
+    public subscript(name name: String) -> CodecRegistration? { registrations.first { $0.name == name } }
+}

@@ -1,0 +1,43 @@
+public import KVCacheModel
+
+/// Stores elements as they came, bit for bit: `f16`, `bf16`, `f32`.
+///
+/// Source: Formats/full-precision.md.
+public struct FullPrecisionCodec: CodecStage {
+    public let elementType: ElementType
+
+    public init(elementType: ElementType) {
+        self.elementType = elementType
+    }
+
+    public var parameters: [StageParameter] { [] }
+
+    public func decide(_ statistics: inout HeadStatistics, plan: inout HeadPlan) throws(CodecError) {
+        // A plan is in full precision until a stage decides otherwise; only the type is to be checked.
+        let cacheType = statistics.elementType
+        guard cacheType == elementType else {
+            throw CodecError(
+                .elementTypeMismatch,
+                "the recipe stores \(elementType.name) and the cache is \(cacheType.name), which is never converted; "
+                    + "use the codec \(cacheType.codecName)"
+            )
+        }
+    }
+
+    static var registrations: [CodecRegistration] {
+        ElementType.allCases.map { type in
+            CodecRegistration(
+                number: type.rawValue,
+                name: type.codecName,
+                role: .quantization,
+                parameterNames: [],
+                example: type.codecName
+            ) { (_) throws(RecipeError) in FullPrecisionCodec(elementType: type) }
+        }
+    }
+}
+
+extension ElementType {
+    /// The codec that stores this type.
+    public var codecName: String { name.lowercased() }
+}

@@ -1,0 +1,136 @@
+internal import ByteStorage
+internal import CThinkKernels
+public import KVCacheModel
+
+/// What stages may look at when they decide about one layer's KV head; computed when first asked for.
+public struct HeadStatistics: Sendable {
+    public let layer: Int
+    public let head: Int
+    private let source: KVCacheLayer
+    private var keySums: ChannelSums?
+
+    public init(layer: Int, head: Int, source: KVCacheLayer) {
+        self.layer = layer
+        self.head = head
+        self.source = source
+    }
+
+    public var elementType: ElementType { source.keys.elementType }
+    public var headDimension: Int { source.keys.headDimension }
+
+    /// The mean squared key of every channel over all tokens of the prompt.
+    ///
+    /// - Throws: `CodecError` if a key is not finite.
+    public mutating func keyMeanSquares() throws(CodecError) -> [Double] {
+        let sums = try sumsOfKeys()
+        return sums.squares.map { $0 / Double(source.keys.tokens) }
+    }
+
+    /// The mean key of every channel over all tokens of the prompt.
+    ///
+    /// - Throws: `CodecError` if a key is not finite.
+    public mutating func keyMeans() throws(CodecError) -> [Double] {
+        let sums = try sumsOfKeys()
+        return sums.sums.map { $0 / Double(source.keys.tokens) }
+    }
+
+    /// The query profile: the mean squared query of every channel over the last `window` queries and the query heads
+    /// of the group, or what came as a profile with the cache; nil if neither came.
+    ///
+    /// - Throws: `CodecError` if a query is not finite.
+    public func queryMeanSquares(window: Int) throws(CodecError) -> [Double]? {
+        guard let queries = source.queries else {
+            return source.profile.map { profile in
+                profile[head * headDimension..<(head + 1) * headDimension].map(Double.init)
+            }
+        }
+        let group = queries.heads / source.keys.heads
+        let rows = max(queries.tokens - window, 0)..<queries.tokens
+        var total = [Double](repeating: 0, count: headDimension)
+        for queryHead in head * group..<(head + 1) * group {
+            let sums = ChannelSums(queries[tokens: rows], head: queryHead)
+            guard sums.areFinite else {
+                throw CodecError(
+                    .unsupportedValue,
+                    layer: layer,
+                    head: head,
+                    "a query of query head \(queryHead) is not finite or too large; export the cache again"
+                )
+            }
+            for channel in 0..<headDimension { total[channel] += sums.squares[channel] }
+        }
+        return total.map { $0 / Double(rows.count * group) }
+    }
+
+    private mutating func sumsOfKeys() throws(CodecError) -> ChannelSums {
+        if let keySums { return keySums }
+        let sums = ChannelSums(source.keys, head: head)
+        guard sums.areFinite else {
+            throw UnsupportedValue.first(in: source.keys, head: head, name: "key", limit: .greatestFiniteMagnitude)?
+                .error(layer: layer)
+                ?? CodecError(.unsupportedValue, layer: layer, head: head, "the keys are too large to be scored")
+        }
+        keySums = sums
+        return sums
+    }
+}
+
+/// Sums and sums of squares per channel over a head's rows.
+private struct ChannelSums: Sendable {
+    var sums: [Double]
+    var squares: [Double]
+
+    init(_ tensor: KVTensor, head: Int) {
+        sums = [Double](repeating: 0, count: tensor.headDimension)
+        squares = sums
+        unsafe tensor.withRows(head: head) { rows in
+            unsafe Kernels.best.add_channel_sums(rows, tensor.tokens, tensor.headDimension, &sums, &squares)
+        }
+    }
+
+    var areFinite: Bool { sums.allSatisfy(\.isFinite) && squares.allSatisfy(\.isFinite) }
+}
+
+/// A number that a codec refuses, and where it is.
+struct UnsupportedValue {
+    let head: Int
+    let token: Int
+    let channel: Int
+    let value: Float
+    let name: String
+
+    /// The first number of a head, token by token, that is not finite or of larger magnitude than `limit`.
+    static func first(
+        in tensor: KVTensor,
+        head: Int,
+        tokens: Range<Int>? = nil,
+        name: String,
+        limit: Float
+    ) -> UnsupportedValue? {
+        var row = [Float](repeating: 0, count: tensor.headDimension)
+        for token in tokens ?? 0..<tensor.tokens {
+            unsafe row.withUnsafeMutableBufferPointer { buffer in
+                guard let base = buffer.baseAddress else { return }
+                unsafe tensor.widenRows(head: head, from: token, count: 1, into: base)
+            }
+            guard let channel = row.firstIndex(where: { !($0.magnitude <= limit) }) else { continue }
+            return UnsupportedValue(head: head, token: token, channel: channel, value: row[channel], name: name)
+        }
+        return nil
+    }
+
+    /// - Parameter firstToken: the cache's token that the tensor's first one is.
+    func error(layer: Int, firstToken: Int = 0) -> CodecError {
+        let reason =
+            value.isFinite
+            ? "is \(value), beyond \(BlockCoder.maximumMagnitude), what float16 scales can say" : "is \(value)"
+        return CodecError(
+            .unsupportedValue,
+            layer: layer,
+            head: head,
+            token: firstToken + token,
+            channel: channel,
+            "a \(name) \(reason); only the codecs f16, bf16 and f32 take such a cache"
+        )
+    }
+}

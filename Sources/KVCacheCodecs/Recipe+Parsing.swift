@@ -1,0 +1,67 @@
+extension Recipe {
+    /// The longest text that is looked at.
+    static let maximumTextLength = 4096
+
+    /// Reads a recipe from text: stages joined by `+`, each `name` or `name(parameter=value,...)`.
+    ///
+    /// - Throws: `RecipeError` that names the stage and the nearest right form.
+    public init(_ text: String, registry: CodecRegistry) throws(RecipeError) {
+        guard text.utf8.count <= Self.maximumTextLength else {
+            throw RecipeError("a recipe of \(text.utf8.count) bytes is too long")
+        }
+        var steps: [Step] = []
+        for part in text.split(separator: "+", omittingEmptySubsequences: false) {
+            steps.append(try Step(part.trimming(" "), registry: registry))
+        }
+        try self.init(steps: steps)
+    }
+}
+
+extension Recipe.Step {
+    init(_ text: String, registry: CodecRegistry) throws(RecipeError) {
+        let name: String
+        let parameterText: String
+        if let open = text.firstIndex(of: "(") {
+            guard text.last == ")", text.filter({ "()".contains($0) }).count == 2 else {
+                throw RecipeError("'\(text)' has parentheses that don't match")
+            }
+            name = text[..<open].trimming(" ")
+            parameterText = text[text.index(after: open)..<text.index(before: text.endIndex)].trimming(" ")
+        } else {
+            name = text
+            parameterText = ""
+        }
+        guard let codec = registry[name: name] else {
+            let known = registry.registrations.map(\.name).joined(separator: ", ")
+            let nearest = registry.registrations.min { $0.name.editDistance(to: name) < $1.name.editDistance(to: name) }
+            throw RecipeError("there is no codec '\(name)' (known: \(known))", suggestion: nearest?.example)
+        }
+        try self.init(codec: codec, parameterText: parameterText)
+    }
+
+    /// A step of a codec with its parameters as text.
+    public init(codec: CodecRegistration, parameterText: String) throws(RecipeError) {
+        self.codec = codec
+        stage = try codec.makeStage(
+            StageParameters(stage: codec.name, text: parameterText, allowed: codec.parameterNames)
+        )
+    }
+}
+
+extension String {
+    /// Insertions, deletions and replacements of characters that make one string of the other.
+    fileprivate func editDistance(to other: String) -> Int {
+        let other = Array(other.lowercased())
+        var row = Array(0...other.count)
+        for (i, character) in lowercased().enumerated() {
+            var diagonal = row[0]
+            row[0] = i + 1
+            for (j, otherCharacter) in other.enumerated() {
+                let replaced = diagonal + (character == otherCharacter ? 0 : 1)
+                diagonal = row[j + 1]
+                row[j + 1] = Swift.min(replaced, row[j] + 1, row[j + 1] + 1)
+            }
+        }
+        return row[other.count]
+    }
+}

@@ -1,0 +1,64 @@
+/// How a cache is compressed: stages in order, written `think(keys=0.4)+kivi(bits=2)`.
+public struct Recipe: Sendable, Equatable, CustomStringConvertible {
+    public struct Step: Sendable {
+        public let codec: CodecRegistration
+        public let stage: any CodecStage
+
+        /// The stage's parameters in canonical text.
+        public var parameterText: String { stage.parameters.map(\.text).joined(separator: ",") }
+
+        var text: String { parameterText.isEmpty ? codec.name : "\(codec.name)(\(parameterText))" }
+    }
+
+    /// Tokens of a block where no stage asks for a length.
+    public static let defaultBlockLength = 32
+    /// Queries that make the query profile where no stage asks for a number of them.
+    public static let defaultObservationWindow = 32
+    /// What a snapshot can say: Formats/snapshot.md, "RECIPE" and "Limits".
+    public static let maximumSteps = 8
+    public static let maximumResidualWindow = 65536
+
+    public let steps: [Step]
+
+    /// - Throws: `RecipeError` if there are no steps, too many, or they are out of order.
+    public init(steps: [Step]) throws(RecipeError) {
+        guard !steps.isEmpty else {
+            throw RecipeError("a recipe needs a stage", suggestion: "think(keys=0.4)+kivi(bits=2)")
+        }
+        for (former, latter) in zip(steps, steps.dropFirst()) {
+            guard former.codec.role != latter.codec.role else {
+                throw RecipeError(
+                    "\(former.codec.name) and \(latter.codec.name) do the same work; a recipe has one of them",
+                    suggestion: former.text
+                )
+            }
+            guard former.codec.role < latter.codec.role else {
+                let ordered = steps.sorted { $0.codec.role < $1.codec.role }
+                throw RecipeError(
+                    "\(latter.codec.name) must come before \(former.codec.name)",
+                    suggestion: ordered.map(\.text).joined(separator: "+")
+                )
+            }
+        }
+        self.steps = steps
+    }
+
+    /// Tokens of a block.
+    public var blockLength: Int { steps.compactMap(\.stage.blockLength).max() ?? Self.defaultBlockLength }
+
+    /// Tokens that stay in full precision at least: what the stages ask for, rounded up to whole blocks.
+    public var residualWindow: Int {
+        let longest = steps.map(\.stage.residualWindow).max() ?? 0
+        return (longest + blockLength - 1) / blockLength * blockLength
+    }
+
+    /// The last queries of the prompt that score channels.
+    public var observationWindow: Int {
+        steps.compactMap(\.stage.observationWindow).max() ?? Self.defaultObservationWindow
+    }
+
+    /// The recipe in canonical text.
+    public var description: String { steps.map(\.text).joined(separator: "+") }
+
+    public static func == (left: Recipe, right: Recipe) -> Bool { left.description == right.description }
+}

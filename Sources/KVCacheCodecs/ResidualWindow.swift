@@ -1,0 +1,130 @@
+internal import ByteStorage
+internal import CThinkKernels
+internal import KVCacheModel
+
+/// The newest tokens of a layer in full precision.
+struct ResidualWindow: Sendable {
+    private let shape: BlockShape
+    private(set) var count: Int
+    /// Memory for `capacity` tokens, keys and then values, head after head; nil where the window lies in a file.
+    private var buffer: AlignedBuffer?
+    /// The window in a file, keys and values.
+    private var fixedTensors: [KVTensor]
+
+    /// The parts of a cache, by their order in memory.
+    private enum Part: Int, CaseIterable {
+        case keys, values
+    }
+
+    /// An empty window.
+    init(shape: BlockShape) {
+        self.shape = shape
+        count = 0
+        buffer = nil
+        fixedTensors = []
+    }
+
+    /// A window that lies in a file or in another's memory.
+    init(shape: BlockShape, keys: KVTensor, values: KVTensor) {
+        self.shape = shape
+        count = keys.tokens
+        buffer = nil
+        fixedTensors = [keys, values]
+    }
+
+    var keys: KVTensor? { tensor(.keys) }
+    var values: KVTensor? { tensor(.values) }
+
+    private func tensor(_ part: Part) -> KVTensor? {
+        guard count > 0 else { return nil }
+        guard let buffer else { return fixedTensors[part.rawValue][tokens: 0..<count] }
+        let half = buffer.byteCount / 2
+        return KVTensor(
+            bytes: buffer.shared[part.rawValue * half..<(part.rawValue + 1) * half],
+            elementType: shape.elementType,
+            heads: shape.kvHeads,
+            tokens: count,
+            headDimension: shape.headDimension,
+            headStride: capacity * shape.rowBytes
+        )
+    }
+
+    private var capacity: Int { shape.residualWindow + shape.blockLength }
+
+    /// Appends tokens and drops the oldest `dropped` of old and new together.
+    mutating func append(keys newKeys: KVTensor, values newValues: KVTensor, dropping dropped: Int) {
+        let oldStart = min(dropped, count)
+        let newStart = dropped - oldStart
+        let kept = count - oldStart
+        let total = kept + newKeys.tokens - newStart
+        precondition(total <= capacity, "a full window must be flushed")
+        slide(from: oldStart, count: kept)
+        guard let buffer else { return }
+        unsafe buffer.withUnsafeMutableBytes { bytes in
+            guard let base = bytes.baseAddress else { return }
+            for (part, source) in [(Part.keys, newKeys), (.values, newValues)] {
+                for head in 0..<shape.kvHeads {
+                    unsafe source.withRows(head: head, from: newStart) { rows in
+                        unsafe BlockCoder.copyRows(
+                            rows,
+                            count: source.tokens - newStart,
+                            headDimension: shape.headDimension,
+                            to: tck_mutable_rows(
+                                bytes: base + offset(part, head: head) + kept * shape.rowBytes,
+                                token_stride: shape.rowBytes,
+                                type: shape.elementType.kernelType
+                            )
+                        )
+                    }
+                }
+            }
+        }
+        count = total
+    }
+
+    /// Drops the newest tokens.
+    mutating func truncate(to count: Int) {
+        self.count = min(self.count, count)
+    }
+
+    private func offset(_ part: Part, head: Int) -> Int {
+        (part.rawValue * shape.kvHeads + head) * capacity * shape.rowBytes
+    }
+
+    /// Moves tokens `from...` to the front, into memory that nobody else sees.
+    private mutating func slide(from start: Int, count kept: Int) {
+        if buffer != nil && isKnownUniquelyReferenced(&buffer) {
+            guard let buffer, start > 0 else { return }
+            unsafe buffer.withUnsafeMutableBytes { bytes in
+                guard let base = bytes.baseAddress else { return }
+                for part in Part.allCases {
+                    for head in 0..<shape.kvHeads {
+                        let rows = unsafe base + offset(part, head: head)
+                        unsafe rows.copyMemory(from: rows + start * shape.rowBytes, byteCount: kept * shape.rowBytes)
+                    }
+                }
+            }
+            return
+        }
+        let copy = AlignedBuffer(byteCount: 2 * shape.kvHeads * capacity * shape.rowBytes)
+        unsafe copy.withUnsafeMutableBytes { bytes in
+            guard let base = bytes.baseAddress else { return }
+            for part in Part.allCases {
+                guard let source = tensor(part) else { continue }
+                for head in 0..<shape.kvHeads {
+                    unsafe source.withRows(head: head, from: start) { rows in
+                        guard let from = unsafe rows.bytes else { return }
+                        for row in 0..<kept {
+                            unsafe (base + offset(part, head: head) + row * shape.rowBytes).copyMemory(
+                                from: from + row * rows.token_stride,
+                                byteCount: shape.rowBytes
+                            )
+                        }
+                    }
+                }
+            }
+        }
+        buffer = copy
+        fixedTensors = []
+    }
+}

@@ -1,0 +1,104 @@
+internal import ByteStorage
+internal import KVCacheCodecs
+internal import KVCacheModel
+
+/// The PLAN section: Formats/snapshot.md.
+enum PlanSection {
+    static func encode(_ layers: [[HeadPlan]]) -> [UInt8] {
+        var writer = ByteWriter()
+        for plan in layers.joined() {
+            writer.append(UInt16(plan.keyRuns.count))
+            writer.append(UInt16(plan.valueWidth))
+            writer.append(UInt16(plan.prunedMeans.count))
+            writer.append(UInt16(0))
+            for run in plan.keyRuns {
+                writer.append(UInt16(run.width))
+                writer.append(UInt16(run.channels.count))
+            }
+            for run in plan.keyRuns {
+                for channel in run.channels { writer.append(channel) }
+            }
+            if !plan.keptChannelCount.isMultiple(of: 2) { writer.append(UInt16(0)) }
+            for mean in plan.prunedMeans { writer.append(mean) }
+        }
+        return writer.bytes
+    }
+
+    /// Reads the plans of all layers and heads, fields in the order that `encode` has them.
+    static func decode(_ reader: inout ByteReader, header: SnapshotHeader) throws(SnapshotError) -> [[HeadPlan]] {
+        var layers: [[HeadPlan]] = []
+        for _ in 0..<header.geometry.layers {
+            var heads: [HeadPlan] = []
+            for _ in 0..<header.geometry.kvHeads { heads.append(try decodeHead(&reader, shape: header.shape)) }
+            layers.append(heads)
+        }
+        try reader.expectEnd()
+        return layers
+    }
+
+    private static func decodeHead(_ reader: inout ByteReader, shape: BlockShape) throws(SnapshotError) -> HeadPlan {
+        let widths = HeadPlan.quantizedWidths + [shape.elementType.bitWidth]
+        func width(_ name: String) throws(SnapshotError) -> Int {
+            let start = reader.position
+            let width = Int(try reader.integer(UInt16.self, name))
+            guard widths.contains(width) else {
+                throw reader.error(at: start, "\(name) is \(width), must be of \(widths)")
+            }
+            return width
+        }
+        let runCount = try reader.integer(UInt16.self, "the number of key runs", in: 1...SnapshotFormat.maximumKeyRuns)
+        let valueWidth = try width("the width of values")
+        let meanCountOffset = reader.position
+        let meanCount = Int(try reader.integer(UInt16.self, "the number of means"))
+        _ = try reader.integer(UInt16.self, "a reserved field", in: 0...0)
+        var runs: [(width: Int, count: Int)] = []
+        var kept = 0
+        for _ in 0..<runCount {
+            let start = reader.position
+            let runWidth = try width("the width of a run")
+            guard !runs.contains(where: { $0.width == runWidth }) else {
+                throw reader.error(at: start, "two runs have the width \(runWidth)")
+            }
+            let count = try reader.integer(
+                UInt16.self,
+                "the length of a run",
+                in: 1...max(shape.headDimension - kept, 1)
+            )
+            guard kept + count <= shape.headDimension else {
+                throw reader.error(at: start + 2, "the runs have more than \(shape.headDimension) channels")
+            }
+            kept += count
+            runs.append((runWidth, count))
+        }
+        guard meanCount == 0 || meanCount == shape.headDimension - kept else {
+            throw reader.error(
+                at: meanCountOffset,
+                "\(meanCount) means for \(shape.headDimension - kept) pruned channels"
+            )
+        }
+        var seen = [Bool](repeating: false, count: shape.headDimension)
+        var keyRuns: [HeadPlan.KeyRun] = []
+        for (width, count) in runs {
+            var channels: [UInt16] = []
+            for _ in 0..<count {
+                let start = reader.position
+                let channel = try reader.integer(UInt16.self, "a channel", in: 0...shape.headDimension - 1)
+                guard !seen[channel], channels.last.map({ Int($0) < channel }) ?? true else {
+                    throw reader.error(at: start, "channel \(channel) comes twice or out of order")
+                }
+                seen[channel] = true
+                channels.append(UInt16(channel))
+            }
+            keyRuns.append(HeadPlan.KeyRun(width: width, channels: channels))
+        }
+        if !kept.isMultiple(of: 2) { _ = try reader.integer(UInt16.self, "padding", in: 0...0) }
+        var means: [Float] = []
+        for _ in 0..<meanCount {
+            let start = reader.position
+            let mean = try reader.float("a mean")
+            guard mean.isFinite else { throw reader.error(at: start, "a mean is \(mean), must be finite") }
+            means.append(mean)
+        }
+        return HeadPlan(keyRuns: keyRuns, valueWidth: valueWidth, prunedMeans: means)
+    }
+}

@@ -1,0 +1,67 @@
+internal import ByteStorage
+public import KVCacheCodecs
+internal import KVCacheModel
+
+extension SnapshotReader {
+    /// The cache, whose raw pages and window lie in the mapped file.
+    ///
+    /// - Parameter verifyingPages: whether the checksums of raw pages are checked now. Without, opening touches no
+    ///   page, and damage that `verify` would find goes unnoticed. Pages that must be decoded are checked in any case.
+    /// - Throws: `SnapshotError` if something is wrong; `CancellationError` if the task is cancelled.
+    public func cache(verifyingPages: Bool = true, progress: ProgressHandler? = nil) async throws -> CompressedCache {
+        let list = try slabList()
+        let bytes = Slots<SharedBytes>(count: list.count)
+        try await forEachConcurrently(count: list.count, progress: progress) { index in
+            bytes[index] = try self.bytes(of: list[index], verifying: verifyingPages)
+        }
+        let slabs = bytes.values
+        let layerCount = header.geometry.layers
+        let windows = try windows()
+        let layers = (0..<layerCount).map { layer in
+            CompressedLayer(
+                shape: header.shape,
+                index: layer,
+                plans: plans[layer],
+                blockCount: header.blockCount,
+                slabs: stride(from: layer, to: slabs.count, by: layerCount).map { slabs[$0] },
+                window: windows?[layer]
+            )
+        }
+        return CompressedCache(
+            geometry: header.geometry,
+            recipe: recipe,
+            layers: layers,
+            tokens: try numbers(.tokens),
+            positions: try numbers(.positions),
+            metadata: metadata,
+            profile: try profile()
+        )
+    }
+
+    private func windows() throws(SnapshotError) -> [KVCacheLayer]? {
+        guard let bytes = try source.content(.window) else { return nil }
+        let shape = header.shape
+        let partBytes = shape.kvHeads * header.windowTokenCount * shape.rowBytes
+        func tensor(_ part: Int) -> KVTensor {
+            KVTensor(
+                bytes: bytes[part * partBytes..<(part + 1) * partBytes],
+                elementType: shape.elementType,
+                heads: shape.kvHeads,
+                tokens: header.windowTokenCount,
+                headDimension: shape.headDimension
+            )
+        }
+        return (0..<header.geometry.layers).map { KVCacheLayer(keys: tensor(2 * $0), values: tensor(2 * $0 + 1)) }
+    }
+
+    private func profile() throws(SnapshotError) -> [[Float]]? {
+        guard let bytes = try source.content(.profile) else { return nil }
+        let count = header.geometry.kvHeads * header.geometry.headDimension
+        return (0..<header.geometry.layers).map { layer in
+            (0..<count).map { index in
+                let offset = (layer * count + index) * MemoryLayout<Float>.size
+                return Float(bitPattern: bytes.integer(UInt32.self, at: offset))
+            }
+        }
+    }
+}

@@ -1,0 +1,61 @@
+internal import ByteStorage
+public import KVCacheCodecs
+internal import KVCacheModel
+
+extension SnapshotReader {
+    /// Checks every byte of the file: padding, checksums, the page table, and the chain against the tokens.
+    ///
+    /// - Throws: `SnapshotError` for the first thing that is wrong; `CancellationError` if the task is cancelled.
+    public func verify(progress: ProgressHandler? = nil) async throws {
+        try checkPadding()
+        for entry in table.entries {
+            switch entry.kind {
+            case .pages: try await verifySlabs(progress: progress)
+            case .chain: try verifyChain()
+            case .some(let kind): _ = try source.content(kind)
+            case nil: _ = try source.checkedBytes(of: entry)
+            }
+        }
+    }
+
+    private func checkPadding() throws(SnapshotError) {
+        var end = SnapshotFormat.headerBytes + table.entries.count * SnapshotFormat.tableEntryBytes
+        for entry in table.entries {
+            for (index, byte) in file[end..<entry.offset].array.enumerated() where byte != 0 {
+                throw SnapshotError(.invalidPadding, at: end + index, "a byte between sections is \(byte), must be 0")
+            }
+            end = entry.range.upperBound
+        }
+    }
+
+    private func verifySlabs(progress: ProgressHandler?) async throws {
+        let slabs = try slabList()
+        try await forEachConcurrently(count: slabs.count, progress: progress) { index in
+            _ = try bytes(of: slabs[index], verifying: true)
+        }
+    }
+
+    private func verifyChain() throws(SnapshotError) {
+        guard let tokens = try numbers(.tokens),
+            let stored = try source.reader(.chain, code: .invalidChain)
+        else { return }
+        let digests = PrefixChain.digests(
+            tokens: tokens,
+            geometry: header.geometry,
+            elementType: header.shape.elementType,
+            metadata: metadata
+        )
+        for (index, digest) in digests.enumerated() {
+            let start = index * SnapshotFormat.digestBytes
+            guard stored.bytes[start..<start + SnapshotFormat.digestBytes].array == digest else {
+                throw stored.error(at: start, "digest \(index) does not follow from the tokens")
+            }
+        }
+    }
+
+    /// Token ids or positions.
+    func numbers(_ kind: SectionKind) throws(SnapshotError) -> [Int32]? {
+        guard let bytes = try source.content(kind) else { return nil }
+        return (0..<header.tokenCount).map { bytes.integer(Int32.self, at: $0 * MemoryLayout<Int32>.size) }
+    }
+}

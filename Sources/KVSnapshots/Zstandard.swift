@@ -1,0 +1,54 @@
+internal import ByteStorage
+internal import CZstd
+
+/// Single zstd frames of known length.
+enum Zstandard {
+    static let levels = 1...19
+
+    /// A frame of the bytes, or nil where they are better stored raw: the frame isn't smaller, or would expand too much.
+    static func compress(_ bytes: SharedBytes, level: Int) -> SharedBytes? {
+        let bound = ZSTD_compressBound(bytes.count)
+        let frame = AlignedBuffer(byteCount: bound)
+        let count = unsafe frame.withUnsafeMutableBytes { destination in
+            unsafe bytes.withUnsafeBytes { source in
+                unsafe ZSTD_compress(
+                    destination.baseAddress,
+                    bound,
+                    source.baseAddress,
+                    source.count,
+                    Int32(level)
+                )
+            }
+        }
+        guard ZSTD_isError(count) == 0, count < bytes.count,
+            bytes.count <= count * SnapshotFormat.maximumExpansion
+        else { return nil }
+        return frame.shared[0..<count]
+    }
+
+    /// Decodes one frame of exactly `byteCount` bytes.
+    ///
+    /// - Parameter offset: where the frame lies in the file, for the error.
+    static func decompress(_ frame: SharedBytes, byteCount: Int, offset: Int) throws(SnapshotError) -> SharedBytes {
+        func error(_ message: String) -> SnapshotError {
+            SnapshotError(.invalidFrame, at: offset, "a zstd frame \(message)")
+        }
+        guard byteCount <= frame.count * SnapshotFormat.maximumExpansion else {
+            throw error("expands more than \(SnapshotFormat.maximumExpansion) times")
+        }
+        let frameLength = unsafe frame.withUnsafeBytes { source in
+            unsafe ZSTD_findFrameCompressedSize(source.baseAddress, source.count)
+        }
+        guard ZSTD_isError(frameLength) == 0 else { throw error("is damaged") }
+        guard frameLength == frame.count else { throw error("is followed by other bytes") }
+        let buffer = AlignedBuffer(byteCount: byteCount)
+        let count = unsafe buffer.withUnsafeMutableBytes { destination in
+            unsafe frame.withUnsafeBytes { source in
+                unsafe ZSTD_decompress(destination.baseAddress, destination.count, source.baseAddress, source.count)
+            }
+        }
+        guard ZSTD_isError(count) == 0 else { throw error("is damaged") }
+        guard count == byteCount else { throw error("has \(count) bytes and must have \(byteCount)") }
+        return buffer.shared
+    }
+}

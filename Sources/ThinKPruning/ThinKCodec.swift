@@ -1,0 +1,141 @@
+public import KVCacheCodecs
+internal import KVCacheModel
+
+/// ThinK: prunes the key channels that matter least to the queries.
+///
+/// Source: arXiv 2407.21018, section 3; Formats/think.md.
+public struct ThinKCodec: CodecStage {
+    /// What channels are scored by, beside the keys.
+    public enum Score: String, Sendable, CaseIterable {
+        /// The prompt's queries, or a query profile.
+        case queries
+        /// Nothing: key norms alone.
+        case keys
+    }
+
+    /// What stands in for a pruned channel.
+    public enum Restoration: String, Sendable, CaseIterable {
+        case none
+        /// Its mean over the prompt's tokens.
+        case mean
+    }
+
+    /// The paper's observation window, in queries.
+    public static let defaultObserve = 32
+    /// The newest tokens that keep every channel, as in the paper's own runs.
+    public static let defaultRecent = 32
+
+    /// The share of key channels to prune, from 0 to less than 1, in whole millionths.
+    public var keyRatio: Double { Double(keyMillionths) / Double(Self.million) }
+
+    /// The ratio as an exact decimal, so that `floor(D * ratio)` is the same everywhere.
+    private let keyMillionths: Int
+    private static let million = 1_000_000
+
+    public let observe: Int
+    public let recent: Int
+    public let restoration: Restoration
+    public let score: Score
+
+    /// - Throws: `RecipeError` if a number is out of range.
+    public init(
+        keyRatio: Double,
+        observe: Int = defaultObserve,
+        recent: Int = defaultRecent,
+        restoration: Restoration = .none,
+        score: Score = .queries
+    ) throws(RecipeError) {
+        try self.init(
+            StageParameters(
+                stage: Self.registration.name,
+                text:
+                    "keys=\(Self.text(millionths: Int((keyRatio * Double(Self.million)).rounded()))),observe=\(observe),recent=\(recent),restore=\(restoration.rawValue),"
+                    + "score=\(score.rawValue)",
+                allowed: Self.registration.parameterNames
+            )
+        )
+    }
+
+    init(_ parameters: StageParameters) throws(RecipeError) {
+        guard let text = parameters["keys"] else {
+            throw RecipeError("think needs the share of key channels to prune", suggestion: Self.registration.example)
+        }
+        guard let millionths = Self.millionths(text) else {
+            throw RecipeError(
+                "think: keys=\(text) must be a decimal from 0 to less than 1 with at most six digits",
+                suggestion: "keys=0.4"
+            )
+        }
+        keyMillionths = millionths
+        let windows = 1...Recipe.maximumResidualWindow
+        observe = try parameters.integer("observe", in: windows) ?? Self.defaultObserve
+        recent = try parameters.integer("recent", in: 0...windows.upperBound) ?? Self.defaultRecent
+        restoration = try parameters.word("restore", as: Restoration.self) ?? .none
+        score = try parameters.word("score", as: Score.self) ?? .queries
+    }
+
+    public static let registration = CodecRegistration(
+        number: 5,
+        name: "think",
+        role: .channelSelection,
+        parameterNames: ["keys", "observe", "recent", "restore", "score"],
+        example: "think(keys=0.4)"
+    ) { (parameters) throws(RecipeError) in try ThinKCodec(parameters) }
+
+    public var parameters: [StageParameter] {
+        var result = [StageParameter("keys", Self.text(millionths: keyMillionths))]
+        if observe != Self.defaultObserve { result.append(StageParameter("observe", observe)) }
+        if recent != Self.defaultRecent { result.append(StageParameter("recent", recent)) }
+        if restoration != .none { result.append(StageParameter("restore", restoration.rawValue)) }
+        if score != .queries { result.append(StageParameter("score", score.rawValue)) }
+        return result
+    }
+
+    public var residualWindow: Int { recent }
+    public var observationWindow: Int? { observe }
+
+    public func decide(_ statistics: inout HeadStatistics, plan: inout HeadPlan) throws(CodecError) {
+        var scores = try statistics.keyMeanSquares()
+        if score == .queries {
+            guard let queries = try statistics.queryMeanSquares(window: observe) else {
+                throw CodecError(
+                    .missingQueries,
+                    "think scores channels by queries, and neither queries nor a query profile came with the cache; "
+                        + "export it with queries (layers.N.queries, as Tools/export-cache does), pass a query profile "
+                        + "(layers.N.q2), or write think(...,score=keys) to score by key norms alone"
+                )
+            }
+            for channel in scores.indices { scores[channel] *= queries[channel] }
+        }
+        let pruned = Set(lowestChannels(scores))
+        for index in plan.keyRuns.indices {
+            plan.keyRuns[index].channels.removeAll { pruned.contains(Int($0)) }
+        }
+        if restoration == .mean {
+            let means = try statistics.keyMeans()
+            plan.prunedMeans = pruned.sorted().map { Float(means[$0]) }
+        }
+    }
+
+    /// Reads `0`, or `0.` and one to six digits.
+    private static func millionths(_ text: String) -> Int? {
+        let digits = text.dropFirst(2)
+        guard text.hasPrefix("0."), (1...6).contains(digits.count), digits.allSatisfy({ ("0"..."9").contains($0) })
+        else {
+            return text == "0" ? 0 : nil
+        }
+        return Int(digits + String(repeating: "0", count: 6 - digits.count))
+    }
+
+    private static func text(millionths: Int) -> String {
+        guard millionths > 0 else { return "\(millionths)" }
+        let digits = String(million + millionths).dropFirst()
+        return "0." + digits.prefix(through: digits.lastIndex { $0 != "0" } ?? digits.startIndex)
+    }
+
+    /// The channels to prune; of equal scores the lower channel is kept.
+    private func lowestChannels(_ scores: [Double]) -> ArraySlice<Int> {
+        let count = scores.count * keyMillionths / Self.million
+        return scores.indices.sorted { (scores[$0], $1) < (scores[$1], $0) }.prefix(count)
+    }
+}

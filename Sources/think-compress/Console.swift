@@ -1,0 +1,54 @@
+internal import Foundation
+internal import Synchronization
+internal import ThinkCompress
+
+/// What commands print.
+enum Console {
+    static func printError(_ message: String) {
+        FileHandle.standardError.write(Data("think-compress: \(message)\n".utf8))
+    }
+
+    /// Prints a value as JSON with camelCase keys, sorted: Formats/json.md.
+    static func printJSON(_ value: some Encodable) throws {
+        let encoder = JSONEncoder()
+        encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
+        print(String(decoding: try encoder.encode(value), as: UTF8.self))
+    }
+
+    /// A handler that shows progress on standard error, or nil if that is no terminal.
+    static func progress(_ activity: String) -> ProgressHandler? {
+        guard isatty(STDERR_FILENO) == 1 else { return nil }
+        let shown = Mutex(-1)
+        return ProgressHandler { fraction in
+            let percent = Int(fraction * 100)
+            let isNew = shown.withLock { last in
+                defer { last = percent }
+                return last != percent
+            }
+            guard isNew else { return }
+            let text = percent < 100 ? "\r\(activity) \(percent) %" : "\r\u{1B}[K"
+            FileHandle.standardError.write(Data(text.utf8))
+        }
+    }
+}
+
+/// An error of a file's content, with the file's name.
+struct InputError: Error, CustomStringConvertible {
+    let path: String
+    let underlying: any Error
+
+    var description: String { "\(path): \(underlying)" }
+}
+
+/// Adds the file's name to errors that don't have it.
+func about<Result>(_ path: String, _ body: () async throws -> Result) async throws -> Result {
+    do {
+        return try await body()
+    } catch let error as FileError {
+        throw error
+    } catch let error as CancellationError {
+        throw error
+    } catch {
+        throw InputError(path: path, underlying: error)
+    }
+}

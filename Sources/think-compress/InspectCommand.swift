@@ -1,0 +1,31 @@
+internal import ArgumentParser
+internal import ThinkCompress
+
+struct InspectCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "inspect",
+        abstract: "Say what a snapshot holds, how large it is, and what compression cost.",
+        discussion: """
+            Reads header and description only; use verify to check every byte.
+
+            Example:
+              think-compress inspect prompt.tkv --json
+            """
+    )
+
+    @Argument(help: "The snapshot.")
+    var file: String
+
+    @Flag(help: "Print JSON.")
+    var json = false
+
+    func run() async throws {
+        let reader = try await about(file) { try SnapshotReader(path: file, registry: .standard) }
+        let report = SnapshotReport(reader, path: file)
+        if json {
+            try Console.printJSON(report)
+        } else {
+            print(report.text)
+        }
+    }
+}

@@ -1,0 +1,59 @@
+internal import ArgumentParser
+internal import ByteStorage
+internal import Foundation
+
+@main
+enum Program {
+    static func main() async {
+        do {
+            try await runUntilInterrupted()
+        } catch is CancellationError {
+            Console.printError("interrupted; nothing was written")
+            exit(130)
+        } catch {
+            exit(report(error))
+        }
+    }
+
+    /// Runs the command line in a task that SIGINT and SIGTERM cancel, so that nothing is left behind.
+    private static func runUntilInterrupted() async throws {
+        let run = Task {
+            var command = try ThinkCompressCommand.parseAsRoot()
+            if var asynchronous = command as? any AsyncParsableCommand {
+                try await asynchronous.run()
+            } else {
+                try command.run()
+            }
+        }
+        let sources = [SIGINT, SIGTERM].map { number in
+            signal(number, SIG_IGN)
+            let source = DispatchSource.makeSignalSource(signal: number, queue: .global())
+            source.setEventHandler { run.cancel() }
+            source.resume()
+            return source
+        }
+        defer { for source in sources { source.cancel() } }
+        try await run.value
+    }
+
+    /// Tells what went wrong and returns the exit status.
+    private static func report(_ error: any Error) -> Int32 {
+        switch error {
+        case is InputError, is FileError:
+            Console.printError("\(error)")
+            return 1
+        case let code as ExitCode:
+            return code.rawValue
+        default:
+            break
+        }
+        let code = ThinkCompressCommand.exitCode(for: error)
+        let message = ThinkCompressCommand.fullMessage(for: error)
+        if code == .success {
+            print(message)
+            return 0
+        }
+        FileHandle.standardError.write(Data((message + "\n").utf8))
+        return code == .validationFailure ? 2 : 1
+    }
+}

@@ -1,0 +1,92 @@
+internal import ArgumentParser
+internal import ByteStorage
+internal import ThinkCompress
+
+struct SnapshotCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "snapshot",
+        abstract: "Compress a cache dump and write it as a snapshot.",
+        discussion: """
+            Recipes are stages joined by '+':
+              f16, bf16, f32                     as it came, bit for bit
+              kivi(bits=2)                       KIVI; also keys=, values= (2, 4, 8), group= (32, 64, 128), residual=128
+              think(keys=0.4)                    ThinK; also observe=32, recent=32, restore=none|mean, score=queries|keys
+              think(keys=0.4)+kivi(bits=2)       both
+
+            Example:
+              think-compress snapshot dump.safetensors -o prompt.tkv --codec "think(keys=0.4)+kivi(bits=2)"
+            """
+    )
+
+    @Argument(help: "The cache dump: a safetensors file with layers.N.keys and layers.N.values.")
+    var input: String
+
+    @Option(name: .shortAndLong, help: "The snapshot to write.")
+    var output: String
+
+    @Option(help: "The recipe to compress by.")
+    var codec: String
+
+    @Option(help: "A safetensors file with query profiles (layers.N.q2), for a dump without queries.")
+    var profile: String?
+
+    @Option(help: "Pack sections with zstd at this level (1...19): for archives, not to be used in place.")
+    var compress: Int?
+
+    @Flag(name: .customLong("no-quality"), help: "Do not measure and store what compression cost.")
+    var skipsQuality = false
+
+    @Flag(help: "Replace the output if it exists.")
+    var force = false
+
+    @Flag(help: "Print the snapshot's description as JSON, as inspect does.")
+    var json = false
+
+    func validate() throws {
+        _ = try recipe()
+        if let compress, !SnapshotWriter.compressionLevels.contains(compress) {
+            let levels = SnapshotWriter.compressionLevels
+            throw ValidationError(
+                "--compress \(compress): the level must be \(levels.lowerBound)...\(levels.upperBound)"
+            )
+        }
+    }
+
+    private func recipe() throws -> Recipe {
+        do {
+            return try Recipe(codec)
+        } catch {
+            throw ValidationError("--codec '\(codec)': \(error)")
+        }
+    }
+
+    func run() async throws {
+        let recipe = try recipe()
+        try AtomicFileWriter.checkDestination(path: output, replacingExisting: force)
+        let cache = try await about(input) { try CacheDump.read(path: input, profilePath: profile) }
+        let (compressed, quality) = try await about(input) {
+            let compressed = try await CompressedCache(
+                compressing: cache,
+                recipe: recipe,
+                progress: Console.progress("compressing")
+            )
+            if skipsQuality { return (compressed, CompressionQuality?.none) }
+            let comparison = try CacheComparison(original: cache, compressed: compressed)
+            return (compressed, try await comparison.measure(progress: Console.progress("measuring")))
+        }
+        let writer = SnapshotWriter(compressionLevel: compress, replacesExisting: force)
+        try await about(input) {
+            try await writer.write(compressed, quality: quality, to: output, progress: Console.progress("writing"))
+        }
+        let report = SnapshotReport(try SnapshotReader(path: output, registry: .standard), path: output)
+        if json {
+            try Console.printJSON(report)
+        } else {
+            print(
+                "\(output): \(report.tokens.grouped) tokens in \(report.fileBytes.grouped) bytes, "
+                    + "\(report.ratio.fixed(2)) times smaller than float16, \(report.bitsPerValue.fixed(2)) bits per value"
+            )
+            if let quality = report.quality { print("relative errors: \(quality.text)") }
+        }
+    }
+}

@@ -1,0 +1,23 @@
+internal import ArgumentParser
+
+/// The command `think-compress`; each subcommand has a file of its own.
+struct ThinkCompressCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "think-compress",
+        abstract: "Compress a language model's KV cache, keep it as a file, and bring it back.",
+        discussion: """
+            Begin with a cache dump, as Tools/export-cache writes it:
+
+              think-compress snapshot dump.safetensors -o prompt.tkv --codec "think(keys=0.4)+kivi(bits=2)"
+              think-compress inspect prompt.tkv
+              think-compress compare dump.safetensors prompt.tkv
+              think-compress restore prompt.tkv -o restored.safetensors
+
+            Exit status: 0 done; 1 the input is bad or does not match; 2 wrong usage; 130 interrupted.
+            """,
+        version: "0.1.0",
+        subcommands: [
+            SnapshotCommand.self, RestoreCommand.self, InspectCommand.self, VerifyCommand.self, CompareCommand.self,
+        ]
+    )
+}

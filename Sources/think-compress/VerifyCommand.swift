@@ -1,0 +1,61 @@
+internal import ArgumentParser
+internal import ThinkCompress
+
+struct VerifyCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "verify",
+        abstract: "Check every byte of snapshots.",
+        discussion: """
+            The exit status is 0 if all of them are sound, 1 otherwise.
+
+            Example:
+              think-compress verify *.tkv
+            """
+    )
+
+    @Argument(help: "The snapshots.")
+    var files: [String]
+
+    @Flag(help: "Print JSON.")
+    var json = false
+
+    private struct Report: Encodable {
+        struct Fault: Encodable {
+            let code: String?
+            let offset: Int?
+            let message: String
+        }
+
+        let file: String
+        let sound: Bool
+        let fault: Fault?
+    }
+
+    func run() async throws {
+        var reports: [Report] = []
+        for file in files {
+            let report = try await check(file)
+            reports.append(report)
+            if let fault = report.fault { Console.printError(fault.message) } else if !json { print("\(file): sound") }
+        }
+        if json { try Console.printJSON(reports) }
+        if reports.contains(where: { !$0.sound }) { throw ExitCode(1) }
+    }
+
+    private func check(_ file: String) async throws -> Report {
+        do {
+            try await about(file) {
+                try await SnapshotReader(path: file, registry: .standard).verify(
+                    progress: Console.progress("verifying")
+                )
+            }
+            return Report(file: file, sound: true, fault: nil)
+        } catch let error as CancellationError {
+            throw error
+        } catch {
+            let place = (error as? InputError)?.underlying as? SnapshotError
+            let fault = Report.Fault(code: place?.code.rawValue, offset: place?.offset, message: "\(error)")
+            return Report(file: file, sound: false, fault: fault)
+        }
+    }
+}

@@ -1,0 +1,22 @@
+/// A small seeded generator, the same on every machine (Steele, Lea, Flood: "Fast splittable pseudorandom number
+/// generators").
+public struct SplitMix64: RandomNumberGenerator, Sendable {
+    private var state: UInt64
+
+    public init(seed: UInt64) {
+        state = seed
+    }
+
+    public mutating func next() -> UInt64 {
+        state &+= 0x9E37_79B9_7F4A_7C15
+        var mixed = state
+        mixed = (mixed ^ (mixed >> 30)) &* 0xBF58_476D_1CE4_E5B9
+        mixed = (mixed ^ (mixed >> 27)) &* 0x94D0_49BB_1331_11EB
+        return mixed ^ (mixed >> 31)
+    }
+
+    /// A number of roughly normal distribution, mean 0 and variance 1.
+    public mutating func normal() -> Float {
+        (0..<12).reduce(-6) { sum, _ in sum + Float.random(in: 0..<1, using: &self) }
+    }
+}

@@ -1,0 +1,124 @@
+"""The bytes of a block: elements (full-precision.md) and codes (kivi.md)."""
+
+from .elements import f16, f16_bits, f16_value, f32
+
+LARGEST = 65504.0
+
+
+def quantize(values: list, width: int):
+    """Codes, scale and minimum of one group (kivi.md, Quantizing a group)."""
+    low = min(values) or 0.0  # negative zero is taken as zero
+    top = (1 << width) - 1
+    scale = f16(f32(f32(max(values) - low) / top))
+    minimum = f16(low)
+    r = f32(1 / scale) if scale else 0.0
+    codes = [min(max(round(f32(f32(x - minimum) * r)), 0), top) for x in values]
+    return codes, scale, minimum
+
+
+def restore(code: int, scale: float, minimum: float) -> float:
+    x = f32(f32(code * scale) + minimum)
+    return x if x < LARGEST else LARGEST  # in this order NaN gives 65504 too
+
+
+def key_code_place(channel: int, token: int, width: int, lines: int):
+    """Byte and bit of the code of a run's i-th channel (kivi.md, Key codes)."""
+    sub_block, t = divmod(token, 32)
+    unit = 2 * (channel // 4) + t // 16
+    line, place = divmod(unit, 8 // width)
+    return (sub_block * lines + line) * 64 + t % 16 * 4 + channel % 4, place * width
+
+
+def value_code_place(channel: int, token: int, width: int, s: int):
+    """Byte and bit of the code of a value (kivi.md, Value codes)."""
+    unit = token // 4 * s + channel // 16
+    line, place = divmod(unit, 8 // width)
+    return line * 64 + channel % 16 * 4 + token % 4, place * width
+
+
+def _put_f16(block: bytearray, at: int, x: float) -> None:
+    block[at : at + 2] = f16_bits(x).to_bytes(2, "little")
+
+
+def _get_f16(block, at: int) -> float:
+    return f16_value(block[at] | block[at + 1] << 8)
+
+
+def encode_block(keys: list, values: list, plan, layout, element_type) -> bytes:
+    """Keys and values are bit patterns [token][channel] of one block."""
+    g, d = len(keys), len(keys[0])
+    block = bytearray(layout.length)
+    size, number_of = element_type.size, element_type.value
+    for number, run in enumerate(plan.runs):
+        start = layout.keys[number]
+        for i, channel in enumerate(run.channels):
+            column = [row[channel] for row in keys]
+            if run.width == element_type.width:
+                at = start + i * g * size
+                block[at : at + g * size] = element_type.pack(column)
+                continue
+            codes, scale, minimum = quantize([number_of(x) for x in column], run.width)
+            for token, code in enumerate(codes):
+                byte, bit = key_code_place(i, token, run.width, run.lines())
+                block[start + byte] |= code << bit
+            _put_f16(block, layout.scales[number] + 2 * i, scale)
+            _put_f16(block, layout.minima[number] + 2 * i, minimum)
+    if plan.value_width == element_type.width:
+        data = b"".join(map(element_type.pack, values))
+        block[layout.values : layout.values + len(data)] = data
+        return bytes(block)
+    for token, row in enumerate(values):
+        for group in range(layout.groups):
+            first = group * g
+            codes, scale, minimum = quantize([number_of(x) for x in row[first : first + g]], plan.value_width)
+            for channel, code in enumerate(codes, first):
+                byte, bit = value_code_place(channel, token, plan.value_width, -(-d // 16))
+                block[layout.values + byte] |= code << bit
+            at = 2 * ((token // 4 * layout.groups + group) * 4 + token % 4)
+            _put_f16(block, layout.value_scales + at, scale)
+            _put_f16(block, layout.value_minima + at, minimum)
+    return bytes(block)
+
+
+def decode_block(block, plan, layout, element_type, g: int, d: int):
+    """Bit patterns [token][channel] of keys and values of one block."""
+    size, bits_of = element_type.size, element_type.bits
+    keys = [[0] * d for _ in range(g)]
+    if plan.means:
+        pruned = sorted(set(range(d)) - set(plan.kept()))
+        for channel, mean in zip(pruned, plan.means):
+            for row in keys:
+                row[channel] = bits_of(mean)
+    for number, run in enumerate(plan.runs):
+        start = layout.keys[number]
+        mask = (1 << run.width) - 1
+        for i, channel in enumerate(run.channels):
+            if run.width == element_type.width:
+                at = start + i * g * size
+                column = element_type.unpack(block[at : at + g * size])
+            else:
+                scale = _get_f16(block, layout.scales[number] + 2 * i)
+                minimum = _get_f16(block, layout.minima[number] + 2 * i)
+                column = []
+                for token in range(g):
+                    byte, bit = key_code_place(i, token, run.width, run.lines())
+                    column.append(bits_of(restore(block[start + byte] >> bit & mask, scale, minimum)))
+            for row, x in zip(keys, column):
+                row[channel] = x
+    if plan.value_width == element_type.width:
+        row_size = d * size
+        starts = range(layout.values, layout.values + g * row_size, row_size)
+        return keys, [element_type.unpack(block[at : at + row_size]) for at in starts]
+    mask = (1 << plan.value_width) - 1
+    values = []
+    for token in range(g):
+        row = []
+        for group in range(layout.groups):
+            at = 2 * ((token // 4 * layout.groups + group) * 4 + token % 4)
+            scale = _get_f16(block, layout.value_scales + at)
+            minimum = _get_f16(block, layout.value_minima + at)
+            for channel in range(group * g, min(group * g + g, d)):
+                byte, bit = value_code_place(channel, token, plan.value_width, -(-d // 16))
+                row.append(bits_of(restore(block[layout.values + byte] >> bit & mask, scale, minimum)))
+        values.append(row)
+    return keys, values
