@@ -47,6 +47,9 @@ public struct AtomicFileWriter: ~Copyable, Sendable {
             if path.isEmpty || path.hasSuffix("/") {
                 throw FileError(.notFound, path: path, message: "is not the name of a file")
             }
+            guard unsafe access(folder(of: path), W_OK) == 0 else {
+                throw FileError(errorNumber: errno, path: path, action: "create it")
+            }
             return
         }
         guard status.st_mode & S_IFMT == S_IFREG else {

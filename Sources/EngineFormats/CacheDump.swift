@@ -51,7 +51,8 @@ public enum CacheDump: Sendable {
 
     /// The parts of a layer in a dump.
     public enum Part: String, Sendable {
-        case keys, values, queries, profile = "q2"
+        case keys, values, queries
+        case profile = "q2"
     }
 
     /// The name of a layer's tensor.

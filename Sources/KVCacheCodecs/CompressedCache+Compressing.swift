@@ -37,23 +37,15 @@ extension CompressedCache {
         for (index, source) in cache.layers.enumerated() {
             let plans = decided[index * heads..<(index + 1) * heads].map(\.plan)
             var layer = CompressedLayer(shape: shape, index: index, plans: plans)
-            steps.append(try layer.beginAppend(keys: source.keys, values: source.values))
+            steps.append(try layer.beginAppend(source))
             layers.append(layer)
         }
         // Concurrent packers share the layers, which stay as they are until all have finished.
         let packing = (layers: layers, steps: steps)
         try await forEachConcurrently(count: units, progress: progress?.part(0.3...1)) { unit in
-            let source = cache.layers[unit / heads]
-            try packing.layers[unit / heads].packBlocks(
-                of: packing.steps[unit / heads],
-                head: unit % heads,
-                keys: source.keys,
-                values: source.values
-            )
+            try packing.layers[unit / heads].packBlocks(of: packing.steps[unit / heads], head: unit % heads)
         }
-        for (index, source) in cache.layers.enumerated() {
-            layers[index].finishAppend(steps[index], keys: source.keys, values: source.values)
-        }
+        for index in layers.indices { layers[index].finishAppend(steps[index]) }
         let profiles = (0..<cache.geometry.layers).map { layer in
             decided[layer * heads..<(layer + 1) * heads].flatMap { $0.profile ?? [] }
         }

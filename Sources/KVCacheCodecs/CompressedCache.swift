@@ -77,18 +77,16 @@ public struct CompressedCache: Sendable {
         var steps: [AppendStep] = []
         do {
             for (index, layer) in newLayers.enumerated() {
-                steps.append(try layers[index].beginAppend(keys: layer.keys, values: layer.values))
+                steps.append(try layers[index].beginAppend(layer))
                 for head in 0..<shape.kvHeads {
-                    try layers[index].packBlocks(of: steps[index], head: head, keys: layer.keys, values: layer.values)
+                    try layers[index].packBlocks(of: steps[index], head: head)
                 }
             }
         } catch {
             for index in steps.indices { layers[index].abandonAppend() }
             throw error
         }
-        for (index, layer) in newLayers.enumerated() {
-            layers[index].finishAppend(steps[index], keys: layer.keys, values: layer.values)
-        }
+        for index in layers.indices { layers[index].finishAppend(steps[index]) }
         tokens = joined(tokens, newTokens)
         positions = joined(positions, newPositions)
     }

@@ -2,12 +2,12 @@ internal import ByteStorage
 internal import CThinkKernels
 public import KVCacheModel
 
-/// What an append will do: how many blocks leave window and new tokens together.
+/// What an append will do: which tokens come, and how many blocks leave window and new tokens together.
 package struct AppendStep: Sendable {
+    let source: KVCacheLayer
     let firstBlock: Int
     let newBlocks: Int
     let windowCount: Int
-    let newTokens: Int
 }
 
 extension CompressedLayer {
@@ -20,39 +20,40 @@ extension CompressedLayer {
     ///   - values: of the same shape.
     /// - Throws: `CodecError` if the shapes don't fit or a number can't be quantized.
     public mutating func append(keys: KVTensor, values: KVTensor) throws(CodecError) {
-        let step = try beginAppend(keys: keys, values: values)
+        let step = try beginAppend(KVCacheLayer(keys: keys, values: values))
         for head in 0..<shape.kvHeads {
             do {
-                try packBlocks(of: step, head: head, keys: keys, values: values)
+                try packBlocks(of: step, head: head)
             } catch {
                 abandonAppend()
                 throw error
             }
         }
-        finishAppend(step, keys: keys, values: values)
+        finishAppend(step)
     }
 
     /// Checks what is appended and makes room for the blocks that it fills.
-    package mutating func beginAppend(keys: KVTensor, values: KVTensor) throws(CodecError) -> AppendStep {
-        for (name, tensor) in [("keys", keys), ("values", values)] {
+    package mutating func beginAppend(_ source: KVCacheLayer) throws(CodecError) -> AppendStep {
+        for part in CachePart.allCases {
+            let tensor = source[part]
             guard tensor.heads == shape.kvHeads, tensor.headDimension == shape.headDimension,
-                tensor.elementType == shape.elementType, tensor.tokens == keys.tokens
+                tensor.elementType == shape.elementType, tensor.tokens == source.keys.tokens
             else {
                 throw CodecError(
                     .shapeMismatch,
                     layer: index,
-                    "\(name) of \(tensor.heads) heads, \(tensor.tokens) tokens, dimension \(tensor.headDimension), "
+                    "\(part) of \(tensor.heads) heads, \(tensor.tokens) tokens, dimension \(tensor.headDimension), "
                         + "\(tensor.elementType.name) don't fit a cache of \(shape.kvHeads) heads, dimension "
                         + "\(shape.headDimension), \(shape.elementType.name)"
                 )
             }
         }
-        let pending = window.count + keys.tokens
+        let pending = window.count + source.keys.tokens
         let step = AppendStep(
+            source: source,
             firstBlock: blockCount,
             newBlocks: max(pending - shape.residualWindow, 0) / shape.blockLength,
-            windowCount: window.count,
-            newTokens: keys.tokens
+            windowCount: window.count
         )
         makeRoom(forBlocks: blockCount + step.newBlocks)
         return step
@@ -61,39 +62,31 @@ extension CompressedLayer {
     /// Packs the step's blocks of one head. Different heads may be packed at the same time.
     ///
     /// - Throws: `CodecError` naming the first number that can't be quantized.
-    package func packBlocks(
-        of step: AppendStep,
-        head: Int,
-        keys: KVTensor,
-        values: KVTensor
-    ) throws(CodecError) {
-        let coder = coders[head]
+    package func packBlocks(of step: AppendStep, head: Int) throws(CodecError) {
         for number in 0..<step.newBlocks {
+            // Where the block begins among the window's tokens and the new ones after them.
             let start = number * shape.blockLength
+            let block = step.firstBlock + number
             let packed =
                 start >= step.windowCount
-                ? pack(
-                    block: step.firstBlock + number,
-                    head: head,
-                    keys: keys,
-                    values: values,
-                    from: start - step.windowCount
-                )
-                : packMixed(block: step.firstBlock + number, head: head, keys: keys, values: values, from: start)
-            if !packed { throw unsupportedValue(head: head, keys: keys, values: values) }
+                ? pack(block, head: head, from: step.source, sourceHead: head, token: start - step.windowCount)
+                : pack(block, head: head, from: joinedBlock(at: start, head: head, step: step), sourceHead: 0, token: 0)
+            if !packed {
+                throw unsupportedValue(in: step.source, head: head, tokens: 0..<step.source.keys.tokens)
+                    ?? CodecError(.unsupportedValue, layer: index, head: head, "a number can't be quantized")
+            }
         }
+        guard coders[head].isQuantized else { return }
         // What stays in the window will be quantized one day: refuse it now, when its source is known.
         let windowStart = max(step.newBlocks * shape.blockLength - step.windowCount, 0)
-        guard coder.isQuantized else { return }
-        if let error = unsupportedValue(head: head, keys: keys, values: values, tokens: windowStart..<keys.tokens) {
-            throw error
-        }
+        let staying = windowStart..<step.source.keys.tokens
+        if let error = unsupportedValue(in: step.source, head: head, tokens: staying) { throw error }
     }
 
     /// Moves the rest of the tokens into the window.
-    package mutating func finishAppend(_ step: AppendStep, keys: KVTensor, values: KVTensor) {
+    package mutating func finishAppend(_ step: AppendStep) {
         blockCount = step.firstBlock + step.newBlocks
-        window.append(keys: keys, values: values, dropping: step.newBlocks * shape.blockLength)
+        window.append(step.source, dropping: step.newBlocks * shape.blockLength)
     }
 
     /// Gives back the room that `beginAppend` made.
@@ -135,15 +128,15 @@ extension CompressedLayer {
         return result
     }
 
-    private func pack(block: Int, head: Int, keys: KVTensor, values: KVTensor, from token: Int) -> Bool {
+    private func pack(_ block: Int, head: Int, from source: KVCacheLayer, sourceHead: Int, token: Int) -> Bool {
         let slab = slabs[block / shape.blocksPerPage]
         return unsafe slab.withUnsafeMutableBytes { bytes in
             guard let base = bytes.baseAddress else { return false }
-            return unsafe keys.withRows(head: head, from: token) { keyRows in
-                unsafe values.withRows(head: head, from: token) { valueRows in
+            return unsafe source.keys.withRows(head: sourceHead, from: token) { keys in
+                unsafe source.values.withRows(head: sourceHead, from: token) { values in
                     unsafe coders[head].pack(
-                        keys: keyRows,
-                        values: valueRows,
+                        keys: keys,
+                        values: values,
                         into: base + blockOffset(block, head: head, capacity: slab.capacity)
                     )
                 }
@@ -151,65 +144,50 @@ extension CompressedLayer {
         }
     }
 
-    /// Packs a block that begins in the window and, perhaps, ends in the new tokens.
-    private func packMixed(block: Int, head: Int, keys: KVTensor, values: KVTensor, from token: Int) -> Bool {
-        let joined = [(window.keys, keys), (window.values, values)].map { old, new in
-            let scratch = AlignedBuffer(byteCount: shape.blockLength * shape.rowBytes)
-            let fromWindow = min(window.count - token, shape.blockLength)
-            unsafe scratch.withUnsafeMutableBytes { bytes in
-                guard let base = bytes.baseAddress else { return }
-                func copy(_ tensor: KVTensor, from row: Int, count: Int, to offset: Int) {
-                    unsafe tensor.withRows(head: head, from: row) { rows in
+    /// The tokens of a block of one head that begins in the window and, perhaps, ends in the new tokens.
+    private func joinedBlock(at start: Int, head: Int, step: AppendStep) -> KVCacheLayer {
+        let fromWindow = min(step.windowCount - start, shape.blockLength)
+        let parts = CachePart.allCases.map { part in
+            let buffer = AlignedBuffer(byteCount: shape.blockLength * shape.rowBytes)
+            let pieces = [
+                (tensor: window[part], row: start, count: fromWindow),
+                (tensor: step.source[part], row: 0, count: shape.blockLength - fromWindow),
+            ]
+            var filled = 0
+            for piece in pieces {
+                unsafe buffer.withUnsafeMutableBytes { bytes in
+                    guard let base = bytes.baseAddress, let tensor = piece.tensor else { return }
+                    let destination = unsafe tck_mutable_rows(
+                        bytes: base + filled * shape.rowBytes,
+                        token_stride: shape.rowBytes,
+                        type: shape.elementType.kernelType
+                    )
+                    unsafe tensor.withRows(head: head, from: piece.row) { rows in
                         unsafe BlockCoder.copyRows(
                             rows,
-                            count: count,
+                            count: piece.count,
                             headDimension: shape.headDimension,
-                            to: tck_mutable_rows(
-                                bytes: base + offset * shape.rowBytes,
-                                token_stride: shape.rowBytes,
-                                type: shape.elementType.kernelType
-                            )
+                            to: destination
                         )
                     }
                 }
-                if let old { copy(old, from: token, count: fromWindow, to: 0) }
-                copy(new, from: 0, count: shape.blockLength - fromWindow, to: fromWindow)
+                filled += piece.count
             }
-            return scratch
-        }
-        let tensors = joined.map { scratch in
-            KVTensor(
-                bytes: scratch.shared,
+            return KVTensor(
+                bytes: buffer.shared,
                 elementType: shape.elementType,
                 heads: 1,
                 tokens: shape.blockLength,
                 headDimension: shape.headDimension
             )
         }
-        let slab = slabs[block / shape.blocksPerPage]
-        return unsafe slab.withUnsafeMutableBytes { bytes in
-            guard let base = bytes.baseAddress else { return false }
-            return unsafe tensors[0].withRows(head: 0) { keyRows in
-                unsafe tensors[1].withRows(head: 0) { valueRows in
-                    unsafe coders[head].pack(
-                        keys: keyRows,
-                        values: valueRows,
-                        into: base + blockOffset(block, head: head, capacity: slab.capacity)
-                    )
-                }
-            }
-        }
+        return KVCacheLayer(keys: parts[0], values: parts[1])
     }
 
-    private func unsupportedValue(
-        head: Int,
-        keys: KVTensor,
-        values: KVTensor,
-        tokens: Range<Int>
-    ) -> CodecError? {
-        for (name, tensor) in [("key", keys), ("value", values)] {
+    private func unsupportedValue(in source: KVCacheLayer, head: Int, tokens: Range<Int>) -> CodecError? {
+        for (part, name) in [(CachePart.keys, "key"), (.values, "value")] {
             let found = UnsupportedValue.first(
-                in: tensor,
+                in: source[part],
                 head: head,
                 tokens: tokens,
                 name: name,
@@ -218,10 +196,5 @@ extension CompressedLayer {
             if let found { return found.error(layer: index, firstToken: tokenCount) }
         }
         return nil
-    }
-
-    private func unsupportedValue(head: Int, keys: KVTensor, values: KVTensor) -> CodecError {
-        unsupportedValue(head: head, keys: keys, values: values, tokens: 0..<keys.tokens)
-            ?? CodecError(.unsupportedValue, layer: index, head: head, "a number can't be quantized")
     }
 }

@@ -10,19 +10,13 @@ extension CompressedLayer {
     ///   - elementType: the type to restore to; the cache's own restores full-precision parts bit for bit.
     /// - Returns: keys and values `[kvHeads, tokens, headDimension]` without gaps, in memory of their own.
     public func decompress(tokens: Range<Int>, as elementType: ElementType) -> KVCacheLayer {
-        let parts = [false, true].map { areValues in
-            let rowBytes = shape.headDimension * elementType.byteCount
-            let buffer = AlignedBuffer(byteCount: shape.kvHeads * tokens.count * rowBytes)
+        let parts = CachePart.allCases.map { part in
+            let headBytes = tokens.count * shape.headDimension * elementType.byteCount
+            let buffer = AlignedBuffer(byteCount: shape.kvHeads * headBytes)
             for head in 0..<shape.kvHeads {
                 unsafe buffer.withUnsafeMutableBytes { bytes in
-                    guard let base = bytes.baseAddress, !tokens.isEmpty else { return }
-                    unsafe decompress(
-                        values: areValues,
-                        head: head,
-                        tokens: tokens,
-                        as: elementType,
-                        into: base + head * tokens.count * rowBytes
-                    )
+                    guard let base = bytes.baseAddress else { return }
+                    unsafe decompress(part, head: head, tokens: tokens, as: elementType, to: base + head * headBytes)
                 }
             }
             return KVTensor(
@@ -36,13 +30,33 @@ extension CompressedLayer {
         return KVCacheLayer(keys: parts[0], values: parts[1])
     }
 
-    /// Restores keys, or values, of one head into rows without gaps.
-    package func decompress(
-        values areValues: Bool,
+    /// Restores keys or values of one head into memory of the caller's.
+    ///
+    /// - Parameters:
+    ///   - tokens: a range of the layer's tokens.
+    ///   - elementType: the type to restore to.
+    ///   - destination: at least `tokens.count * headDimension` elements, row after row.
+    public func decompress(
+        _ part: CachePart,
         head: Int,
         tokens: Range<Int>,
         as elementType: ElementType,
-        into destination: UnsafeMutableRawPointer
+        into destination: inout MutableRawSpan
+    ) {
+        let byteCount = tokens.count * shape.headDimension * elementType.byteCount
+        precondition(destination.byteCount >= byteCount, "the destination is too short")
+        unsafe destination.withUnsafeMutableBytes { bytes in
+            guard let base = bytes.baseAddress else { return }
+            unsafe decompress(part, head: head, tokens: tokens, as: elementType, to: base)
+        }
+    }
+
+    package func decompress(
+        _ part: CachePart,
+        head: Int,
+        tokens: Range<Int>,
+        as elementType: ElementType,
+        to destination: UnsafeMutableRawPointer
     ) {
         precondition(tokens.lowerBound >= 0 && tokens.upperBound <= tokenCount, "tokens outside of the cache")
         let rowBytes = shape.headDimension * elementType.byteCount
@@ -56,32 +70,43 @@ extension CompressedLayer {
             let end: Int
             if token >= blockTokenCount {
                 end = tokens.upperBound
-                unsafe restoreWindow(values: areValues, head: head, from: token, count: end - token, into: rows)
+                unsafe restoreWindow(part, head: head, from: token, count: end - token, into: rows)
             } else {
                 let block = token / shape.blockLength
                 end = min((block + 1) * shape.blockLength, tokens.upperBound)
-                unsafe restore(block: block, values: areValues, head: head, tokens: token..<end, into: rows)
+                unsafe restore(part, block: block, head: head, tokens: token..<end, into: rows)
             }
             token = end
         }
     }
 
-    private func restoreWindow(values: Bool, head: Int, from token: Int, count: Int, into rows: tck_mutable_rows) {
-        guard let source = values ? window.values : window.keys else { return }
+    private func restoreWindow(
+        _ part: CachePart,
+        head: Int,
+        from token: Int,
+        count: Int,
+        into rows: tck_mutable_rows
+    ) {
+        guard let source = window[part] else { return }
         unsafe source.withRows(head: head, from: token - blockTokenCount) { stored in
             unsafe BlockCoder.copyRows(stored, count: count, headDimension: shape.headDimension, to: rows)
         }
     }
 
-    private func restore(block: Int, values: Bool, head: Int, tokens: Range<Int>, into rows: tck_mutable_rows) {
+    private func restore(
+        _ part: CachePart,
+        block: Int,
+        head: Int,
+        tokens: Range<Int>,
+        into rows: tck_mutable_rows
+    ) {
         let coder = coders[head]
         func unpack(into rows: tck_mutable_rows) {
             unsafe self.block(block, head: head).withUnsafeBytes { bytes in
                 guard let base = bytes.baseAddress else { return }
-                if values {
-                    unsafe coder.unpackValues(of: base, into: rows)
-                } else {
-                    unsafe coder.unpackKeys(of: base, into: rows)
+                switch part {
+                case .keys: unsafe coder.unpackKeys(of: base, into: rows)
+                case .values: unsafe coder.unpackValues(of: base, into: rows)
                 }
             }
         }
@@ -116,6 +141,6 @@ extension CompressedLayer {
         blockCount = wholeBlocks
         slabs.removeLast(slabs.count - chunkCount)
         window = ResidualWindow(shape: shape)
-        window.append(keys: cut.keys, values: cut.values, dropping: 0)
+        window.append(cut, dropping: 0)
     }
 }

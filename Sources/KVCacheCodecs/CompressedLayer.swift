@@ -51,7 +51,7 @@ public struct CompressedLayer: Sendable {
         }
         precondition(self.slabs.count == shape.chunkCount(blockCount: blockCount), "every chunk needs its slab")
         if let window {
-            self.window = ResidualWindow(shape: shape, keys: window.keys, values: window.values)
+            self.window = ResidualWindow(shape: shape, layer: window)
         }
     }
 
@@ -64,7 +64,7 @@ public struct CompressedLayer: Sendable {
 
     /// The residual window's keys and values, or nil if it is empty.
     public var residualWindow: KVCacheLayer? {
-        guard let keys = window.keys, let values = window.values else { return nil }
+        guard let keys = window[.keys], let values = window[.values] else { return nil }
         return KVCacheLayer(keys: keys, values: values)
     }
 

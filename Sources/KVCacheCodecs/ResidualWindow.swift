@@ -9,38 +9,32 @@ struct ResidualWindow: Sendable {
     /// Memory for `capacity` tokens, keys and then values, head after head; nil where the window lies in a file.
     private var buffer: AlignedBuffer?
     /// The window in a file, keys and values.
-    private var fixedTensors: [KVTensor]
-
-    /// The parts of a cache, by their order in memory.
-    private enum Part: Int, CaseIterable {
-        case keys, values
-    }
+    private var fixed: KVCacheLayer?
 
     /// An empty window.
     init(shape: BlockShape) {
         self.shape = shape
         count = 0
         buffer = nil
-        fixedTensors = []
+        fixed = nil
     }
 
     /// A window that lies in a file or in another's memory.
-    init(shape: BlockShape, keys: KVTensor, values: KVTensor) {
+    init(shape: BlockShape, layer: KVCacheLayer) {
         self.shape = shape
-        count = keys.tokens
+        count = layer.keys.tokens
         buffer = nil
-        fixedTensors = [keys, values]
+        fixed = layer
     }
 
-    var keys: KVTensor? { tensor(.keys) }
-    var values: KVTensor? { tensor(.values) }
-
-    private func tensor(_ part: Part) -> KVTensor? {
+    /// Keys or values, or nil if the window is empty.
+    subscript(part: CachePart) -> KVTensor? {
         guard count > 0 else { return nil }
-        guard let buffer else { return fixedTensors[part.rawValue][tokens: 0..<count] }
-        let half = buffer.byteCount / 2
+        if let fixed { return fixed[part][tokens: 0..<count] }
+        guard let buffer else { return nil }
+        let start = offset(part, head: 0)
         return KVTensor(
-            bytes: buffer.shared[part.rawValue * half..<(part.rawValue + 1) * half],
+            bytes: buffer.shared[start..<start + buffer.byteCount / 2],
             elementType: shape.elementType,
             heads: shape.kvHeads,
             tokens: count,
@@ -52,17 +46,18 @@ struct ResidualWindow: Sendable {
     private var capacity: Int { shape.residualWindow + shape.blockLength }
 
     /// Appends tokens and drops the oldest `dropped` of old and new together.
-    mutating func append(keys newKeys: KVTensor, values newValues: KVTensor, dropping dropped: Int) {
+    mutating func append(_ new: KVCacheLayer, dropping dropped: Int) {
         let oldStart = min(dropped, count)
         let newStart = dropped - oldStart
         let kept = count - oldStart
-        let total = kept + newKeys.tokens - newStart
+        let total = kept + new.keys.tokens - newStart
         precondition(total <= capacity, "a full window must be flushed")
         slide(from: oldStart, count: kept)
         guard let buffer else { return }
         unsafe buffer.withUnsafeMutableBytes { bytes in
             guard let base = bytes.baseAddress else { return }
-            for (part, source) in [(Part.keys, newKeys), (.values, newValues)] {
+            for part in CachePart.allCases {
+                let source = new[part]
                 for head in 0..<shape.kvHeads {
                     unsafe source.withRows(head: head, from: newStart) { rows in
                         unsafe BlockCoder.copyRows(
@@ -87,8 +82,8 @@ struct ResidualWindow: Sendable {
         self.count = min(self.count, count)
     }
 
-    private func offset(_ part: Part, head: Int) -> Int {
-        (part.rawValue * shape.kvHeads + head) * capacity * shape.rowBytes
+    private func offset(_ part: CachePart, head: Int) -> Int {
+        ((part == .keys ? 0 : shape.kvHeads) + head) * capacity * shape.rowBytes
     }
 
     /// Moves tokens `from...` to the front, into memory that nobody else sees.
@@ -97,7 +92,7 @@ struct ResidualWindow: Sendable {
             guard let buffer, start > 0 else { return }
             unsafe buffer.withUnsafeMutableBytes { bytes in
                 guard let base = bytes.baseAddress else { return }
-                for part in Part.allCases {
+                for part in CachePart.allCases {
                     for head in 0..<shape.kvHeads {
                         let rows = unsafe base + offset(part, head: head)
                         unsafe rows.copyMemory(from: rows + start * shape.rowBytes, byteCount: kept * shape.rowBytes)
@@ -109,8 +104,8 @@ struct ResidualWindow: Sendable {
         let copy = AlignedBuffer(byteCount: 2 * shape.kvHeads * capacity * shape.rowBytes)
         unsafe copy.withUnsafeMutableBytes { bytes in
             guard let base = bytes.baseAddress else { return }
-            for part in Part.allCases {
-                guard let source = tensor(part) else { continue }
+            for part in CachePart.allCases {
+                guard let source = self[part] else { continue }
                 for head in 0..<shape.kvHeads {
                     unsafe source.withRows(head: head, from: start) { rows in
                         guard let from = unsafe rows.bytes else { return }
@@ -125,6 +120,6 @@ struct ResidualWindow: Sendable {
             }
         }
         buffer = copy
-        fixedTensors = []
+        fixed = nil
     }
 }

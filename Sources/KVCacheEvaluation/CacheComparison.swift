@@ -78,8 +78,8 @@ public struct CacheComparison: Sendable {
             let count = min(tile, original.tokenCount - start)
             widen(source.keys, head: head, from: start, count: count, into: &buffers[0])
             widen(source.values, head: head, from: start, count: count, into: &buffers[1])
-            restore(packed, values: false, head: head, tokens: start..<start + count, into: &buffers[2])
-            restore(packed, values: true, head: head, tokens: start..<start + count, into: &buffers[3])
+            restore(packed, .keys, head: head, tokens: start..<start + count, into: &buffers[2])
+            restore(packed, .values, head: head, tokens: start..<start + count, into: &buffers[3])
             for index in 0..<count * dimension {
                 sums.keys.add(buffers[0][index], buffers[2][index])
                 sums.values.add(buffers[1][index], buffers[3][index])
@@ -112,15 +112,14 @@ public struct CacheComparison: Sendable {
 
     private func restore(
         _ layer: CompressedLayer,
-        values: Bool,
+        _ part: CachePart,
         head: Int,
         tokens: Range<Int>,
         into buffer: inout [Float]
     ) {
-        unsafe buffer.withUnsafeMutableBytes { bytes in
-            guard let base = bytes.baseAddress else { return }
-            unsafe layer.decompress(values: values, head: head, tokens: tokens, as: .float32, into: base)
-        }
+        var elements = buffer.mutableSpan
+        var bytes = unsafe elements.mutableBytes
+        layer.decompress(part, head: head, tokens: tokens, as: .float32, into: &bytes)
     }
 }
 

@@ -8,7 +8,9 @@ struct ErrorSums: Sendable {
         var original = 0.0
 
         mutating func add(_ original: Float, _ other: Float) {
-            let difference = Double(original) - Double(other)
+            // Infinities and NaN that came back as they were are no error.
+            let isSame = original == other || original.isNaN && other.isNaN
+            let difference = isSame ? 0 : Double(original) - Double(other)
             self.difference += difference * difference
             self.original += Double(original) * Double(original)
         }

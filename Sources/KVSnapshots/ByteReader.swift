@@ -25,7 +25,7 @@ struct ByteReader {
         SnapshotError(code, at: isDecoded ? origin : origin + position, message)
     }
 
-    mutating func integer<Value: FixedWidthInteger>(_ type: Value.Type, _ field: String) throws(SnapshotError) -> Value
+    mutating func integer<Value: FixedWidthInteger & BitwiseCopyable>(_ type: Value.Type, _ field: String) throws(SnapshotError) -> Value
     {
         let size = MemoryLayout<Value>.size
         guard remaining >= size else {
@@ -36,7 +36,7 @@ struct ByteReader {
     }
 
     /// A field whose value must be in a range.
-    mutating func integer<Value: FixedWidthInteger>(
+    mutating func integer<Value: FixedWidthInteger & BitwiseCopyable>(
         _ type: Value.Type,
         _ field: String,
         in range: ClosedRange<Int>
@@ -84,22 +84,14 @@ struct ByteReader {
 
 extension SharedBytes {
     /// The little-endian integer at an offset, which must lie inside.
-    func integer<Value: FixedWidthInteger>(_ type: Value.Type, at offset: Int) -> Value {
-        var value: Value = 0
-        for index in (0..<MemoryLayout<Value>.size).reversed() {
-            value = value << 8 | Value(truncatingIfNeeded: span.unsafeLoadByte(at: offset + index))
+    func integer<Value: FixedWidthInteger & BitwiseCopyable>(_ type: Value.Type, at offset: Int) -> Value {
+        precondition(offset >= 0 && offset + MemoryLayout<Value>.size <= count, "an integer outside of the bytes")
+        return unsafe withUnsafeBytes { bytes in
+            Value(littleEndian: unsafe bytes.loadUnaligned(fromByteOffset: offset, as: Value.self))
         }
-        return value
     }
 
     var array: [UInt8] {
         unsafe withUnsafeBytes { unsafe Array($0) }
-    }
-}
-
-extension RawSpan {
-    fileprivate func unsafeLoadByte(at offset: Int) -> UInt8 {
-        precondition(offset >= 0 && offset < byteCount, "a byte outside of the span")
-        return unsafe unsafeLoad(fromUncheckedByteOffset: offset, as: UInt8.self)
     }
 }

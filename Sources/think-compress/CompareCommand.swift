@@ -27,11 +27,21 @@ struct CompareCommand: AsyncParsableCommand {
         let recipe: String
         let bitsPerValue: Double
         let ratio: Double
-        let keyError: Float
-        let valueError: Float
-        let scoreError: Float?
-        let attentionError: Float?
+        let total: ErrorReport
         let layers: [ErrorReport]
+
+        private enum CodingKeys: String, CodingKey {
+            case recipe, bitsPerValue, ratio, layers
+        }
+
+        func encode(to encoder: any Encoder) throws {
+            try total.encode(to: encoder)
+            var container = encoder.container(keyedBy: CodingKeys.self)
+            try container.encode(recipe, forKey: .recipe)
+            try container.encode(bitsPerValue, forKey: .bitsPerValue)
+            try container.encode(ratio, forKey: .ratio)
+            try container.encode(layers, forKey: .layers)
+        }
     }
 
     func run() async throws {
@@ -47,10 +57,7 @@ struct CompareCommand: AsyncParsableCommand {
                     recipe: reader.recipe.description,
                     bitsPerValue: reader.bitsPerValue,
                     ratio: reader.ratio,
-                    keyError: quality.total.keys,
-                    valueError: quality.total.values,
-                    scoreError: quality.total.scores,
-                    attentionError: quality.total.attention,
+                    total: ErrorReport(quality.total),
                     layers: quality.layers.map(ErrorReport.init)
                 )
             )

@@ -115,16 +115,18 @@ struct SnapshotReport: Encodable {
 
 /// Relative errors (Frobenius norms): Formats/json.md.
 struct ErrorReport: Encodable {
-    let keyError: Float
-    let valueError: Float
+    let keyError: Float?
+    let valueError: Float?
     let scoreError: Float?
     let attentionError: Float?
 
     init(_ errors: CompressionQuality.Errors) {
-        keyError = errors.keys
-        valueError = errors.values
-        scoreError = errors.scores
-        attentionError = errors.attention
+        // JSON has no word for infinity and NaN, which a cache that holds such numbers may give.
+        func finite(_ error: Float?) -> Float? { error.flatMap { $0.isFinite ? $0 : nil } }
+        keyError = finite(errors.keys)
+        valueError = finite(errors.values)
+        scoreError = finite(errors.scores)
+        attentionError = finite(errors.attention)
     }
 
     /// The numbers as a table's cells.

@@ -7,9 +7,9 @@ LARGEST = 65504.0
 
 def quantize(values: list, width: int):
     """Codes, scale and minimum of one group (kivi.md, Quantizing a group)."""
-    low = min(values) or 0.0  # negative zero is taken as zero
+    low, high = min(values) or 0.0, max(values) or 0.0  # negative zero is taken as zero
     top = (1 << width) - 1
-    scale = f16(f32(f32(max(values) - low) / top))
+    scale = f16(f32(f32(high - low) / top))
     minimum = f16(low)
     r = f32(1 / scale) if scale else 0.0
     codes = [min(max(round(f32(f32(x - minimum) * r)), 0), top) for x in values]

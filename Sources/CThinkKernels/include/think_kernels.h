@@ -75,6 +75,7 @@ typedef struct tck_kernels {
   /// Adds each channel's sum and sum of squares over `tokens` rows to `sums` and `squares`.
   ///
   /// Runs of 32 rows, from the first, are added up in float32 in row order, then added to the float64 totals.
+  /// Of a total that is NaN only that is certain, not its sign and payload.
   void (*add_channel_sums)(tck_rows source, size_t tokens, size_t head_dimension, double *sums, double *squares);
 
   /// Quantizes one run of a block's key channels per channel and packs it; `width` is 2, 4 or 8.
@@ -91,7 +92,8 @@ typedef struct tck_kernels {
   bool (*pack_values)(tck_rows source, size_t tokens, size_t head_dimension, size_t group, unsigned width,
                       tck_mutable_packed destination);
 
-  /// Restores one run of a block's keys into its channels of the destination's rows; other channels are left alone.
+  /// Restores one run of a block's keys into its channels of the destination's rows; other channels keep their bytes,
+  /// but may be written with them: two threads must not restore different runs into the same rows at once.
   void (*unpack_keys)(tck_packed source, size_t tokens, tck_channels channels, size_t head_dimension, unsigned width,
                       tck_mutable_rows destination);
 

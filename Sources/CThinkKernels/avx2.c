@@ -1,0 +1,257 @@
+// AVX2 with F16C: 16 values are two registers, and a line of codes is two registers of lanes 0-7 and 8-15.
+
+#pragma STDC FP_CONTRACT OFF
+
+#if defined(__x86_64__)
+
+#define TCK_TARGET __attribute__((target("avx2,f16c,sse4.2,pclmul")))
+
+#include <immintrin.h>
+
+#include "instruction_sets.h"
+#include "vector_support.h"
+
+#define TCK_SUM_LANES 2
+#define TCK_COLUMN_ROWS 2
+#define TCK_GROUP_PIECES 2
+#define TCK_GROUP_QUADS 1
+
+// MARK: - 16 values
+
+typedef struct lanes {
+  __m256 low, high;
+} lanes;
+
+TCK_INLINE __m256 load_8(tck_element_type type, const void *bytes) {
+  if (type == TCK_FLOAT32) return _mm256_loadu_ps(bytes);
+  if (type == TCK_FLOAT16) return _mm256_cvtph_ps(_mm_loadu_si128(bytes));
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128(bytes)), 16));
+}
+
+TCK_INLINE void store_8(tck_element_type type, void *bytes, __m256 value) {
+  if (type == TCK_FLOAT32) {
+    _mm256_storeu_ps(bytes, value);
+  } else if (type == TCK_FLOAT16) {
+    _mm_storeu_si128(bytes, _mm256_cvtps_ph(value, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+  } else {
+    // As tck_float_to_bfloat.
+    __m256i bits = _mm256_castps_si256(value);
+    __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+    __m256i rounded = _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7FFF)), odd);
+    __m256i quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x400000));
+    __m256i is_nan = _mm256_castps_si256(_mm256_cmp_ps(value, value, _CMP_UNORD_Q));
+    __m256i result = _mm256_srli_epi32(_mm256_blendv_epi8(rounded, quiet, is_nan), 16);
+    _mm_storeu_si128(bytes,
+                     _mm_packus_epi32(_mm256_castsi256_si128(result), _mm256_extracti128_si256(result, 1)));
+  }
+}
+
+TCK_INLINE lanes lanes_load(tck_element_type type, const void *bytes) {
+  return (lanes){load_8(type, bytes), load_8(type, offset(bytes, 8 * element_size(type)))};
+}
+
+TCK_INLINE void lanes_store(tck_element_type type, void *bytes, lanes value) {
+  store_8(type, bytes, value.low);
+  store_8(type, offset_mutable(bytes, 8 * element_size(type)), value.high);
+}
+
+TCK_INLINE lanes lanes_splat(float value) { return (lanes){_mm256_set1_ps(value), _mm256_set1_ps(value)}; }
+
+TCK_INLINE lanes lanes_add(lanes a, lanes b) {
+  return (lanes){_mm256_add_ps(a.low, b.low), _mm256_add_ps(a.high, b.high)};
+}
+
+TCK_INLINE lanes lanes_subtract(lanes a, lanes b) {
+  return (lanes){_mm256_sub_ps(a.low, b.low), _mm256_sub_ps(a.high, b.high)};
+}
+
+TCK_INLINE lanes lanes_multiply(lanes a, lanes b) {
+  return (lanes){_mm256_mul_ps(a.low, b.low), _mm256_mul_ps(a.high, b.high)};
+}
+
+TCK_INLINE lanes lanes_divide(lanes a, lanes b) {
+  return (lanes){_mm256_div_ps(a.low, b.low), _mm256_div_ps(a.high, b.high)};
+}
+
+TCK_INLINE lanes lanes_cap(lanes value, float limit) {
+  // The processor's minimum is its second operand for NaN.
+  __m256 limits = _mm256_set1_ps(limit);
+  return (lanes){_mm256_min_ps(value.low, limits), _mm256_min_ps(value.high, limits)};
+}
+
+TCK_INLINE lanes lanes_where_positive(lanes condition, lanes value) {
+  __m256 zero = _mm256_setzero_ps();
+  return (lanes){_mm256_and_ps(_mm256_cmp_ps(condition.low, zero, _CMP_GT_OQ), value.low),
+                 _mm256_and_ps(_mm256_cmp_ps(condition.high, zero, _CMP_GT_OQ), value.high)};
+}
+
+TCK_INLINE bool lanes_are_within(lanes value, float limit) {
+  __m256 limits = _mm256_set1_ps(limit), sign = _mm256_set1_ps(-0.0f);
+  __m256 low = _mm256_cmp_ps(_mm256_andnot_ps(sign, value.low), limits, _CMP_LE_OQ);
+  __m256 high = _mm256_cmp_ps(_mm256_andnot_ps(sign, value.high), limits, _CMP_LE_OQ);
+  return _mm256_movemask_ps(_mm256_and_ps(low, high)) == 0xFF;
+}
+
+TCK_INLINE void add_4_to(double *totals, __m128 value) {
+  _mm256_storeu_pd(totals, _mm256_add_pd(_mm256_loadu_pd(totals), _mm256_cvtps_pd(value)));
+}
+
+TCK_INLINE void lanes_add_to(double *totals, lanes value) {
+  add_4_to(totals, _mm256_castps256_ps128(value.low));
+  add_4_to(totals + 4, _mm256_extractf128_ps(value.low, 1));
+  add_4_to(totals + 8, _mm256_castps256_ps128(value.high));
+  add_4_to(totals + 12, _mm256_extractf128_ps(value.high, 1));
+}
+
+// MARK: - Lines
+
+typedef struct line {
+  __m256i low, high;
+} line;
+
+TCK_INLINE line line_zero(void) { return (line){_mm256_setzero_si256(), _mm256_setzero_si256()}; }
+
+TCK_INLINE line line_load(const void *bytes) {
+  return (line){_mm256_loadu_si256(bytes), _mm256_loadu_si256((const __m256i *)bytes + 1)};
+}
+
+TCK_INLINE void line_store(void *bytes, line value) {
+  _mm256_storeu_si256(bytes, value.low);
+  _mm256_storeu_si256((__m256i *)bytes + 1, value.high);
+}
+
+TCK_INLINE line line_or_shifted(line a, line b, unsigned shift) {
+  __m128i count = _mm_cvtsi32_si128((int)shift);
+  return (line){_mm256_or_si256(a.low, _mm256_sll_epi16(b.low, count)),
+                _mm256_or_si256(a.high, _mm256_sll_epi16(b.high, count))};
+}
+
+TCK_INLINE line line_unit(line value, unsigned shift, unsigned width) {
+  __m128i count = _mm_cvtsi32_si128((int)shift);
+  __m256i mask = _mm256_set1_epi8((char)((1u << width) - 1));
+  return (line){_mm256_and_si256(_mm256_srl_epi16(value.low, count), mask),
+                _mm256_and_si256(_mm256_srl_epi16(value.high, count), mask)};
+}
+
+TCK_INLINE __m256i quantize_8(tck_element_type type, const void *values, float minimum, float inverse) {
+  __m256 steps = _mm256_sub_ps(load_8(type, values), _mm256_set1_ps(minimum));
+  return _mm256_cvtps_epi32(_mm256_mul_ps(steps, _mm256_set1_ps(inverse)));
+}
+
+/// Eight lanes of a unit: packing saturates to 0...255, which is why values need no clamping before.
+TCK_INLINE __m256i quantize_half(tck_element_type type, const void *const values[4], size_t at, const float *minima,
+                                 const float *inverses, unsigned width) {
+  const __m256i turn = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
+  __m256i codes[4];
+  for (size_t i = 0; i < 4; i++) codes[i] = quantize_8(type, offset(values[i], at), minima[i], inverses[i]);
+  __m256i bytes = _mm256_packus_epi16(_mm256_packs_epi32(codes[0], codes[1]), _mm256_packs_epi32(codes[2], codes[3]));
+  bytes = _mm256_min_epu8(bytes, _mm256_set1_epi8((char)((1u << width) - 1)));
+  return _mm256_shuffle_epi8(bytes, turn);
+}
+
+TCK_INLINE line line_quantize(tck_element_type type, const void *const values[4], const float *minima,
+                              const float *inverses, unsigned width) {
+  return (line){quantize_half(type, values, 0, minima, inverses, width),
+                quantize_half(type, values, 8 * element_size(type), minima, inverses, width)};
+}
+
+TCK_INLINE lanes line_member(line unit, unsigned member) {
+  const __m256i pick = _mm256_add_epi32(_mm256_set1_epi32((int)member),
+                                        _mm256_broadcastsi128_si256(_mm_setr_epi32(
+                                            (int)0x80808000, (int)0x80808004, (int)0x80808008, (int)0x8080800C)));
+  return (lanes){_mm256_cvtepi32_ps(_mm256_shuffle_epi8(unit.low, pick)),
+                 _mm256_cvtepi32_ps(_mm256_shuffle_epi8(unit.high, pick))};
+}
+
+// MARK: - Columns
+
+typedef __m256i column;
+typedef __m128i kept;
+
+TCK_INLINE column column_load(const void *bytes) { return _mm256_loadu_si256(bytes); }
+
+TCK_INLINE void column_store(void *bytes, column value) { _mm256_storeu_si256(bytes, value); }
+
+TCK_INLINE column column_load_rows(const void *row, size_t spacing) {
+  return _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128(row)),
+                                 _mm_loadu_si128(offset(row, spacing)), 1);
+}
+
+TCK_INLINE kept kept_elements(size_t size, unsigned mask) {
+  if (size == 2) {
+    __m128i bits = _mm_setr_epi16(1, 2, 4, 8, 16, 32, 64, 128);
+    return _mm_cmpeq_epi16(_mm_and_si128(_mm_set1_epi16((short)mask), bits), bits);
+  }
+  __m128i bits = _mm_setr_epi32(1, 2, 4, 8);
+  return _mm_cmpeq_epi32(_mm_and_si128(_mm_set1_epi32((int)mask), bits), bits);
+}
+
+TCK_INLINE void column_store_rows(size_t size, void *row, size_t spacing, column value, kept elements) {
+  (void)size;
+  void *second = offset_mutable(row, spacing);
+  _mm_storeu_si128(row, _mm_blendv_epi8(_mm_loadu_si128(row), _mm256_castsi256_si128(value), elements));
+  _mm_storeu_si128(second, _mm_blendv_epi8(_mm_loadu_si128(second), _mm256_extracti128_si256(value, 1), elements));
+}
+
+TCK_INLINE column column_zip_low_16(column a, column b) { return _mm256_unpacklo_epi16(a, b); }
+TCK_INLINE column column_zip_high_16(column a, column b) { return _mm256_unpackhi_epi16(a, b); }
+TCK_INLINE column column_zip_low_32(column a, column b) { return _mm256_unpacklo_epi32(a, b); }
+TCK_INLINE column column_zip_high_32(column a, column b) { return _mm256_unpackhi_epi32(a, b); }
+TCK_INLINE column column_zip_low_64(column a, column b) { return _mm256_unpacklo_epi64(a, b); }
+TCK_INLINE column column_zip_high_64(column a, column b) { return _mm256_unpackhi_epi64(a, b); }
+
+TCK_INLINE column column_load_quads(const void *row, size_t spacing) {
+  (void)spacing;
+  return column_load(row);
+}
+
+TCK_INLINE column column_keys(size_t size, column bits) {
+  __m256i inverted = size == 2 ? _mm256_srli_epi16(_mm256_srai_epi16(bits, 15), 1)
+                               : _mm256_srli_epi32(_mm256_srai_epi32(bits, 31), 1);
+  return _mm256_xor_si256(bits, inverted);
+}
+
+TCK_INLINE column column_not(column value) { return _mm256_xor_si256(value, _mm256_set1_epi32(-1)); }
+
+TCK_INLINE column column_least(size_t size, column a, column b) {
+  return size == 2 ? _mm256_min_epi16(a, b) : _mm256_min_epi32(a, b);
+}
+
+TCK_INLINE column column_greatest(size_t size, column a, column b) {
+  return size == 2 ? _mm256_max_epi16(a, b) : _mm256_max_epi32(a, b);
+}
+
+TCK_INLINE column column_least_unsigned(size_t size, column a, column b) {
+  return size == 2 ? _mm256_min_epu16(a, b) : _mm256_min_epu32(a, b);
+}
+
+TCK_INLINE column column_greatest_unsigned(size_t size, column a, column b) {
+  return size == 2 ? _mm256_max_epu16(a, b) : _mm256_max_epu32(a, b);
+}
+
+TCK_INLINE column column_fold(size_t size, column value) {
+  return column_least(size, value, _mm256_permute4x64_epi64(value, 0x4E));
+}
+
+#include "vector_kernels.h"
+
+// MARK: - Checksum
+
+TCK_INLINE uint32_t crc32c_byte(uint32_t crc, uint8_t byte) { return _mm_crc32_u8(crc, byte); }
+
+TCK_INLINE uint64_t crc32c_word(uint64_t crc, uint64_t word) { return _mm_crc32_u64(crc, word); }
+
+TCK_INLINE uint64_t crc32c_product(uint64_t crc, uint64_t factor) {
+  __m128i product = _mm_clmulepi64_si128(_mm_cvtsi64_si128((long long)crc), _mm_cvtsi64_si128((long long)factor), 0);
+  return _mm_crc32_u64(0, (uint64_t)_mm_cvtsi128_si64(product));
+}
+
+#include "vector_crc32c.h"
+
+TCK_TARGET uint32_t tck_avx2_crc32c(uint32_t crc, const void *bytes, size_t count) {
+  return crc32c_streams(crc, bytes, count);
+}
+
+const tck_kernels tck_avx2_kernels = VECTOR_TABLE("avx2", tck_avx2_crc32c);
+
+#endif

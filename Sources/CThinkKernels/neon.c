@@ -1,0 +1,281 @@
+// NEON (AArch64): 16 values are four registers; a line of codes is one register for each of the four members of its
+// dwords, since the processor takes turns among four registers as it loads and stores.
+
+#pragma STDC FP_CONTRACT OFF
+
+#if defined(__aarch64__) && !defined(__AARCH64EB__)
+
+#define TCK_TARGET
+
+#include <arm_acle.h>
+#include <arm_neon.h>
+#if defined(__linux__)
+#include <sys/auxv.h>
+#endif
+
+#include "instruction_sets.h"
+#include "vector_support.h"
+
+#define TCK_SUM_LANES 2
+#define TCK_COLUMN_ROWS 1
+#define TCK_GROUP_PIECES 1
+#define TCK_GROUP_QUADS 1
+
+#define EACH(i) for (size_t i = 0; i < 4; i++)
+
+// MARK: - 16 values
+
+typedef struct lanes {
+  float32x4_t of[4];
+} lanes;
+
+TCK_INLINE float32x4_t load_4(tck_element_type type, const void *bytes) {
+  if (type == TCK_FLOAT32) return vreinterpretq_f32_u8(vld1q_u8(bytes));
+  uint16x4_t bits = vreinterpret_u16_u8(vld1_u8(bytes));
+  if (type == TCK_FLOAT16) return vcvt_f32_f16(vreinterpret_f16_u16(bits));
+  return vreinterpretq_f32_u32(vshll_n_u16(bits, 16));
+}
+
+TCK_INLINE void store_4(tck_element_type type, void *bytes, float32x4_t value) {
+  if (type == TCK_FLOAT32) {
+    vst1q_u8(bytes, vreinterpretq_u8_f32(value));
+  } else if (type == TCK_FLOAT16) {
+    vst1_u8(bytes, vreinterpret_u8_f16(vcvt_f16_f32(value)));
+  } else {
+    // As tck_float_to_bfloat.
+    uint32x4_t bits = vreinterpretq_u32_f32(value);
+    uint32x4_t odd = vandq_u32(vshrq_n_u32(bits, 16), vdupq_n_u32(1));
+    uint32x4_t rounded = vaddq_u32(vaddq_u32(bits, vdupq_n_u32(0x7FFF)), odd);
+    uint32x4_t quiet = vorrq_u32(bits, vdupq_n_u32(0x400000));
+    vst1_u8(bytes, vreinterpret_u8_u16(vshrn_n_u32(vbslq_u32(vceqq_f32(value, value), rounded, quiet), 16)));
+  }
+}
+
+TCK_INLINE lanes lanes_load(tck_element_type type, const void *bytes) {
+  lanes result;
+  EACH(i) result.of[i] = load_4(type, offset(bytes, i * 4 * element_size(type)));
+  return result;
+}
+
+TCK_INLINE void lanes_store(tck_element_type type, void *bytes, lanes value) {
+  EACH(i) store_4(type, offset_mutable(bytes, i * 4 * element_size(type)), value.of[i]);
+}
+
+TCK_INLINE lanes lanes_splat(float value) {
+  lanes result;
+  EACH(i) result.of[i] = vdupq_n_f32(value);
+  return result;
+}
+
+TCK_INLINE lanes lanes_add(lanes a, lanes b) {
+  EACH(i) a.of[i] = vaddq_f32(a.of[i], b.of[i]);
+  return a;
+}
+
+TCK_INLINE lanes lanes_subtract(lanes a, lanes b) {
+  EACH(i) a.of[i] = vsubq_f32(a.of[i], b.of[i]);
+  return a;
+}
+
+TCK_INLINE lanes lanes_multiply(lanes a, lanes b) {
+  EACH(i) a.of[i] = vmulq_f32(a.of[i], b.of[i]);
+  return a;
+}
+
+TCK_INLINE lanes lanes_divide(lanes a, lanes b) {
+  EACH(i) a.of[i] = vdivq_f32(a.of[i], b.of[i]);
+  return a;
+}
+
+TCK_INLINE lanes lanes_cap(lanes value, float limit) {
+  // A comparison and a choice: the processor's minimum would be NaN for NaN.
+  float32x4_t limits = vdupq_n_f32(limit);
+  EACH(i) value.of[i] = vbslq_f32(vcltq_f32(value.of[i], limits), value.of[i], limits);
+  return value;
+}
+
+TCK_INLINE lanes lanes_where_positive(lanes condition, lanes value) {
+  EACH(i) {
+    uint32x4_t bits = vandq_u32(vcgtzq_f32(condition.of[i]), vreinterpretq_u32_f32(value.of[i]));
+    value.of[i] = vreinterpretq_f32_u32(bits);
+  }
+  return value;
+}
+
+TCK_INLINE bool lanes_are_within(lanes value, float limit) {
+  uint32x4_t all = vdupq_n_u32(0xFFFFFFFF);
+  EACH(i) all = vandq_u32(all, vcaleq_f32(value.of[i], vdupq_n_f32(limit)));
+  return vminvq_u32(all) != 0;
+}
+
+TCK_INLINE void lanes_add_to(double *totals, lanes value) {
+  EACH(i) {
+    double *at = totals + 4 * i;
+    vst1q_f64(at, vaddq_f64(vld1q_f64(at), vcvt_f64_f32(vget_low_f32(value.of[i]))));
+    vst1q_f64(at + 2, vaddq_f64(vld1q_f64(at + 2), vcvt_high_f64_f32(value.of[i])));
+  }
+}
+
+// MARK: - Lines
+
+typedef uint8x16x4_t line;
+
+TCK_INLINE line line_zero(void) {
+  line result;
+  EACH(i) result.val[i] = vdupq_n_u8(0);
+  return result;
+}
+
+TCK_INLINE line line_load(const void *bytes) { return vld4q_u8(bytes); }
+
+TCK_INLINE void line_store(void *bytes, line value) { vst4q_u8(bytes, value); }
+
+TCK_INLINE line line_or_shifted(line a, line b, unsigned shift) {
+  int8x16_t count = vdupq_n_s8((int8_t)shift);
+  EACH(i) a.val[i] = vorrq_u8(a.val[i], vshlq_u8(b.val[i], count));
+  return a;
+}
+
+TCK_INLINE line line_unit(line value, unsigned shift, unsigned width) {
+  int8x16_t count = vdupq_n_s8((int8_t)-(int)shift);
+  uint8x16_t mask = vdupq_n_u8((uint8_t)((1u << width) - 1));
+  EACH(i) value.val[i] = vandq_u8(vshlq_u8(value.val[i], count), mask);
+  return value;
+}
+
+/// Narrowing saturates to 0...255, which is why values need no clamping before.
+TCK_INLINE line line_quantize(tck_element_type type, const void *const values[4], const float *minima,
+                              const float *inverses, unsigned width) {
+  uint8x16_t highest = vdupq_n_u8((uint8_t)((1u << width) - 1));
+  line result;
+  EACH(i) {
+    lanes steps = lanes_subtract(lanes_load(type, values[i]), lanes_splat(minima[i]));
+    steps = lanes_multiply(steps, lanes_splat(inverses[i]));
+    int16x4_t codes[4];
+    EACH(j) codes[j] = vqmovn_s32(vcvtnq_s32_f32(steps.of[j]));
+    uint8x8_t low = vqmovun_s16(vcombine_s16(codes[0], codes[1]));
+    uint8x8_t high = vqmovun_s16(vcombine_s16(codes[2], codes[3]));
+    result.val[i] = vminq_u8(vcombine_u8(low, high), highest);
+  }
+  return result;
+}
+
+TCK_INLINE lanes line_member(line unit, unsigned member) {
+  uint16x8_t low = vmovl_u8(vget_low_u8(unit.val[member])), high = vmovl_high_u8(unit.val[member]);
+  lanes result;
+  result.of[0] = vcvtq_f32_u32(vmovl_u16(vget_low_u16(low)));
+  result.of[1] = vcvtq_f32_u32(vmovl_high_u16(low));
+  result.of[2] = vcvtq_f32_u32(vmovl_u16(vget_low_u16(high)));
+  result.of[3] = vcvtq_f32_u32(vmovl_high_u16(high));
+  return result;
+}
+
+// MARK: - Columns
+
+typedef uint8x16_t column;
+typedef uint8x16_t kept;
+
+TCK_INLINE column column_load(const void *bytes) { return vld1q_u8(bytes); }
+
+TCK_INLINE void column_store(void *bytes, column value) { vst1q_u8(bytes, value); }
+
+TCK_INLINE column column_load_rows(const void *row, size_t spacing) {
+  (void)spacing;
+  return column_load(row);
+}
+
+TCK_INLINE kept kept_elements(size_t size, unsigned mask) {
+  static const uint16_t bits_16[8] = {1, 2, 4, 8, 16, 32, 64, 128};
+  static const uint32_t bits_32[4] = {1, 2, 4, 8};
+  if (size == 2) return vreinterpretq_u8_u16(vtstq_u16(vdupq_n_u16((uint16_t)mask), vld1q_u16(bits_16)));
+  return vreinterpretq_u8_u32(vtstq_u32(vdupq_n_u32(mask), vld1q_u32(bits_32)));
+}
+
+TCK_INLINE void column_store_rows(size_t size, void *row, size_t spacing, column value, kept elements) {
+  (void)size;
+  (void)spacing;
+  vst1q_u8(row, vbslq_u8(elements, value, vld1q_u8(row)));
+}
+
+TCK_INLINE column column_load_quads(const void *row, size_t spacing) {
+  (void)spacing;
+  return column_load(row);
+}
+
+#define ZIP(name, zip, type)                                                                                  \
+  TCK_INLINE column name(column a, column b) {                                                                \
+    return vreinterpretq_u8_##type(zip##_##type(vreinterpretq_##type##_u8(a), vreinterpretq_##type##_u8(b))); \
+  }
+ZIP(column_zip_low_16, vzip1q, u16)
+ZIP(column_zip_high_16, vzip2q, u16)
+ZIP(column_zip_low_32, vzip1q, u32)
+ZIP(column_zip_high_32, vzip2q, u32)
+ZIP(column_zip_low_64, vzip1q, u64)
+ZIP(column_zip_high_64, vzip2q, u64)
+
+#define BY_SIZE(name, operation, type_16, type_32)                                                            \
+  ZIP(name##_16, operation, type_16)                                                                          \
+  ZIP(name##_32, operation, type_32)                                                                          \
+  TCK_INLINE column name(size_t size, column a, column b) { return size == 2 ? name##_16(a, b) : name##_32(a, b); }
+BY_SIZE(column_least, vminq, s16, s32)
+BY_SIZE(column_greatest, vmaxq, s16, s32)
+BY_SIZE(column_least_unsigned, vminq, u16, u32)
+BY_SIZE(column_greatest_unsigned, vmaxq, u16, u32)
+
+TCK_INLINE column column_not(column value) { return vmvnq_u8(value); }
+
+TCK_INLINE column column_keys(size_t size, column bits) {
+  uint8x16_t inverted;
+  if (size == 2) {
+    int16x8_t signs = vshrq_n_s16(vreinterpretq_s16_u8(bits), 15);
+    inverted = vreinterpretq_u8_u16(vshrq_n_u16(vreinterpretq_u16_s16(signs), 1));
+  } else {
+    int32x4_t signs = vshrq_n_s32(vreinterpretq_s32_u8(bits), 31);
+    inverted = vreinterpretq_u8_u32(vshrq_n_u32(vreinterpretq_u32_s32(signs), 1));
+  }
+  return veorq_u8(bits, inverted);
+}
+
+TCK_INLINE column column_fold(size_t size, column value) {
+  (void)size;
+  return value;
+}
+
+#include "vector_kernels.h"
+
+// MARK: - Checksum
+
+#undef TCK_TARGET
+#define TCK_TARGET __attribute__((target("+crc")))
+
+TCK_INLINE uint32_t crc32c_byte(uint32_t crc, uint8_t byte) { return __crc32cb(crc, byte); }
+
+TCK_INLINE uint64_t crc32c_word(uint64_t crc, uint64_t word) { return __crc32cd((uint32_t)crc, word); }
+
+TCK_INLINE uint64_t crc32c_product(uint64_t crc, uint64_t factor) {
+  // Not every processor has the carry-less product, and it is wanted but twice per 6 KiB.
+  uint64_t product = 0;
+  for (unsigned i = 0; i < 32; i++) product ^= (factor << i) & (0 - (crc >> i & 1));
+  return crc32c_word(0, product);
+}
+
+#include "vector_crc32c.h"
+
+static TCK_TARGET uint32_t crc32c_with_instructions(uint32_t crc, const void *bytes, size_t count) {
+  return crc32c_streams(crc, bytes, count);
+}
+
+static uint32_t crc32c(uint32_t crc, const void *bytes, size_t count) {
+#if defined(__ARM_FEATURE_CRC32)
+  bool has_instructions = true;
+#elif defined(__linux__)
+  bool has_instructions = (getauxval(AT_HWCAP) & HWCAP_CRC32) != 0;
+#else
+  bool has_instructions = false;
+#endif
+  return (has_instructions ? crc32c_with_instructions : tck_scalar_kernels.crc32c)(crc, bytes, count);
+}
+
+const tck_kernels tck_neon_kernels = VECTOR_TABLE("neon", crc32c);
+
+#endif

@@ -1,0 +1,51 @@
+// The loops of the vector kernels, written once. A file that implements an instruction set defines the operations
+// below, includes this header, and ends in its table; everything here is static.
+//
+// TCK_TARGET              the attribute that lets a function use the set's instructions
+// TCK_SUM_LANES           how many `lanes` of sums and as many of squares the registers hold
+// lanes                   16 float32 values: lanes_load, lanes_store (of any element type), lanes_splat, lanes_add,
+//                         lanes_subtract, lanes_multiply, lanes_divide, lanes_cap (the smaller of the value and a
+//                         limit; the limit for NaN), lanes_where_positive (the second where the first is above zero,
+//                         else 0), lanes_are_within (all magnitudes at most a limit; false for NaN), lanes_add_to
+//                         (float64 totals)
+// line                    64 codes, one per byte: line_zero, line_load, line_store, line_or_shifted (the first or the
+//                         second shifted left within its bytes), line_unit (shifts right and masks)
+// line_quantize           one unit of codes from four pointers to 16 values each; value l of pointer m goes to byte
+//                         l * 4 + m
+// line_member             the opposite: the codes of one of the four as lanes
+// column                  pieces of 16 bytes, TCK_COLUMN_ROWS of them: column_load, column_store; column_load_rows and
+//                         column_store_rows with each piece `spacing` bytes after the last; column_load_quads with
+//                         TCK_GROUP_PIECES pieces of a row, and for each further one of TCK_GROUP_QUADS as many
+//                         `spacing` bytes on; within each piece column_zip_low_16 and so on, which take elements of
+//                         two columns in turn, from the lower or the upper half
+// column_least, column_greatest, column_least_unsigned, column_greatest_unsigned, column_not
+//                         on elements as integers
+// column_fold             gives the first of a row's pieces the least of each element of these pieces
+// column_keys             exchanges bits of numbers and integers of the same order: all bits but the sign are inverted
+//                         where the sign is set
+// kept, kept_elements     from a bit mask: which elements of a piece column_store_rows stores
+
+#ifndef THINK_KERNELS_VECTOR_KERNELS_H
+#define THINK_KERNELS_VECTOR_KERNELS_H
+
+#include "vector_keys.h"
+#include "vector_rows.h"
+#include "vector_values.h"
+
+/// The set's table, with its name and its crc32c.
+#define VECTOR_TABLE(set, checksum)        \
+  {                                        \
+      .name = set,                         \
+      .widen = widen,                      \
+      .narrow = narrow,                    \
+      .add_channel_sums = add_channel_sums,\
+      .pack_keys = pack_keys,              \
+      .pack_values = pack_values,          \
+      .unpack_keys = unpack_keys,          \
+      .unpack_values = unpack_values,      \
+      .pack_full_keys = pack_full_keys,    \
+      .unpack_full_keys = unpack_full_keys,\
+      .crc32c = checksum,                  \
+  }
+
+#endif

@@ -1,0 +1,404 @@
+import CThinkKernels
+import Testing
+
+/// A quantized run of keys, or a block's values, and whether the kernel took them.
+struct PackedBlock: Equatable {
+    var isQuantized: Bool
+    var codes: GuardedBytes
+    var scales: GuardedBytes
+    var minima: GuardedBytes
+
+    var marginsAreIntact: Bool { codes.marginsAreIntact && scales.marginsAreIntact && minima.marginsAreIntact }
+
+    /// Zeroed parameters of the sizes given, to be filled by `body`.
+    init(codeBytes: Int, parameters: Int, shift: Int, body: (tck_mutable_packed) -> Bool) {
+        var codes = GuardedBytes(count: codeBytes, shift: shift)
+        var scales = GuardedBytes(count: parameters * 2)
+        var minima = GuardedBytes(count: parameters * 2)
+        isQuantized = codes.withMutablePointer { codes in
+            scales.withMutablePointer { scales in
+                minima.withMutablePointer { minima in
+                    body(
+                        tck_mutable_packed(
+                            codes: codes.assumingMemoryBound(to: UInt8.self),
+                            scales: scales.assumingMemoryBound(to: UInt16.self),
+                            minima: minima.assumingMemoryBound(to: UInt16.self)
+                        )
+                    )
+                }
+            }
+        }
+        self.codes = codes
+        self.scales = scales
+        self.minima = minima
+    }
+
+    func withPacked(_ body: (tck_packed) -> Void) {
+        codes.withPointer { codes in
+            scales.withPointer { scales in
+                minima.withPointer { minima in
+                    body(
+                        tck_packed(
+                            codes: codes.assumingMemoryBound(to: UInt8.self),
+                            scales: scales.assumingMemoryBound(to: UInt16.self),
+                            minima: minima.assumingMemoryBound(to: UInt16.self)
+                        )
+                    )
+                }
+            }
+        }
+    }
+}
+
+/// A run of keys, or values in groups, and what is done with either.
+enum BlockKind: Sendable, CustomStringConvertible {
+    case keys(channels: [UInt16])
+    case values(group: Int)
+
+    var description: String {
+        switch self {
+        case .keys(let channels): "keys of \(channels.count) channels"
+        case .values(let group): "values in groups of \(group)"
+        }
+    }
+
+    func packed(_ rows: SampleRows, width: UInt32, shift: Int = 0, with set: KernelSet) -> PackedBlock {
+        let (tokens, headDimension) = (rows.tokens, rows.headDimension)
+        return rows.withRows { source in
+            switch self {
+            case .keys(let channels):
+                PackedBlock(
+                    codeBytes: tck_key_code_bytes(tokens, channels.count, width),
+                    parameters: tck_padded_channels(channels.count),
+                    shift: shift
+                ) { destination in
+                    withChannels(channels) {
+                        set.kernels.pack_keys(source, tokens, $0, headDimension, width, destination)
+                    }
+                }
+            case .values(let group):
+                PackedBlock(
+                    codeBytes: tck_value_code_bytes(tokens, headDimension, width),
+                    parameters: tokens * tck_value_groups(headDimension, group),
+                    shift: shift
+                ) { set.kernels.pack_values(source, tokens, headDimension, group, width, $0) }
+            }
+        }
+    }
+
+    /// The rows that the block restores to; what is not written stays GuardedBytes' filler.
+    func restored(
+        _ block: PackedBlock,
+        tokens: Int,
+        headDimension: Int,
+        width: UInt32,
+        as type: ElementType,
+        padding: Int = 0,
+        with set: KernelSet
+    ) -> GuardedBytes {
+        let stride = headDimension * type.byteCount + padding
+        var rows = GuardedBytes(count: stride * tokens, shift: padding % 4)
+        rows.withMutablePointer { bytes in
+            let destination = tck_mutable_rows(bytes: bytes, token_stride: stride, type: type.tag)
+            block.withPacked { source in
+                switch self {
+                case .keys(let channels):
+                    withChannels(channels) {
+                        set.kernels.unpack_keys(source, tokens, $0, headDimension, width, destination)
+                    }
+                case .values(let group):
+                    set.kernels.unpack_values(source, tokens, headDimension, group, width, destination)
+                }
+            }
+        }
+        return rows
+    }
+}
+
+@Suite("Block kernels of vector instruction sets")
+struct VectorBlockTests {
+    @Test("Packing gives the bytes of scalar", arguments: KernelSet.vectorSets, ElementType.allCases)
+    func packs(set: KernelSet, type: ElementType) {
+        forEachBlock(type) { rows, kind, width, seed, pattern in
+            let expected = kind.packed(rows, width: width, shift: seed % 5, with: .scalar)
+            let block = kind.packed(rows, width: width, shift: seed % 5, with: set)
+            #expect(block.marginsAreIntact)
+            if expected.isQuantized {
+                if block != expected {
+                    Issue.record("\(kind), \(pattern), width \(width), \(rows.tokens) x \(rows.headDimension)")
+                }
+            } else {
+                #expect(!block.isQuantized, "\(kind), \(pattern), \(rows.tokens) x \(rows.headDimension)")
+            }
+        }
+    }
+
+    @Test(
+        "Restoring gives the bytes of scalar and leaves others alone",
+        arguments: KernelSet.vectorSets,
+        ElementType.allCases
+    )
+    func restores(set: KernelSet, type: ElementType) {
+        forEachBlock(.float32) { rows, kind, width, seed, pattern in
+            guard !pattern.isRefused else { return }
+            let block = kind.packed(rows, width: width, shift: seed % 5, with: .scalar)
+            let restored = [KernelSet.scalar, set].map {
+                kind.restored(
+                    block,
+                    tokens: rows.tokens,
+                    headDimension: rows.headDimension,
+                    width: width,
+                    as: type,
+                    padding: seed % 7,
+                    with: $0
+                )
+            }
+            #expect(restored[1].marginsAreIntact)
+            if restored[0] != restored[1] {
+                Issue.record("\(kind), \(pattern), width \(width), \(rows.tokens) x \(rows.headDimension)")
+            }
+        }
+    }
+
+    @Test("Any bytes at all restore as in scalar", arguments: KernelSet.vectorSets)
+    func restoresAnyBytes(set: KernelSet) {
+        for (seed, type) in ElementType.allCases.enumerated() {
+            for kind in [BlockKind.keys(channels: sampleChannels(headDimension: 80, seed: seed)), .values(group: 32)] {
+                var generator = SeededGenerator(seed: UInt64(seed))
+                let block = PackedBlock(codeBytes: 32 * 80, parameters: 32 * 3, shift: 0) { destination in
+                    for i in 0..<32 * 80 { destination.codes[i] = .random(in: 0...255, using: &generator) }
+                    for i in 0..<32 * 3 {
+                        destination.scales[i] = .random(in: 0...0xFFFF, using: &generator)
+                        destination.minima[i] = .random(in: 0...0xFFFF, using: &generator)
+                    }
+                    // Infinity times zero, NaN, and a minimum of negative zero.
+                    for i in 0..<8 {
+                        destination.scales[i] = [0x7C00, 0xFC00, 0x7E00, 0xFE01, 0x7C01, 0, 0x8000, 1][i]
+                    }
+                    destination.minima[5] = 0x8000
+                    return true
+                }
+                let restored = [KernelSet.scalar, set].map {
+                    kind.restored(block, tokens: 32, headDimension: 80, width: 2, as: type, with: $0)
+                }
+                #expect(restored[0] == restored[1], "\(kind) as \(type)")
+            }
+        }
+    }
+
+    @Test("The widest rows give the bytes of scalar", arguments: KernelSet.vectorSets)
+    func packsWidestRows(set: KernelSet) {
+        let widest = Int(TCK_MAX_HEAD_DIMENSION)
+        let rows = SampleRows(.ordinary, type: .float16, tokens: 32, headDimension: widest, seed: 1)
+        for kind in [BlockKind.keys(channels: sampleChannels(headDimension: widest, seed: 1)), .values(group: 128)] {
+            let block = kind.packed(rows, width: 4, with: .scalar)
+            #expect(kind.packed(rows, width: 4, with: set) == block)
+            let restored = [KernelSet.scalar, set].map {
+                kind.restored(block, tokens: 32, headDimension: widest, width: 4, as: .float16, with: $0)
+            }
+            #expect(restored[0] == restored[1])
+        }
+    }
+
+    /// Calls with blocks of every shape, width and pattern, though not with each combination of them.
+    private func forEachBlock(
+        _ type: ElementType,
+        _ body: (SampleRows, BlockKind, UInt32, _ seed: Int, Pattern) -> Void
+    ) {
+        var seed = 0
+        for headDimension in sampleHeadDimensions {
+            for pattern in Pattern.allCases {
+                seed += 1
+                let tokens = sampleBlockLengths[seed % 3]
+                let rows = SampleRows(pattern, type: type, tokens: tokens, headDimension: headDimension, seed: seed)
+                for (index, width) in sampleWidths.enumerated() {
+                    let channels = sampleChannels(headDimension: headDimension, seed: seed + index)
+                    body(rows, .keys(channels: channels), width, seed, pattern)
+                    body(rows, .values(group: sampleBlockLengths[(seed + index) % 3]), width, seed, pattern)
+                }
+            }
+        }
+    }
+}
+
+@Suite("Block kernels of scalar")
+struct ScalarBlockTests {
+    @Test("The example of Formats/kivi.md has its bytes")
+    func packsExample() {
+        let values = [0, 1, 2, 3.1] + [Float](repeating: 0, count: 28)
+        let rows = SampleRows(values, type: .float32, tokens: 32, headDimension: 1)
+        let kind = BlockKind.keys(channels: [0])
+        let block = kind.packed(rows, width: 2, with: .scalar)
+        #expect(block.isQuantized)
+        #expect(block.scales.halves == [0x3C22, 0, 0, 0])
+        #expect(block.minima.halves == [0, 0, 0, 0])
+        var codes = [UInt8](repeating: 0, count: 64)
+        (codes[4], codes[8], codes[12]) = (1, 2, 3)
+        #expect(block.codes.bytes == codes)
+        let restored = kind.restored(block, tokens: 32, headDimension: 1, width: 2, as: .float32, with: .scalar)
+        #expect(ElementType.float32.decode(restored.bytes).prefix(5) == [0, 1.033203125, 2.06640625, 3.099609375, 0])
+    }
+
+    @Test(
+        "Keys are quantized per channel and lie where the format says",
+        arguments: [2, 4, 8] as [UInt32],
+        [32, 64, 128]
+    )
+    func packsKeys(width: UInt32, tokens: Int) {
+        for (seed, headDimension) in [1, 7, 40, 128].enumerated() {
+            let rows = SampleRows(.ordinary, type: .float16, tokens: tokens, headDimension: headDimension, seed: seed)
+            let channels = sampleChannels(headDimension: headDimension, seed: seed)
+            let kind = BlockKind.keys(channels: channels)
+            let block = kind.packed(rows, width: width, with: .scalar)
+            let restored = kind.restored(
+                block,
+                tokens: tokens,
+                headDimension: headDimension,
+                width: width,
+                as: .float32,
+                with: .scalar
+            )
+            let restoredValues = ElementType.float32.decode(restored.bytes)
+            var codes = [UInt8](repeating: 0, count: block.codes.bytes.count)
+            for (index, channel) in channels.enumerated() {
+                let group = ReferenceGroup(
+                    (0..<tokens).map { rows.value(token: $0, channel: Int(channel)) },
+                    width: width
+                )
+                #expect(value(ofHalf: block.scales.halves[index]) == group.scale)
+                #expect(value(ofHalf: block.minima.halves[index]) == group.minimum)
+                for token in 0..<tokens {
+                    let place = CodePlace.key(token: token, index: index, count: channels.count, width: width)
+                    codes[place.byte] |= group.codes[token] << place.shift
+                    if restoredValues[token * headDimension + Int(channel)] != group.restored(token) {
+                        Issue.record("token \(token), channel \(channel)")
+                    }
+                }
+            }
+            #expect(block.codes.bytes == codes)
+            #expect(block.scales.halves[channels.count...].allSatisfy { $0 == 0 })
+        }
+    }
+
+    @Test(
+        "Values are quantized per token and group and lie where the format says",
+        arguments: [2, 4, 8] as [UInt32],
+        [32, 64, 128]
+    )
+    func packsValues(width: UInt32, group: Int) {
+        for (seed, headDimension) in [1, 7, 80, 128].enumerated() {
+            let tokens = 32
+            let groups = (headDimension + group - 1) / group
+            let rows = SampleRows(.ordinary, type: .bfloat16, tokens: tokens, headDimension: headDimension, seed: seed)
+            let kind = BlockKind.values(group: group)
+            let block = kind.packed(rows, width: width, with: .scalar)
+            let restored = kind.restored(
+                block,
+                tokens: tokens,
+                headDimension: headDimension,
+                width: width,
+                as: .float32,
+                with: .scalar
+            )
+            let restoredValues = ElementType.float32.decode(restored.bytes)
+            var codes = [UInt8](repeating: 0, count: block.codes.bytes.count)
+            let (scales, minima) = (block.scales.halves, block.minima.halves)
+            for token in 0..<tokens {
+                for number in 0..<groups {
+                    let channels = Array(number * group..<min((number + 1) * group, headDimension))
+                    let reference = ReferenceGroup(channels.map { rows.value(token: token, channel: $0) }, width: width)
+                    let parameter = (token / 4 * groups + number) * 4 + token % 4
+                    #expect(value(ofHalf: scales[parameter]) == reference.scale)
+                    #expect(value(ofHalf: minima[parameter]) == reference.minimum)
+                    for (index, channel) in channels.enumerated() {
+                        let place = CodePlace.value(
+                            token: token,
+                            channel: channel,
+                            headDimension: headDimension,
+                            width: width
+                        )
+                        codes[place.byte] |= reference.codes[index] << place.shift
+                        if restoredValues[token * headDimension + channel] != reference.restored(index) {
+                            Issue.record("token \(token), channel \(channel)")
+                        }
+                    }
+                }
+            }
+            #expect(block.codes.bytes == codes)
+        }
+    }
+
+    @Test("A constant group has scale and codes 0 and comes back", arguments: [2, 4, 8] as [UInt32])
+    func packsConstants(width: UInt32) {
+        let rows = SampleRows([Float](repeating: -1.5, count: 32 * 16), type: .float16, tokens: 32, headDimension: 16)
+        for kind in [BlockKind.keys(channels: [3, 0, 9]), .values(group: 32)] {
+            let block = kind.packed(rows, width: width, with: .scalar)
+            #expect(block.isQuantized)
+            #expect(block.scales.halves.allSatisfy { $0 == 0 })
+            #expect(block.codes.bytes.allSatisfy { $0 == 0 })
+            let restored = kind.restored(
+                block,
+                tokens: 32,
+                headDimension: 16,
+                width: width,
+                as: .float16,
+                with: .scalar
+            )
+            let row = ElementType.float16.decode(restored.bytes)
+            #expect([row[3], row[0], row[9]] == [-1.5, -1.5, -1.5])
+        }
+    }
+
+    @Test("Zeros of either sign give the same bytes in any order", arguments: [KernelSet.scalar] + KernelSet.vectorSets)
+    func packsMixedZeros(set: KernelSet) {
+        let zeros: [[Float]] = [[0, -0.0], [-0.0, 0], [-0.0, -0.0]]
+        for pair in zeros {
+            let values = (0..<32 * 64).map { pair[min($0 / 64, 1)] }
+            let rows = SampleRows(values, type: .float16, tokens: 32, headDimension: 64)
+            for kind in [BlockKind.keys(channels: (0..<64).map(\.self)), .values(group: 32)] {
+                let block = kind.packed(rows, width: 2, with: set)
+                #expect((block.scales.bytes + block.minima.bytes + block.codes.bytes).allSatisfy { $0 == 0 })
+            }
+        }
+    }
+
+    @Test(
+        "Only finite values to 65504 are quantized, and only those of the run count",
+        arguments: [KernelSet.scalar] + KernelSet.vectorSets,
+        ElementType.allCases
+    )
+    func refuses(set: KernelSet, type: ElementType) {
+        let odd: [Float] = [.nan, Float(bitPattern: 0xFFFF_FFFF), .infinity, -.infinity, 65_536, -65_536]
+        for (index, value) in odd.enumerated() {
+            var values = Pattern.ordinary.values(count: 32 * 64, seed: index)
+            let (token, channel) = (index * 5, index * 11)
+            values[token * 64 + channel] = value
+            let rows = SampleRows(values, type: type, tokens: 32, headDimension: 64)
+            let others = (0..<64).filter { $0 != UInt16(channel) }
+            #expect(!BlockKind.keys(channels: [UInt16(channel)]).packed(rows, width: 2, with: set).isQuantized)
+            #expect(BlockKind.keys(channels: others).packed(rows, width: 2, with: set).isQuantized)
+            #expect(!BlockKind.values(group: 32).packed(rows, width: 2, with: set).isQuantized)
+        }
+        // bfloat16 has 65280 next.
+        let largest: Float = type == .bfloat16 ? 65_280 : 65_504
+        let rows = SampleRows(
+            (0..<32 * 64).map { $0 % 2 == 0 ? largest : -largest },
+            type: type,
+            tokens: 32,
+            headDimension: 64
+        )
+        #expect(BlockKind.values(group: 64).packed(rows, width: 8, with: set).isQuantized)
+    }
+
+    @Test("An empty run is nothing", arguments: [KernelSet.scalar] + KernelSet.vectorSets)
+    func packsNothing(set: KernelSet) {
+        let rows = SampleRows(.withNaN, type: .float16, tokens: 32, headDimension: 64, seed: 3)
+        let kind = BlockKind.keys(channels: [])
+        let block = kind.packed(rows, width: 2, with: set)
+        #expect(block.isQuantized && block.marginsAreIntact)
+        let restored = kind.restored(block, tokens: 32, headDimension: 64, width: 2, as: .float16, with: set)
+        #expect(restored.bytes.allSatisfy { $0 == GuardedBytes.filler })
+    }
+
+    private func value(ofHalf half: UInt16) -> Float { valueOfHalf(half & 0x7FFF) * (half >> 15 == 0 ? 1 : -1) }
+}
