@@ -7,11 +7,10 @@ public import KVCacheModel
 public enum CacheDump: Sendable {
     /// Maps the dump at `path` and reads it as a cache; keys and values stay in the file.
     ///
-    /// - Parameter profilePath: a file with query profiles (`layers.N.q2`) for a dump that has none.
+    /// - Parameter profiles: a file with query profiles (`layers.N.q2`), for a dump that has none.
     /// - Throws: `FileError`, `EngineFormatError` or `KVCacheError`, whichever is at fault.
-    public static func read(path: String, profilePath: String? = nil) throws -> KVCache {
-        let profiles = try profilePath.map { try SafetensorsFile(MappedFile.bytes(path: $0)) }
-        return try read(SafetensorsFile(MappedFile.bytes(path: path)), profiles: profiles)
+    public static func read(path: String, profiles: SafetensorsFile? = nil) throws -> KVCache {
+        try read(SafetensorsFile(MappedFile.bytes(path: path)), profiles: profiles)
     }
 
     /// Reads a safetensors file as a cache.

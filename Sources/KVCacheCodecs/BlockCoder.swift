@@ -24,9 +24,19 @@ final class BlockCoder: Sendable {
         prunedRow = row
     }
 
-    var isQuantized: Bool {
-        plan.valueWidth < shape.elementType.bitWidth
-            || plan.keyRuns.contains { $0.width < shape.elementType.bitWidth }
+    /// Which channels of keys or values are quantized: pruned and full-precision ones may hold any number.
+    func quantizedChannels(_ part: CachePart) -> [Bool] {
+        let fullWidth = shape.elementType.bitWidth
+        switch part {
+        case .values: return [Bool](repeating: plan.valueWidth < fullWidth, count: shape.headDimension)
+        case .keys:
+            let quantized = HeadPlan(
+                keyRuns: plan.keyRuns.filter { $0.width < fullWidth },
+                valueWidth: plan.valueWidth,
+                prunedMeans: []
+            )
+            return quantized.keepMask(headDimension: shape.headDimension)
+        }
     }
 
     /// Packs a block of `blockLength` rows.

@@ -76,7 +76,6 @@ extension CompressedLayer {
                     ?? CodecError(.unsupportedValue, layer: index, head: head, "a number can't be quantized")
             }
         }
-        guard coders[head].isQuantized else { return }
         // What stays in the window will be quantized one day: refuse it now, when its source is known.
         let windowStart = max(step.newBlocks * shape.blockLength - step.windowCount, 0)
         let staying = windowStart..<step.source.keys.tokens
@@ -186,10 +185,13 @@ extension CompressedLayer {
 
     private func unsupportedValue(in source: KVCacheLayer, head: Int, tokens: Range<Int>) -> CodecError? {
         for (part, name) in [(CachePart.keys, "key"), (.values, "value")] {
+            let channels = coders[head].quantizedChannels(part)
+            guard channels.contains(true) else { continue }
             let found = UnsupportedValue.first(
                 in: source[part],
                 head: head,
                 tokens: tokens,
+                channels: channels,
                 name: name,
                 limit: BlockCoder.maximumMagnitude
             )

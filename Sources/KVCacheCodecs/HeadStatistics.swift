@@ -100,10 +100,13 @@ struct UnsupportedValue {
     let name: String
 
     /// The first number of a head, token by token, that is not finite or of larger magnitude than `limit`.
+    ///
+    /// - Parameter channels: whether each channel is looked at; nil for all of them.
     static func first(
         in tensor: KVTensor,
         head: Int,
         tokens: Range<Int>? = nil,
+        channels: [Bool]? = nil,
         name: String,
         limit: Float
     ) -> UnsupportedValue? {
@@ -113,7 +116,8 @@ struct UnsupportedValue {
                 guard let base = buffer.baseAddress else { return }
                 unsafe tensor.widenRows(head: head, from: token, count: 1, into: base)
             }
-            guard let channel = row.firstIndex(where: { !($0.magnitude <= limit) }) else { continue }
+            guard let channel = row.indices.first(where: { channels?[$0] ?? true && !(row[$0].magnitude <= limit) })
+            else { continue }
             return UnsupportedValue(head: head, token: token, channel: channel, value: row[channel], name: name)
         }
         return nil

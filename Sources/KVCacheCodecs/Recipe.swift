@@ -25,22 +25,21 @@ public struct Recipe: Sendable, Equatable, CustomStringConvertible {
         guard !steps.isEmpty else {
             throw RecipeError("a recipe needs a stage", suggestion: "think(keys=0.4)+kivi(bits=2)")
         }
-        for (former, latter) in zip(steps, steps.dropFirst()) {
-            guard former.codec.role != latter.codec.role else {
-                throw RecipeError(
-                    "\(former.codec.name) and \(latter.codec.name) do the same work; a recipe has one of them",
-                    suggestion: former.text
-                )
-            }
-            guard former.codec.role < latter.codec.role else {
-                let ordered = steps.sorted { $0.codec.role < $1.codec.role }
-                throw RecipeError(
-                    "\(latter.codec.name) must come before \(former.codec.name)",
-                    suggestion: ordered.map(\.text).joined(separator: "+")
-                )
-            }
+        for (former, latter) in zip(steps, steps.dropFirst()) where former.codec.role >= latter.codec.role {
+            let message =
+                former.codec.role == latter.codec.role
+                ? "\(former.codec.name) and \(latter.codec.name) do the same work; a recipe has one of them"
+                : "\(latter.codec.name) must come before \(former.codec.name)"
+            throw RecipeError(message, suggestion: Self.ordered(steps).map(\.text).joined(separator: "+"))
         }
         self.steps = steps
+    }
+
+    /// The first step of each role, in order of roles.
+    private static func ordered(_ steps: [Step]) -> [Step] {
+        steps.indices.filter { index in !steps[..<index].contains { $0.codec.role == steps[index].codec.role } }
+            .map { steps[$0] }
+            .sorted { $0.codec.role < $1.codec.role }
     }
 
     /// Tokens of a block.

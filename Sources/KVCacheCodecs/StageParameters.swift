@@ -60,8 +60,9 @@ public struct StageParameters: Sendable {
     public func integer(_ name: String, among choices: [Int]) throws(RecipeError) -> Int? {
         guard let text = self[name] else { return nil }
         guard let number = Int(text), choices.contains(number) else {
-            let wanted = Int(text) ?? choices[0]
-            let nearest = choices.min { $0.distance(to: wanted).magnitude < $1.distance(to: wanted).magnitude }
+            // As floating-point numbers, whose distances can't overflow.
+            let wanted = Double(text) ?? 0
+            let nearest = choices.min { abs(Double($0) - wanted) < abs(Double($1) - wanted) }
             throw RecipeError(
                 "\(stage): \(name)=\(text) must be \(Self.list(choices))",
                 suggestion: nearest.map { "\(name)=\($0)" }

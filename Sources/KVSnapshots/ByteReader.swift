@@ -25,7 +25,8 @@ struct ByteReader {
         SnapshotError(code, at: isDecoded ? origin : origin + position, message)
     }
 
-    mutating func integer<Value: FixedWidthInteger & BitwiseCopyable>(_ type: Value.Type, _ field: String) throws(SnapshotError) -> Value
+    mutating func integer<Value: FixedWidthInteger & BitwiseCopyable>(_ type: Value.Type, _ field: String)
+        throws(SnapshotError) -> Value
     {
         let size = MemoryLayout<Value>.size
         guard remaining >= size else {

@@ -46,21 +46,15 @@ public struct SnapshotHeader: Sendable, Equatable {
 
     /// Checks what must hold before header and table can be trusted, and their checksum.
     static func checkPreamble(of file: SharedBytes) throws(SnapshotError) -> Preamble {
-        guard file.count >= SnapshotFormat.magic.count,
-            file[0..<SnapshotFormat.magic.count].array == SnapshotFormat.magic
-        else {
-            // Too short to tell: a cut snapshot, if what there is of it begins like one.
-            if file.count < SnapshotFormat.headerBytes && SnapshotFormat.magic.starts(with: file.array.prefix(8)) {
-                throw SnapshotError(.truncated, at: file.count, "the file ends inside of the header")
-            }
-            throw SnapshotError(.notASnapshot, at: 0, "the file does not begin like a snapshot")
-        }
         guard file.count >= SnapshotFormat.headerBytes else {
             throw SnapshotError(
                 .truncated,
                 at: file.count,
-                "the header needs \(SnapshotFormat.headerBytes) bytes and the file has \(file.count)"
+                "the file has \(file.count) bytes, too few for the header of a snapshot"
             )
+        }
+        guard file[0..<SnapshotFormat.magic.count].array == SnapshotFormat.magic else {
+            throw SnapshotError(.notASnapshot, at: 0, "the file does not begin like a snapshot")
         }
         let version = file.integer(UInt32.self, at: SnapshotFormat.versionOffset)
         guard version == SnapshotFormat.version else {

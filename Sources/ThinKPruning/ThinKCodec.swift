@@ -45,12 +45,17 @@ public struct ThinKCodec: CodecStage {
         restoration: Restoration = .none,
         score: Score = .queries
     ) throws(RecipeError) {
+        guard let millionths = Int(exactly: (keyRatio * Double(Self.million)).rounded()),
+            (0..<Self.million).contains(millionths)
+        else { throw Self.ratioError("\(keyRatio)") }
+        let parameters = [
+            "keys=\(Self.text(millionths: millionths))", "observe=\(observe)", "recent=\(recent)",
+            "restore=\(restoration.rawValue)", "score=\(score.rawValue)",
+        ]
         try self.init(
             StageParameters(
                 stage: Self.registration.name,
-                text:
-                    "keys=\(Self.text(millionths: Int((keyRatio * Double(Self.million)).rounded()))),observe=\(observe),recent=\(recent),restore=\(restoration.rawValue),"
-                    + "score=\(score.rawValue)",
+                text: parameters.joined(separator: ","),
                 allowed: Self.registration.parameterNames
             )
         )
@@ -60,12 +65,7 @@ public struct ThinKCodec: CodecStage {
         guard let text = parameters["keys"] else {
             throw RecipeError("think needs the share of key channels to prune", suggestion: Self.registration.example)
         }
-        guard let millionths = Self.millionths(text) else {
-            throw RecipeError(
-                "think: keys=\(text) must be a decimal from 0 to less than 1 with at most six digits",
-                suggestion: "keys=0.4"
-            )
-        }
+        guard let millionths = Self.millionths(text) else { throw Self.ratioError(text) }
         keyMillionths = millionths
         let windows = 1...Recipe.maximumResidualWindow
         observe = try parameters.integer("observe", in: windows) ?? Self.defaultObserve
@@ -115,6 +115,13 @@ public struct ThinKCodec: CodecStage {
             let means = try statistics.keyMeans()
             plan.prunedMeans = pruned.sorted().map { Float(means[$0]) }
         }
+    }
+
+    private static func ratioError(_ text: String) -> RecipeError {
+        RecipeError(
+            "think: keys=\(text) must be a decimal from 0 to less than 1 with at most six digits",
+            suggestion: "keys=0.4"
+        )
     }
 
     /// Reads `0`, or `0.` and one to six digits.

@@ -53,7 +53,8 @@ enum Program {
             print(message)
             return 0
         }
-        FileHandle.standardError.write(Data((message + "\n").utf8))
+        let prefix = "Error: "
+        Console.printError(message.hasPrefix(prefix) ? String(message.dropFirst(prefix.count)) : message)
         return code == .validationFailure ? 2 : 1
     }
 }

@@ -60,10 +60,16 @@ struct SnapshotCommand: AsyncParsableCommand {
         }
     }
 
+    private func readProfiles() async throws -> SafetensorsFile? {
+        guard let profile else { return nil }
+        return try await about(profile) { try SafetensorsFile(MappedFile.bytes(path: profile)) }
+    }
+
     func run() async throws {
         let recipe = try recipe()
         try AtomicFileWriter.checkDestination(path: output, replacingExisting: force)
-        let cache = try await about(input) { try CacheDump.read(path: input, profilePath: profile) }
+        let profiles = try await readProfiles()
+        let cache = try await about(input) { try CacheDump.read(path: input, profiles: profiles) }
         let (compressed, quality) = try await about(input) {
             let compressed = try await CompressedCache(
                 compressing: cache,

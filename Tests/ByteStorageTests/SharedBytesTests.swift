@@ -1,0 +1,54 @@
+import TestSupport
+import Testing
+import ThinkCompress
+
+@Suite struct SharedBytesTests {
+    @Test("lends ranges without copying, also of ranges")
+    func ranges() {
+        let bytes = SharedBytes([0, 1, 2, 3, 4, 5])
+        #expect(bytes[1..<5][1..<3].array == [2, 3])
+        #expect(bytes[6..<6].count == 0)
+        #expect(bytes.withUnsafeBytes { $0.baseAddress } == bytes[0..<2].withUnsafeBytes { $0.baseAddress })
+    }
+
+    @Test("keeps its owner alive through a range")
+    func keepsOwnerAlive() {
+        weak var owner: AlignedBuffer?
+        var part: SharedBytes?
+        do {
+            let buffer = AlignedBuffer(byteCount: 8)
+            owner = buffer
+            part = buffer.shared[2..<4]
+        }
+        #expect(owner != nil)
+        #expect(part?.array == [0, 0])
+        part = nil
+        #expect(owner == nil)
+    }
+
+    @Test("compares bytes by value", arguments: [([1, 2], true), ([1, 3], false), ([1], false), ([1, 2, 3], false)])
+    func compares(other: [UInt8], areEqual: Bool) {
+        #expect(SharedBytes([1, 2]).hasSameBytes(as: SharedBytes(other)) == areEqual)
+    }
+
+    @Test("refuses a range outside of the bytes")
+    func refusesOutside() async {
+        await #expect(processExitsWith: .failure) { _ = SharedBytes([1, 2])[1..<3] }
+    }
+
+    @Test("gives buffers zeros at aligned addresses", arguments: [0, 1, 63, 64, 1000])
+    func buffers(count: Int) {
+        let buffer = AlignedBuffer(byteCount: count)
+        #expect(buffer.shared.array == [UInt8](repeating: 0, count: count))
+        let address = buffer.shared.withUnsafeBytes { UInt(bitPattern: $0.baseAddress) }
+        #expect(address % UInt(AlignedBuffer.alignment) == 0)
+    }
+
+    @Test("copies bytes into a buffer at an offset")
+    func copies() {
+        let buffer = AlignedBuffer(byteCount: 5)
+        buffer.copy(SharedBytes([7, 8]), at: 2)
+        buffer.copy(SharedBytes([]), at: 5)
+        #expect(buffer.shared.array == [0, 0, 7, 8, 0])
+    }
+}

@@ -1,0 +1,135 @@
+import Foundation
+import TestSupport
+import Testing
+import ThinkCompress
+
+#if canImport(Glibc)
+    import Glibc
+#elseif canImport(Musl)
+    import Musl
+#else
+    import Darwin
+#endif
+
+extension BuiltCommandTests {
+    /// Commands that are stopped while they write.
+    @Suite struct InterruptionTests {
+        private static var old: Data { Data("what was here before".utf8) }
+
+        /// A dump that takes seconds to be packed, so that there is time to interrupt.
+        private static func writeLargeDump(in folder: TemporaryFolder) throws -> String {
+            var model = TestCache()
+            model.layers = 4
+            model.headDimension = 64
+            model.tokens = 8192
+            model.window = 0
+            let cache = try model.makeQuickly()
+            let path = folder.file("large.safetensors")
+            let writer = try CacheDumpWriter(
+                path: path,
+                replacingExisting: false,
+                geometry: cache.geometry,
+                tokenCount: cache.tokenCount,
+                elementType: cache.elementType,
+                contents: CacheDumpWriter.Contents()
+            )
+            for (index, layer) in cache.layers.enumerated() { try writer.write(layer, index: index) }
+            try writer.commit()
+            return path
+        }
+
+        /// Waits until a file is being written in a folder.
+        private static func waitForPartialFile(in folder: TemporaryFolder) async throws {
+            for _ in 0..<60_000 {
+                if folder.content.contains(where: { $0.hasSuffix(".partial") }) { return }
+                try await Task.sleep(for: .milliseconds(1))
+            }
+            Issue.record("nothing is being written")
+        }
+
+        /// Starts a snapshot that takes long to write, and interrupts it as soon as it writes.
+        private static func interrupt(
+            by signal: Int32,
+            oldFile: Bool,
+            in folder: TemporaryFolder,
+            outputs: TemporaryFolder
+        ) async throws -> Subprocess.Result {
+            let dump = try writeLargeDump(in: folder)
+            let output = outputs.file("a.tkv")
+            if oldFile { try old.write(to: URL(filePath: output)) }
+            let process = try BuiltCommand.start(
+                "snapshot",
+                dump,
+                "-o",
+                output,
+                "--codec",
+                "f16",
+                "--no-quality",
+                "--compress",
+                "19",
+                "--force"
+            )
+            try await waitForPartialFile(in: outputs)
+            process.send(signal)
+            return try await process.result()
+        }
+
+        @Test("a killed command leaves no file under the name, or the old one", arguments: [false, true])
+        func killed(oldFile: Bool) async throws {
+            let (folder, outputs) = (try TemporaryFolder(), try TemporaryFolder())
+            let result = try await Self.interrupt(by: SIGKILL, oldFile: oldFile, in: folder, outputs: outputs)
+            #expect(result.signal == SIGKILL)
+            #expect(result.status == nil)
+            let names = outputs.content.filter { !$0.hasSuffix(".partial") }
+            #expect(names == (oldFile ? ["a.tkv"] : []))
+            if oldFile { #expect(try data(outputs.file("a.tkv")) == Self.old) }
+            // What is left behind is hidden and in nobody's way.
+            #expect(outputs.content.count { $0.hasPrefix(".a.tkv.") && $0.hasSuffix(".partial") } == 1)
+            let small = try writeSmallDump(in: folder)
+            let again = try await BuiltCommand.run(
+                "snapshot",
+                small,
+                "-o",
+                outputs.file("a.tkv"),
+                "--codec",
+                "f16",
+                "--force"
+            )
+            #expect(again.status == 0)
+        }
+
+        @Test(
+            "an interrupted command ends with status 130 and leaves nothing",
+            arguments: [SIGINT, SIGTERM],
+            [false, true]
+        )
+        func interrupted(signal: Int32, oldFile: Bool) async throws {
+            let (folder, outputs) = (try TemporaryFolder(), try TemporaryFolder())
+            let result = try await Self.interrupt(by: signal, oldFile: oldFile, in: folder, outputs: outputs)
+            #expect(result.status == 130)
+            #expect(result.output == "")
+            #expect(result.errors == "think-compress: interrupted; nothing was written\n")
+            #expect(outputs.content == (oldFile ? ["a.tkv"] : []))
+            if oldFile { #expect(try data(outputs.file("a.tkv")) == Self.old) }
+        }
+
+        @Test("an interrupted restore leaves all or nothing", arguments: [SIGINT, SIGTERM])
+        func interruptedRestore(signal: Int32) async throws {
+            let (folder, outputs) = (try TemporaryFolder(), try TemporaryFolder())
+            let file = try await makeSnapshot(
+                of: try Self.writeLargeDump(in: folder),
+                codec: "kivi(bits=2)",
+                in: folder
+            )
+            let process = try BuiltCommand.start("restore", file, "-o", outputs.file("a.safetensors"))
+            try await Self.waitForPartialFile(in: outputs)
+            process.send(signal)
+            let result = try await process.result()
+            #expect([0, 130].contains(result.status))
+            #expect(outputs.content == (result.status == 0 ? ["a.safetensors"] : []))
+            if result.status == 0 {
+                #expect(try CacheDump.read(path: outputs.file("a.safetensors")).tokenCount == 8192)
+            }
+        }
+    }
+}

@@ -1,0 +1,106 @@
+import Foundation
+import TestSupport
+import Testing
+import ThinkCompress
+
+/// Writing dumps layer by layer.
+@Suite struct CacheDumpWriterTests {
+    private static func write(
+        _ cache: KVCache,
+        to path: String,
+        profile: [[Float]]? = nil,
+        layers: [KVCacheLayer]? = nil
+    ) throws {
+        var contents = CacheDumpWriter.Contents()
+        contents.tokens = cache.tokens
+        contents.positions = cache.positions
+        contents.profile = profile
+        contents.metadata = cache.metadata
+        let writer = try CacheDumpWriter(
+            path: path,
+            replacingExisting: false,
+            geometry: cache.geometry,
+            tokenCount: cache.tokenCount,
+            elementType: cache.elementType,
+            contents: contents
+        )
+        for (index, layer) in (layers ?? cache.layers).enumerated() { try writer.write(layer, index: index) }
+        try writer.commit()
+    }
+
+    @Test("a dump that is written is read again", arguments: ElementType.allCases, [1, 2, 5])
+    func comesBack(type: ElementType, tokens: Int) throws {
+        let folder = try TemporaryFolder()
+        let cache = try CacheDumpTests.makeCache(type: type, tokens: tokens)
+        let profile = cache.layers.map { $0.profile ?? [] }
+        try Self.write(cache, to: folder.file("a"), profile: profile)
+        let read = try CacheDump.read(path: folder.file("a"))
+        #expect(read.tokens == cache.tokens)
+        #expect(read.positions == cache.positions)
+        #expect(read.metadata == cache.metadata)
+        #expect(read.elementType == type)
+        #expect(read.layers.map(\.keys.packedBytes) == cache.layers.map(\.keys.packedBytes))
+        #expect(read.layers.map(\.values.packedBytes) == cache.layers.map(\.values.packedBytes))
+        #expect(read.layers.map(\.profile) == profile)
+        #expect(read.layers.allSatisfy { $0.queries == nil })
+    }
+
+    @Test("tensors lie in the order that the format promises, with a leading 1")
+    func orderOfTensors() throws {
+        let folder = try TemporaryFolder()
+        let cache = try CacheDumpTests.makeCache()
+        try Self.write(cache, to: folder.file("a"), profile: cache.layers.map { $0.profile ?? [] })
+        let file = try MappedFile.bytes(path: folder.file("a"))
+        let tensors = try SafetensorsFile(file).tensors
+        func place(_ bytes: SharedBytes) -> Int {
+            file.withUnsafeBytes { whole in
+                bytes.withUnsafeBytes { part in
+                    guard let base = whole.baseAddress, let start = part.baseAddress else { return -1 }
+                    return start - base
+                }
+            }
+        }
+        let order = tensors.sorted { place($0.value.bytes) < place($1.value.bytes) }.map(\.key)
+        #expect(
+            order == [
+                "positions", "tokens", "layers.0.q2", "layers.1.q2", "layers.0.keys", "layers.0.values",
+                "layers.1.keys",
+                "layers.1.values",
+            ]
+        )
+        #expect(place(tensors["positions"]?.bytes ?? file) % 8 == 0)
+        #expect(tensors["layers.1.keys"]?.shape == [1, 2, 5, 6])
+        #expect(tensors["layers.1.q2"]?.shape == [2, 6])
+    }
+
+    @Test("tensors whose heads lie apart are written without gaps")
+    func stridedTensors() throws {
+        let folder = try TemporaryFolder()
+        let cache = try CacheDumpTests.makeCache(tokens: 5)
+        let short = try KVCache(layers: cache.layers(tokens: 1..<4), metadata: cache.metadata)
+        try Self.write(short, to: folder.file("a"))
+        let read = try CacheDump.read(path: folder.file("a"))
+        #expect(read.tokenCount == 3)
+        #expect(read.layers.map(\.keys.packedBytes) == short.layers.map(\.keys.packedBytes))
+        #expect(read.layers.map(\.values.packedBytes) == short.layers.map(\.values.packedBytes))
+    }
+
+    @Test("without a commit there is no file")
+    func withoutCommit() throws {
+        let folder = try TemporaryFolder()
+        let cache = try CacheDumpTests.makeCache()
+        func begin() throws {
+            let writer = try CacheDumpWriter(
+                path: folder.file("a"),
+                replacingExisting: false,
+                geometry: cache.geometry,
+                tokenCount: cache.tokenCount,
+                elementType: cache.elementType,
+                contents: CacheDumpWriter.Contents()
+            )
+            try writer.write(cache.layers[0], index: 0)
+        }
+        try begin()
+        #expect(folder.content == [])
+    }
+}

@@ -1,0 +1,96 @@
+import TestSupport
+import Testing
+import ThinkCompress
+
+@testable import KVCacheEvaluation
+
+@Suite struct OnlineAttentionTests {
+    /// How far float32 sums may be from the exact ones, for outputs of size about 1.
+    static let singlePrecision = 4e-6
+    /// The relative error that rounding to float16 makes of the fixture: its attention was computed before queries,
+    /// keys and values were rounded, and was rounded itself. One token too many or too few makes a hundred times more.
+    static let halfPrecision = 1e-3
+
+    /// Attention of a KV head's query heads over a whole layer, in tiles.
+    private static func attend(_ layer: KVCacheLayer, head: Int, tile: Int) throws -> [Float] {
+        let queries = try #require(layer.queries)
+        let dimension = layer.keys.headDimension
+        let group = queries.heads / layer.keys.heads
+        let headSize = queries.tokens * dimension
+        let rows = Array(queries.numbers[head * group * headSize..<(head + 1) * group * headSize])
+        let (keys, values) = (layer.keys.numbers, layer.values.numbers)
+        var attention = OnlineAttention(queries: rows, headDimension: dimension, tileTokens: tile)
+        let tokens = layer.keys.tokens
+        for start in stride(from: 0, to: tokens, by: tile) {
+            let count = min(tile, tokens - start)
+            let range = (head * tokens + start) * dimension..<(head * tokens + start + count) * dimension
+            let visible = (0..<group * queries.tokens).map { row in
+                min(max(tokens - queries.tokens + row % queries.tokens + 1 - start, 0), count)
+            }
+            attention.add(keys: Array(keys[range]), values: Array(values[range]), count: count, visible: visible)
+        }
+        return attention.result
+    }
+
+    @Test("gives the attention output that the model's own code gave", arguments: 0..<4)
+    func agreesWithModel(index: Int) throws {
+        let path = ProjectFiles.fixture("postgres-2048.safetensors")
+        let cache = try CacheDump.read(path: path)
+        let tensor = try #require(SafetensorsFile(MappedFile.bytes(path: path)).tensors["layers.\(index).attention"])
+        #expect(tensor.shape == [1, 8, 32, 64])
+        let expected = KVTensor(
+            bytes: tensor.bytes,
+            elementType: try #require(ElementType(name: tensor.elementType)),
+            heads: 8,
+            tokens: 32,
+            headDimension: 64
+        ).numbers
+        let layer = cache.layers[index]
+        let output = try (0..<layer.keys.heads).flatMap { try Self.attend(layer, head: $0, tile: 256) }
+        #expect(output.count == expected.count)
+        var (difference, size) = (0.0, 0.0)
+        for (ours, theirs) in zip(output, expected) {
+            difference += Double(ours - theirs) * Double(ours - theirs)
+            size += Double(theirs) * Double(theirs)
+        }
+        #expect((difference / size).squareRoot() < Self.halfPrecision)
+    }
+
+    @Test("doesn't depend on the tiles, and agrees with attention in float64", arguments: [1, 7, 32, 40, 100])
+    func doesNotDependOnTiles(tile: Int) throws {
+        var shape = TestCache()
+        (shape.layers, shape.queryHeads, shape.headDimension, shape.tokens, shape.window) = (1, 6, 12, 40, 9)
+        shape.elementType = .float32
+        let layer = try shape.makeQuickly().layers[0]
+        let expected = NaiveAttention(layer, queries: try #require(layer.queries)).output
+        let output = try (0..<2).flatMap { try Self.attend(layer, head: $0, tile: tile) }
+        #expect(output.count == expected.count)
+        for (ours, exact) in zip(output, expected) { #expect(abs(Double(ours) - exact) < Self.singlePrecision) }
+    }
+
+    @Test("gives the value itself where only one token is seen")
+    func oneToken() {
+        var attention = OnlineAttention(queries: [3, -2], headDimension: 2, tileTokens: 4)
+        attention.add(keys: [1, 1, 9, 9], values: [0.5, -7, 100, 100], count: 2, visible: [1])
+        attention.add(keys: [9, 9], values: [100, 100], count: 1, visible: [0])
+        #expect(attention.result == [0.5, -7])
+    }
+
+    @Test("skips tiles of which a row sees nothing yet")
+    func firstTilesUnseen() {
+        // Row 1 sees nothing at first; its output must not be disturbed by what comes before.
+        var attention = OnlineAttention(queries: [1, 1], headDimension: 1, tileTokens: 1)
+        attention.add(keys: [5], values: [2], count: 1, visible: [1, 0])
+        attention.add(keys: [5], values: [4], count: 1, visible: [1, 1])
+        #expect(attention.result == [3, 4])
+    }
+
+    @Test("stays finite for scores far beyond what exponentials take")
+    func largeScores() {
+        var attention = OnlineAttention(queries: [100], headDimension: 1, tileTokens: 2)
+        attention.add(keys: [-50, 60], values: [1, 2], count: 2, visible: [2])
+        attention.add(keys: [61, -61], values: [3, 4], count: 2, visible: [2])
+        #expect(attention.result == [3])
+        #expect(attention.scores == [6100, -6100])
+    }
+}

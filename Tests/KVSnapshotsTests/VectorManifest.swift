@@ -1,0 +1,36 @@
+import Foundation
+import TestSupport
+import Testing
+
+/// What Formats/Vectors/manifest.json says of its files.
+struct VectorManifest: Decodable {
+    struct Valid: Decodable, Sendable, CustomTestStringConvertible {
+        let name: String
+        let recipe: String
+        let reproducible: Bool
+        var testDescription: String { name }
+    }
+
+    struct Invalid: Decodable, Sendable, CustomTestStringConvertible {
+        let name: String
+        let error: String
+        let offset: Int
+        var testDescription: String { name }
+    }
+
+    let valid: [Valid]
+    let invalid: [Invalid]
+
+    /// Empty if it can't be read, which a test finds.
+    static let shared: VectorManifest = {
+        guard let json = try? Data(contentsOf: URL(filePath: ProjectFiles.vector("manifest.json"))),
+            let manifest = try? JSONDecoder().decode(VectorManifest.self, from: json)
+        else { return VectorManifest(valid: [], invalid: []) }
+        return manifest
+    }()
+
+    private init(valid: [Valid], invalid: [Invalid]) {
+        self.valid = valid
+        self.invalid = invalid
+    }
+}

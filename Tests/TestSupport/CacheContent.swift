@@ -1,0 +1,68 @@
+public import ThinkCompress
+
+/// Every byte that a compressed cache holds, to be compared with another's.
+public struct CacheContent: Sendable {
+    /// What a part is, and its bytes or text.
+    private let parts: [(name: String, bytes: [UInt8])]
+
+    public init(_ cache: CompressedCache) {
+        var parts = cache.layers.flatMap { CacheContent($0).parts }
+        parts.append(("tokens", Array("\(cache.tokens?.description ?? "none")".utf8)))
+        parts.append(("positions", Array("\(cache.positions?.description ?? "none")".utf8)))
+        parts.append(("metadata", Array("\(cache.metadata.sorted { $0.key < $1.key })".utf8)))
+        parts.append(("profile", Array("\(cache.profile?.description ?? "none")".utf8)))
+        parts.append(("recipe", Array(cache.recipe.description.utf8)))
+        self.parts = parts
+    }
+
+    public init(_ layer: CompressedLayer) {
+        let name = "layer \(layer.index)"
+        var parts = [("\(name): plans", Array("\(layer.plans)".utf8))]
+        for head in 0..<layer.shape.kvHeads {
+            for block in 0..<layer.blockCount {
+                let bytes = layer.block(block, head: head).withUnsafeBytes { Array($0) }
+                parts.append(("\(name), head \(head): block \(block)", bytes))
+            }
+        }
+        for chunk in 0..<layer.chunkCount {
+            let slab = layer.slabPieces(chunk: chunk).flatMap { piece in piece.withUnsafeBytes { Array($0) } }
+            parts.append(("\(name): slab \(chunk)", slab))
+        }
+        parts.append(("\(name): window's keys", layer.residualWindow?.keys.packedBytes ?? []))
+        parts.append(("\(name): window's values", layer.residualWindow?.values.packedBytes ?? []))
+        self.parts = parts
+    }
+
+    /// The first part that differs, or nil if all are equal byte for byte.
+    public func difference(from other: CacheContent) -> String? {
+        for (left, right) in zip(parts, other.parts) {
+            if left.name != right.name { return "\(left.name) instead of \(right.name)" }
+            if left.bytes != right.bytes { return left.name }
+        }
+        return parts.count == other.parts.count ? nil : "\(parts.count) parts instead of \(other.parts.count)"
+    }
+}
+
+extension KVCache {
+    /// Keys and values of some of the tokens, as an engine would append them.
+    public func layers(tokens range: Range<Int>) -> [KVCacheLayer] {
+        layers.map { KVCacheLayer(keys: $0.keys[tokens: range], values: $0.values[tokens: range]) }
+    }
+
+    /// The same cache of its first tokens; queries and profiles stay.
+    public func prefix(_ count: Int) throws -> KVCache {
+        try KVCache(
+            layers: layers.map {
+                KVCacheLayer(
+                    keys: $0.keys[tokens: 0..<count],
+                    values: $0.values[tokens: 0..<count],
+                    queries: $0.queries,
+                    profile: $0.profile
+                )
+            },
+            tokens: tokens.map { Array($0.prefix(count)) },
+            positions: positions.map { Array($0.prefix(count)) },
+            metadata: metadata
+        )
+    }
+}
