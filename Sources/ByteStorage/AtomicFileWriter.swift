@@ -24,7 +24,8 @@ public struct AtomicFileWriter: ~Copyable, Sendable {
     public init(path: String, replacingExisting: Bool) throws(FileError) {
         try Self.checkDestination(path: path, replacingExisting: replacingExisting)
         let folder = Self.folder(of: path)
-        let name = path.split(separator: "/").last ?? ""
+        // Not more of the name than fits into a legal one with what is added.
+        let name = String((path.split(separator: "/").last ?? "").unicodeScalars.prefix(50))
         let random = String(UInt64.random(in: .min ... .max), radix: 36)
         let temporaryPath = "\(folder)/.\(name).\(random).partial"
         let descriptor = unsafe open(temporaryPath, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0o666)

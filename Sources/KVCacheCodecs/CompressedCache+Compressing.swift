@@ -71,6 +71,7 @@ private struct HeadDecision: Sendable {
         var plan = HeadPlan(headDimension: statistics.headDimension, elementType: statistics.elementType)
         for step in recipe.steps { try step.stage.decide(&statistics, plan: &plan) }
         self.plan = plan
-        profile = try statistics.queryMeanSquares(window: recipe.observationWindow)?.map { Float($0) }
+        // Queries that no stage looked at may hold anything: then there is no profile.
+        profile = (try? statistics.queryMeanSquares(window: recipe.observationWindow))?.map { Float($0) }
     }
 }

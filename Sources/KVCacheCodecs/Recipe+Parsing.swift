@@ -9,6 +9,7 @@ extension Recipe {
         guard text.utf8.count <= Self.maximumTextLength else {
             throw RecipeError("a recipe of \(text.utf8.count) bytes is too long")
         }
+        guard !text.allSatisfy({ $0 == " " }) else { throw Self.emptyError }
         var steps: [Step] = []
         for part in text.split(separator: "+", omittingEmptySubsequences: false) {
             steps.append(try Step(part.trimming(" "), registry: registry))
@@ -23,7 +24,11 @@ extension Recipe.Step {
         let parameterText: String
         if let open = text.firstIndex(of: "(") {
             guard text.last == ")", text.filter({ "()".contains($0) }).count == 2 else {
-                throw RecipeError("'\(text)' has parentheses that don't match")
+                let inside = text[open...].drop { $0 == "(" }.prefix { !"()".contains($0) }
+                throw RecipeError(
+                    "'\(text)' has parentheses that don't match",
+                    suggestion: "\(text[..<open].trimming(" "))(\(inside))"
+                )
             }
             name = text[..<open].trimming(" ")
             parameterText = text[text.index(after: open)..<text.index(before: text.endIndex)].trimming(" ")
@@ -33,7 +38,7 @@ extension Recipe.Step {
         }
         guard let codec = registry[name: name] else {
             let known = registry.registrations.map(\.name).joined(separator: ", ")
-            let nearest = registry.registrations.min { $0.name.editDistance(to: name) < $1.name.editDistance(to: name) }
+            let nearest = registry.registrations.map(\.name).nearest(to: name).flatMap { registry[name: $0] }
             throw RecipeError("there is no codec '\(name)' (known: \(known))", suggestion: nearest?.example)
         }
         try self.init(codec: codec, parameterText: parameterText)
@@ -45,6 +50,13 @@ extension Recipe.Step {
         stage = try codec.makeStage(
             StageParameters(stage: codec.name, text: parameterText, allowed: codec.parameterNames)
         )
+    }
+}
+
+extension [String] {
+    /// The word that is written most like another.
+    func nearest(to word: String) -> String? {
+        self.min { $0.editDistance(to: word) < $1.editDistance(to: word) }
     }
 }
 

@@ -22,9 +22,7 @@ public struct Recipe: Sendable, Equatable, CustomStringConvertible {
 
     /// - Throws: `RecipeError` if there are no steps, too many, or they are out of order.
     public init(steps: [Step]) throws(RecipeError) {
-        guard !steps.isEmpty else {
-            throw RecipeError("a recipe needs a stage", suggestion: "think(keys=0.4)+kivi(bits=2)")
-        }
+        guard !steps.isEmpty else { throw Self.emptyError }
         for (former, latter) in zip(steps, steps.dropFirst()) where former.codec.role >= latter.codec.role {
             let message =
                 former.codec.role == latter.codec.role
@@ -34,6 +32,8 @@ public struct Recipe: Sendable, Equatable, CustomStringConvertible {
         }
         self.steps = steps
     }
+
+    static let emptyError = RecipeError("a recipe needs a stage", suggestion: "think(keys=0.4)+kivi(bits=2)")
 
     /// The first step of each role, in order of roles.
     private static func ordered(_ steps: [Step]) -> [Step] {

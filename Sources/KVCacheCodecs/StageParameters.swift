@@ -31,10 +31,16 @@ public struct StageParameters: Sendable {
             guard allowed.contains(sides[0]) else {
                 let known =
                     allowed.isEmpty ? "takes no parameters" : "has the parameters \(allowed.joined(separator: ", "))"
-                throw RecipeError("\(stage) has no parameter '\(sides[0])'; it \(known)")
+                throw RecipeError(
+                    "\(stage) has no parameter '\(sides[0])'; it \(known)",
+                    suggestion: allowed.nearest(to: sides[0]).map { "\($0)=\(sides[1])" } ?? stage
+                )
             }
             guard !all.contains(where: { $0.name == sides[0] }) else {
-                throw RecipeError("\(stage): '\(sides[0])' is given twice")
+                throw RecipeError(
+                    "\(stage): '\(sides[0])' is given twice",
+                    suggestion: all.first { $0.name == sides[0] }?.text
+                )
             }
             all.append(StageParameter(sides[0], sides[1]))
         }
@@ -78,7 +84,11 @@ public struct StageParameters: Sendable {
     ) throws(RecipeError) -> Word? where Word.RawValue == String {
         guard let text = self[name] else { return nil }
         guard let word = Word(rawValue: text) else {
-            throw RecipeError("\(stage): \(name)=\(text) must be \(Self.list(Word.allCases.map(\.rawValue)))")
+            let words = Word.allCases.map(\.rawValue)
+            throw RecipeError(
+                "\(stage): \(name)=\(text) must be \(Self.list(words))",
+                suggestion: words.nearest(to: text).map { "\(name)=\($0)" }
+            )
         }
         return word
     }

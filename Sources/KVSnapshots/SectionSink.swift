@@ -34,7 +34,9 @@ struct SectionSink: ~Copyable {
 
     /// Appends a section, compressed if asked for and worth it.
     mutating func append(_ section: SnapshotSection) throws {
-        let stored = StoredBytes(section.pieces, compressionLevel: compressionLevel)
+        // Plans become many small values in memory: their bytes in the file bound these.
+        let level = section.kind == .plan ? nil : compressionLevel
+        let stored = StoredBytes(section.pieces, compressionLevel: level)
         let start = SnapshotFormat.align(end)
         try write(stored, at: start)
         entries.append(

@@ -55,6 +55,7 @@ public struct SectionEntry: Sendable, Equatable {
         guard let encoding = SectionEncoding(rawValue: encodingNumber) else {
             throw reader.error(at: start, "section encoding \(encodingNumber) is unknown")
         }
+        try check(kind != .plan || encoding == .raw, "the plan must be raw")
         self.encoding = encoding
         let numbers = (
             offset: try reader.integer(UInt64.self, "a section's offset"),

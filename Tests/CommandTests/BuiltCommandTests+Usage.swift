@@ -71,7 +71,7 @@ extension BuiltCommandTests {
                 Case("snapshot", "IN", "-o", "OUT", "--codec", "f16", "--compress=\(level)", word: "--compress")
             }
             + [
-                ("", "no codec ''"), ("kiwi(bits=2)", "did you mean kivi(bits=2)?"), ("kivi", "bits"),
+                ("", "needs a stage"), ("kiwi(bits=2)", "did you mean kivi(bits=2)?"), ("kivi", "bits"),
                 ("kivi(bits=3)", "bits"), ("kivi(bits=2", "parentheses"), ("kivi(bits=2,bits=4)", "bits"),
                 ("kivi(bits=2,group=16)", "group"), ("kivi(bits=2,residual=33)", "residual"),
                 ("kivi(bits=2,speed=9)", "speed"), ("kivi(bits=2)+think(keys=0.4)", "before"),

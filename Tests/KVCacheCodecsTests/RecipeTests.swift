@@ -142,19 +142,20 @@ import ThinkCompress
         Refusal("thinc(keys=0.4)", "there is no codec 'thinc' \(known)", suggestion: "think(keys=0.4)"),
         Refusal("bf-16", "there is no codec 'bf-16' \(known)", suggestion: "bf16"),
         Refusal("think(keys=0.4)+fp16", "there is no codec 'fp16' \(known)", suggestion: "f16"),
-        Refusal("kivi(bits=2", "'kivi(bits=2' has parentheses that don't match"),
-        Refusal("kivi((bits=2)", "'kivi((bits=2)' has parentheses that don't match"),
-        Refusal("kivi(bits=2))", "'kivi(bits=2))' has parentheses that don't match"),
-        Refusal("kivi(bits=2)f16", "'kivi(bits=2)f16' has parentheses that don't match"),
+        Refusal("kivi(bits=2", "'kivi(bits=2' has parentheses that don't match", suggestion: "kivi(bits=2)"),
+        Refusal("kivi((bits=2)", "'kivi((bits=2)' has parentheses that don't match", suggestion: "kivi(bits=2)"),
+        Refusal("kivi(bits=2))", "'kivi(bits=2))' has parentheses that don't match", suggestion: "kivi(bits=2)"),
+        Refusal("kivi(bits=2)f16", "'kivi(bits=2)f16' has parentheses that don't match", suggestion: "kivi(bits=2)"),
         Refusal("kivi(bits)", "kivi: 'bits' is not of the form name=value"),
         Refusal("kivi(bits=)", "kivi: 'bits=' is not of the form name=value"),
         Refusal("kivi(bits=2,)", "kivi: '' is not of the form name=value"),
-        Refusal("kivi(bits=2,bits=2)", "kivi: 'bits' is given twice"),
+        Refusal("kivi(bits=2,bits=2)", "kivi: 'bits' is given twice", suggestion: "bits=2"),
         Refusal(
             "kivi(bit=2)",
-            "kivi has no parameter 'bit'; it has the parameters bits, keys, values, group, residual"
+            "kivi has no parameter 'bit'; it has the parameters bits, keys, values, group, residual",
+            suggestion: "bits=2"
         ),
-        Refusal("f16(bits=2)", "f16 has no parameter 'bits'; it takes no parameters"),
+        Refusal("f16(bits=2)", "f16 has no parameter 'bits'; it takes no parameters", suggestion: "f16"),
         Refusal(
             "kivi(bits=2)+think(keys=0.4)",
             "think must come before kivi",
@@ -224,8 +225,12 @@ import ThinkCompress
             "think: recent=65537 must be a whole number from 0 to 65536",
             suggestion: "recent=65536"
         ),
-        Refusal("think(keys=0.4,restore=median)", "think: restore=median must be none or mean"),
-        Refusal("think(keys=0.4,score=Keys)", "think: score=Keys must be queries or keys"),
+        Refusal(
+            "think(keys=0.4,restore=median)",
+            "think: restore=median must be none or mean",
+            suggestion: "restore=mean"
+        ),
+        Refusal("think(keys=0.4,score=Keys)", "think: score=Keys must be queries or keys", suggestion: "score=keys"),
     ]
 
     static let ratioRefusals = [
@@ -256,9 +261,13 @@ import ThinkCompress
         // A parameter in place of the one that was refused.
         let name = try #require(suggestion.split(separator: "=").first)
         let parts = refusal.text.dropLast().split(separator: "(")
-        let parameters = try #require(parts.last).split(separator: ",").map {
-            $0.hasPrefix("\(name)=") ? Substring(suggestion) : $0
+        let given = try #require(parts.last).split(separator: ",")
+        // Or in place of all, where it is not one of them or one too many.
+        guard given.count(where: { $0.hasPrefix("\(name)=") }) == 1 else {
+            _ = try Recipe("\(parts[0])(\(suggestion))")
+            return
         }
+        let parameters = given.map { $0.hasPrefix("\(name)=") ? Substring(suggestion) : $0 }
         _ = try Recipe("\(parts[0])(\(parameters.joined(separator: ",")))")
     }
 
@@ -282,7 +291,13 @@ import ThinkCompress
         #expect(throws: error) { try Recipe(steps: []) }
     }
 
-    @Test("refuses text without a stage", arguments: ["", "  ", "+", "f16+", "+f16", "think(keys=0.4)++f16"])
+    @Test("refuses text without anything", arguments: ["", "  "])
+    func refusesBlankText(text: String) {
+        let error = RecipeError("a recipe needs a stage", suggestion: "think(keys=0.4)+kivi(bits=2)")
+        #expect(throws: error) { try Recipe(text) }
+    }
+
+    @Test("refuses text without a stage", arguments: ["+", "f16+", "+f16", "think(keys=0.4)++f16"])
     func refusesEmptyText(text: String) {
         let error = RecipeError("there is no codec '' \(Self.known)", suggestion: "f16")
         #expect(throws: error) { try Recipe(text) }

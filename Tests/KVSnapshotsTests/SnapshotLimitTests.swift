@@ -121,7 +121,7 @@ import ThinkCompress
         #expect(error?.offset == entry)
     }
 
-    @Test("a frame that promises more than 256 times its length is refused", arguments: [1, 2, 3])
+    @Test("a frame that promises more than 256 times its length is refused", arguments: [1, 2])
     func hugeFrame(kind: Int) async throws {
         var file = try await Self.sample()
         let section = try #require(file.section(kind))

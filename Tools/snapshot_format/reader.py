@@ -3,6 +3,7 @@
 import hashlib
 import math
 import struct
+import unicodedata
 from typing import NamedTuple
 
 from . import blocks, zstd
@@ -199,6 +200,7 @@ class Snapshot:
             require(kind not in (PAGES, PAGE_TABLE) or h.blockTokens > 0, f"{section.name} without tokens in blocks")
             require(kind != CHAIN or TOKENS in self.sections, "CHAIN without TOKENS")
             require(section.encoding <= 1, f"encoding {section.encoding}")
+            require(kind != PLAN or not section.encoding, "PLAN is encoded")
             require(section.offset == align64(end), f"{section.name} must be at {align64(end)}, is at {section.offset}")
             require(1 <= section.storedLength <= h.fileLength - section.offset, f"{section.name} has {section.storedLength} bytes")
             require(section.encoding or section.length == section.storedLength, f"{section.name} is raw, but its lengths differ")
@@ -267,6 +269,8 @@ class Snapshot:
             pairs[key] = text(0, 65536, "a value")[1]
             before = data
         content.finish()
+        if len({unicodedata.normalize("NFC", key) for key in pairs}) < count:
+            content.fail(0, "two keys are equivalent in Unicode")
         return pairs
 
     def _read_recipe(self) -> list:

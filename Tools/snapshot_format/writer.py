@@ -104,7 +104,7 @@ def encode(cache: Cache, recipe: str, plans: list = None, zstd_encoded: bool = F
     if cache.metadata:
         sections[METADATA] = store(encoded_metadata(cache.metadata))
     sections[RECIPE] = store(encoded_recipe([(NUMBERS[stage.codec], stage.text.encode()) for stage in stages]))
-    sections[PLAN] = store(b"".join(plan.encoded() for heads in plans for plan in heads))
+    sections[PLAN] = raw(b"".join(plan.encoded() for heads in plans for plan in heads))
     if profiles:
         sections[PROFILE] = store(struct.pack(f"<{len(profiles)}f", *profiles))
     if block_tokens:
