@@ -6,6 +6,8 @@ public import KVCacheModel
 public struct CacheComparison: Sendable {
     /// Tokens that are compared at a time.
     static let tileTokens = 256
+    /// The most queries of a head that are compared, the last ones: a dump may have one for every token.
+    public static let maximumQueries = 256
 
     public let original: KVCache
     public let compressed: CompressedCache
@@ -41,7 +43,8 @@ public struct CacheComparison: Sendable {
         self.compressed = compressed
     }
 
-    /// Measures all layers, on all processors. Scores and attention need the original's queries.
+    /// Measures all layers, on all processors. Scores and attention need the original's queries, of which the last
+    /// `maximumQueries` are taken.
     ///
     /// - Throws: `CancellationError` if the task is cancelled.
     public func measure(progress: ProgressHandler? = nil) async throws -> CompressionQuality {
@@ -69,7 +72,10 @@ public struct CacheComparison: Sendable {
         let dimension = original.geometry.headDimension
         let tile = Self.tileTokens
         var buffers = [[Float]](repeating: [Float](repeating: 0, count: tile * dimension), count: 4)
-        let observation = source.queries.map { Observation(queries: $0, head: head, kvHeads: source.keys.heads) }
+        let observation = source.queries.map { queries in
+            let last = max(queries.tokens - Self.maximumQueries, 0)..<queries.tokens
+            return Observation(queries: queries[tokens: last], head: head, kvHeads: source.keys.heads)
+        }
         var exact = observation.map { OnlineAttention(queries: $0.rows, headDimension: dimension, tileTokens: tile) }
         var lossy = exact
         var sums = ErrorSums()

@@ -10,7 +10,8 @@ struct RestoreCommand: AsyncParsableCommand {
             Every byte of the snapshot is checked first.
 
             Example:
-              think-compress restore prompt.tkv -o restored.safetensors --tokens 1024 --expect model.id=my-model
+              think-compress restore prompt.tkv -o restored.safetensors \\
+                --tokens 1024 --expect model.id=my-model
             """
     )
 

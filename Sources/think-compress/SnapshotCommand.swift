@@ -8,13 +8,15 @@ struct SnapshotCommand: AsyncParsableCommand {
         abstract: "Compress a cache dump and write it as a snapshot.",
         discussion: """
             Recipes are stages joined by '+':
-              f16, bf16, f32                     as it came, bit for bit
-              kivi(bits=2)                       KIVI; also keys=, values= (2, 4, 8), group= (32, 64, 128), residual=128
-              think(keys=0.4)                    ThinK; also observe=32, recent=32, restore=none|mean, score=queries|keys
-              think(keys=0.4)+kivi(bits=2)       both
+              f16, bf16, f32    as it came, bit for bit
+              kivi(bits=2)      KIVI: 2, 4 or 8 bits, or keys= and values=;
+                                group=32|64|128, residual=128
+              think(keys=0.4)   ThinK: observe=32, recent=32,
+                                restore=none|mean, score=queries|keys
 
             Example:
-              think-compress snapshot dump.safetensors -o prompt.tkv --codec "think(keys=0.4)+kivi(bits=2)"
+              think-compress snapshot dump.safetensors -o prompt.tkv \\
+                --codec "think(keys=0.4)+kivi(bits=2)"
             """
     )
 

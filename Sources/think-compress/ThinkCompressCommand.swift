@@ -8,12 +8,14 @@ struct ThinkCompressCommand: AsyncParsableCommand {
         discussion: """
             Begin with a cache dump, as Tools/export-cache writes it:
 
-              think-compress snapshot dump.safetensors -o prompt.tkv --codec "think(keys=0.4)+kivi(bits=2)"
+              think-compress snapshot dump.safetensors -o prompt.tkv \\
+                --codec "think(keys=0.4)+kivi(bits=2)"
               think-compress inspect prompt.tkv
               think-compress compare dump.safetensors prompt.tkv
               think-compress restore prompt.tkv -o restored.safetensors
 
-            Exit status: 0 done; 1 the input is bad or does not match; 2 wrong usage; 130 interrupted.
+            Exit status: 0 done, 1 the input is bad or does not match, 2 wrong usage,
+            130 interrupted.
             """,
         version: "0.1.0",
         subcommands: [
