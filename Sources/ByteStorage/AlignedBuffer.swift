@@ -38,6 +38,7 @@ public final class AlignedBuffer: @unchecked Sendable {
     package func withUnsafeMutableBytes<Result, Failure: Error>(
         _ body: (UnsafeMutableRawBufferPointer) throws(Failure) -> Result
     ) throws(Failure) -> Result {
-        unsafe try body(UnsafeMutableRawBufferPointer(start: base, count: byteCount))
+        defer { extendLifetime(self) }
+        return unsafe try body(UnsafeMutableRawBufferPointer(start: base, count: byteCount))
     }
 }

@@ -78,7 +78,7 @@ public struct AtomicFileWriter: ~Copyable, Sendable {
 
     /// Makes the file appear under its name, after everything has reached the disk.
     public consuming func commit() throws(FileError) {
-        guard fsync(descriptor) == 0 else { throw FileError(errorNumber: errno, path: path, action: "write it") }
+        guard Self.synchronize(descriptor) else { throw FileError(errorNumber: errno, path: path, action: "write it") }
         if replacesExisting {
             guard unsafe rename(temporaryPath, path) == 0 else {
                 throw FileError(errorNumber: errno, path: path, action: "name it")
@@ -100,9 +100,17 @@ public struct AtomicFileWriter: ~Copyable, Sendable {
         // The name itself is on disk only once the folder is.
         let folder = unsafe open(Self.folder(of: path), O_RDONLY | O_CLOEXEC)
         if folder >= 0 {
-            fsync(folder)
+            _ = Self.synchronize(folder)
             close(folder)
         }
+    }
+
+    /// Brings everything to the disk itself, which fsync alone doesn't on Apple's systems.
+    private static func synchronize(_ descriptor: Int32) -> Bool {
+        #if canImport(Darwin)
+            if fcntl(descriptor, F_FULLFSYNC) == 0 { return true }
+        #endif
+        return fsync(descriptor) == 0
     }
 
     private static func folder(of path: String) -> String {

@@ -16,6 +16,9 @@ package enum Kernels {
         return unsafe kernels.pointee
     }()
 
+    /// Whether `best` can be had: false where `THINK_COMPRESS_KERNELS` names what this machine hasn't.
+    package static var areAvailable: Bool { unsafe tck_best_kernels() != nil }
+
     /// CRC-32C of bytes, or of bytes that follow those of an earlier result.
     package static func checksum(_ bytes: RawSpan, continuing former: UInt32 = 0) -> UInt32 {
         unsafe bytes.withUnsafeBytes { unsafe best.crc32c(former, $0.baseAddress, $0.count) }

@@ -15,6 +15,7 @@ public enum CacheDump: Sendable {
 
     /// Reads a safetensors file as a cache.
     public static func read(_ file: SafetensorsFile, profiles: SafetensorsFile? = nil) throws -> KVCache {
+        if let profiles { try check(profiles, against: file) }
         var layers: [KVCacheLayer] = []
         while let keys = file.tensors[name(layers.count, .keys)] {
             let index = layers.count
@@ -58,6 +59,27 @@ public enum CacheDump: Sendable {
     public static func name(_ layer: Int, _ part: Part) -> String { "layers.\(layer).\(part.rawValue)" }
 
     // MARK: -
+
+    /// A profile must be of this model: of as many layers, and of no other name.
+    private static func check(_ profiles: SafetensorsFile, against file: SafetensorsFile) throws {
+        let counts = [(file, Part.keys), (profiles, .profile)].map { file, part in
+            var count = 0
+            while file.tensors[name(count, part)] != nil { count += 1 }
+            return count
+        }
+        guard counts[0] == counts[1] else {
+            throw EngineFormatError(
+                .unsupported,
+                "the query profile has \(counts[1]) layers (layers.N.q2) and the dump \(counts[0]); pass that of its model"
+            )
+        }
+        if let key = CacheIdentity.mismatch(file.metadata, profiles.metadata) {
+            throw EngineFormatError(
+                .unsupported,
+                "the query profile has another \(key) than the dump; pass that of its model"
+            )
+        }
+    }
 
     /// Layers must be numbered without gaps: one that is skipped would silently be lost.
     private static func checkNoLayerIsSkipped(_ file: SafetensorsFile, count: Int) throws {

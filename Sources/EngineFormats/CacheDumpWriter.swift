@@ -4,6 +4,10 @@ public import KVCacheModel
 /// Writes a cache dump layer by layer: Formats/dump.md.
 public struct CacheDumpWriter: ~Copyable, Sendable {
     private let writer: SafetensorsWriter
+    /// What every layer's keys and values must be.
+    private let shape: [Int]
+    private let elementType: ElementType
+    private var missingLayers: Set<Int>
 
     /// What a dump will hold beside keys and values.
     public struct Contents: Sendable {
@@ -75,11 +79,19 @@ public struct CacheDumpWriter: ~Copyable, Sendable {
             )
         }
         self.writer = writer
+        self.shape = Array(shape.dropFirst())
+        self.elementType = elementType
+        missingLayers = Set(0..<geometry.layers)
     }
 
-    /// Writes a layer's keys and values, which must have no gaps between heads.
-    public func write(_ layer: KVCacheLayer, index: Int) throws {
+    /// Writes a layer's keys and values, rows side by side, of the dump's shape and type.
+    public mutating func write(_ layer: KVCacheLayer, index: Int) throws {
+        precondition(missingLayers.remove(index) != nil, "every layer is written once")
         for (part, tensor) in [(CacheDump.Part.keys, layer.keys), (.values, layer.values)] {
+            precondition(
+                [tensor.heads, tensor.tokens, tensor.headDimension] == shape && tensor.elementType == elementType,
+                "a layer must have the dump's shape and type"
+            )
             var offset = 0
             for piece in tensor.contiguousPieces {
                 try writer.write(piece, to: CacheDump.name(index, part), at: offset)
@@ -88,8 +100,9 @@ public struct CacheDumpWriter: ~Copyable, Sendable {
         }
     }
 
-    /// Lets the dump appear under its name.
+    /// Lets the dump appear under its name; every layer must have been written.
     public consuming func commit() throws {
+        precondition(missingLayers.isEmpty, "a layer was not written")
         try writer.commit()
     }
 }

@@ -19,7 +19,7 @@ public struct SafetensorsWriter: ~Copyable, Sendable {
     }
 
     private let file: AtomicFileWriter
-    private var offsets: [String: Int] = [:]
+    private let ranges: [String: Range<Int>]
 
     /// Begins a file and writes its header; the data begins at a multiple of 8.
     ///
@@ -50,15 +50,22 @@ public struct SafetensorsWriter: ~Copyable, Sendable {
         let length = (0..<SafetensorsFile.lengthBytes).map { UInt8(truncatingIfNeeded: json.count >> (8 * $0)) }
         let file = try AtomicFileWriter(path: path, replacingExisting: replacingExisting)
         try file.write(SharedBytes(length + json).span, at: 0)
-        for name in offsets.keys { offsets[name, default: 0] += length.count + json.count }
+        let dataStart = length.count + json.count
         self.file = file
-        self.offsets = offsets
+        ranges = Dictionary(
+            tensors.map { tensor in
+                let start = dataStart + offsets[tensor.name, default: 0]
+                return (tensor.name, start..<start + tensor.byteCount)
+            },
+            uniquingKeysWith: { _, _ in preconditionFailure("tensors must have different names") }
+        )
     }
 
     /// Writes a part of a tensor, `offset` bytes from its beginning.
     public func write(_ bytes: SharedBytes, to name: String, at offset: Int = 0) throws(FileError) {
-        guard let start = offsets[name] else { preconditionFailure("the header has no tensor '\(name)'") }
-        try file.write(bytes.span, at: start + offset)
+        guard let range = ranges[name] else { preconditionFailure("the header has no such tensor") }
+        precondition(offset >= 0 && offset + bytes.count <= range.count, "the bytes reach past their tensor")
+        try file.write(bytes.span, at: range.lowerBound + offset)
     }
 
     /// Lets the file appear under its name.

@@ -69,6 +69,8 @@ public struct KIVICodec: CodecStage {
         example: "kivi(bits=2)"
     ) { (parameters) throws(RecipeError) in try KIVICodec(parameters) }
 
+    public var codec: CodecRegistration { Self.registration }
+
     public var parameters: [StageParameter] {
         var result =
             keyBits == valueBits

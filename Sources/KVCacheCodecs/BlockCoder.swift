@@ -5,7 +5,7 @@ internal import KVCacheModel
 /// Packs and unpacks blocks of one head by its plan; the only caller of the packing kernels.
 final class BlockCoder: Sendable {
     /// The largest magnitude that quantization takes.
-    static let maximumMagnitude: Float = 65504
+    static let maximumMagnitude = TCK_MAX_QUANTIZED_MAGNITUDE
 
     let plan: HeadPlan
     let layout: BlockLayout
@@ -14,6 +14,7 @@ final class BlockCoder: Sendable {
     private let prunedRow: [Float]
 
     init(plan: HeadPlan, shape: BlockShape) {
+        if let fault = plan.fault(shape: shape) { preconditionFailure("not a plan for these heads: \(fault)") }
         self.plan = plan
         self.shape = shape
         layout = BlockLayout(plan: plan, shape: shape)

@@ -13,12 +13,14 @@ public struct BlockShape: Sendable, Equatable {
     public let elementType: ElementType
     /// Tokens of a block.
     public let blockLength: Int
-    /// Tokens that stay in full precision at least, a multiple of nothing: the window holds fewer than
-    /// `residualWindow + blockLength`.
+    /// Tokens that stay in full precision at least; the window holds fewer than `residualWindow + blockLength`.
     public let residualWindow: Int
 
     public init(kvHeads: Int, headDimension: Int, elementType: ElementType, blockLength: Int, residualWindow: Int) {
         precondition(Self.blockLengths.contains(blockLength), "a block has 32, 64 or 128 tokens")
+        precondition(CacheGeometry.Limits.kvHeads.contains(kvHeads), "too many or too few KV heads")
+        precondition(CacheGeometry.Limits.headDimension.contains(headDimension), "the head dimension is out of range")
+        precondition((0...Recipe.maximumResidualWindow).contains(residualWindow), "the window is out of range")
         self.kvHeads = kvHeads
         self.headDimension = headDimension
         self.elementType = elementType

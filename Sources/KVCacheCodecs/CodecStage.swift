@@ -10,6 +10,9 @@ public enum StageRole: Int, Sendable, Comparable {
 /// Stages pass no tensors to each other. One pass packs blocks by the finished plan, so a new codec is a decision and
 /// not a loop.
 public protocol CodecStage: Sendable {
+    /// The codec that this is a stage of.
+    var codec: CodecRegistration { get }
+
     /// The parameters in canonical order, those left out that have their default.
     var parameters: [StageParameter] { get }
 

@@ -46,8 +46,9 @@ extension CompressedCache {
             try packing.layers[unit / heads].packBlocks(of: packing.steps[unit / heads], head: unit % heads)
         }
         for index in layers.indices { layers[index].finishAppend(steps[index]) }
+        let headProfiles = decided.compactMap(\.profile)
         let profiles = (0..<cache.geometry.layers).map { layer in
-            decided[layer * heads..<(layer + 1) * heads].flatMap { $0.profile ?? [] }
+            headProfiles.count < units ? [] : Array(headProfiles[layer * heads..<(layer + 1) * heads].joined())
         }
         self.init(
             geometry: cache.geometry,
@@ -56,7 +57,7 @@ extension CompressedCache {
             tokens: cache.tokens,
             positions: cache.positions,
             metadata: cache.metadata,
-            profile: decided[0].profile == nil ? nil : profiles
+            profile: headProfiles.count < units ? nil : profiles
         )
     }
 }

@@ -58,7 +58,7 @@ public struct CompressedCache: Sendable {
     /// - Parameters:
     ///   - newLayers: keys and values `[kvHeads, newTokens, headDimension]` of every layer.
     ///   - newTokens: their ids, if known; without them the cache has no token ids from here on.
-    ///   - newPositions: their positions; without them a cache that has positions loses them.
+    ///   - newPositions: their positions; without them token t has position t.
     /// - Throws: `CodecError` if shapes or numbers don't fit.
     public mutating func append(
         _ newLayers: [KVCacheLayer],
@@ -87,8 +87,12 @@ public struct CompressedCache: Sendable {
             throw error
         }
         for index in layers.indices { layers[index].finishAppend(steps[index]) }
-        tokens = joined(tokens, newTokens)
-        positions = joined(positions, newPositions)
+        tokens = tokens.flatMap { old in newTokens.map { old + $0 } }
+        if positions != nil || newPositions != nil {
+            let first = Int32(tokenCount - count)
+            let old = positions ?? (0..<first).map { $0 }
+            positions = old + (newPositions ?? (first..<first + Int32(count)).map { $0 })
+        }
     }
 
     /// Keeps the first `count` tokens; see `CompressedLayer.truncate(to:)`.
@@ -96,10 +100,5 @@ public struct CompressedCache: Sendable {
         for index in layers.indices { layers[index].truncate(to: count) }
         tokens = tokens.map { Array($0.prefix(count)) }
         positions = positions.map { Array($0.prefix(count)) }
-    }
-
-    private func joined(_ old: [Int32]?, _ new: [Int32]?) -> [Int32]? {
-        guard let old, let new else { return nil }
-        return old + new
     }
 }

@@ -24,16 +24,18 @@ public struct FullPrecisionCodec: CodecStage {
         }
     }
 
-    static var registrations: [CodecRegistration] {
-        ElementType.allCases.map { type in
-            CodecRegistration(
-                number: type.rawValue,
-                name: type.codecName,
-                role: .quantization,
-                parameterNames: [],
-                example: type.codecName
-            ) { (_) throws(RecipeError) in FullPrecisionCodec(elementType: type) }
-        }
+    public var codec: CodecRegistration { Self.registration(for: elementType) }
+
+    static var registrations: [CodecRegistration] { ElementType.allCases.map(registration) }
+
+    private static func registration(for type: ElementType) -> CodecRegistration {
+        CodecRegistration(
+            number: type.rawValue,
+            name: type.codecName,
+            role: .quantization,
+            parameterNames: [],
+            example: type.codecName
+        ) { (_) throws(RecipeError) in FullPrecisionCodec(elementType: type) }
     }
 }
 

@@ -14,6 +14,8 @@ public struct HeadPlan: Sendable, Equatable {
         }
     }
 
+    /// Runs of a plan at the most.
+    public static let maximumKeyRuns = 4
     /// Widths that quantized runs and values may have.
     public static let quantizedWidths = [2, 4, 8]
 
@@ -35,6 +37,22 @@ public struct HeadPlan: Sendable, Equatable {
         self.keyRuns = keyRuns
         self.valueWidth = valueWidth
         self.prunedMeans = prunedMeans
+    }
+
+    /// What is wrong with the plan for heads of a shape, or nil: the rules of Formats/snapshot.md, "PLAN".
+    func fault(shape: BlockShape) -> String? {
+        let widths = Self.quantizedWidths + [shape.elementType.bitWidth]
+        let channels = keyRuns.flatMap(\.channels).map(Int.init)
+        let isAscending = keyRuns.allSatisfy { run in zip(run.channels, run.channels.dropFirst()).allSatisfy { $0 < $1 }
+        }
+        if !(1...Self.maximumKeyRuns).contains(keyRuns.count) { return "a plan has 1...\(Self.maximumKeyRuns) runs" }
+        if Set(keyRuns.map(\.width)).count < keyRuns.count { return "runs have different widths" }
+        if !(keyRuns.map(\.width) + [valueWidth]).allSatisfy(widths.contains) { return "widths are of \(widths)" }
+        if keyRuns.contains(where: \.channels.isEmpty) || !isAscending { return "a run's channels ascend" }
+        if Set(channels).count < channels.count { return "a channel is in one run at most" }
+        if channels.contains(where: { $0 >= shape.headDimension }) { return "channels are below the head dimension" }
+        let pruned = shape.headDimension - channels.count
+        return prunedMeans.isEmpty || prunedMeans.count == pruned ? nil : "every pruned channel has a mean, or none"
     }
 
     /// Key channels that are kept.

@@ -34,16 +34,15 @@ public struct HeadStatistics: Sendable {
         return sums.sums.map { $0 / Double(source.keys.tokens) }
     }
 
-    /// The query profile: the mean squared query of every channel over the last `window` queries and the query heads
-    /// of the group, or what came as a profile with the cache; nil if neither came.
+    /// The query profile: what came as one with the cache, or else the mean squared query of every channel over the
+    /// last `window` queries and the query heads of the group; nil if neither came.
     ///
     /// - Throws: `CodecError` if a query is not finite.
     public func queryMeanSquares(window: Int) throws(CodecError) -> [Double]? {
-        guard let queries = source.queries else {
-            return source.profile.map { profile in
-                profile[head * headDimension..<(head + 1) * headDimension].map(Double.init)
-            }
+        if let profile = source.profile {
+            return profile[head * headDimension..<(head + 1) * headDimension].map(Double.init)
         }
+        guard let queries = source.queries else { return nil }
         let group = queries.heads / source.keys.heads
         let rows = max(queries.tokens - window, 0)..<queries.tokens
         var total = [Double](repeating: 0, count: headDimension)

@@ -46,9 +46,10 @@ extension Recipe.Step {
 
     /// A step of a codec with its parameters as text.
     public init(codec: CodecRegistration, parameterText: String) throws(RecipeError) {
-        self.codec = codec
-        stage = try codec.makeStage(
-            StageParameters(stage: codec.name, text: parameterText, allowed: codec.parameterNames)
+        self.init(
+            try codec.makeStage(
+                StageParameters(stage: codec.name, text: parameterText, allowed: codec.parameterNames)
+            )
         )
     }
 }

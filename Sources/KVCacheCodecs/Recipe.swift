@@ -1,8 +1,13 @@
 /// How a cache is compressed: stages in order, written `think(keys=0.4)+kivi(bits=2)`.
 public struct Recipe: Sendable, Equatable, CustomStringConvertible {
     public struct Step: Sendable {
-        public let codec: CodecRegistration
         public let stage: any CodecStage
+
+        public init(_ stage: any CodecStage) {
+            self.stage = stage
+        }
+
+        public var codec: CodecRegistration { stage.codec }
 
         /// The stage's parameters in canonical text.
         public var parameterText: String { stage.parameters.map(\.text).joined(separator: ",") }
@@ -23,6 +28,9 @@ public struct Recipe: Sendable, Equatable, CustomStringConvertible {
     /// - Throws: `RecipeError` if there are no steps, too many, or they are out of order.
     public init(steps: [Step]) throws(RecipeError) {
         guard !steps.isEmpty else { throw Self.emptyError }
+        guard steps.count <= Self.maximumSteps else {
+            throw RecipeError("\(steps.count) stages are more than \(Self.maximumSteps)")
+        }
         for (former, latter) in zip(steps, steps.dropFirst()) where former.codec.role >= latter.codec.role {
             let message =
                 former.codec.role == latter.codec.role
@@ -31,6 +39,13 @@ public struct Recipe: Sendable, Equatable, CustomStringConvertible {
             throw RecipeError(message, suggestion: Self.ordered(steps).map(\.text).joined(separator: "+"))
         }
         self.steps = steps
+    }
+
+    /// A recipe of stages in order, such as `Recipe(ThinKCodec(keyRatio: 0.4), KIVICodec(keyBits: 2, valueBits: 2))`.
+    ///
+    /// - Throws: `RecipeError` if there are no stages, too many, or they are out of order.
+    public init(_ stages: any CodecStage...) throws(RecipeError) {
+        try self.init(steps: stages.map { Step($0) })
     }
 
     static let emptyError = RecipeError("a recipe needs a stage", suggestion: "think(keys=0.4)+kivi(bits=2)")

@@ -8,6 +8,8 @@ struct ResidualWindow: Sendable {
     private(set) var count: Int
     /// Memory for `capacity` tokens, keys and then values, head after head; nil where the window lies in a file.
     private var buffer: AlignedBuffer?
+    /// Tokens that the buffer has room for.
+    private var capacity = 0
     /// The window in a file, keys and values.
     private var fixed: KVCacheLayer?
 
@@ -43,16 +45,14 @@ struct ResidualWindow: Sendable {
         )
     }
 
-    private var capacity: Int { shape.residualWindow + shape.blockLength }
-
     /// Appends tokens and drops the oldest `dropped` of old and new together.
     mutating func append(_ new: KVCacheLayer, dropping dropped: Int) {
         let oldStart = min(dropped, count)
         let newStart = dropped - oldStart
         let kept = count - oldStart
         let total = kept + new.keys.tokens - newStart
-        precondition(total <= capacity, "a full window must be flushed")
-        slide(from: oldStart, count: kept)
+        precondition(total <= shape.residualWindow + shape.blockLength, "a full window must be flushed")
+        slide(from: oldStart, count: kept, room: total)
         guard let buffer else { return }
         unsafe buffer.withUnsafeMutableBytes { bytes in
             guard let base = bytes.baseAddress else { return }
@@ -82,13 +82,13 @@ struct ResidualWindow: Sendable {
         self.count = min(self.count, count)
     }
 
-    private func offset(_ part: CachePart, head: Int) -> Int {
-        ((part == .keys ? 0 : shape.kvHeads) + head) * capacity * shape.rowBytes
+    private func offset(_ part: CachePart, head: Int, capacity: Int? = nil) -> Int {
+        ((part == .keys ? 0 : shape.kvHeads) + head) * (capacity ?? self.capacity) * shape.rowBytes
     }
 
-    /// Moves tokens `from...` to the front, into memory that nobody else sees.
-    private mutating func slide(from start: Int, count kept: Int) {
-        if buffer != nil && isKnownUniquelyReferenced(&buffer) {
+    /// Moves tokens `from...` to the front, into memory that nobody else sees and that has room for `room` tokens.
+    private mutating func slide(from start: Int, count kept: Int, room: Int) {
+        if buffer != nil && capacity >= room && isKnownUniquelyReferenced(&buffer) {
             guard let buffer, start > 0 else { return }
             unsafe buffer.withUnsafeMutableBytes { bytes in
                 guard let base = bytes.baseAddress else { return }
@@ -101,7 +101,9 @@ struct ResidualWindow: Sendable {
             }
             return
         }
-        let copy = AlignedBuffer(byteCount: 2 * shape.kvHeads * capacity * shape.rowBytes)
+        // Grows with what is in it: a window may be allowed to be far longer than its cache.
+        let larger = buffer == nil ? room : min(max(room, 2 * capacity), shape.residualWindow + shape.blockLength)
+        let copy = AlignedBuffer(byteCount: 2 * shape.kvHeads * larger * shape.rowBytes)
         unsafe copy.withUnsafeMutableBytes { bytes in
             guard let base = bytes.baseAddress else { return }
             for part in CachePart.allCases {
@@ -110,16 +112,18 @@ struct ResidualWindow: Sendable {
                     unsafe source.withRows(head: head, from: start) { rows in
                         guard let from = unsafe rows.bytes else { return }
                         for row in 0..<kept {
-                            unsafe (base + offset(part, head: head) + row * shape.rowBytes).copyMemory(
-                                from: from + row * rows.token_stride,
-                                byteCount: shape.rowBytes
-                            )
+                            unsafe (base + offset(part, head: head, capacity: larger) + row * shape.rowBytes)
+                                .copyMemory(
+                                    from: from + row * rows.token_stride,
+                                    byteCount: shape.rowBytes
+                                )
                         }
                     }
                 }
             }
         }
         buffer = copy
+        capacity = larger
         fixed = nil
     }
 }

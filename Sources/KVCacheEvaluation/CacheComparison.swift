@@ -44,11 +44,12 @@ public struct CacheComparison: Sendable {
     }
 
     /// Measures all layers, on all processors. Scores and attention need the original's queries, of which the last
-    /// `maximumQueries` are taken.
+    /// `maximumQueries` are taken. While it runs, OpenBLAS works on one thread per caller.
     ///
     /// - Throws: `CancellationError` if the task is cancelled.
     public func measure(progress: ProgressHandler? = nil) async throws -> CompressionQuality {
-        OnlineAttention.singleThreaded
+        let threads = OnlineAttention.useOneThread()
+        defer { OnlineAttention.restoreThreads(threads) }
         let heads = original.geometry.kvHeads
         let slots = Slots<ErrorSums>(count: original.geometry.layers * heads)
         try await forEachConcurrently(count: original.geometry.layers * heads, progress: progress) { unit in

@@ -91,6 +91,13 @@ struct OnlineAttention {
         output.enumerated().map { $1 / sums[$0 / headDimension] }
     }
 
-    /// Lets BLAS work on the calling thread only: heads are already spread over the processors.
-    static let singleThreaded: Void = openblas_set_num_threads(1)
+    /// Lets BLAS work on the calling thread only, since heads are already spread over the processors.
+    ///
+    /// - Returns: the number of threads before, for `restoreThreads`.
+    static func useOneThread() -> Int32 {
+        defer { openblas_set_num_threads(1) }
+        return openblas_get_num_threads()
+    }
+
+    static func restoreThreads(_ count: Int32) { openblas_set_num_threads(count) }
 }

@@ -2,7 +2,7 @@ internal import ByteStorage
 
 /// The METADATA section: Formats/snapshot.md.
 enum MetadataSection {
-    /// Pairs in the order of the file, those with a given key prefix first chosen by the caller.
+    /// Appends pairs in the order given.
     static func encode(_ pairs: [(key: String, value: String)], into writer: inout ByteWriter) {
         for (key, value) in pairs {
             writer.appendText(key)

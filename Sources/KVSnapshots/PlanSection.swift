@@ -46,7 +46,7 @@ enum PlanSection {
             }
             return width
         }
-        let runCount = try reader.integer(UInt16.self, "the number of key runs", in: 1...SnapshotFormat.maximumKeyRuns)
+        let runCount = try reader.integer(UInt16.self, "the number of key runs", in: 1...HeadPlan.maximumKeyRuns)
         let valueWidth = try width("the width of values")
         let meanCountOffset = reader.position
         let meanCount = Int(try reader.integer(UInt16.self, "the number of means"))

@@ -37,16 +37,13 @@ struct SlabDirectory: Sendable {
 
     /// The slabs, chunk by chunk and layer by layer.
     ///
-    /// - Parameters:
-    ///   - table: the content of the page table.
-    ///   - tableOffset: gives the file's byte of an entry, for errors.
+    /// - Parameter table: the content of the page table.
     func slabs(
         table: ByteReader,
         pages: SectionEntry
     ) throws(SnapshotError) -> [Slab] {
         var table = table
         var slabs: [Slab] = []
-        slabs.reserveCapacity(count)
         var start = pages.offset
         for index in 0..<count {
             let byteCount = byteCount(chunk: index / layerCount, layer: index % layerCount)
@@ -55,7 +52,7 @@ struct SlabDirectory: Sendable {
             let allowed =
                 pages.encoding == .raw
                 ? stored == byteCount
-                : stored > 0 && stored <= byteCount && byteCount <= stored * SnapshotFormat.maximumExpansion
+                : stored > 0 && stored <= byteCount
             guard allowed, stored <= pages.range.upperBound - start else {
                 throw table.error(at: entry, "a slab of \(byteCount) bytes can't be stored in \(stored)")
             }

@@ -12,6 +12,7 @@ public struct SnapshotError: Error, Sendable, Equatable, CustomStringConvertible
         case invalidMetadata
         case invalidRecipe
         case invalidPlan
+        case invalidProfile
         case invalidQuality
         case unknownCodec
         case invalidPageTable

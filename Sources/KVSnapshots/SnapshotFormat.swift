@@ -12,7 +12,6 @@ enum SnapshotFormat {
     static let maximumMetadataKeyBytes = 256
     static let maximumMetadataValueBytes = 65536
     static let maximumParameterBytes = 1024
-    static let maximumKeyRuns = 4
     static let pageTableEntryBytes = 8
     static let digestBytes = 32
     /// Where an error of a missing section points: the header's section count.

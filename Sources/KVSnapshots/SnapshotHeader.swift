@@ -20,11 +20,6 @@ public struct SnapshotHeader: Sendable, Equatable {
         blockTokenCount = cache.blockTokenCount
     }
 
-    /// What a header's bytes begin with and that is checked before the rest.
-    struct Preamble {
-        let sectionCount: Int
-    }
-
     /// Appends the header's 128 bytes; the checksum is zero until the table is known.
     func encode(into writer: inout ByteWriter, fileLength: Int, sectionCount: Int) {
         writer.append(SnapshotFormat.magic)
@@ -45,7 +40,9 @@ public struct SnapshotHeader: Sendable, Equatable {
     }
 
     /// Checks what must hold before header and table can be trusted, and their checksum.
-    static func checkPreamble(of file: SharedBytes) throws(SnapshotError) -> Preamble {
+    ///
+    /// - Returns: the number of sections.
+    static func checkPreamble(of file: SharedBytes) throws(SnapshotError) -> Int {
         guard file.count >= SnapshotFormat.headerBytes else {
             throw SnapshotError(
                 .truncated,
@@ -101,7 +98,7 @@ public struct SnapshotHeader: Sendable, Equatable {
                 "header and section table do not have their checksum"
             )
         }
-        return Preamble(sectionCount: sectionCount)
+        return sectionCount
     }
 
     /// Reads the fields from `elementType` on, in the order that `encode` has them.

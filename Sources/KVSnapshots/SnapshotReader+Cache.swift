@@ -54,14 +54,22 @@ extension SnapshotReader {
         return (0..<header.geometry.layers).map { KVCacheLayer(keys: tensor(2 * $0), values: tensor(2 * $0 + 1)) }
     }
 
-    private func profile() throws(SnapshotError) -> [[Float]]? {
-        guard let bytes = try source.content(.profile) else { return nil }
-        let count = header.geometry.kvHeads * header.geometry.headDimension
-        return (0..<header.geometry.layers).map { layer in
-            (0..<count).map { index in
-                let offset = (layer * count + index) * MemoryLayout<Float>.size
-                return Float(bitPattern: bytes.integer(UInt32.self, at: offset))
+    /// The query profile of each layer.
+    func profile() throws(SnapshotError) -> [[Float]]? {
+        guard var reader = try source.reader(.profile, code: .invalidProfile) else { return nil }
+        var layers: [[Float]] = []
+        for _ in 0..<header.geometry.layers {
+            var layer: [Float] = []
+            for _ in 0..<header.geometry.kvHeads * header.geometry.headDimension {
+                let start = reader.position
+                let number = try reader.float("a mean squared query")
+                guard number >= 0, number.isFinite else {
+                    throw reader.error(at: start, "a mean squared query is \(number), must be finite and not negative")
+                }
+                layer.append(number)
             }
+            layers.append(layer)
         }
+        return layers
     }
 }

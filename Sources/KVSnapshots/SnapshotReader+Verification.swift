@@ -12,6 +12,7 @@ extension SnapshotReader {
             switch entry.kind {
             case .pages: try await verifySlabs(progress: progress)
             case .chain: try verifyChain()
+            case .profile: _ = try profile()
             case .some(let kind): _ = try source.content(kind)
             case nil: _ = try source.checkedBytes(of: entry)
             }

@@ -26,9 +26,9 @@ public struct SnapshotReader: Sendable {
 
     /// Opens a snapshot in memory.
     public init(_ file: SharedBytes, registry: CodecRegistry) throws(SnapshotError) {
-        let preamble = try SnapshotHeader.checkPreamble(of: file)
+        let sectionCount = try SnapshotHeader.checkPreamble(of: file)
         header = try SnapshotHeader(decoding: file)
-        table = try SectionTable(decoding: file, sectionCount: preamble.sectionCount, header: header)
+        table = try SectionTable(decoding: file, sectionCount: sectionCount, header: header)
         self.file = file
         let sections = SectionSource(file: file, table: table)
         if var reader = try sections.reader(.metadata, code: .invalidMetadata) {

@@ -33,6 +33,7 @@ public struct SnapshotWriter: Sendable {
     ) async throws {
         if let problem = MetadataSection.problem(with: cache.metadata) { throw SnapshotWritingError(message: problem) }
         guard cache.tokenCount > 0 else { throw SnapshotWritingError(message: "the cache has no tokens") }
+        precondition(quality.map { $0.layers.count == cache.layers.count } ?? true, "quality is of every layer")
         let header = SnapshotHeader(cache)
         let (front, back) = sections(of: cache, quality: quality)
         let hasBlocks = header.blockTokenCount > 0

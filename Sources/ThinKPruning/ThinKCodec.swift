@@ -82,6 +82,8 @@ public struct ThinKCodec: CodecStage {
         example: "think(keys=0.4)"
     ) { (parameters) throws(RecipeError) in try ThinKCodec(parameters) }
 
+    public var codec: CodecRegistration { Self.registration }
+
     public var parameters: [StageParameter] {
         var result = [StageParameter("keys", Self.text(millionths: keyMillionths))]
         if observe != Self.defaultObserve { result.append(StageParameter("observe", observe)) }

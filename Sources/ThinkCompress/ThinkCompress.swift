@@ -14,6 +14,15 @@ extension CodecRegistry {
     public static let standard = CodecRegistry([KIVICodec.registration, ThinKCodec.registration])
 }
 
+extension SnapshotReader {
+    /// Maps and opens the snapshot at `path`, whose codecs are of this package.
+    ///
+    /// - Throws: `FileError` if it can't be mapped, `SnapshotError` if it isn't a snapshot that this version reads.
+    public init(path: String) throws {
+        try self.init(path: path, registry: .standard)
+    }
+}
+
 extension Recipe {
     /// Reads a recipe of this package's codecs, such as `think(keys=0.4)+kivi(bits=2)`.
     ///

@@ -63,14 +63,16 @@ struct CompareCommand: AsyncParsableCommand {
             )
             return
         }
-        print(
+        try Console.print(
             "\(reader.recipe): \(reader.bitsPerValue.fixed(2)) bits per value, "
                 + "\(reader.ratio.fixed(2)) times smaller than float16\n"
         )
         var table = TextTable(header: ["layer", "keys", "values", "scores", "attention"])
         for (index, errors) in quality.layers.enumerated() { table.add(["\(index)"] + ErrorReport(errors).cells) }
         table.add(["all"] + ErrorReport(quality.total).cells)
-        print(table.text)
-        if quality.total.scores == nil { print("\nscores and attention need queries in the dump (layers.N.queries)") }
+        try Console.print(table.text)
+        if quality.total.scores == nil {
+            try Console.print("\nscores and attention need queries in the dump (layers.N.queries)")
+        }
     }
 }

@@ -5,14 +5,22 @@ internal import ThinkCompress
 /// What commands print.
 enum Console {
     static func printError(_ message: String) {
-        FileHandle.standardError.write(Data("think-compress: \(message)\n".utf8))
+        let lines = message.split(separator: "\n", omittingEmptySubsequences: false).map { String($0).printable }
+        FileHandle.standardError.write(Data("think-compress: \(lines.joined(separator: "\n"))\n".utf8))
+    }
+
+    /// Prints a line.
+    ///
+    /// - Throws: what went wrong where standard output is a full disk or a closed pipe.
+    static func print(_ text: String) throws {
+        try FileHandle.standardOutput.write(contentsOf: Data("\(text)\n".utf8))
     }
 
     /// Prints a value as JSON with camelCase keys, sorted: Formats/json.md.
     static func printJSON(_ value: some Encodable) throws {
         let encoder = JSONEncoder()
         encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
-        print(String(decoding: try encoder.encode(value), as: UTF8.self))
+        try print(String(decoding: try encoder.encode(value), as: UTF8.self))
     }
 
     /// A handler that shows progress on standard error, or nil if that is no terminal.

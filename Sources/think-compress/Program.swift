@@ -5,6 +5,13 @@ internal import Foundation
 @main
 enum Program {
     static func main() async {
+        guard Kernels.areAvailable else {
+            Console.printError(
+                "THINK_COMPRESS_KERNELS names no instruction set of this machine; unset it, or use scalar, avx2, avx512 "
+                    + "or neon"
+            )
+            exit(2)
+        }
         do {
             try await runUntilInterrupted()
         } catch is CancellationError {
@@ -15,7 +22,7 @@ enum Program {
         }
     }
 
-    /// Runs the command line in a task that SIGINT and SIGTERM cancel, so that nothing is left behind.
+    /// Runs the command line in a task that SIGINT, SIGTERM and SIGHUP cancel, so that nothing is left behind.
     private static func runUntilInterrupted() async throws {
         let run = Task {
             var command = try ThinkCompressCommand.parseAsRoot()
@@ -25,7 +32,7 @@ enum Program {
                 try command.run()
             }
         }
-        let sources = [SIGINT, SIGTERM].map { number in
+        let sources = [SIGINT, SIGTERM, SIGHUP].map { number in
             signal(number, SIG_IGN)
             let source = DispatchSource.makeSignalSource(signal: number, queue: .global())
             source.setEventHandler { run.cancel() }

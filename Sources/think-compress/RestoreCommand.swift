@@ -71,7 +71,7 @@ struct RestoreCommand: AsyncParsableCommand {
         contents.positions = cache.positions.map { Array($0.prefix(count)) }
         contents.profile = cache.profile
         contents.metadata = cache.metadata
-        let writer = try CacheDumpWriter(
+        var writer = try CacheDumpWriter(
             path: output,
             replacingExisting: force,
             geometry: cache.geometry,
@@ -81,6 +81,7 @@ struct RestoreCommand: AsyncParsableCommand {
         )
         let progress = Console.progress("restoring")
         for (index, layer) in cache.layers.enumerated() {
+            try await about(input) { try layer.checkRange(tokens: 0..<count, as: elementType) }
             try writer.write(layer.decompress(tokens: 0..<count, as: elementType), index: index)
             try Task.checkCancellation()
             progress?(Double(index + 1) / Double(cache.layers.count))
@@ -98,7 +99,7 @@ struct RestoreCommand: AsyncParsableCommand {
         if json {
             try Console.printJSON(report)
         } else {
-            print("\(output): \(count.grouped) tokens of \(report.layers) layers, \(elementType.name)")
+            try Console.print("\(output): \(count.grouped) tokens of \(report.layers) layers, \(elementType.name)")
         }
     }
 

@@ -29,7 +29,9 @@ struct SnapshotCommand: AsyncParsableCommand {
     @Option(help: "The recipe to compress by.")
     var codec: String
 
-    @Option(help: "A safetensors file with query profiles (layers.N.q2), for a dump without queries.")
+    @Option(
+        help: "A safetensors file with the model's query profile (layers.N.q2), used in place of the dump's queries."
+    )
     var profile: String?
 
     @Option(help: "Pack sections with zstd at this level (1...19): for archives, not to be used in place.")
@@ -90,11 +92,11 @@ struct SnapshotCommand: AsyncParsableCommand {
         if json {
             try Console.printJSON(report)
         } else {
-            print(
+            try Console.print(
                 "\(output): \(report.tokens.grouped) tokens in \(report.fileBytes.grouped) bytes, "
                     + "\(report.ratio.fixed(2)) times smaller than float16, \(report.bitsPerValue.fixed(2)) bits per value"
             )
-            if let quality = report.quality { print("relative errors: \(quality.text)") }
+            if let quality = report.quality { try Console.print("relative errors: \(quality.text)") }
         }
     }
 }

@@ -72,7 +72,7 @@ struct SnapshotReport: Encodable {
     /// The report for a person.
     var text: String {
         var facts: [(String, String)] = [("file", file)]
-        facts += metadata.sorted { $0.key < $1.key }.map { ($0.key, $0.value.printable) }
+        facts += metadata.sorted { $0.key < $1.key }.map { ($0.key.printable, String($0.value.printable.prefix(200))) }
         let heads = queryHeads.map { ", \($0) query heads" } ?? ""
         facts += [
             ("recipe", recipe),
@@ -140,11 +140,16 @@ struct ErrorReport: Encodable {
 }
 
 extension String {
-    /// The text in one line without control characters, so that a file can't command the terminal.
+    /// The text without control and format characters, so that a file can't command the terminal.
     var printable: String {
         String(
             String.UnicodeScalarView(
-                unicodeScalars.prefix(200).map { $0.properties.generalCategory == .control ? "?" : $0 }
+                unicodeScalars.map { scalar in
+                    switch scalar.properties.generalCategory {
+                    case .control, .format, .lineSeparator, .paragraphSeparator: "?"
+                    default: scalar
+                    }
+                }
             )
         )
     }

@@ -36,7 +36,11 @@ struct VerifyCommand: AsyncParsableCommand {
         for file in files {
             let report = try await check(file)
             reports.append(report)
-            if let fault = report.fault { Console.printError(fault.message) } else if !json { print("\(file): sound") }
+            if let fault = report.fault {
+                Console.printError(fault.message)
+            } else if !json {
+                try Console.print("\(file): sound")
+            }
         }
         if json { try Console.printJSON(reports) }
         if reports.contains(where: { !$0.sound }) { throw ExitCode(1) }

@@ -25,7 +25,7 @@ extension BuiltCommandTests {
             model.window = 0
             let cache = try model.makeQuickly()
             let path = folder.file("large.safetensors")
-            let writer = try CacheDumpWriter(
+            var writer = try CacheDumpWriter(
                 path: path,
                 replacingExisting: false,
                 geometry: cache.geometry,
@@ -100,7 +100,7 @@ extension BuiltCommandTests {
 
         @Test(
             "an interrupted command ends with status 130 and leaves nothing",
-            arguments: [SIGINT, SIGTERM],
+            arguments: [SIGINT, SIGTERM, SIGHUP],
             [false, true]
         )
         func interrupted(signal: Int32, oldFile: Bool) async throws {
@@ -113,7 +113,7 @@ extension BuiltCommandTests {
             if oldFile { #expect(try data(outputs.file("a.tkv")) == Self.old) }
         }
 
-        @Test("an interrupted restore leaves all or nothing", arguments: [SIGINT, SIGTERM])
+        @Test("an interrupted restore leaves all or nothing", arguments: [SIGINT, SIGTERM, SIGHUP])
         func interruptedRestore(signal: Int32) async throws {
             let (folder, outputs) = (try TemporaryFolder(), try TemporaryFolder())
             let file = try await makeSnapshot(

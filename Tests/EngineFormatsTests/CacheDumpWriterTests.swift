@@ -16,7 +16,7 @@ import ThinkCompress
         contents.positions = cache.positions
         contents.profile = profile
         contents.metadata = cache.metadata
-        let writer = try CacheDumpWriter(
+        var writer = try CacheDumpWriter(
             path: path,
             replacingExisting: false,
             geometry: cache.geometry,
@@ -90,7 +90,7 @@ import ThinkCompress
         let folder = try TemporaryFolder()
         let cache = try CacheDumpTests.makeCache()
         func begin() throws {
-            let writer = try CacheDumpWriter(
+            var writer = try CacheDumpWriter(
                 path: folder.file("a"),
                 replacingExisting: false,
                 geometry: cache.geometry,

@@ -34,7 +34,8 @@ public enum BuiltCommand {
         try Subprocess(found(), arguments)
     }
 
-    private static func found() throws -> String {
+    /// The path of the built command.
+    public static func found() throws -> String {
         guard let path else {
             throw SubprocessError(description: "think-compress is not beside the tests; run swift build first")
         }

@@ -366,10 +366,18 @@ class Snapshot:
                 self._verify_pages()
             elif section.kind == CHAIN:
                 self._verify_chain()
+            elif section.kind == PROFILE:
+                self._verify_profile()
             elif section.kind < FIRST_IGNORABLE:
                 self.bytes_of(section.kind)
             else:  # of unknown content, so perhaps not even a frame that can be decoded
                 self._check(section.offset, section.storedLength, section.checksum, f"section {section.kind}")
+
+    def _verify_profile(self) -> None:
+        content = self._content(PROFILE, "invalidProfile")
+        for at, (x,) in zip(range(0, len(content.data), 4), struct.iter_unpack("<f", content.data)):
+            if not (math.isfinite(x) and x >= 0):
+                content.fail(at, f"mean squared query {x}")
 
     def _slab_entries(self):
         """Offset, stored length, length and checksum of every slab."""
@@ -380,7 +388,7 @@ class Snapshot:
                 start = content.at
                 stored, checksum = content.numbers("I", 4, 2)
                 length = self.slabs.slab_length(chunk, layer)
-                if pages.encoding == 0 and stored != length or not 1 <= stored <= pages.end - at:
+                if pages.encoding == 0 and stored != length or not 1 <= stored <= min(length, pages.end - at):
                     content.fail(start, f"storedLength {stored} of slab {layer} of chunk {chunk}")
                 yield at, stored, length, checksum
                 at += stored

@@ -67,10 +67,10 @@ def decide(cache: Cache, stages: list):
         for head, key_rows in enumerate(layer.keys):
             channels, means = range(len(key_rows[0])), ()
             q2 = None
-            if layer.queries and think:
+            if layer.queries:
                 per_head = len(layer.queries) // len(layer.keys)
                 group = layer.queries[head * per_head : (head + 1) * per_head]
-                q2 = prune.query_profile([_floats(rows, cache.type) for rows in group], think["observe"])
+                q2 = prune.query_profile([_floats(rows, cache.type) for rows in group], think["observe"] if think else 32)
                 profiles += q2
             if think:
                 rows = _floats(key_rows, cache.type)

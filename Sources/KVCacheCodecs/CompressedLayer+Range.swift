@@ -1,0 +1,33 @@
+package import KVCacheModel
+
+extension CompressedLayer {
+    /// The largest magnitude that float16 doesn't round to infinity.
+    private static let largestFloat16: Float = Float(65520).nextDown
+
+    /// Checks that restoring to a type makes no infinities of finite numbers.
+    ///
+    /// - Throws: `CodecError` naming the first number that `elementType` can't say.
+    package func checkRange(tokens: Range<Int>, as elementType: ElementType) throws(CodecError) {
+        guard elementType == .float16, shape.elementType != .float16 else { return }
+        let restored = decompress(tokens: tokens, as: .float32)
+        for part in CachePart.allCases {
+            for head in 0..<shape.kvHeads {
+                let found = UnsupportedValue.first(
+                    in: restored[part],
+                    head: head,
+                    name: "\(part)",
+                    limit: Self.largestFloat16
+                )
+                guard let found, found.value.isFinite else { continue }
+                throw CodecError(
+                    .unsupportedValue,
+                    layer: index,
+                    head: head,
+                    token: tokens.lowerBound + found.token,
+                    channel: found.channel,
+                    "\(part) hold \(found.value), which F16 can't say; restore to BF16 or F32"
+                )
+            }
+        }
+    }
+}
