@@ -4,11 +4,13 @@
 /// ranges and lets nobody read before they are done.
 @safe
 public final class AlignedBuffer: @unchecked Sendable {
+    /// What addresses of buffers are multiples of, in bytes: a cache line.
     public static let alignment = 64
 
     public let byteCount: Int
     private let base: UnsafeMutableRawPointer
 
+    /// A buffer of zeros.
     public init(byteCount: Int) {
         precondition(byteCount >= 0, "a buffer needs a length")
         self.byteCount = byteCount

@@ -14,6 +14,7 @@ public struct SharedBytes: Sendable {
         self.count = count
     }
 
+    /// A copy of bytes, in memory of its own.
     public init(_ bytes: [UInt8]) {
         let buffer = AlignedBuffer(byteCount: bytes.count)
         unsafe buffer.withUnsafeMutableBytes { unsafe $0.copyBytes(from: bytes) }
@@ -26,6 +27,7 @@ public struct SharedBytes: Sendable {
         return unsafe SharedBytes(owner: owner, base: base + range.lowerBound, count: range.count)
     }
 
+    /// The bytes, lent for as long as this value is borrowed.
     public var span: RawSpan {
         @_lifetime(borrow self)
         get {

@@ -7,13 +7,14 @@ public import KVCacheModel
 public enum CacheDump: Sendable {
     /// Maps the dump at `path` and reads it as a cache; keys and values stay in the file.
     ///
-    /// - Parameter profiles: a file with query profiles (`layers.N.q2`), for a dump that has none.
+    /// - Parameter profiles: a file with the model's query profile (`layers.N.q2`), used in place of the dump's own profile and
+    ///   queries.
     /// - Throws: `FileError`, `EngineFormatError` or `KVCacheError`, whichever is at fault.
     public static func read(path: String, profiles: SafetensorsFile? = nil) throws -> KVCache {
         try read(SafetensorsFile(MappedFile.bytes(path: path)), profiles: profiles)
     }
 
-    /// Reads a safetensors file as a cache.
+    /// Reads a safetensors file as a cache; see `read(path:profiles:)`.
     public static func read(_ file: SafetensorsFile, profiles: SafetensorsFile? = nil) throws -> KVCache {
         if let profiles { try check(profiles, against: file) }
         var layers: [KVCacheLayer] = []

@@ -11,10 +11,13 @@ public struct CacheDumpWriter: ~Copyable, Sendable {
 
     /// What a dump will hold beside keys and values.
     public struct Contents: Sendable {
+        /// Token ids, one per token.
         public var tokens: [Int32]?
+        /// Positions, one per token; nil where token t has position t.
         public var positions: [Int32]?
         /// The query profile of each layer.
         public var profile: [[Float]]?
+        /// Text that travels with the cache.
         public var metadata: [String: String] = [:]
 
         public init() {}

@@ -10,13 +10,16 @@ public struct SafetensorsFile: Sendable {
     public static let maximumHeaderBytes = 100_000_000
     static let lengthBytes = 8
 
+    /// A tensor where it lies in the file.
     public struct Tensor: Sendable {
         /// The element type as the file spells it, e.g. `F16`.
         public let elementType: String
         public let shape: [Int]
+        /// The elements, little-endian, without gaps; they need not be aligned.
         public let bytes: SharedBytes
     }
 
+    /// The tensors by name.
     public let tensors: [String: Tensor]
     public let metadata: [String: String]
 

@@ -5,6 +5,7 @@ internal import KVCacheModel
 ///
 /// Source: arXiv 2402.02750, section 3; Formats/kivi.md.
 public struct KIVICodec: CodecStage {
+    /// The paper's group size.
     public static let defaultGroup = 32
     /// The paper's residual length.
     public static let defaultResidual = 128
@@ -61,6 +62,7 @@ public struct KIVICodec: CodecStage {
         self.residual = residual ?? Self.defaultResidual
     }
 
+    /// What recipes and files know the codec by.
     public static let registration = CodecRegistration(
         number: 4,
         name: "kivi",
@@ -84,6 +86,7 @@ public struct KIVICodec: CodecStage {
     public var residualWindow: Int { residual }
     public var blockLength: Int? { group }
 
+    /// Quantizes what is kept; it needs no statistics and never throws.
     public func decide(_ statistics: inout HeadStatistics, plan: inout HeadPlan) throws(CodecError) {
         for index in plan.keyRuns.indices { plan.keyRuns[index].width = keyBits }
         plan.valueWidth = valueBits

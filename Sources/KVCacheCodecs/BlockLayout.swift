@@ -16,6 +16,7 @@ public struct BlockShape: Sendable, Equatable {
     /// Tokens that stay in full precision at least; the window holds fewer than `residualWindow + blockLength`.
     public let residualWindow: Int
 
+    /// A shape within the limits of Formats/snapshot.md; others are a programming error.
     public init(kvHeads: Int, headDimension: Int, elementType: ElementType, blockLength: Int, residualWindow: Int) {
         precondition(Self.blockLengths.contains(blockLength), "a block has 32, 64 or 128 tokens")
         precondition(CacheGeometry.Limits.kvHeads.contains(kvHeads), "too many or too few KV heads")
@@ -39,6 +40,7 @@ public struct BlockShape: Sendable, Equatable {
         min(blocksPerPage, blockCount - chunk * blocksPerPage)
     }
 
+    /// Chunks of 256 tokens that so many blocks take, the last perhaps in part.
     public func chunkCount(blockCount: Int) -> Int { (blockCount + blocksPerPage - 1) / blocksPerPage }
 }
 

@@ -5,9 +5,11 @@ public struct CodecRegistration: Sendable {
     /// The codec's name in recipes.
     public let name: String
     public let role: StageRole
+    /// The parameters that the codec has, in canonical order.
     public let parameterNames: [String]
     /// A stage that is right, for messages.
     public let example: String
+    /// Makes a stage from parameters, or throws what is wrong with them.
     public let makeStage: @Sendable (StageParameters) throws(RecipeError) -> any CodecStage
 
     public init(
@@ -41,7 +43,9 @@ public struct CodecRegistry: Sendable {
         )
     }
 
+    /// The codec of a number in files.
     public subscript(number number: UInt32) -> CodecRegistration? { registrations.first { $0.number == number } }
 
+    /// The codec of a name in recipes.
     public subscript(name name: String) -> CodecRegistration? { registrations.first { $0.name == name } }
 }

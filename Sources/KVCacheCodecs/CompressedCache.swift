@@ -7,6 +7,7 @@ public struct CompressedCache: Sendable {
     public let geometry: CacheGeometry
     public let shape: BlockShape
     public let recipe: Recipe
+    /// The layers, from the first; all have the same tokens.
     public package(set) var layers: [CompressedLayer]
     /// Token ids, one per token, as far as they are known.
     public private(set) var tokens: [Int32]?

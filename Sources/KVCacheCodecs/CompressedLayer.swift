@@ -55,11 +55,13 @@ public struct CompressedLayer: Sendable {
         }
     }
 
+    /// The plan of each KV head.
     public var plans: [HeadPlan] { coders.map(\.plan) }
 
     /// Tokens in blocks; the newer ones are in the residual window.
     public var blockTokenCount: Int { blockCount * shape.blockLength }
 
+    /// Tokens in blocks and in the residual window.
     public var tokenCount: Int { blockTokenCount + window.count }
 
     /// The residual window's keys and values, or nil if it is empty.
@@ -71,6 +73,7 @@ public struct CompressedLayer: Sendable {
     /// Bytes of the blocks of all KV heads of `blockLength` tokens.
     public var blockBytes: Int { pageOffsets[shape.kvHeads] }
 
+    /// Chunks of 256 tokens that the blocks take, the last perhaps in part.
     public var chunkCount: Int { shape.chunkCount(blockCount: blockCount) }
 
     /// Bytes of the slab of a chunk, as in a file.

@@ -1,5 +1,6 @@
 /// What compression cost: relative errors, the Frobenius norm of the difference over that of the original.
 public struct CompressionQuality: Sendable, Equatable {
+    /// Errors of one layer, or of all.
     public struct Errors: Sendable, Equatable {
         public let keys: Float
         public let values: Float
@@ -23,6 +24,7 @@ public struct CompressionQuality: Sendable, Equatable {
         }
     }
 
+    /// Layer by layer.
     public let layers: [Errors]
     /// Over all layers together.
     public let total: Errors

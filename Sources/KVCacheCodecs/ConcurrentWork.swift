@@ -9,6 +9,7 @@ public struct ProgressHandler: Sendable {
         self.report = report
     }
 
+    /// Tells that so much is done, 0 to 1.
     public func callAsFunction(_ fraction: Double) { report(fraction) }
 
     /// A handler for a part of the job, whose own 0 to 1 is `range` of the whole.

@@ -12,6 +12,9 @@ public struct FullPrecisionCodec: CodecStage {
 
     public var parameters: [StageParameter] { [] }
 
+    /// Leaves the plan in full precision.
+    ///
+    /// - Throws: `CodecError` if the cache is of another element type.
     public func decide(_ statistics: inout HeadStatistics, plan: inout HeadPlan) throws(CodecError) {
         // A plan is in full precision until a stage decides otherwise; only the type is to be checked.
         let cacheType = statistics.elementType

@@ -33,6 +33,7 @@ public struct HeadPlan: Sendable, Equatable {
         prunedMeans = []
     }
 
+    /// A plan by its parts; that it keeps the rules is checked when it is used.
     public init(keyRuns: [KeyRun], valueWidth: Int, prunedMeans: [Float]) {
         self.keyRuns = keyRuns
         self.valueWidth = valueWidth

@@ -9,6 +9,7 @@ public struct HeadStatistics: Sendable {
     private let source: KVCacheLayer
     private var keySums: ChannelSums?
 
+    /// The statistics of a KV head of `source`, which is the cache's layer `layer`.
     public init(layer: Int, head: Int, source: KVCacheLayer) {
         self.layer = layer
         self.head = head

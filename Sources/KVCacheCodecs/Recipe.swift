@@ -1,5 +1,6 @@
 /// How a cache is compressed: stages in order, written `think(keys=0.4)+kivi(bits=2)`.
 public struct Recipe: Sendable, Equatable, CustomStringConvertible {
+    /// One stage of a recipe and the codec that it belongs to.
     public struct Step: Sendable {
         public let stage: any CodecStage
 
@@ -21,8 +22,10 @@ public struct Recipe: Sendable, Equatable, CustomStringConvertible {
     public static let defaultObservationWindow = 32
     /// What a snapshot can say: Formats/snapshot.md, "RECIPE" and "Limits".
     public static let maximumSteps = 8
+    /// The longest residual window, in tokens.
     public static let maximumResidualWindow = 65536
 
+    /// The stages in order.
     public let steps: [Step]
 
     /// - Throws: `RecipeError` if there are no steps, too many, or they are out of order.

@@ -8,6 +8,7 @@ public struct StageParameter: Sendable, Equatable {
         self.value = value.description
     }
 
+    /// The parameter as recipes have it.
     public var text: String { "\(name)=\(value)" }
 }
 
@@ -15,6 +16,7 @@ public struct StageParameter: Sendable, Equatable {
 public struct StageParameters: Sendable {
     /// The stage's name, for messages.
     public let stage: String
+    /// The parameters in the order in which they were written.
     public let all: [StageParameter]
 
     /// Splits `name=value,name=value`.
@@ -48,6 +50,7 @@ public struct StageParameters: Sendable {
         self.all = all
     }
 
+    /// The value of that name as it was written; nil if it isn't given.
     public subscript(name: String) -> String? { all.first { $0.name == name }?.value }
 
     /// The whole number of that name; nil if it isn't given.

@@ -9,7 +9,9 @@ public struct CacheComparison: Sendable {
     /// The most queries of a head that are compared, the last ones: a dump may have one for every token.
     public static let maximumQueries = 256
 
+    /// The cache in full precision.
     public let original: KVCache
+    /// The cache that was made of it.
     public let compressed: CompressedCache
 
     /// - Throws: `CodecError` naming what the two caches don't share: geometry, type, number of tokens, model, or

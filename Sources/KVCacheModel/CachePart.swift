@@ -4,6 +4,7 @@ public enum CachePart: Sendable, CaseIterable {
 }
 
 extension KVCacheLayer {
+    /// Keys or values.
     public subscript(part: CachePart) -> KVTensor {
         switch part {
         case .keys: keys

@@ -8,6 +8,7 @@ public enum ElementType: UInt32, Sendable, CaseIterable {
     case bfloat16 = 2
     case float32 = 3
 
+    /// Bytes of an element.
     public var byteCount: Int {
         switch self {
         case .float16, .bfloat16: 2
@@ -15,6 +16,7 @@ public enum ElementType: UInt32, Sendable, CaseIterable {
         }
     }
 
+    /// Bits of an element.
     public var bitWidth: Int { byteCount * 8 }
 
     /// The type's name as safetensors spells it: F16, BF16 or F32.
@@ -26,6 +28,7 @@ public enum ElementType: UInt32, Sendable, CaseIterable {
         }
     }
 
+    /// The type that safetensors spells so, or nil.
     public init?(name: String) {
         guard let type = Self.allCases.first(where: { $0.name == name }) else { return nil }
         self = type

@@ -1,5 +1,6 @@
 /// One layer of a full-precision cache, keys after rotary embedding.
 public struct KVCacheLayer: Sendable {
+    /// `[kvHeads, tokens, headDimension]`, as are the values.
     public let keys: KVTensor
     public let values: KVTensor
     /// The prompt's last queries, after rotary embedding: `[queryHeads, window, headDimension]`.

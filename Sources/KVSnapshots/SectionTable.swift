@@ -8,6 +8,7 @@ public struct SectionEntry: Sendable, Equatable {
     public let kind: SectionKind?
     /// The kind's number in the file.
     public let kindNumber: UInt32
+    /// Whether the section is stored raw or as zstd frames.
     public let encoding: SectionEncoding
     /// The file's byte where it begins.
     public let offset: Int

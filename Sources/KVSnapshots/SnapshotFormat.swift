@@ -75,5 +75,6 @@ public enum SectionEncoding: UInt32, Sendable {
     case raw = 0
     case zstd = 1
 
+    /// The encoding's name in tables and JSON.
     public var name: String { self == .raw ? "raw" : "zstd" }
 }

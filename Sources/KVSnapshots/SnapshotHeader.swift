@@ -6,6 +6,7 @@ public import KVCacheModel
 public struct SnapshotHeader: Sendable, Equatable {
     public let geometry: CacheGeometry
     public let shape: BlockShape
+    /// Tokens in blocks and in the residual window.
     public let tokenCount: Int
     /// Tokens in blocks.
     public let blockTokenCount: Int

@@ -7,6 +7,7 @@ internal import KVCacheModel
 /// Opening checks header, section table, and the sections that tell what the cache is; pages are checked when they
 /// are verified or handed out. Source: Formats/snapshot.md, "Reading".
 public struct SnapshotReader: Sendable {
+    /// The cache's shape.
     public let header: SnapshotHeader
     public let metadata: [String: String]
     public let recipe: Recipe

@@ -9,8 +9,10 @@ public struct SnapshotWriter: Sendable {
     /// Whether a file of the same name may be replaced.
     public let replacesExisting: Bool
 
+    /// The zstd levels that a writer takes.
     public static let compressionLevels = Zstandard.levels
 
+    /// A writer; a level outside of `compressionLevels` is a programming error.
     public init(compressionLevel: Int? = nil, replacesExisting: Bool = false) {
         precondition(
             compressionLevel.map(Self.compressionLevels.contains) ?? true,

@@ -32,7 +32,9 @@ public struct ThinKCodec: CodecStage {
     private let keyMillionths: Int
     private static let million = 1_000_000
 
+    /// Queries that score the channels, the last of the prompt.
     public let observe: Int
+    /// The newest tokens that keep every channel.
     public let recent: Int
     public let restoration: Restoration
     public let score: Score
@@ -74,6 +76,7 @@ public struct ThinKCodec: CodecStage {
         score = try parameters.word("score", as: Score.self) ?? .queries
     }
 
+    /// What recipes and files know the codec by.
     public static let registration = CodecRegistration(
         number: 5,
         name: "think",
@@ -96,6 +99,9 @@ public struct ThinKCodec: CodecStage {
     public var residualWindow: Int { recent }
     public var observationWindow: Int? { observe }
 
+    /// Prunes the channels of lowest score.
+    ///
+    /// - Throws: `CodecError` if a key or query is not finite, or neither queries nor a profile came.
     public func decide(_ statistics: inout HeadStatistics, plan: inout HeadPlan) throws(CodecError) {
         var scores = try statistics.keyMeanSquares()
         if score == .queries {
