@@ -69,6 +69,11 @@ let package = Package(
             swiftSettings: sourceSettings
         ),
         .target(
+            name: "CompressedAttention",
+            dependencies: ["COpenBLAS", "CThinkKernels", "ByteStorage", "KVCacheModel", "KVCacheCodecs"],
+            swiftSettings: sourceSettings
+        ),
+        .target(
             name: "KVSnapshots",
             dependencies: ["CZstd", "ByteStorage", "KVCacheModel", "KVCacheCodecs", crypto],
             swiftSettings: sourceSettings
@@ -86,8 +91,8 @@ let package = Package(
         .target(
             name: "ThinkCompress",
             dependencies: [
-                "KVCacheModel", "KVCacheCodecs", "KIVIQuantization", "ThinKPruning", "KVSnapshots", "EngineFormats",
-                "KVCacheEvaluation",
+                "KVCacheModel", "KVCacheCodecs", "KIVIQuantization", "ThinKPruning", "CompressedAttention", "KVSnapshots",
+                "EngineFormats", "KVCacheEvaluation",
             ],
             swiftSettings: sourceSettings
         ),
@@ -109,8 +114,8 @@ let package = Package(
         ),
     ]
         + [
-            "ByteStorage", "KVCacheModel", "KVCacheCodecs", "KIVIQuantization", "ThinKPruning", "KVSnapshots",
-            "EngineFormats", "KVCacheEvaluation",
+            "ByteStorage", "KVCacheModel", "KVCacheCodecs", "KIVIQuantization", "ThinKPruning",
+            "CompressedAttention", "KVSnapshots", "EngineFormats", "KVCacheEvaluation",
         ].map { name in
             .testTarget(
                 name: "\(name)Tests",

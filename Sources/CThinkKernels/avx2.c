@@ -4,7 +4,7 @@
 
 #if defined(__x86_64__)
 
-#define TCK_TARGET __attribute__((target("avx2,f16c,sse4.2,pclmul")))
+#define TCK_TARGET __attribute__((target("avx2,fma,f16c,sse4.2,pclmul")))
 
 #include <immintrin.h>
 
@@ -252,6 +252,217 @@ TCK_TARGET uint32_t tck_avx2_crc32c(uint32_t crc, const void *bytes, size_t coun
   return crc32c_streams(crc, bytes, count);
 }
 
-const tck_kernels tck_avx2_kernels = VECTOR_TABLE("avx2", tck_avx2_crc32c);
+// MARK: - Attention
+
+TCK_INLINE lanes lanes_multiply_add(lanes a, lanes b, lanes c) {
+  return (lanes){_mm256_fmadd_ps(a.low, b.low, c.low), _mm256_fmadd_ps(a.high, b.high, c.high)};
+}
+
+TCK_INLINE lanes lanes_larger(lanes a, lanes b) {
+  return (lanes){_mm256_max_ps(a.low, b.low), _mm256_max_ps(a.high, b.high)};
+}
+
+TCK_INLINE lanes lanes_magnitude(lanes value) {
+  __m256 sign = _mm256_set1_ps(-0.0f);
+  return (lanes){_mm256_andnot_ps(sign, value.low), _mm256_andnot_ps(sign, value.high)};
+}
+
+TCK_INLINE __m256 exp2_8(__m256 power) {
+  // 2^whole * 2^rest with rest of 0...1, the latter by a polynomial of relative error 2e-7.
+  power = _mm256_max_ps(power, _mm256_set1_ps(-126));
+  __m256 whole = _mm256_floor_ps(power);
+  __m256 rest = _mm256_sub_ps(power, whole);
+  __m256 result = _mm256_set1_ps(1.877576695e-03f);
+  result = _mm256_fmadd_ps(result, rest, _mm256_set1_ps(8.989340626e-03f));
+  result = _mm256_fmadd_ps(result, rest, _mm256_set1_ps(5.582631752e-02f));
+  result = _mm256_fmadd_ps(result, rest, _mm256_set1_ps(2.401536107e-01f));
+  result = _mm256_fmadd_ps(result, rest, _mm256_set1_ps(6.931530833e-01f));
+  result = _mm256_fmadd_ps(result, rest, _mm256_set1_ps(9.999999404e-01f));
+  __m256i exponent = _mm256_slli_epi32(_mm256_cvtps_epi32(whole), 23);
+  return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(result), exponent));
+}
+
+TCK_INLINE lanes lanes_exp2(lanes power) { return (lanes){exp2_8(power.low), exp2_8(power.high)}; }
+
+TCK_INLINE lanes lanes_load_some(tck_element_type type, const void *bytes, size_t count) {
+  uint32_t some[LANES] = {0};  // Room for any type.
+  memcpy(some, bytes, count * element_size(type));
+  return lanes_load(type, some);
+}
+
+TCK_INLINE lanes lanes_splat_four(const float *four) {
+  __m256 both = _mm256_broadcast_ps((const __m128 *)four);
+  return (lanes){both, both};
+}
+
+TCK_INLINE float lanes_highest(lanes value) {
+  __m256 eight = _mm256_max_ps(value.low, value.high);
+  __m128 four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+  four = _mm_max_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_max_ss(four, _mm_movehdup_ps(four)));
+}
+
+TCK_INLINE __m128 add_fours(lanes value) {
+  __m256 eight = _mm256_add_ps(value.low, value.high);
+  return _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+}
+
+TCK_INLINE float lanes_total(lanes value) {
+  __m128 four = add_fours(value);
+  four = _mm_add_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_add_ss(four, _mm_movehdup_ps(four)));
+}
+
+TCK_INLINE __m256 highest_of_fours_8(__m256 value) {
+  value = _mm256_max_ps(value, _mm256_permute_ps(value, 0xB1));
+  return _mm256_max_ps(value, _mm256_permute_ps(value, 0x4E));
+}
+
+TCK_INLINE lanes lanes_highest_of_fours(lanes value) {
+  return (lanes){highest_of_fours_8(value.low), highest_of_fours_8(value.high)};
+}
+
+TCK_INLINE __m256 transpose_add_8(__m256 a, __m256 b, __m256 c, __m256 d) {
+  return _mm256_hadd_ps(_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d));
+}
+
+TCK_INLINE lanes lanes_transpose_add(const lanes value[4]) {
+  return (lanes){transpose_add_8(value[0].low, value[1].low, value[2].low, value[3].low),
+                 transpose_add_8(value[0].high, value[1].high, value[2].high, value[3].high)};
+}
+
+TCK_INLINE void lanes_store_fours(float *four, lanes value) { _mm_storeu_ps(four, add_fours(value)); }
+
+/// Eight lanes of four vectors as 16-bit integers: a has those of the first two in turns of four, b of the others.
+typedef struct halves_8 {
+  __m256i a, b;
+} halves_8;
+
+TCK_INLINE halves_8 round_low(const lanes value[4]) {
+  return (halves_8){_mm256_packs_epi32(_mm256_cvtps_epi32(value[0].low), _mm256_cvtps_epi32(value[1].low)),
+                    _mm256_packs_epi32(_mm256_cvtps_epi32(value[2].low), _mm256_cvtps_epi32(value[3].low))};
+}
+
+TCK_INLINE halves_8 round_high(const lanes value[4]) {
+  return (halves_8){_mm256_packs_epi32(_mm256_cvtps_epi32(value[0].high), _mm256_cvtps_epi32(value[1].high)),
+                    _mm256_packs_epi32(_mm256_cvtps_epi32(value[2].high), _mm256_cvtps_epi32(value[3].high))};
+}
+
+TCK_INLINE line line_pack_signed(const lanes value[4]) {
+  halves_8 low = round_low(value), high = round_high(value);
+  return (line){_mm256_packs_epi16(low.a, low.b), _mm256_packs_epi16(high.a, high.b)};
+}
+
+TCK_INLINE line line_pack_unsigned(const lanes value[4]) {
+  halves_8 low = round_low(value), high = round_high(value);
+  return (line){_mm256_packus_epi16(low.a, low.b), _mm256_packus_epi16(high.a, high.b)};
+}
+
+TCK_INLINE void split_signed(halves_8 value, __m256i *high, __m256i *low) {
+  __m256i half = _mm256_set1_epi16(64);
+  __m256i high_a = _mm256_srai_epi16(_mm256_add_epi16(value.a, half), 7);
+  __m256i high_b = _mm256_srai_epi16(_mm256_add_epi16(value.b, half), 7);
+  *high = _mm256_packs_epi16(high_a, high_b);
+  *low = _mm256_packs_epi16(_mm256_sub_epi16(value.a, _mm256_slli_epi16(high_a, 7)),
+                            _mm256_sub_epi16(value.b, _mm256_slli_epi16(high_b, 7)));
+}
+
+TCK_INLINE void line_split_signed(const lanes value[4], line *high, line *low) {
+  split_signed(round_low(value), &high->low, &low->low);
+  split_signed(round_high(value), &high->high, &low->high);
+}
+
+TCK_INLINE void split_unsigned(__m256 a, __m256 b, __m256 c, __m256 d, __m256i *high, __m256i *low) {
+  __m256i first = _mm256_packus_epi32(_mm256_cvtps_epi32(a), _mm256_cvtps_epi32(b));
+  __m256i second = _mm256_packus_epi32(_mm256_cvtps_epi32(c), _mm256_cvtps_epi32(d));
+  __m256i byte = _mm256_set1_epi16(0xFF);
+  *high = _mm256_packus_epi16(_mm256_srli_epi16(first, 8), _mm256_srli_epi16(second, 8));
+  *low = _mm256_packus_epi16(_mm256_and_si256(first, byte), _mm256_and_si256(second, byte));
+}
+
+TCK_INLINE void line_split_unsigned(const lanes value[4], line *high, line *low) {
+  split_unsigned(value[0].low, value[1].low, value[2].low, value[3].low, &high->low, &low->low);
+  split_unsigned(value[0].high, value[1].high, value[2].high, value[3].high, &high->high, &low->high);
+}
+
+// MARK: - Pieces
+
+typedef __m256i piece;
+typedef __m256i tally;
+
+#define TCK_PIECES 2
+#define TCK_DOT_SETS 1
+
+TCK_INLINE piece piece_load(const void *bytes) { return _mm256_loadu_si256(bytes); }
+
+TCK_INLINE piece piece_unit(piece value, unsigned shift, unsigned width) {
+  return _mm256_and_si256(_mm256_srl_epi16(value, _mm_cvtsi32_si128((int)shift)),
+                          _mm256_set1_epi8((char)((1u << width) - 1)));
+}
+
+TCK_INLINE piece piece_splat(const uint8_t *four) {
+  int32_t all;
+  memcpy(&all, four, sizeof all);
+  return _mm256_set1_epi32(all);
+}
+
+TCK_INLINE piece piece_flip_signs(piece value) { return _mm256_xor_si256(value, _mm256_set1_epi8((char)0x80)); }
+
+TCK_INLINE tally tally_zero(void) { return _mm256_setzero_si256(); }
+
+TCK_INLINE tally tally_add(tally sums, piece bytes, piece signed_bytes) {
+  __m256i pairs = _mm256_maddubs_epi16(bytes, signed_bytes);
+  return _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+}
+
+TCK_INLINE tally tally_add_wide(tally sums, piece bytes, piece signed_bytes) {
+  // Two products of full range exceed 16 bits: one at a time.
+  __m256i even = _mm256_and_si256(bytes, _mm256_set1_epi16(0xFF));
+  sums = tally_add(sums, even, signed_bytes);
+  return tally_add(sums, _mm256_xor_si256(bytes, even), signed_bytes);
+}
+
+TCK_INLINE tally tally_sum(tally a, tally b) { return _mm256_add_epi32(a, b); }
+
+TCK_INLINE void tally_store(float *sums, tally value) { _mm256_storeu_ps(sums, _mm256_cvtepi32_ps(value)); }
+
+TCK_INLINE void tally_store_split(float *sums, tally high, float factor, tally low) {
+  _mm256_storeu_ps(sums, _mm256_fmadd_ps(_mm256_cvtepi32_ps(high), _mm256_set1_ps(factor), _mm256_cvtepi32_ps(low)));
+}
+
+TCK_INLINE line line_add_fours(line totals, line bytes) {
+  __m256i ones = _mm256_set1_epi8(1);
+  return (line){tally_add(totals.low, bytes.low, ones), tally_add(totals.high, bytes.high, ones)};
+}
+
+TCK_INLINE line line_add_signed_fours(line totals, line bytes) {
+  __m256i ones = _mm256_set1_epi8(1);
+  return (line){tally_add(totals.low, ones, bytes.low), tally_add(totals.high, ones, bytes.high)};
+}
+
+TCK_INLINE lanes line_lanes(line integers) {
+  return (lanes){_mm256_cvtepi32_ps(integers.low), _mm256_cvtepi32_ps(integers.high)};
+}
+
+#define TCK_VALUE_SLICES 2
+#define TCK_PRECISE_VALUE_SLICES 1
+
+#include "vector_attention.h"
+
+TCK_TARGET void tck_avx2_attend_blocks(const tck_block_format *format, const void *blocks, size_t block_count,
+                                       tck_queries *queries, const void *next, size_t next_byte_count) {
+  attend_blocks(format, blocks, block_count, queries, next, next_byte_count);
+}
+
+TCK_TARGET void tck_avx2_attend_rows(tck_rows keys, tck_rows values, size_t tokens, size_t head_dimension,
+                                     tck_queries *queries) {
+  attend_rows(keys, values, tokens, head_dimension, queries);
+}
+
+TCK_TARGET void tck_avx2_join_scores(float *scores, size_t tokens, size_t head_dimension, tck_queries *queries) {
+  join_scores(scores, tokens, head_dimension, queries);
+}
+
+const tck_kernels tck_avx2_kernels = VECTOR_TABLE("avx2", tck_avx2_crc32c, );
 
 #endif

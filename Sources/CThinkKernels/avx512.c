@@ -187,6 +187,146 @@ TCK_INLINE column column_fold(size_t size, column value) {
 
 #include "vector_kernels.h"
 
-const tck_kernels tck_avx512_kernels = VECTOR_TABLE("avx512", tck_avx2_crc32c);
+const tck_kernels tck_avx512_kernels =
+    VECTOR_TABLE("avx512", tck_avx2_crc32c, tck_avx2_);
+
+// MARK: - Attention
+
+#undef TCK_TARGET
+#define TCK_TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,f16c,fma")))
+
+TCK_INLINE lanes lanes_multiply_add(lanes a, lanes b, lanes c) { return _mm512_fmadd_ps(a, b, c); }
+
+TCK_INLINE lanes lanes_larger(lanes a, lanes b) { return _mm512_max_ps(a, b); }
+
+TCK_INLINE lanes lanes_magnitude(lanes value) { return _mm512_abs_ps(value); }
+
+TCK_INLINE lanes lanes_exp2(lanes power) {
+  // 2^whole * 2^rest with rest of 0...1, the latter by a polynomial of relative error 2e-7.
+  __m512 rest = _mm512_reduce_ps(power, _MM_FROUND_TO_NEG_INF);
+  __m512 result = _mm512_set1_ps(1.877576695e-03f);
+  result = _mm512_fmadd_ps(result, rest, _mm512_set1_ps(8.989340626e-03f));
+  result = _mm512_fmadd_ps(result, rest, _mm512_set1_ps(5.582631752e-02f));
+  result = _mm512_fmadd_ps(result, rest, _mm512_set1_ps(2.401536107e-01f));
+  result = _mm512_fmadd_ps(result, rest, _mm512_set1_ps(6.931530833e-01f));
+  result = _mm512_fmadd_ps(result, rest, _mm512_set1_ps(9.999999404e-01f));
+  return _mm512_scalef_ps(result, power);  // Rounds the power down.
+}
+
+TCK_INLINE lanes lanes_load_some(tck_element_type type, const void *bytes, size_t count) {
+  __mmask16 some = (__mmask16)((1u << count) - 1);
+  if (type == TCK_FLOAT32) return _mm512_maskz_loadu_ps(some, bytes);
+  __m256i bits = _mm256_maskz_loadu_epi16(some, bytes);
+  if (type == TCK_FLOAT16) return _mm512_cvtph_ps(bits);
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
+}
+
+TCK_INLINE lanes lanes_splat_four(const float *four) { return _mm512_broadcast_f32x4(_mm_loadu_ps(four)); }
+
+TCK_INLINE float lanes_highest(lanes value) { return _mm512_reduce_max_ps(value); }
+
+TCK_INLINE float lanes_total(lanes value) { return _mm512_reduce_add_ps(value); }
+
+TCK_INLINE lanes lanes_highest_of_fours(lanes value) {
+  value = _mm512_max_ps(value, _mm512_permute_ps(value, 0xB1));
+  return _mm512_max_ps(value, _mm512_permute_ps(value, 0x4E));
+}
+
+TCK_INLINE lanes lanes_transpose_add(const lanes value[4]) {
+  __m512 a = _mm512_add_ps(_mm512_unpacklo_ps(value[0], value[1]), _mm512_unpackhi_ps(value[0], value[1]));
+  __m512 b = _mm512_add_ps(_mm512_unpacklo_ps(value[2], value[3]), _mm512_unpackhi_ps(value[2], value[3]));
+  return _mm512_add_ps(_mm512_shuffle_ps(a, b, 0x44), _mm512_shuffle_ps(a, b, 0xEE));
+}
+
+TCK_INLINE void lanes_store_fours(float *four, lanes value) {
+  __m256 half = _mm256_add_ps(_mm512_castps512_ps256(value), _mm512_extractf32x8_ps(value, 1));
+  _mm_storeu_ps(four, _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1)));
+}
+
+TCK_INLINE line line_pack_signed(const lanes value[4]) {
+  __m512i low = _mm512_packs_epi32(_mm512_cvtps_epi32(value[0]), _mm512_cvtps_epi32(value[1]));
+  __m512i high = _mm512_packs_epi32(_mm512_cvtps_epi32(value[2]), _mm512_cvtps_epi32(value[3]));
+  return _mm512_packs_epi16(low, high);
+}
+
+TCK_INLINE line line_pack_unsigned(const lanes value[4]) {
+  __m512i low = _mm512_packs_epi32(_mm512_cvtps_epi32(value[0]), _mm512_cvtps_epi32(value[1]));
+  __m512i high = _mm512_packs_epi32(_mm512_cvtps_epi32(value[2]), _mm512_cvtps_epi32(value[3]));
+  return _mm512_packus_epi16(low, high);
+}
+
+TCK_INLINE void line_split_signed(const lanes value[4], line *high, line *low) {
+  __m512i a = _mm512_packs_epi32(_mm512_cvtps_epi32(value[0]), _mm512_cvtps_epi32(value[1]));
+  __m512i b = _mm512_packs_epi32(_mm512_cvtps_epi32(value[2]), _mm512_cvtps_epi32(value[3]));
+  __m512i half = _mm512_set1_epi16(64);
+  __m512i high_a = _mm512_srai_epi16(_mm512_add_epi16(a, half), 7);
+  __m512i high_b = _mm512_srai_epi16(_mm512_add_epi16(b, half), 7);
+  *high = _mm512_packs_epi16(high_a, high_b);
+  *low = _mm512_packs_epi16(_mm512_sub_epi16(a, _mm512_slli_epi16(high_a, 7)),
+                            _mm512_sub_epi16(b, _mm512_slli_epi16(high_b, 7)));
+}
+
+TCK_INLINE void line_split_unsigned(const lanes value[4], line *high, line *low) {
+  __m512i a = _mm512_packus_epi32(_mm512_cvtps_epi32(value[0]), _mm512_cvtps_epi32(value[1]));
+  __m512i b = _mm512_packus_epi32(_mm512_cvtps_epi32(value[2]), _mm512_cvtps_epi32(value[3]));
+  __m512i byte = _mm512_set1_epi16(0xFF);
+  *high = _mm512_packus_epi16(_mm512_srli_epi16(a, 8), _mm512_srli_epi16(b, 8));
+  *low = _mm512_packus_epi16(_mm512_and_si512(a, byte), _mm512_and_si512(b, byte));
+}
+
+TCK_INLINE line line_add_fours(line totals, line bytes) {
+  return _mm512_dpbusd_epi32(totals, bytes, _mm512_set1_epi8(1));
+}
+
+TCK_INLINE line line_add_signed_fours(line totals, line bytes) {
+  return _mm512_dpbusd_epi32(totals, _mm512_set1_epi8(1), bytes);
+}
+
+TCK_INLINE lanes line_lanes(line integers) { return _mm512_cvtepi32_ps(integers); }
+
+// MARK: - Pieces
+
+typedef __m512i piece;
+typedef __m512i tally;
+
+#define TCK_PIECES 1
+#define TCK_DOT_SETS 2
+
+TCK_INLINE piece piece_load(const void *bytes) { return _mm512_loadu_si512(bytes); }
+
+TCK_INLINE piece piece_unit(piece value, unsigned shift, unsigned width) { return line_unit(value, shift, width); }
+
+TCK_INLINE piece piece_splat(const uint8_t *four) {
+  int32_t all;
+  memcpy(&all, four, sizeof all);
+  return _mm512_set1_epi32(all);
+}
+
+TCK_INLINE piece piece_flip_signs(piece value) { return _mm512_xor_si512(value, _mm512_set1_epi8((char)0x80)); }
+
+TCK_INLINE tally tally_zero(void) { return _mm512_setzero_si512(); }
+
+TCK_INLINE tally tally_add(tally sums, piece bytes, piece signed_bytes) {
+  return _mm512_dpbusd_epi32(sums, bytes, signed_bytes);
+}
+
+TCK_INLINE tally tally_add_wide(tally sums, piece bytes, piece signed_bytes) {
+  return _mm512_dpbusd_epi32(sums, bytes, signed_bytes);
+}
+
+TCK_INLINE tally tally_sum(tally a, tally b) { return _mm512_add_epi32(a, b); }
+
+TCK_INLINE void tally_store(float *sums, tally value) { _mm512_storeu_ps(sums, _mm512_cvtepi32_ps(value)); }
+
+TCK_INLINE void tally_store_split(float *sums, tally high, float factor, tally low) {
+  _mm512_storeu_ps(sums, _mm512_fmadd_ps(_mm512_cvtepi32_ps(high), _mm512_set1_ps(factor), _mm512_cvtepi32_ps(low)));
+}
+
+#define TCK_VALUE_SLICES 4
+#define TCK_PRECISE_VALUE_SLICES 2
+
+#include "vector_attention.h"
+
+const tck_kernels tck_avx512vnni_kernels = VECTOR_TABLE("avx512vnni", tck_avx2_crc32c, );
 
 #endif

@@ -7,7 +7,8 @@
 #if defined(__x86_64__)
 static bool has_avx2(void) {
   __builtin_cpu_init();
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c") && __builtin_cpu_supports("sse4.2") &&
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c") &&
+         __builtin_cpu_supports("sse4.2") &&
          __builtin_cpu_supports("pclmul");
 }
 
@@ -15,12 +16,15 @@ static bool has_avx512(void) {
   return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 }
+
+static bool has_avx512vnni(void) { return has_avx512() && __builtin_cpu_supports("avx512vnni"); }
 #endif
 
 /// The first of this machine's sets, widest first, that has this name; any has the name null.
 static const tck_kernels *first_supported(const char *name) {
   const tck_kernels *candidates[] = {
 #if defined(__x86_64__)
+      has_avx512vnni() ? &tck_avx512vnni_kernels : NULL,
       has_avx512() ? &tck_avx512_kernels : NULL,
       has_avx2() ? &tck_avx2_kernels : NULL,
 #elif defined(__aarch64__) && !defined(__AARCH64EB__)

@@ -17,8 +17,15 @@ TCK_HIDDEN extern const tck_kernels tck_scalar_kernels;
 #if defined(__x86_64__)
 TCK_HIDDEN extern const tck_kernels tck_avx2_kernels;
 TCK_HIDDEN extern const tck_kernels tck_avx512_kernels;
+TCK_HIDDEN extern const tck_kernels tck_avx512vnni_kernels;
 // What is no faster with wider vectors.
 TCK_HIDDEN uint32_t tck_avx2_crc32c(uint32_t crc, const void *bytes, size_t count);
+// What needs more of wider vectors than AVX-512 without VNNI has.
+TCK_HIDDEN void tck_avx2_attend_blocks(const tck_block_format *format, const void *blocks, size_t block_count,
+                                       tck_queries *queries, const void *next, size_t next_byte_count);
+TCK_HIDDEN void tck_avx2_attend_rows(tck_rows keys, tck_rows values, size_t tokens, size_t head_dimension,
+                                     tck_queries *queries);
+TCK_HIDDEN void tck_avx2_join_scores(float *scores, size_t tokens, size_t head_dimension, tck_queries *queries);
 #elif defined(__aarch64__) && !defined(__AARCH64EB__)
 TCK_HIDDEN extern const tck_kernels tck_neon_kernels;
 #endif

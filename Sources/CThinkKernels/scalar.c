@@ -201,6 +201,132 @@ static void unpack_full_keys(tck_element_type type, const void *source, size_t t
   }
 }
 
+// MARK: - Attention
+
+/// Adds a run's part to the scores of a block's tokens.
+static void add_run_scores(const tck_block_format *format, const tck_key_run *run, const uint8_t *block,
+                           const float *query, float *scores) {
+  for (size_t i = 0; i < run->count; i++) {
+    for (size_t token = 0; token < format->tokens; token++) {
+      float key;
+      if (run->width == 0) {
+        key = tck_load(format->full_type, block + run->codes, i * format->tokens + token);
+      } else {
+        unsigned shift;
+        size_t byte = key_code_byte(token, i, run->count, run->width, &shift);
+        key = tck_dequantize(code_at(block + run->codes, byte, shift, run->width),
+                             tck_load(TCK_FLOAT16, block + run->scales, i),
+                             tck_load(TCK_FLOAT16, block + run->minima, i));
+      }
+      scores[token] += query[i] * key;
+    }
+  }
+}
+
+/// One of a block's values.
+static float block_value(const tck_block_format *format, const uint8_t *block, size_t token, size_t channel) {
+  if (format->value_width == 0) {
+    return tck_load(format->full_type, block + format->value_codes, token * format->head_dimension + channel);
+  }
+  size_t groups = tck_value_groups(format->head_dimension, format->tokens);
+  size_t at = value_group_index(token, channel / format->tokens, groups);
+  unsigned shift;
+  size_t byte = value_code_byte(token, channel, format->head_dimension, format->value_width, &shift);
+  return tck_dequantize(code_at(block + format->value_codes, byte, shift, format->value_width),
+                        tck_load(TCK_FLOAT16, block + format->value_scales, at),
+                        tck_load(TCK_FLOAT16, block + format->value_minima, at));
+}
+
+/// Turns a query's scores into powers relative to the tile's maximum, joins the sums, and scales the earlier output.
+///
+/// Returns by how much the tile's part is to be scaled; nothing is to be added where that is 0.
+static float exponentiate(tck_queries *queries, size_t row, size_t tokens, size_t head_dimension, float *scores) {
+  size_t first = queries->visible[row].first;
+  size_t end = queries->visible[row].end < tokens ? queries->visible[row].end : tokens;
+  float maximum = -INFINITY, sum = 0;
+  for (size_t token = 0; token < tokens; token++) {
+    if (queries->soft_cap > 0) {
+      // The cap is in units of log2 too, so that the quotient is as it would be without.
+      scores[token] = queries->soft_cap * tanhf(scores[token] / queries->soft_cap);
+    }
+    if (token < first || token >= end) scores[token] = -INFINITY;
+    if (scores[token] > maximum) maximum = scores[token];
+  }
+  if (first >= end) {
+    memset(scores, 0, tokens * sizeof *scores);
+    return 0;
+  }
+  for (size_t token = 0; token < tokens; token++) {
+    scores[token] = exp2f(scores[token] - maximum);
+    sum += scores[token];
+  }
+  float common = queries->maxima[row] > maximum ? queries->maxima[row] : maximum;
+  float old_factor = exp2f(queries->maxima[row] - common), tile_factor = exp2f(maximum - common);
+  queries->maxima[row] = common;
+  queries->sums[row] = queries->sums[row] * old_factor + sum * tile_factor;
+  float *output = queries->outputs + row * tck_padded_dimension(head_dimension);
+  for (size_t channel = 0; channel < head_dimension; channel++) output[channel] *= old_factor;
+  return tile_factor;
+}
+
+static void attend_blocks(const tck_block_format *format, const void *blocks, size_t block_count, tck_queries *queries,
+                          const void *next, size_t next_byte_count) {
+  (void)next, (void)next_byte_count;
+  size_t dimension = tck_padded_dimension(format->head_dimension), thin = tck_thin_dimension(format);
+  size_t tokens = block_count * format->tokens;
+  for (size_t row = 0; row < queries->count; row++) {
+    float scores[TCK_TILE_TOKENS];
+    for (size_t token = 0; token < tokens; token++) scores[token] = queries->offsets[row];
+    for (size_t block = 0; block < block_count; block++) {
+      const float *query = queries->thin_rows + row * thin;
+      for (size_t run = 0; run < format->key_run_count; run++) {
+        add_run_scores(format, &format->key_runs[run], (const uint8_t *)blocks + block * format->byte_count, query,
+                       scores + block * format->tokens);
+        query += tck_padded_dimension(format->key_runs[run].count);
+      }
+    }
+    float factor = exponentiate(queries, row, tokens, format->head_dimension, scores);
+    if (factor == 0) continue;
+    for (size_t channel = 0; channel < format->head_dimension; channel++) {
+      float sum = 0;
+      for (size_t token = 0; token < tokens; token++) {
+        const uint8_t *block = (const uint8_t *)blocks + token / format->tokens * format->byte_count;
+        sum += scores[token] * block_value(format, block, token % format->tokens, channel);
+      }
+      queries->outputs[row * dimension + channel] += sum * factor;
+    }
+  }
+}
+
+static void join_scores(float *scores, size_t tokens, size_t head_dimension, tck_queries *queries) {
+  for (size_t row = 0; row < queries->count; row++) {
+    float factor = exponentiate(queries, row, tokens, head_dimension, scores + row * TCK_TILE_TOKENS);
+    for (size_t token = 0; token < tokens; token++) scores[row * TCK_TILE_TOKENS + token] *= factor;
+  }
+}
+
+static void attend_rows(tck_rows keys, tck_rows values, size_t tokens, size_t head_dimension, tck_queries *queries) {
+  size_t dimension = tck_padded_dimension(head_dimension);
+  for (size_t query = 0; query < queries->count; query++) {
+    float scores[TCK_TILE_TOKENS];
+    for (size_t token = 0; token < tokens; token++) {
+      scores[token] = 0;
+      for (size_t channel = 0; channel < head_dimension; channel++) {
+        scores[token] += queries->rows[query * dimension + channel] * tck_load(keys.type, row(keys, token), channel);
+      }
+    }
+    float factor = exponentiate(queries, query, tokens, head_dimension, scores);
+    if (factor == 0) continue;
+    for (size_t channel = 0; channel < head_dimension; channel++) {
+      float sum = 0;
+      for (size_t token = 0; token < tokens; token++) {
+        sum += scores[token] * tck_load(values.type, row(values, token), channel);
+      }
+      queries->outputs[query * dimension + channel] += sum * factor;
+    }
+  }
+}
+
 // MARK: - Checksum
 
 static uint32_t crc32c(uint32_t crc, const void *bytes, size_t count) {
@@ -230,5 +356,8 @@ const tck_kernels tck_scalar_kernels = {
     .unpack_values = unpack_values,
     .pack_full_keys = pack_full_keys,
     .unpack_full_keys = unpack_full_keys,
+    .attend_blocks = attend_blocks,
+    .attend_rows = attend_rows,
+    .join_scores = join_scores,
     .crc32c = crc32c,
 };

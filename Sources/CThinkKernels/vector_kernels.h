@@ -32,8 +32,8 @@
 #include "vector_rows.h"
 #include "vector_values.h"
 
-/// The set's table, with its name and its crc32c.
-#define VECTOR_TABLE(set, checksum)        \
+/// The set's table, with its name and what is not in this header.
+#define VECTOR_TABLE(set, checksum, attention_prefix) \
   {                                        \
       .name = set,                         \
       .widen = widen,                      \
@@ -45,6 +45,9 @@
       .unpack_values = unpack_values,      \
       .pack_full_keys = pack_full_keys,    \
       .unpack_full_keys = unpack_full_keys,\
+      .attend_blocks = attention_prefix##attend_blocks, \
+      .attend_rows = attention_prefix##attend_rows, \
+      .join_scores = attention_prefix##join_scores, \
       .crc32c = checksum,                  \
   }
 

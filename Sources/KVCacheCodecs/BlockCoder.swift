@@ -9,15 +9,18 @@ final class BlockCoder: Sendable {
 
     let plan: HeadPlan
     let layout: BlockLayout
+    /// What the attention kernels need to know of the blocks.
+    let format: tck_block_format
     private let shape: BlockShape
     /// A row that has the pruned channels' stand-ins, or empty if no channel is pruned or all of them are zero.
-    private let prunedRow: [Float]
+    let prunedRow: [Float]
 
     init(plan: HeadPlan, shape: BlockShape) {
         if let fault = plan.fault(shape: shape) { preconditionFailure("not a plan for these heads: \(fault)") }
         self.plan = plan
         self.shape = shape
         layout = BlockLayout(plan: plan, shape: shape)
+        format = layout.format(plan: plan, shape: shape)
         var row = [Float](repeating: 0, count: shape.headDimension)
         for (channel, mean) in zip(plan.prunedChannels(headDimension: row.count), plan.prunedMeans) {
             row[channel] = mean

@@ -90,6 +90,35 @@ struct BlockLayout: Sendable, Equatable {
         byteCount = Self.align(end)
     }
 
+    /// The same for the attention kernels.
+    func format(plan: HeadPlan, shape: BlockShape) -> tck_block_format {
+        let fullWidth = shape.elementType.bitWidth
+        func width(_ bits: Int) -> UInt32 { bits == fullWidth ? 0 : UInt32(bits) }
+        var format = tck_block_format()
+        format.tokens = shape.blockLength
+        format.byte_count = byteCount
+        format.head_dimension = shape.headDimension
+        format.full_type = shape.elementType.kernelType
+        format.key_run_count = keyRuns.count
+        unsafe withUnsafeMutableBytes(of: &format.key_runs) { bytes in
+            let runs = unsafe bytes.bindMemory(to: tck_key_run.self)
+            for (index, part) in keyRuns.enumerated() {
+                unsafe runs[index] = tck_key_run(
+                    count: plan.keyRuns[index].channels.count,
+                    width: width(plan.keyRuns[index].width),
+                    codes: part.codes,
+                    scales: part.scales,
+                    minima: part.minima
+                )
+            }
+        }
+        format.value_width = width(plan.valueWidth)
+        format.value_codes = values.codes
+        format.value_scales = values.scales
+        format.value_minima = values.minima
+        return format
+    }
+
     private static func align(_ count: Int) -> Int { (count + 63) / 64 * 64 }
 }
 

@@ -1,6 +1,7 @@
 // One import for Swift users: the modules below and the codecs that recipes know.
 
 @_exported public import ByteStorage
+@_exported public import CompressedAttention
 @_exported public import EngineFormats
 @_exported public import KIVIQuantization
 @_exported public import KVCacheCodecs

@@ -12,7 +12,9 @@ struct KernelSet: Sendable, CustomStringConvertible {
     static let scalar = KernelSet(name: "scalar")
 
     /// The sets to compare with scalar, which may be none.
-    static let vectorSets = ["avx512", "avx2", "neon"].map { name in KernelSet(name: name) }.filter(\.isSupported)
+    static let vectorSets = ["avx512vnni", "avx512", "avx2", "neon"].map { name in KernelSet(name: name) }.filter(
+        \.isSupported
+    )
 }
 
 enum ElementType: CaseIterable, Sendable {

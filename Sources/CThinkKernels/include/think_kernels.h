@@ -63,6 +63,72 @@ typedef struct tck_mutable_packed {
   uint16_t *minima;
 } tck_mutable_packed;
 
+// MARK: - Attention
+
+/// Tokens that the attention kernels take at once: a page.
+#define TCK_TILE_TOKENS 256
+/// Queries that share every code that is unpacked.
+#define TCK_QUERY_ROWS 4
+/// Runs of key channels in a plan at the most.
+#define TCK_MAX_KEY_RUNS 4
+
+/// A run of key channels in a block; for full precision `width` is 0 and only `codes` counts.
+typedef struct tck_key_run {
+  size_t count;
+  unsigned width;
+  // Offsets in the block, in bytes.
+  size_t codes, scales, minima;
+} tck_key_run;
+
+/// What a block holds, and where.
+typedef struct tck_block_format {
+  size_t tokens;
+  size_t byte_count;
+  size_t head_dimension;
+  /// The type of what is in full precision.
+  tck_element_type full_type;
+  size_t key_run_count;
+  tck_key_run key_runs[TCK_MAX_KEY_RUNS];
+  /// Bits per value; 0 for full precision, where only `value_codes` counts.
+  unsigned value_width;
+  // Offsets in the block, in bytes.
+  size_t value_codes, value_scales, value_minima;
+} tck_block_format;
+
+/// Tokens of a tile; none if `first` is not below `end`.
+typedef struct tck_token_range {
+  size_t first, end;
+} tck_token_range;
+
+/// Up to TCK_QUERY_ROWS queries of one KV head, and what attention over the tokens so far has given for them.
+///
+/// A score is `query * key` in units of log2: queries have been multiplied by the attention's scale and by log2(e).
+/// After any number of tiles `outputs / sums` is the attention over their tokens. Arrays have TCK_QUERY_ROWS elements.
+typedef struct tck_queries {
+  /// 1...TCK_QUERY_ROWS.
+  size_t count;
+  /// `[TCK_QUERY_ROWS][tck_padded_dimension(head dimension)]`, zero beyond the head dimension and beyond `count`.
+  const float *rows;
+  /// The same queries in the order of a block's key runs: `[TCK_QUERY_ROWS][tck_thin_dimension(format)]`; every run
+  /// begins at a multiple of 16 and is padded with zeros.
+  const float *thin_rows;
+  /// What is added to every score of a block: the pruned channels' part.
+  const float *offsets;
+  /// Which tokens of the tile each query sees.
+  const tck_token_range *visible;
+  /// Scores are bent to `soft_cap * tanh(score / soft_cap)`; 0 for none. In units of log2, too.
+  float soft_cap;
+  /// Queries and probabilities have 15 bits instead of 8 where they meet codes.
+  bool is_precise;
+  /// The largest score so far, -infinity at first; sum of 2^(score - maximum) and of that times the value.
+  float *maxima;
+  float *sums;
+  /// `[TCK_QUERY_ROWS][tck_padded_dimension(head dimension)]`.
+  float *outputs;
+  /// tck_attention_workspace_bytes(head dimension), aligned to 64 bytes: the caller's, one per thread.
+  void *workspace;
+} tck_queries;
+
 typedef struct tck_kernels {
   const char *name;
 
@@ -108,6 +174,24 @@ typedef struct tck_kernels {
   void (*unpack_full_keys)(tck_element_type type, const void *source, size_t tokens, tck_channels channels,
                            tck_mutable_rows destination);
 
+  /// Attention over up to TCK_TILE_TOKENS tokens of blocks that lie one after another.
+  ///
+  /// Computes scores, bends and masks them, and adds the tile to the queries' maxima, sums and outputs.
+  /// Meanwhile `next_byte_count` bytes from `next` are fetched into the caches: the tile after this one.
+  /// `scalar` computes in float32 throughout; the others quantize queries and probabilities where they meet codes.
+  void (*attend_blocks)(const tck_block_format *format, const void *blocks, size_t block_count, tck_queries *queries,
+                        const void *next, size_t next_byte_count);
+
+  /// Attention over up to TCK_TILE_TOKENS rows of keys and of values in full precision, as attend_blocks.
+  void (*attend_rows)(tck_rows keys, tck_rows values, size_t tokens, size_t head_dimension, tck_queries *queries);
+
+  /// The part of attention between two matrix products, for scores that were computed elsewhere.
+  ///
+  /// Bends and masks `scores`, `[TCK_QUERY_ROWS][TCK_TILE_TOKENS]` of which `tokens` count, turns them into
+  /// 2^(score - the queries' maximum), joins maxima and sums, and scales the outputs to the new maximum, so that
+  /// adding `scores * values` to them completes the tile. Offsets are not added.
+  void (*join_scores)(float *scores, size_t tokens, size_t head_dimension, tck_queries *queries);
+
   /// CRC-32C (Castagnoli, reflected, initial value and final xor all ones) of the bytes so far and these:
   /// `crc` is 0 at first, then the last result.
   uint32_t (*crc32c)(uint32_t crc, const void *bytes, size_t count);
@@ -117,8 +201,17 @@ typedef struct tck_kernels {
 /// THINK_COMPRESS_KERNELS names. Null if that names a set which is unknown or which this machine lacks.
 const tck_kernels *tck_best_kernels(void);
 
-/// The kernels of one instruction set ("scalar", "avx2", "avx512", "neon"), or null if this machine lacks it.
+/// The kernels of one instruction set ("scalar", "avx2", "avx512", "avx512vnni", "neon"), or null if this machine lacks it.
 const tck_kernels *tck_kernels_named(const char *name);
+
+/// Tells the processor that the thread waits for another.
+static inline void tck_spin_hint(void) {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  __asm__ volatile("isb" ::: "memory");  // Waits longer than `yield`, which does nothing on most cores.
+#endif
+}
 
 // MARK: - Sizes, in one place for the kernels and their callers
 
@@ -142,6 +235,33 @@ static inline size_t tck_value_code_bytes(size_t tokens, size_t head_dimension, 
 /// Groups of `group` channels in a row of values; the last may be shorter.
 static inline size_t tck_value_groups(size_t head_dimension, size_t group) {
   return (head_dimension + group - 1) / group;
+}
+
+/// Head dimension of queries and outputs in memory: a multiple of 16.
+static inline size_t tck_padded_dimension(size_t head_dimension) { return (head_dimension + 15) / 16 * 16; }
+
+/// Numbers in a row of queries in the order of a block's key runs.
+static inline size_t tck_thin_dimension(const tck_block_format *format) {
+  size_t total = 0;
+  for (size_t run = 0; run < format->key_run_count; run++) total += tck_padded_dimension(format->key_runs[run].count);
+  return total;
+}
+
+/// The longest row of queries in the order of any block's key runs.
+static inline size_t tck_widest_thin_dimension(size_t head_dimension) {
+  return tck_padded_dimension(head_dimension) + (TCK_MAX_KEY_RUNS - 1) * 16;
+}
+
+/// Bytes that the attention kernels need to work in.
+static inline size_t tck_attention_workspace_bytes(size_t head_dimension) {
+  size_t thin = tck_widest_thin_dimension(head_dimension);
+  size_t groups = (tck_value_groups(head_dimension, TCK_SUBBLOCK_TOKENS) + 3) / 4 * 4;
+  size_t tile_blocks = TCK_TILE_TOKENS / TCK_SUBBLOCK_TOKENS;
+  size_t constants = groups > tile_blocks ? groups : tile_blocks;
+  size_t floats = TCK_QUERY_ROWS * (TCK_TILE_TOKENS + thin + constants + groups);
+  size_t keys = tile_blocks * TCK_QUERY_ROWS * thin;
+  size_t values = TCK_TILE_TOKENS * TCK_QUERY_ROWS * groups;
+  return floats * sizeof(float) + 2 * (keys > values ? keys : values);
 }
 
 #endif

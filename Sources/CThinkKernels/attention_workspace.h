@@ -1,0 +1,88 @@
+// What the phases of the vector kernels for attention share: the tile, their memory, and fetching ahead.
+
+#ifndef THINK_KERNELS_ATTENTION_WORKSPACE_H
+#define THINK_KERNELS_ATTENTION_WORKSPACE_H
+
+#include "vector_support.h"
+
+/// Blocks of a tile at the most.
+#define TILE_BLOCKS (TCK_TILE_TOKENS / TCK_SUBBLOCK_TOKENS)
+
+typedef struct workspace {
+  /// Scores and then powers: `[TCK_QUERY_ROWS][TCK_TILE_TOKENS]`.
+  float *scores;
+  /// As the thin rows of the queries, of one run at a time.
+  float *scaled_queries;
+  /// What does not depend on the token (keys: per block and query) or on the channel (values: per group and query).
+  float *constants;
+  /// Steps of the probabilities, four for each group of channels.
+  float *group_steps;
+  /// Folded queries, then folded probabilities; `low_offset` bytes on their low parts, `set_bytes` for each set.
+  uint8_t *folded;
+  size_t low_offset, set_bytes;
+  /// By how much the earlier tiles' sums and this tile's are scaled.
+  float old_factor[TCK_QUERY_ROWS], tile_factor[TCK_QUERY_ROWS];
+} workspace;
+
+static inline workspace make_workspace(size_t head_dimension, void *memory) {
+  workspace work;
+  size_t groups = (tck_value_groups(head_dimension, TCK_SUBBLOCK_TOKENS) + 3) / 4 * 4;
+  work.scores = memory;
+  work.scaled_queries = work.scores + TCK_QUERY_ROWS * TCK_TILE_TOKENS;
+  work.constants = work.scaled_queries + TCK_QUERY_ROWS * tck_widest_thin_dimension(head_dimension);
+  work.group_steps = work.constants + TCK_QUERY_ROWS * (groups > TILE_BLOCKS ? groups : TILE_BLOCKS);
+  work.folded = (uint8_t *)(work.group_steps + TCK_QUERY_ROWS * groups);
+  work.low_offset = work.set_bytes = 0;
+  return work;
+}
+
+// MARK: - Fetching ahead
+
+/// Lines of the next tile that are still to be fetched.
+typedef struct fetcher {
+  const char *next;
+  const char *end;
+  /// Lines to fetch at each block and sub-block of keys; the loops over values fetch one at each four tokens.
+  size_t lines_per_block;
+} fetcher;
+
+static inline fetcher make_fetcher(const tck_block_format *format, const void *blocks, size_t block_count,
+                                   const void *next, size_t byte_count) {
+  size_t tokens = block_count * format->tokens;
+  size_t by_values = tokens / QUAD * ((tck_value_groups(format->head_dimension, format->tokens) + 3) / 4 +
+                                      (format->head_dimension + 63) / 64);
+  if (format->value_width == 0) by_values = 0;
+  size_t lines = byte_count / LINE_BYTES;
+  if (byte_count == 0) next = blocks;  // A line that is there, and no further one.
+  return (fetcher){next, (const char *)next + byte_count,
+                   lines > by_values ? (lines - by_values) / (2 * tokens / TCK_SUBBLOCK_TOKENS) + 1 : 0};
+}
+
+/// Fetches a line; when there are no more, the last one again, which costs less than a branch.
+TCK_INLINE void fetch_line(fetcher *ahead) {
+  __builtin_prefetch(ahead->next, 0, PREFETCH_LEVEL);
+  ahead->next += ahead->next < ahead->end ? LINE_BYTES : 0;
+}
+
+TCK_INLINE void fetch_lines_of_block(fetcher *ahead) {
+  for (size_t i = 0; i < ahead->lines_per_block; i++) fetch_line(ahead);
+}
+
+// MARK: - Tile
+
+/// The blocks that a call of attend_blocks is about.
+typedef struct tile {
+  const tck_block_format *format;
+  const char *blocks;
+  size_t block_count;
+  tck_queries *queries;
+  workspace work;
+  fetcher ahead;
+} tile;
+
+/// The part of a block that is `offset` bytes from its begin.
+static inline const char *block_part(const tile *it, size_t block, size_t offset) {
+  return it->blocks + block * it->format->byte_count + offset;
+}
+
+#endif

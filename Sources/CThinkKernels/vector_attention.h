@@ -1,0 +1,609 @@
+// Attention over compressed blocks and over full-precision rows, written once for all instruction sets.
+//
+// How it works, per tile of up to 256 tokens and for up to four queries that share a KV head:
+// 1. Scales are folded into the queries once per block: q' = q * scale / step, rounded to 8 bits (precise: 15), so
+//    that a score is step * sum(q' * (code - centre)) + sum(q * (minimum + centre * scale)); codes never become floats.
+// 2. Softmax relative to the tile's maximum.
+// 3. Scales of values are folded into the probabilities alike: p' = p * scale / step, unsigned.
+// 4. The tile's output joins the others', each scaled by 2^(its maximum - the common maximum).
+//
+// All folding is done before the dot products of a tile: a product that needs what was just stored waits for it.
+// One tile ahead is fetched from memory meanwhile, spread over all phases: the processors do not foresee blocks.
+//
+// A file that implements an instruction set defines, besides the `lanes` and `line` of vector_kernels.h:
+//
+// lanes_multiply_add      a * b + c, fused
+// lanes_larger            the larger of two, the second where either is NaN
+// lanes_magnitude         without the sign
+// lanes_exp2              2 to the power of; below -126 anything from 0 to 2^-126
+// lanes_load_some         the first `count` elements (1...16), zero beyond
+// lanes_splat_four        four floats, four times
+// lanes_highest, lanes_total
+//                         of all lanes
+// lanes_highest_of_fours  in every lane the largest of its four
+// lanes_transpose_add     from four a, b, c, d: lanes whose four l are the sums over the four l of a, b, c, d
+// lanes_store_fours       stores the sum of the four fours
+// line_pack_signed        from four lanes to bytes, rounded and saturated: lane l of vector m to byte
+//                         l / 4 * 16 + m * 4 + l % 4
+// line_pack_unsigned      alike, unsigned
+// line_split_signed       alike, as high * 128 + low
+// line_split_unsigned     alike, as high * 256 + low
+// line_add_fours          adds the sums of four unsigned bytes each to 16 int32; line_add_signed_fours of signed ones
+// line_lanes              16 int32 as lanes
+// TCK_PIECES              registers of a line
+// piece                   one of them: piece_load, piece_unit (as line_unit), piece_splat (four bytes, repeated),
+//                         piece_flip_signs
+// tally                   int32 sums of four products each, a piece wide: tally_zero, tally_add (adds the products of
+//                         unsigned and signed bytes; the unsigned or the signed are at most 15), tally_add_wide (any),
+//                         tally_sum, tally_store (as floats), tally_store_split (the first times a factor plus the
+//                         second, as floats)
+// TCK_DOT_SETS            2 where registers hold two sets of sums over keys, else 1
+// TCK_VALUE_SLICES, TCK_PRECISE_VALUE_SLICES
+//                         slices of 16 channels of values whose sums registers hold
+
+#ifndef THINK_KERNELS_VECTOR_ATTENTION_H
+#define THINK_KERNELS_VECTOR_ATTENTION_H
+
+#include <math.h>
+
+#include "attention_workspace.h"
+#include "instruction_sets.h"
+#include "vector_dots.h"
+#include "vector_support.h"
+
+// MARK: - Keys
+
+TCK_INLINE lanes load_halves(const void *halves, size_t count) {
+  return count >= LANES ? lanes_load(TCK_FLOAT16, halves) : lanes_load_some(TCK_FLOAT16, halves, count);
+}
+
+/// Twice the middle of the codes of a width: (2^width - 1) / 2.
+TCK_INLINE float code_centre(unsigned width) { return (float)((1u << width) - 1) * 0.5f; }
+
+/// The step that lets magnitudes up to `largest` keep within `limit`, and its inverse; both 0 if nothing is left.
+typedef struct steps {
+  lanes step, inverse;
+} steps;
+
+TCK_INLINE steps make_steps(lanes largest, float limit) {
+  lanes excess = lanes_subtract(largest, lanes_splat(1e-30f));
+  return (steps){lanes_where_positive(excess, lanes_divide(largest, lanes_splat(limit))),
+                 lanes_where_positive(excess, lanes_divide(lanes_splat(limit), largest))};
+}
+
+/// A run's queries, scaled so that with any block's scales they keep within the integers' range.
+TCK_INLINE void scale_queries(const tile *it, const tck_key_run *run, const float *queries, size_t query_stride,
+                              size_t rows, float limit, lanes *row_steps) {
+  float *scaled = it->work.scaled_queries;
+  size_t padded = tck_padded_channels(run->count);
+  lanes highest[TCK_QUERY_ROWS];
+  for (size_t row = 0; row < rows; row++) highest[row] = lanes_splat(0);
+  for (size_t i = 0; i < padded; i += LANES) {
+    lanes scale = lanes_splat(0);
+    for (size_t block = 0; block < it->block_count; block++) {
+      const void *scales = block_part(it, block, run->scales + i * sizeof(uint16_t));
+      scale = lanes_larger(lanes_magnitude(load_halves(scales, padded - i)), scale);
+    }
+    for (size_t row = 0; row < rows; row++) {
+      lanes query = lanes_load(TCK_FLOAT32, queries + row * query_stride + i);
+      highest[row] = lanes_larger(lanes_multiply(lanes_magnitude(query), scale), highest[row]);
+    }
+  }
+  for (size_t row = 0; row < rows; row++) {
+    steps made = make_steps(lanes_splat(lanes_highest(highest[row])), limit);
+    row_steps[row] = made.step;
+    for (size_t i = 0; i < padded; i += LANES) {
+      lanes query = lanes_load(TCK_FLOAT32, queries + row * query_stride + i);
+      lanes_store(TCK_FLOAT32, scaled + row * query_stride + i, lanes_multiply(query, made.inverse));
+    }
+  }
+}
+
+/// Folds a block's scales into the scaled queries: lines of 4 quads x 4 queries x 4 channels.
+///
+/// - sums: what does not depend on the token, per query, in steps.
+TCK_INLINE void fold_keys(const tck_key_run *run, const char *block, const float *scaled, size_t stride, unsigned width,
+                          size_t rows, bool is_precise, uint8_t *folded, size_t low_offset, float *sums) {
+  size_t padded = tck_padded_channels(run->count);
+  lanes centre = lanes_splat(code_centre(width));
+  lanes constant[TCK_QUERY_ROWS];
+  for (size_t row = 0; row < TCK_QUERY_ROWS; row++) constant[row] = lanes_splat(0);
+  line total = line_zero(), low_total = line_zero();
+  for (size_t i = 0; i < padded; i += LANES) {
+    lanes scale = load_halves(block + run->scales + i * sizeof(uint16_t), padded - i);
+    lanes minimum = load_halves(block + run->minima + i * sizeof(uint16_t), padded - i);
+    lanes middle = lanes_multiply_add(scale, centre, minimum);
+    lanes products[TCK_QUERY_ROWS];
+    for (size_t row = 0; row < TCK_QUERY_ROWS; row++) {
+      if (row >= rows) {
+        products[row] = lanes_splat(0);
+        continue;
+      }
+      lanes query = lanes_load(TCK_FLOAT32, scaled + row * stride + i);
+      products[row] = lanes_multiply(query, scale);
+      constant[row] = lanes_multiply_add(query, middle, constant[row]);
+    }
+    if (is_precise) {
+      line high, low;
+      line_split_signed(products, &high, &low);
+      line_store(folded + i * TCK_QUERY_ROWS, high);
+      line_store(folded + low_offset + i * TCK_QUERY_ROWS, low);
+      total = line_add_signed_fours(total, high);
+      low_total = line_add_signed_fours(low_total, low);
+    } else {
+      line packed = line_pack_signed(products);
+      line_store(folded + i * TCK_QUERY_ROWS, packed);
+      total = line_add_signed_fours(total, packed);
+    }
+  }
+  lanes whole = line_lanes(total);
+  if (is_precise) whole = lanes_multiply_add(whole, lanes_splat(128), line_lanes(low_total));
+  lanes_store_fours(sums, lanes_subtract(lanes_transpose_add(constant), lanes_multiply(whole, centre)));
+}
+
+/// Adds a quantized run's part to the scores of all blocks.
+TCK_INLINE void score_quantized_run(tile *it, const tck_key_run *run, const float *queries, unsigned width,
+                                    size_t rows, bool is_precise) {
+  const tck_block_format *format = it->format;
+  const workspace *work = &it->work;
+  fetcher ahead = it->ahead;
+  size_t query_stride = tck_thin_dimension(format);
+  lanes row_steps[TCK_QUERY_ROWS];
+  scale_queries(it, run, queries, query_stride, rows, is_precise ? 16256.0f : 127.0f, row_steps);
+  size_t folded_bytes = tck_padded_dimension(run->count) * TCK_QUERY_ROWS;
+  size_t low_offset = it->block_count * folded_bytes;
+  for (size_t block = 0; block < it->block_count; block++) {
+    fold_keys(run, block_part(it, block, 0), work->scaled_queries, query_stride, width, rows, is_precise,
+              work->folded + block * folded_bytes, low_offset, work->constants + block * TCK_QUERY_ROWS);
+    fetch_lines_of_block(&ahead);
+  }
+  size_t quads = tck_padded_channels(run->count) / QUAD;
+  size_t sub_block_bytes = tck_key_code_bytes(TCK_SUBBLOCK_TOKENS, run->count, width);
+  for (size_t block = 0; block < it->block_count; block++) {
+    const uint8_t *codes = (const uint8_t *)block_part(it, block, run->codes);
+    const uint8_t *folded = work->folded + block * folded_bytes;
+    const float *constants = work->constants + block * TCK_QUERY_ROWS;
+    for (size_t token = 0; token < format->tokens; token += TCK_SUBBLOCK_TOKENS) {
+      float dots[TCK_QUERY_ROWS][2][LANES];
+      key_dots(codes, quads, width, folded, folded + low_offset, rows, is_precise, dots);
+      codes += sub_block_bytes;
+      for (size_t row = 0; row < rows; row++) {
+        float *scores = work->scores + row * TCK_TILE_TOKENS + block * format->tokens + token;
+        for (size_t half = 0; half < 2; half++) {
+          lanes score = lanes_add(lanes_load(TCK_FLOAT32, dots[row][half]), lanes_splat(constants[row]));
+          score = lanes_multiply_add(score, row_steps[row], lanes_load(TCK_FLOAT32, scores + half * LANES));
+          lanes_store(TCK_FLOAT32, scores + half * LANES, score);
+        }
+      }
+      fetch_lines_of_block(&ahead);
+    }
+  }
+  it->ahead = ahead;
+}
+
+/// Adds a full-precision run's part to the scores of all blocks: keys lie channel by channel.
+TCK_INLINE void score_full_run(tile *it, const tck_key_run *run, const float *queries, tck_element_type type,
+                               size_t rows) {
+  size_t tokens = it->format->tokens, query_stride = tck_thin_dimension(it->format);
+  for (size_t block = 0; block < it->block_count; block++) {
+    const char *keys = block_part(it, block, run->codes);
+    for (size_t token = 0; token < tokens; token += LANES) {
+      float *scores = it->work.scores + block * tokens + token;
+      lanes sums[TCK_QUERY_ROWS];
+      for (size_t row = 0; row < rows; row++) sums[row] = lanes_load(TCK_FLOAT32, scores + row * TCK_TILE_TOKENS);
+      for (size_t i = 0; i < run->count; i++) {
+        lanes key = lanes_load(type, keys + (i * tokens + token) * element_size(type));
+        for (size_t row = 0; row < rows; row++) {
+          sums[row] = lanes_multiply_add(lanes_splat(queries[row * query_stride + i]), key, sums[row]);
+        }
+      }
+      for (size_t row = 0; row < rows; row++) lanes_store(TCK_FLOAT32, scores + row * TCK_TILE_TOKENS, sums[row]);
+      fetch_lines_of_block(&it->ahead);
+    }
+  }
+}
+
+/// Scores of rows of keys.
+TCK_INLINE void score_rows(tck_rows keys, size_t tokens, size_t head_dimension, const float *queries, float *scores,
+                           tck_element_type type, size_t rows) {
+  size_t stride = tck_padded_dimension(head_dimension);
+  size_t whole = head_dimension / LANES * LANES;
+  for (size_t token = 0; token < tokens; token++) {
+    const char *key_row = (const char *)keys.bytes + token * keys.token_stride;
+    __builtin_prefetch(key_row + 8 * keys.token_stride, 0, 3);
+    lanes sums[TCK_QUERY_ROWS];
+    for (size_t row = 0; row < TCK_QUERY_ROWS; row++) sums[row] = lanes_splat(0);
+    for (size_t i = 0; i < whole; i += LANES) {
+      lanes key = lanes_load(type, key_row + i * element_size(type));
+      for (size_t row = 0; row < rows; row++) {
+        sums[row] = lanes_multiply_add(key, lanes_load(TCK_FLOAT32, queries + row * stride + i), sums[row]);
+      }
+    }
+    if (whole < head_dimension) {
+      lanes key = lanes_load_some(type, key_row + whole * element_size(type), head_dimension - whole);
+      for (size_t row = 0; row < rows; row++) {
+        sums[row] = lanes_multiply_add(key, lanes_load(TCK_FLOAT32, queries + row * stride + whole), sums[row]);
+      }
+    }
+    float totals[TCK_QUERY_ROWS];
+    lanes_store_fours(totals, lanes_transpose_add(sums));
+    for (size_t row = 0; row < rows; row++) scores[row * TCK_TILE_TOKENS + token] = totals[row];
+  }
+}
+
+// MARK: - Softmax
+
+/// cap * tanh(score / cap), scores in units of log2: tanh(x) = 1 - 2 / (2^(2 x log2(e)) + 1).
+TCK_INLINE lanes bend(lanes score, float cap) {
+  const float log2e = 1.44269504f;
+  lanes twice = lanes_multiply(score, lanes_splat(2 * log2e / cap));
+  // Beyond this tanh is 1 to the last bit, and the power still finite.
+  twice = lanes_larger(lanes_cap(twice, 60), lanes_splat(-60));
+  lanes quotient = lanes_divide(lanes_splat(2 * cap), lanes_add(lanes_exp2(twice), lanes_splat(1)));
+  return lanes_subtract(lanes_splat(cap), quotient);
+}
+
+/// Hides the scores outside of a range.
+TCK_INLINE void hide(float *scores, size_t first, size_t end, size_t padded_tokens) {
+  for (size_t token = 0; token < smaller(first, padded_tokens); token++) scores[token] = -INFINITY;
+  for (size_t token = end; token < padded_tokens; token++) scores[token] = -INFINITY;
+}
+
+/// Turns scores into 2^(score - the tile's maximum), and joins maxima and sums.
+TCK_TARGET static void exponentiate(tck_queries *queries, size_t tokens, workspace *work) {
+  size_t padded = (tokens + 2 * LANES - 1) / (2 * LANES) * (2 * LANES);
+  for (size_t row = 0; row < TCK_QUERY_ROWS; row++) {
+    float *scores = work->scores + row * TCK_TILE_TOKENS;
+    size_t first = queries->visible[row].first, end = smaller(queries->visible[row].end, tokens);
+    if (row >= queries->count || first >= end) {
+      for (size_t token = 0; token < padded; token += LANES) {
+        lanes_store(TCK_FLOAT32, scores + token, lanes_splat(0));
+      }
+      work->old_factor[row] = 1;
+      work->tile_factor[row] = 0;
+      continue;
+    }
+    if (queries->soft_cap > 0) {
+      for (size_t token = 0; token < padded; token += LANES) {
+        lanes_store(TCK_FLOAT32, scores + token, bend(lanes_load(TCK_FLOAT32, scores + token), queries->soft_cap));
+      }
+    }
+    if (first > 0 || end < padded) hide(scores, first, end, padded);
+    lanes highest[2] = {lanes_splat(-INFINITY), lanes_splat(-INFINITY)};
+    for (size_t token = 0; token < padded; token += 2 * LANES) {
+      highest[0] = lanes_larger(lanes_load(TCK_FLOAT32, scores + token), highest[0]);
+      highest[1] = lanes_larger(lanes_load(TCK_FLOAT32, scores + token + LANES), highest[1]);
+    }
+    float tile_maximum = lanes_highest(lanes_larger(highest[0], highest[1]));
+    lanes maximum = lanes_splat(tile_maximum);
+    lanes sums[2] = {lanes_splat(0), lanes_splat(0)};
+    for (size_t token = 0; token < padded; token += 2 * LANES) {
+      for (size_t half = 0; half < 2; half++) {
+        float *at = scores + token + half * LANES;
+        lanes power = lanes_exp2(lanes_subtract(lanes_load(TCK_FLOAT32, at), maximum));
+        lanes_store(TCK_FLOAT32, at, power);
+        sums[half] = lanes_add(sums[half], power);
+      }
+    }
+    float common = queries->maxima[row] > tile_maximum ? queries->maxima[row] : tile_maximum;
+    work->old_factor[row] = exp2f(queries->maxima[row] - common);
+    work->tile_factor[row] = exp2f(tile_maximum - common);
+    queries->sums[row] = queries->sums[row] * work->old_factor[row] +
+                         lanes_total(lanes_add(sums[0], sums[1])) * work->tile_factor[row];
+    queries->maxima[row] = common;
+  }
+}
+
+// MARK: - Values
+
+/// Joins a slice of 16 channels of the tile's output to what was before.
+TCK_INLINE void join_output(tck_queries *queries, size_t dimension, size_t row, size_t slice, lanes tile,
+                            const workspace *work) {
+  float *output = queries->outputs + row * dimension + slice * LANES;
+  lanes old = lanes_multiply(lanes_load(TCK_FLOAT32, output), lanes_splat(work->old_factor[row]));
+  lanes_store(TCK_FLOAT32, output, lanes_multiply_add(tile, lanes_splat(work->tile_factor[row]), old));
+}
+
+/// Folds the scales of values into the probabilities, for one set of up to four groups: a line of 4 groups x
+/// 4 queries x 4 tokens for each four tokens.
+///
+/// - group_steps, constants: per group and query, the step and what does not depend on the channel.
+TCK_INLINE void fold_values(tile *it, size_t set, unsigned width, size_t rows, bool is_precise) {
+  const tck_block_format *format = it->format;
+  const workspace *work = &it->work;
+  fetcher ahead = it->ahead;
+  size_t groups = tck_value_groups(format->head_dimension, format->tokens);
+  size_t quads = format->tokens / QUAD;
+  size_t halves = smaller(groups - set * QUAD, QUAD) * QUAD;
+  size_t start = set * QUAD * QUAD * sizeof(uint16_t);
+  size_t quad_bytes = groups * QUAD * sizeof(uint16_t);
+  lanes highest = lanes_splat(0);
+  for (size_t block = 0; block < it->block_count; block++) {
+    const char *scales = block_part(it, block, format->value_scales + start);
+    for (size_t quad = 0; quad < quads; quad++) {
+      highest = lanes_larger(lanes_magnitude(load_halves(scales + quad * quad_bytes, halves)), highest);
+    }
+  }
+  highest = lanes_highest_of_fours(highest);  // A group's four tokens have one step.
+  steps made = make_steps(highest, is_precise ? 65535 : 255);
+  lanes_store(TCK_FLOAT32, work->group_steps + set * LANES, made.step);
+  // Bytes of width 8 are taken as signed: code - 128.
+  lanes centre = lanes_splat(width == 8 ? 128 : code_centre(width));
+  lanes constant[TCK_QUERY_ROWS];
+  for (size_t row = 0; row < TCK_QUERY_ROWS; row++) constant[row] = lanes_splat(0);
+  line total = line_zero(), low_total = line_zero();
+  uint8_t *folded = work->folded + set * work->set_bytes;
+  for (size_t block = 0; block < it->block_count; block++) {
+    const char *scales = block_part(it, block, format->value_scales + start);
+    const char *minima = block_part(it, block, format->value_minima + start);
+    for (size_t quad = 0; quad < quads; quad++) {
+      lanes scale = load_halves(scales + quad * quad_bytes, halves);
+      lanes middle = lanes_multiply_add(scale, centre, load_halves(minima + quad * quad_bytes, halves));
+      lanes folding = lanes_multiply(scale, made.inverse);
+      lanes products[TCK_QUERY_ROWS];
+      for (size_t row = 0; row < TCK_QUERY_ROWS; row++) {
+        if (row >= rows) {
+          products[row] = lanes_splat(0);
+          continue;
+        }
+        const float *powers = work->scores + row * TCK_TILE_TOKENS + block * format->tokens + quad * QUAD;
+        lanes power = lanes_splat_four(powers);
+        products[row] = lanes_multiply(power, folding);
+        constant[row] = lanes_multiply_add(power, middle, constant[row]);
+      }
+      if (is_precise) {
+        line high, low;
+        line_split_unsigned(products, &high, &low);
+        line_store(folded, high);
+        line_store(folded + work->low_offset, low);
+        total = line_add_fours(total, high);
+        low_total = line_add_fours(low_total, low);
+      } else {
+        line packed = line_pack_unsigned(products);
+        line_store(folded, packed);
+        total = line_add_fours(total, packed);
+      }
+      folded += LINE_BYTES;
+      fetch_line(&ahead);
+    }
+  }
+  it->ahead = ahead;
+  lanes whole = line_lanes(total);
+  if (is_precise) whole = lanes_multiply_add(whole, lanes_splat(256), line_lanes(low_total));
+  lanes sums = lanes_transpose_add(constant);
+  if (width < 8) {
+    sums = lanes_subtract(sums, lanes_multiply(lanes_multiply(whole, centre), made.step));
+  }
+  lanes_store(TCK_FLOAT32, work->constants + set * LANES, sums);
+}
+
+/// Adds slices of the tile's output from quantized values.
+TCK_INLINE void add_slices(tile *it, size_t slice, size_t slices, bool is_aligned, unsigned width, size_t rows,
+                           bool is_precise) {
+  const tck_block_format *format = it->format;
+  const workspace *work = &it->work;
+  const uint8_t *weights[(TCK_VALUE_SLICES + 1) / 2];
+  for (size_t i = 0; i < slices; i += 2) {
+    size_t group = (slice + i) * LANES / format->tokens;
+    weights[i / 2] = work->folded + group / QUAD * work->set_bytes + group % QUAD * QUERY_QUAD_BYTES;
+  }
+  float dots[TCK_VALUE_SLICES][TCK_QUERY_ROWS][LANES];
+  value_dots(it, slice, slices, is_aligned, width, weights, rows, is_precise, dots);
+  size_t dimension = tck_padded_dimension(format->head_dimension);
+  for (size_t i = 0; i < slices; i++) {
+    size_t group = (slice + i) * LANES / format->tokens;
+    lanes step = lanes_splat(work->group_steps[group * QUAD]);
+    for (size_t row = 0; row < rows; row++) {
+      lanes constant = lanes_splat(work->constants[group * QUAD + row]);
+      lanes sum = lanes_multiply_add(lanes_load(TCK_FLOAT32, dots[i][row]), step, constant);
+      join_output(it->queries, dimension, row, slice + i, sum, work);
+    }
+  }
+}
+
+TCK_INLINE void add_quantized_values(tile *it, unsigned width, size_t rows, bool is_precise) {
+  const tck_block_format *format = it->format;
+  size_t groups = tck_value_groups(format->head_dimension, format->tokens);
+  it->work.set_bytes = it->block_count * format->tokens / QUAD * LINE_BYTES;
+  it->work.low_offset = (groups + QUAD - 1) / QUAD * it->work.set_bytes;
+  for (size_t set = 0; set * QUAD < groups; set++) fold_values(it, set, width, rows, is_precise);
+  size_t sixteens = (format->head_dimension + LANES - 1) / LANES;
+  size_t wide = is_precise ? TCK_PRECISE_VALUE_SLICES : TCK_VALUE_SLICES;
+  size_t slice = 0;
+  if (sixteens % (8 / width) == 0) {
+    for (; slice + wide <= sixteens; slice += wide) add_slices(it, slice, wide, true, width, rows, is_precise);
+  } else {
+    for (; slice + wide <= sixteens; slice += wide) add_slices(it, slice, wide, false, width, rows, is_precise);
+  }
+  for (; slice < sixteens; slice++) add_slices(it, slice, 1, false, width, rows, is_precise);
+}
+
+/// Rows of values in full precision; those of every `block_tokens` tokens begin `block_stride` bytes after the last ones.
+typedef struct value_rows {
+  tck_rows rows;
+  size_t tokens, head_dimension;
+  size_t block_tokens, block_stride;
+} value_rows;
+
+/// Adds `slices` slices of 16 channels of rows of values, the last one perhaps partial.
+TCK_INLINE void add_row_slices(const value_rows *source, size_t slice, size_t slices, bool is_partial,
+                               tck_queries *queries, const workspace *work, tck_element_type type, size_t rows) {
+  lanes sums[2][TCK_QUERY_ROWS];
+  for (size_t i = 0; i < slices; i++) {
+    for (size_t row = 0; row < rows; row++) sums[i][row] = lanes_splat(0);
+  }
+  for (size_t start = 0; start < source->tokens; start += source->block_tokens) {
+    const char *first_row = (const char *)source->rows.bytes + start / source->block_tokens * source->block_stride;
+    size_t count = smaller(source->tokens - start, source->block_tokens);
+    for (size_t token = 0; token < count; token++) {
+      const char *value_row = first_row + token * source->rows.token_stride + slice * LANES * element_size(type);
+      for (size_t i = 0; i < slices; i++) {
+        const char *bytes = value_row + i * LANES * element_size(type);
+        lanes value = is_partial ? lanes_load_some(type, bytes, source->head_dimension - slice * LANES)
+                                 : lanes_load(type, bytes);
+        for (size_t row = 0; row < rows; row++) {
+          lanes power = lanes_splat(work->scores[row * TCK_TILE_TOKENS + start + token]);
+          sums[i][row] = lanes_multiply_add(power, value, sums[i][row]);
+        }
+      }
+    }
+  }
+  for (size_t i = 0; i < slices; i++) {
+    for (size_t row = 0; row < rows; row++) {
+      join_output(queries, tck_padded_dimension(source->head_dimension), row, slice + i, sums[i][row], work);
+    }
+  }
+}
+
+/// Adds rows of values in full precision.
+TCK_INLINE void add_rows(const value_rows *source, tck_queries *queries, const workspace *work, tck_element_type type,
+                         size_t rows) {
+  size_t whole = source->head_dimension / LANES;
+  size_t slice = 0;
+  for (; slice + 2 <= whole; slice += 2) add_row_slices(source, slice, 2, false, queries, work, type, rows);
+  for (; slice < whole; slice++) add_row_slices(source, slice, 1, false, queries, work, type, rows);
+  if (source->head_dimension % LANES > 0) add_row_slices(source, slice, 1, true, queries, work, type, rows);
+}
+
+// MARK: - Functions for each number of queries, width and precision
+
+// Not inlined: the compiler does not see that only one of them runs, and without optimization all their variables
+// together would not fit a stack.
+#define TCK_LEAF TCK_TARGET static __attribute__((noinline))
+
+#define DEFINE_QUANTIZED(rows, width, precision, is_precise)                                                           \
+  TCK_LEAF void score_##rows##_##width##_##precision(tile *it, const tck_key_run *run, const float *queries) {         \
+    score_quantized_run(it, run, queries, width, rows, is_precise);                                                    \
+  }                                                                                                                    \
+  TCK_LEAF void add_##rows##_##width##_##precision(tile *it) { add_quantized_values(it, width, rows, is_precise); }
+
+#define DEFINE_FULL(rows, name, type)                                                                                  \
+  TCK_LEAF void score_##rows##_##name(tile *it, const tck_key_run *run, const float *queries) {                        \
+    score_full_run(it, run, queries, type, rows);                                                                      \
+  }                                                                                                                    \
+  TCK_LEAF void score_rows_##rows##_##name(tck_rows keys, size_t tokens, size_t head_dimension, const float *queries,  \
+                                           float *scores) {                                                            \
+    score_rows(keys, tokens, head_dimension, queries, scores, type, rows);                                             \
+  }                                                                                                                    \
+  TCK_LEAF void add_rows_##rows##_##name(const value_rows *source, tck_queries *queries, const workspace *work) {      \
+    add_rows(source, queries, work, type, rows);                                                                       \
+  }
+
+#define DEFINE_FOR_ROWS(rows)                  \
+  DEFINE_QUANTIZED(rows, 2, fast, false)       \
+  DEFINE_QUANTIZED(rows, 2, precise, true)     \
+  DEFINE_QUANTIZED(rows, 4, fast, false)       \
+  DEFINE_QUANTIZED(rows, 4, precise, true)     \
+  DEFINE_QUANTIZED(rows, 8, fast, false)       \
+  DEFINE_QUANTIZED(rows, 8, precise, true)     \
+  DEFINE_FULL(rows, float16, TCK_FLOAT16)      \
+  DEFINE_FULL(rows, bfloat16, TCK_BFLOAT16)    \
+  DEFINE_FULL(rows, float32, TCK_FLOAT32)
+
+DEFINE_FOR_ROWS(1)
+DEFINE_FOR_ROWS(2)
+DEFINE_FOR_ROWS(4)
+
+/// The functions for a number of queries: quantized ones by precision and width, others by type.
+typedef struct row_functions {
+  void (*score_quantized[2][3])(tile *it, const tck_key_run *run, const float *queries);
+  void (*add_quantized[2][3])(tile *it);
+  void (*score_full[3])(tile *it, const tck_key_run *run, const float *queries);
+  void (*score_rows[3])(tck_rows keys, size_t tokens, size_t head_dimension, const float *queries, float *scores);
+  void (*add_rows[3])(const value_rows *source, tck_queries *queries, const workspace *work);
+} row_functions;
+
+#define ROW_FUNCTIONS(rows)                                                                                 \
+  {                                                                                                         \
+      {{score_##rows##_2_fast, score_##rows##_4_fast, score_##rows##_8_fast},                               \
+       {score_##rows##_2_precise, score_##rows##_4_precise, score_##rows##_8_precise}},                     \
+      {{add_##rows##_2_fast, add_##rows##_4_fast, add_##rows##_8_fast},                                     \
+       {add_##rows##_2_precise, add_##rows##_4_precise, add_##rows##_8_precise}},                           \
+      {score_##rows##_float16, score_##rows##_bfloat16, score_##rows##_float32},                            \
+      {score_rows_##rows##_float16, score_rows_##rows##_bfloat16, score_rows_##rows##_float32},             \
+      {add_rows_##rows##_float16, add_rows_##rows##_bfloat16, add_rows_##rows##_float32},                   \
+  }
+
+/// Those for at least so many queries.
+static const row_functions *functions_for(size_t rows) {
+  static const row_functions functions[] = {ROW_FUNCTIONS(1), ROW_FUNCTIONS(2), ROW_FUNCTIONS(4)};
+  return &functions[rows <= 2 ? rows - 1 : 2];
+}
+
+static size_t width_index(unsigned width) { return width == 2 ? 0 : width == 4 ? 1 : 2; }
+
+static size_t type_index(tck_element_type type) { return type == TCK_FLOAT16 ? 0 : type == TCK_BFLOAT16 ? 1 : 2; }
+
+// MARK: - Entry points
+
+TCK_TARGET static void score_blocks(tile *it, const row_functions *functions) {
+  const tck_queries *queries = it->queries;
+  for (size_t row = 0; row < TCK_QUERY_ROWS; row++) {
+    for (size_t token = 0; token < it->block_count * it->format->tokens; token += LANES) {
+      lanes_store(TCK_FLOAT32, it->work.scores + row * TCK_TILE_TOKENS + token, lanes_splat(queries->offsets[row]));
+    }
+  }
+  const float *run_queries = queries->thin_rows;
+  for (size_t i = 0; i < it->format->key_run_count; i++) {
+    const tck_key_run *run = &it->format->key_runs[i];
+    if (run->width == 0) {
+      functions->score_full[type_index(it->format->full_type)](it, run, run_queries);
+    } else {
+      functions->score_quantized[queries->is_precise][width_index(run->width)](it, run, run_queries);
+    }
+    run_queries += tck_padded_dimension(run->count);
+  }
+}
+
+TCK_TARGET static void attend_blocks(const tck_block_format *format, const void *blocks, size_t block_count,
+                                     tck_queries *queries, const void *next, size_t next_byte_count) {
+  tile it = {format,
+             blocks,
+             block_count,
+             queries,
+             make_workspace(format->head_dimension, queries->workspace),
+             make_fetcher(format, blocks, block_count, next, next_byte_count)};
+  const row_functions *functions = functions_for(queries->count);
+  size_t tokens = block_count * format->tokens;
+  score_blocks(&it, functions);
+  exponentiate(queries, tokens, &it.work);
+  if (format->value_width == 0) {
+    size_t row_bytes = format->head_dimension * element_size(format->full_type);
+    value_rows values = {{block_part(&it, 0, format->value_codes), row_bytes, format->full_type},
+                         tokens,
+                         format->head_dimension,
+                         format->tokens,
+                         format->byte_count};
+    functions->add_rows[type_index(format->full_type)](&values, queries, &it.work);
+  } else {
+    functions->add_quantized[queries->is_precise][width_index(format->value_width)](&it);
+  }
+}
+
+TCK_TARGET static void attend_rows(tck_rows keys, tck_rows values, size_t tokens, size_t head_dimension,
+                                   tck_queries *queries) {
+  workspace work = make_workspace(head_dimension, queries->workspace);
+  const row_functions *functions = functions_for(queries->count);
+  functions->score_rows[type_index(keys.type)](keys, tokens, head_dimension, queries->rows, work.scores);
+  exponentiate(queries, tokens, &work);
+  value_rows source = {values, tokens, head_dimension, tokens, 0};
+  functions->add_rows[type_index(values.type)](&source, queries, &work);
+}
+
+TCK_TARGET static void join_scores(float *scores, size_t tokens, size_t head_dimension, tck_queries *queries) {
+  workspace work = {.scores = scores};
+  exponentiate(queries, tokens, &work);
+  size_t dimension = tck_padded_dimension(head_dimension);
+  for (size_t row = 0; row < queries->count; row++) {
+    for (size_t token = 0; token < tokens; token += LANES) {
+      float *at = scores + row * TCK_TILE_TOKENS + token;
+      lanes_store(TCK_FLOAT32, at, lanes_multiply(lanes_load(TCK_FLOAT32, at), lanes_splat(work.tile_factor[row])));
+    }
+    for (size_t i = 0; i < dimension; i += LANES) {
+      float *at = queries->outputs + row * dimension + i;
+      lanes_store(TCK_FLOAT32, at, lanes_multiply(lanes_load(TCK_FLOAT32, at), lanes_splat(work.old_factor[row])));
+    }
+  }
+}
+
+#endif

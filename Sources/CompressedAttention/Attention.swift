@@ -1,0 +1,114 @@
+public import KVCacheCodecs
+public import KVCacheModel
+
+/// Attention of new queries over a compressed cache: `softmax(q K^T) V`, without decompressing it as a whole.
+///
+/// Queries share KV heads in groups (query head h uses KV head `h / group`), and each sees the tokens up to its own.
+/// Scores of compressed tokens are taken over the kept key channels; where the recipe restores means, pruned channels
+/// add what their means give. Softmax runs tile by tile (online softmax).
+public struct Attention: Sendable, Equatable {
+    /// How exactly queries and probabilities meet quantized keys and values.
+    public enum Precision: Sendable, Equatable {
+        /// `precise` where the cache has keys or values of more than 2 bits, else `fast`.
+        case automatic
+        /// 8 bits each: the output's relative error is some 2 %, far below that of 2-bit quantization.
+        case fast
+        /// 15 and 16 bits: relative error below 5e-4.
+        case precise
+    }
+
+    /// What `q · k` is multiplied by; nil for `1 / sqrt(headDimension)`.
+    public var scale: Float?
+    /// How many tokens a query sees, its own included; nil for all.
+    public var slidingWindow: Int?
+    /// Scores are bent to `cap * tanh(score / cap)`; nil for none.
+    public var logitSoftCap: Float?
+    public var precision: Precision
+
+    public init(
+        scale: Float? = nil,
+        slidingWindow: Int? = nil,
+        logitSoftCap: Float? = nil,
+        precision: Precision = .automatic
+    ) {
+        self.scale = scale
+        self.slidingWindow = slidingWindow
+        self.logitSoftCap = logitSoftCap
+        self.precision = precision
+    }
+
+    /// Attends over a layer's blocks and residual window, and over tokens that follow them.
+    ///
+    /// The queries belong to the newest tokens: the last one to the last of `newer`, or of the layer if there is none.
+    ///
+    /// - Parameters:
+    ///   - queries: `[queryHeads, queries, headDimension]` after RoPE, of any element type; `queryHeads` is a multiple
+    ///     of the layer's KV heads.
+    ///   - layer: the cache.
+    ///   - newer: keys and values `[kvHeads, tokens, headDimension]` of tokens after the layer's, in full precision.
+    ///   - workers: the threads to work on.
+    ///   - output: receives `[queries, queryHeads, headDimension]`.
+    /// - Throws: `CodecError` naming the shape, or the option, that doesn't fit.
+    public func attend(
+        _ queries: KVTensor,
+        over layer: CompressedLayer,
+        followedBy newer: KVCacheLayer? = nil,
+        using workers: AttentionWorkers,
+        into output: inout MutableSpan<Float>
+    ) throws(CodecError) {
+        try check(queries, layer: layer, newer: newer, outputCount: output.count)
+        guard queries.tokens > 0 else { return }
+        unsafe output.withUnsafeMutableBufferPointer { pointer in
+            guard let base = pointer.baseAddress else { return }
+            unsafe AttentionStep(
+                attention: self,
+                queries: queries,
+                layer: layer,
+                newer: newer,
+                output: base
+            ).run(on: workers)
+        }
+    }
+
+    private func check(
+        _ queries: KVTensor,
+        layer: CompressedLayer,
+        newer: KVCacheLayer?,
+        outputCount: Int
+    ) throws(CodecError) {
+        func require(_ condition: Bool, _ message: @autoclosure () -> String) throws(CodecError) {
+            if !condition { throw CodecError(.shapeMismatch, layer: layer.index, message()) }
+        }
+        let shape = layer.shape
+        try require(
+            queries.headDimension == shape.headDimension,
+            "queries of head dimension \(queries.headDimension) for a cache of \(shape.headDimension)"
+        )
+        try require(
+            queries.heads % shape.kvHeads == 0,
+            "\(queries.heads) query heads can't share \(shape.kvHeads) KV heads evenly"
+        )
+        if let newer {
+            for tensor in [newer.keys, newer.values] {
+                try require(
+                    tensor.heads == shape.kvHeads && tensor.headDimension == shape.headDimension,
+                    "new tokens of \(tensor.heads) KV heads of dimension \(tensor.headDimension) for a cache of "
+                        + "\(shape.kvHeads) of dimension \(shape.headDimension)"
+                )
+            }
+            try require(
+                newer.keys.tokens == newer.values.tokens,
+                "keys of \(newer.keys.tokens) new tokens and values of \(newer.values.tokens)"
+            )
+        }
+        let tokens = layer.tokenCount + (newer?.keys.tokens ?? 0)
+        try require(queries.tokens <= tokens, "\(queries.tokens) queries for \(tokens) tokens, their own included")
+        try require(
+            outputCount == queries.heads * queries.tokens * queries.headDimension,
+            "room for \(outputCount) numbers, not \(queries.tokens) x \(queries.heads) x \(queries.headDimension)"
+        )
+        try require((scale ?? 1).isFinite, "the scale must be finite")
+        try require((slidingWindow ?? 1) > 0, "a sliding window has at least one token")
+        try require((logitSoftCap ?? 1) > 0 && (logitSoftCap ?? 1).isFinite, "a soft cap must be positive and finite")
+    }
+}

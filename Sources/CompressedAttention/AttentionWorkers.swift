@@ -1,0 +1,128 @@
+internal import ByteStorage
+internal import CThinkKernels
+internal import Foundation
+internal import Synchronization
+
+/// Threads that attention runs on, and the memory that they work in, to be kept from step to step.
+///
+/// Between steps the threads wait spinning for a short while, since waking a sleeping thread may take longer than a
+/// step, and then sleep. Steps that use the same workers at the same time take turns.
+public final class AttentionWorkers: Sendable {
+    /// Threads that work, the caller's included.
+    public let threadCount: Int
+    private let team: Team
+    private let scratch: Mutex<AlignedBuffer>
+
+    /// - Parameters:
+    ///   - threadCount: threads that work, the caller's included; at least 1, and nil for one per processor.
+    ///   - spinning: how long a thread that has nothing to do waits before it sleeps.
+    public init(threadCount: Int? = nil, spinning: Duration = .milliseconds(2)) {
+        let threadCount = threadCount ?? ProcessInfo.processInfo.activeProcessorCount
+        precondition(threadCount > 0, "work needs a thread")
+        self.threadCount = threadCount
+        team = Team(helperCount: threadCount - 1, spinning: spinning)
+        scratch = Mutex(AlignedBuffer(byteCount: 0))
+        for member in 1..<max(threadCount, 1) {
+            let thread = Thread { [team] in team.help(as: member) }
+            thread.name = "attention \(member)"
+            thread.stackSize = 1 << 20
+            thread.start()
+        }
+    }
+
+    deinit { team.dismiss() }
+
+    /// Runs `body` once on every thread, with the thread's number and memory of its own that is not cleared, and then,
+    /// when all are done and while that memory is as it was left, `completion`.
+    func run(
+        scratchBytes: Int,
+        _ body: (_ member: Int, _ memory: UnsafeMutableRawPointer) -> Void,
+        finally completion: () -> Void
+    ) {
+        let stride = (scratchBytes + AlignedBuffer.alignment - 1) / AlignedBuffer.alignment * AlignedBuffer.alignment
+        scratch.withLock { buffer in
+            if buffer.byteCount < stride * threadCount { buffer = AlignedBuffer(byteCount: stride * threadCount) }
+            unsafe buffer.withUnsafeMutableBytes { bytes in
+                guard let base = bytes.baseAddress else { return }
+                team.run { member in unsafe body(member, base + member * stride) }
+                completion()
+            }
+        }
+    }
+}
+
+/// What the threads share.
+private final class Team: Sendable {
+    private let helperCount: Int
+    private let spinning: Duration
+    /// Counts the pieces of work; negative when there will be none any more.
+    private let generation = Atomic<Int>(0)
+    private let unfinished = Atomic<Int>(0)
+    private let sleepers = Atomic<Int>(0)
+    private let bell = NSCondition()
+    /// Written before `generation` changes and read after it was seen to have changed.
+    private nonisolated(unsafe) var work: ((Int) -> Void)?
+
+    init(helperCount: Int, spinning: Duration) {
+        self.helperCount = helperCount
+        self.spinning = spinning
+    }
+
+    func run(_ body: (Int) -> Void) {
+        guard helperCount > 0 else { return body(0) }
+        withoutActuallyEscaping(body) { escapable in
+            unsafe work = escapable
+            unfinished.store(helperCount, ordering: .relaxed)
+            generation.add(1, ordering: .sequentiallyConsistent)
+            ring()
+            escapable(0)
+            while unfinished.load(ordering: .acquiring) > 0 { tck_spin_hint() }
+            unsafe work = nil
+        }
+    }
+
+    func help(as member: Int) {
+        var seen = 0
+        while true {
+            let now = waitForChange(from: seen)
+            if now < 0 { return }
+            seen = now
+            unsafe work?(member)
+            unfinished.subtract(1, ordering: .releasing)
+        }
+    }
+
+    func dismiss() {
+        generation.store(-1, ordering: .sequentiallyConsistent)
+        ring()
+    }
+
+    /// Wakes those that sleep, or are about to: who goes to sleep says so first and then looks at `generation` again.
+    private func ring() {
+        guard sleepers.load(ordering: .sequentiallyConsistent) > 0 else { return }
+        bell.lock()
+        bell.broadcast()
+        bell.unlock()
+    }
+
+    private func waitForChange(from seen: Int) -> Int {
+        // Looks at the clock now and then only: that is slower than looking at the generation.
+        let deadline = ContinuousClock.now + spinning
+        repeat {
+            for _ in 0..<256 {
+                let now = generation.load(ordering: .acquiring)
+                if now != seen { return now }
+                tck_spin_hint()
+            }
+        } while ContinuousClock.now < deadline
+        bell.lock()
+        defer { bell.unlock() }
+        sleepers.add(1, ordering: .sequentiallyConsistent)
+        defer { sleepers.subtract(1, ordering: .sequentiallyConsistent) }
+        while true {
+            let now = generation.load(ordering: .sequentiallyConsistent)
+            if now != seen { return now }
+            bell.wait()
+        }
+    }
+}

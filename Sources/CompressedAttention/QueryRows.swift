@@ -1,0 +1,158 @@
+internal import ByteStorage
+internal import CThinkKernels
+internal import Foundation
+internal import KVCacheCodecs
+
+/// Queries of one KV head, and what attention has given for them so far.
+///
+/// Rows are taken by the kernels in groups of four; memory has room for whole groups. All of it is the creator's.
+@safe
+struct QueryRows {
+    /// Memory to be divided, from front to back.
+    @safe
+    struct Arena {
+        private var next: UnsafeMutableRawPointer
+
+        init(_ memory: UnsafeMutableRawPointer) { unsafe next = memory }
+
+        mutating func take<Element>(_ type: Element.Type, count: Int) -> UnsafeMutablePointer<Element> {
+            let taken = unsafe next.bindMemory(to: type, capacity: count)
+            unsafe next += Self.byteCount(type, count: count)
+            return unsafe taken
+        }
+
+        static func byteCount<Element>(_ type: Element.Type, count: Int) -> Int {
+            let bytes = count * MemoryLayout<Element>.stride
+            return (bytes + AlignedBuffer.alignment - 1) / AlignedBuffer.alignment * AlignedBuffer.alignment
+        }
+    }
+
+    static let rowsPerGroup = Int(TCK_QUERY_ROWS)
+
+    private(set) var count = 0
+    let dimension: Int
+    let stride: Int
+    private let thinCapacity: Int
+    let queries: UnsafeMutablePointer<Float>
+    private let thinQueries: UnsafeMutablePointer<Float>
+    private let offsets: UnsafeMutablePointer<Float>
+    let visible: UnsafeMutablePointer<tck_token_range>
+    let maxima: UnsafeMutablePointer<Float>
+    let sums: UnsafeMutablePointer<Float>
+    let outputs: UnsafeMutablePointer<Float>
+    let groups: UnsafeMutablePointer<tck_queries>
+    var groupCount: Int { (count + Self.rowsPerGroup - 1) / Self.rowsPerGroup }
+
+    private static func paddedRows(_ capacity: Int) -> Int {
+        (capacity + rowsPerGroup - 1) / rowsPerGroup * rowsPerGroup
+    }
+
+    /// Bytes that `capacity` rows take.
+    static func byteCount(capacity: Int, dimension: Int) -> Int {
+        let rows = paddedRows(capacity)
+        let stride = tck_padded_dimension(dimension)
+        return unsafe 2 * Arena.byteCount(Float.self, count: rows * stride)
+            + Arena.byteCount(Float.self, count: rows * tck_widest_thin_dimension(dimension))
+            + 3 * Arena.byteCount(Float.self, count: rows)
+            + Arena.byteCount(tck_token_range.self, count: rows)
+            + Arena.byteCount(tck_queries.self, count: rows / rowsPerGroup)
+    }
+
+    /// Room for `capacity` rows.
+    init(capacity: Int, dimension: Int, arena: inout Arena) {
+        let rows = Self.paddedRows(capacity)
+        self.dimension = dimension
+        stride = tck_padded_dimension(dimension)
+        thinCapacity = tck_widest_thin_dimension(dimension)
+        unsafe queries = arena.take(Float.self, count: rows * stride)
+        unsafe outputs = arena.take(Float.self, count: rows * stride)
+        unsafe thinQueries = arena.take(Float.self, count: rows * thinCapacity)
+        unsafe offsets = arena.take(Float.self, count: rows)
+        unsafe maxima = arena.take(Float.self, count: rows)
+        unsafe sums = arena.take(Float.self, count: rows)
+        unsafe visible = arena.take(tck_token_range.self, count: rows)
+        unsafe groups = arena.take(tck_queries.self, count: rows / Self.rowsPerGroup)
+    }
+
+    /// Begins with `count` rows whose `queries` the caller writes next; nothing has been seen.
+    mutating func begin(count: Int, softCap: Float, isPrecise: Bool, workspace: UnsafeMutableRawPointer) {
+        self.count = count
+        let rows = Self.paddedRows(count)
+        unsafe queries.update(repeating: 0, count: rows * stride)
+        unsafe outputs.update(repeating: 0, count: rows * stride)
+        unsafe offsets.update(repeating: 0, count: rows)
+        unsafe maxima.update(repeating: -.infinity, count: rows)
+        unsafe sums.update(repeating: 0, count: rows)
+        unsafe visible.update(repeating: tck_token_range(first: 0, end: 0), count: rows)
+        for group in 0..<groupCount {
+            let row = group * Self.rowsPerGroup
+            unsafe groups[group] = tck_queries(
+                count: min(count - row, Self.rowsPerGroup),
+                rows: queries + row * stride,
+                thin_rows: nil,
+                offsets: offsets + row,
+                visible: visible + row,
+                soft_cap: softCap,
+                is_precise: isPrecise,
+                maxima: maxima + row,
+                sums: sums + row,
+                outputs: outputs + row * stride,
+                workspace: workspace
+            )
+        }
+    }
+
+    /// Orders the queries as a head's key runs are, and takes what its pruned channels add to every score.
+    ///
+    /// - Parameters:
+    ///   - prunedMeans: of every channel, zero for those that are kept; nil if all are zero.
+    func thin(runs: [HeadPlan.KeyRun], format: tck_block_format, prunedMeans: [Float]?) {
+        let thin = unsafe withUnsafePointer(to: format) { unsafe tck_thin_dimension($0) }
+        unsafe thinQueries.update(repeating: 0, count: Self.paddedRows(count) * thin)
+        for row in 0..<count {
+            let query = unsafe queries + row * stride
+            var to = unsafe thinQueries + row * thin
+            for run in runs {
+                for (index, channel) in run.channels.enumerated() { unsafe to[index] = query[Int(channel)] }
+                unsafe to += tck_padded_dimension(run.channels.count)
+            }
+            if let prunedMeans {
+                var sum: Float = 0
+                for channel in 0..<dimension { unsafe sum += query[channel] * prunedMeans[channel] }
+                unsafe offsets[row] = sum
+            }
+        }
+        for group in 0..<groupCount {
+            unsafe groups[group].thin_rows = UnsafePointer(thinQueries + group * Self.rowsPerGroup * thin)
+        }
+    }
+
+    /// Whether a row of four that the kernels take together sees a token of the tile.
+    func seesAnything(group: Int) -> Bool {
+        let rows = group * Self.rowsPerGroup..<min((group + 1) * Self.rowsPerGroup, count)
+        return rows.contains { row in unsafe visible[row].first < visible[row].end }
+    }
+
+    /// Adds what the same queries have been given over other tokens.
+    func merge(_ other: QueryRows) {
+        for row in 0..<count {
+            let maximum = unsafe max(maxima[row], other.maxima[row])
+            guard maximum > -.infinity else { continue }
+            let factor = unsafe exp2(maxima[row] - maximum)
+            let otherFactor = unsafe exp2(other.maxima[row] - maximum)
+            unsafe maxima[row] = maximum
+            unsafe sums[row] = sums[row] * factor + other.sums[row] * otherFactor
+            let (to, from) = unsafe (outputs + row * stride, other.outputs + row * stride)
+            for channel in 0..<dimension {
+                unsafe to[channel] = to[channel] * factor + from[channel] * otherFactor
+            }
+        }
+    }
+
+    /// Writes the attention of a row.
+    func finish(row: Int, into output: UnsafeMutablePointer<Float>) {
+        let factor = unsafe 1 / sums[row]
+        let from = unsafe outputs + row * stride
+        for channel in 0..<dimension { unsafe output[channel] = from[channel] * factor }
+    }
+}
