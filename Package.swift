@@ -85,7 +85,7 @@ let package = Package(
         ),
         .target(
             name: "KVCacheEvaluation",
-            dependencies: ["COpenBLAS", "ByteStorage", "KVCacheModel", "KVCacheCodecs"],
+            dependencies: ["ByteStorage", "KVCacheModel", "KVCacheCodecs", "CompressedAttention"],
             swiftSettings: sourceSettings
         ),
         .target(

@@ -22,6 +22,8 @@ typedef struct workspace {
   size_t low_offset, set_bytes;
   /// By how much the earlier tiles' sums and this tile's are scaled.
   float old_factor[TCK_QUERY_ROWS], tile_factor[TCK_QUERY_ROWS];
+  /// Whether probabilities in 8 bits do not suffice for this tile.
+  bool needs_precision;
 } workspace;
 
 static inline workspace make_workspace(size_t head_dimension, void *memory) {
@@ -33,6 +35,7 @@ static inline workspace make_workspace(size_t head_dimension, void *memory) {
   work.group_steps = work.constants + TCK_QUERY_ROWS * (groups > TILE_BLOCKS ? groups : TILE_BLOCKS);
   work.folded = (uint8_t *)(work.group_steps + TCK_QUERY_ROWS * groups);
   work.low_offset = work.set_bytes = 0;
+  work.needs_precision = false;
   return work;
 }
 

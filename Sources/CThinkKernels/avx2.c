@@ -272,12 +272,12 @@ TCK_INLINE __m256 exp2_8(__m256 power) {
   power = _mm256_max_ps(power, _mm256_set1_ps(-126));
   __m256 whole = _mm256_floor_ps(power);
   __m256 rest = _mm256_sub_ps(power, whole);
-  __m256 result = _mm256_set1_ps(1.877576695e-03f);
-  result = _mm256_fmadd_ps(result, rest, _mm256_set1_ps(8.989340626e-03f));
-  result = _mm256_fmadd_ps(result, rest, _mm256_set1_ps(5.582631752e-02f));
-  result = _mm256_fmadd_ps(result, rest, _mm256_set1_ps(2.401536107e-01f));
-  result = _mm256_fmadd_ps(result, rest, _mm256_set1_ps(6.931530833e-01f));
-  result = _mm256_fmadd_ps(result, rest, _mm256_set1_ps(9.999999404e-01f));
+  __m256 result = _mm256_set1_ps(1.867130050e-03f);
+  result = _mm256_fmadd_ps(result, rest, _mm256_set1_ps(9.017030708e-03f));
+  result = _mm256_fmadd_ps(result, rest, _mm256_set1_ps(5.579991266e-02f));
+  result = _mm256_fmadd_ps(result, rest, _mm256_set1_ps(2.401644439e-01f));
+  result = _mm256_fmadd_ps(result, rest, _mm256_set1_ps(6.931512952e-01f));
+  result = _mm256_fmadd_ps(result, rest, _mm256_set1_ps(1.0f));
   __m256i exponent = _mm256_slli_epi32(_mm256_cvtps_epi32(whole), 23);
   return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(result), exponent));
 }

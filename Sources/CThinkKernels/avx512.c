@@ -204,12 +204,12 @@ TCK_INLINE lanes lanes_magnitude(lanes value) { return _mm512_abs_ps(value); }
 TCK_INLINE lanes lanes_exp2(lanes power) {
   // 2^whole * 2^rest with rest of 0...1, the latter by a polynomial of relative error 2e-7.
   __m512 rest = _mm512_reduce_ps(power, _MM_FROUND_TO_NEG_INF);
-  __m512 result = _mm512_set1_ps(1.877576695e-03f);
-  result = _mm512_fmadd_ps(result, rest, _mm512_set1_ps(8.989340626e-03f));
-  result = _mm512_fmadd_ps(result, rest, _mm512_set1_ps(5.582631752e-02f));
-  result = _mm512_fmadd_ps(result, rest, _mm512_set1_ps(2.401536107e-01f));
-  result = _mm512_fmadd_ps(result, rest, _mm512_set1_ps(6.931530833e-01f));
-  result = _mm512_fmadd_ps(result, rest, _mm512_set1_ps(9.999999404e-01f));
+  __m512 result = _mm512_set1_ps(1.867130050e-03f);
+  result = _mm512_fmadd_ps(result, rest, _mm512_set1_ps(9.017030708e-03f));
+  result = _mm512_fmadd_ps(result, rest, _mm512_set1_ps(5.579991266e-02f));
+  result = _mm512_fmadd_ps(result, rest, _mm512_set1_ps(2.401644439e-01f));
+  result = _mm512_fmadd_ps(result, rest, _mm512_set1_ps(6.931512952e-01f));
+  result = _mm512_fmadd_ps(result, rest, _mm512_set1_ps(1.0f));
   return _mm512_scalef_ps(result, power);  // Rounds the power down.
 }
 

@@ -60,20 +60,14 @@ TCK_INLINE lanes load_halves(const void *halves, size_t count) {
 /// Twice the middle of the codes of a width: (2^width - 1) / 2.
 TCK_INLINE float code_centre(unsigned width) { return (float)((1u << width) - 1) * 0.5f; }
 
-/// The step that lets magnitudes up to `largest` keep within `limit`, and its inverse; both 0 if nothing is left.
-typedef struct steps {
-  lanes step, inverse;
-} steps;
-
-TCK_INLINE steps make_steps(lanes largest, float limit) {
-  lanes excess = lanes_subtract(largest, lanes_splat(1e-30f));
-  return (steps){lanes_where_positive(excess, lanes_divide(largest, lanes_splat(limit))),
-                 lanes_where_positive(excess, lanes_divide(lanes_splat(limit), largest))};
-}
+/// Magnitudes that are not larger all become zero: their inverses might be infinite.
+#define SMALLEST_STEPS 1e-30f
 
 /// A run's queries, scaled so that with any block's scales they keep within the integers' range.
-TCK_INLINE void scale_queries(const tile *it, const tck_key_run *run, const float *queries, size_t query_stride,
-                              size_t rows, float limit, lanes *row_steps) {
+///
+/// Returns the largest step of any query.
+TCK_INLINE float scale_queries(const tile *it, const tck_key_run *run, const float *queries, size_t query_stride,
+                              size_t rows, float limit, float *row_steps) {
   float *scaled = it->work.scaled_queries;
   size_t padded = tck_padded_channels(run->count);
   lanes highest[TCK_QUERY_ROWS];
@@ -89,14 +83,30 @@ TCK_INLINE void scale_queries(const tile *it, const tck_key_run *run, const floa
       highest[row] = lanes_larger(lanes_multiply(lanes_magnitude(query), scale), highest[row]);
     }
   }
+  float largest_step = 0;
   for (size_t row = 0; row < rows; row++) {
-    steps made = make_steps(lanes_splat(lanes_highest(highest[row])), limit);
-    row_steps[row] = made.step;
+    float largest = lanes_highest(highest[row]);
+    bool is_something = largest > SMALLEST_STEPS;
+    row_steps[row] = is_something ? largest / limit : 0;
+    lanes inverse = lanes_splat(is_something ? limit / largest : 0);
     for (size_t i = 0; i < padded; i += LANES) {
       lanes query = lanes_load(TCK_FLOAT32, queries + row * query_stride + i);
-      lanes_store(TCK_FLOAT32, scaled + row * query_stride + i, lanes_multiply(query, made.inverse));
+      lanes_store(TCK_FLOAT32, scaled + row * query_stride + i, lanes_multiply(query, inverse));
     }
+    if (row_steps[row] > largest_step) largest_step = row_steps[row];
   }
+  return largest_step;
+}
+
+/// Whether scores of a run with queries in 8 bits are as good as fast mode promises.
+///
+/// Rounding errors of queries are even over a step, and codes about even over their range: the score's error has a
+/// standard deviation of step * sqrt(count / 12 * (4^width - 1) / 12), in units of log2. That is about the relative
+/// error that the output gets from it. The limit is half of what fast mode promises in all, 0.035.
+static inline bool suffices_for_scores(float step, size_t count, unsigned width) {
+  const float ln2 = 0.69314718f, limit = 0.0175f;
+  float variance = (float)count / 12 * (float)((1u << 2 * width) - 1) / 12;
+  return step * step * variance * ln2 * ln2 <= limit * limit;
 }
 
 /// Folds a block's scales into the scaled queries: lines of 4 quads x 4 queries x 4 channels.
@@ -142,14 +152,17 @@ TCK_INLINE void fold_keys(const tck_key_run *run, const char *block, const float
 }
 
 /// Adds a quantized run's part to the scores of all blocks.
-TCK_INLINE void score_quantized_run(tile *it, const tck_key_run *run, const float *queries, unsigned width,
+///
+/// Returns false, having done nothing, where 8 bits of the queries do not suffice.
+TCK_INLINE bool score_quantized_run(tile *it, const tck_key_run *run, const float *queries, unsigned width,
                                     size_t rows, bool is_precise) {
   const tck_block_format *format = it->format;
   const workspace *work = &it->work;
   fetcher ahead = it->ahead;
   size_t query_stride = tck_thin_dimension(format);
-  lanes row_steps[TCK_QUERY_ROWS];
-  scale_queries(it, run, queries, query_stride, rows, is_precise ? 16256.0f : 127.0f, row_steps);
+  float row_steps[TCK_QUERY_ROWS];
+  float step = scale_queries(it, run, queries, query_stride, rows, is_precise ? 16256.0f : 127.0f, row_steps);
+  if (!is_precise && !suffices_for_scores(step, run->count, width)) return false;
   size_t folded_bytes = tck_padded_dimension(run->count) * TCK_QUERY_ROWS;
   size_t low_offset = it->block_count * folded_bytes;
   for (size_t block = 0; block < it->block_count; block++) {
@@ -171,7 +184,7 @@ TCK_INLINE void score_quantized_run(tile *it, const tck_key_run *run, const floa
         float *scores = work->scores + row * TCK_TILE_TOKENS + block * format->tokens + token;
         for (size_t half = 0; half < 2; half++) {
           lanes score = lanes_add(lanes_load(TCK_FLOAT32, dots[row][half]), lanes_splat(constants[row]));
-          score = lanes_multiply_add(score, row_steps[row], lanes_load(TCK_FLOAT32, scores + half * LANES));
+          score = lanes_multiply_add(score, lanes_splat(row_steps[row]), lanes_load(TCK_FLOAT32, scores + half * LANES));
           lanes_store(TCK_FLOAT32, scores + half * LANES, score);
         }
       }
@@ -179,6 +192,7 @@ TCK_INLINE void score_quantized_run(tile *it, const tck_key_run *run, const floa
     }
   }
   it->ahead = ahead;
+  return true;
 }
 
 /// Adds a full-precision run's part to the scores of all blocks: keys lie channel by channel.
@@ -249,6 +263,21 @@ TCK_INLINE void hide(float *scores, size_t first, size_t end, size_t padded_toke
   for (size_t token = end; token < padded_tokens; token++) scores[token] = -INFINITY;
 }
 
+/// The mean squared error of rounding probabilities, relative to the tile's largest, to a 255th of it.
+#define ROUNDING_ERROR (1.0f / 12 / 255 / 255)
+
+/// Whether a tile's probabilities in 8 bits are as good as fast mode promises.
+///
+/// - errors: sum of the squared errors of rounding; `squares` of the probabilities' squares.
+/// - factor: what the tile counts beside those before; where an earlier maximum is larger, errors do not matter.
+///
+/// Rounding errors meet codes, whose standard deviation is 1.12 steps, and a step is about as large as values are. The
+/// limit is about half of what fast mode promises in all, 0.035.
+static inline bool suffices_for_values(float errors, float squares, float factor) {
+  const float limit = 0.019f, gain = 1.12f;
+  return factor < 0.15f || gain * gain * errors <= limit * limit * squares;
+}
+
 /// Turns scores into 2^(score - the tile's maximum), and joins maxima and sums.
 TCK_TARGET static void exponentiate(tck_queries *queries, size_t tokens, workspace *work) {
   size_t padded = (tokens + 2 * LANES - 1) / (2 * LANES) * (2 * LANES);
@@ -276,13 +305,16 @@ TCK_TARGET static void exponentiate(tck_queries *queries, size_t tokens, workspa
     }
     float tile_maximum = lanes_highest(lanes_larger(highest[0], highest[1]));
     lanes maximum = lanes_splat(tile_maximum);
-    lanes sums[2] = {lanes_splat(0), lanes_splat(0)};
+    lanes sums[2] = {lanes_splat(0), lanes_splat(0)}, squares[2] = {sums[0], sums[0]}, errors[2] = {sums[0], sums[0]};
     for (size_t token = 0; token < padded; token += 2 * LANES) {
       for (size_t half = 0; half < 2; half++) {
         float *at = scores + token + half * LANES;
         lanes power = lanes_exp2(lanes_subtract(lanes_load(TCK_FLOAT32, at), maximum));
         lanes_store(TCK_FLOAT32, at, power);
         sums[half] = lanes_add(sums[half], power);
+        lanes square = lanes_multiply(power, power);
+        squares[half] = lanes_add(squares[half], square);
+        errors[half] = lanes_add(errors[half], lanes_cap(square, ROUNDING_ERROR));
       }
     }
     float common = queries->maxima[row] > tile_maximum ? queries->maxima[row] : tile_maximum;
@@ -291,6 +323,9 @@ TCK_TARGET static void exponentiate(tck_queries *queries, size_t tokens, workspa
     queries->sums[row] = queries->sums[row] * work->old_factor[row] +
                          lanes_total(lanes_add(sums[0], sums[1])) * work->tile_factor[row];
     queries->maxima[row] = common;
+    float square_sum = lanes_total(lanes_add(squares[0], squares[1]));
+    float error_sum = lanes_total(lanes_add(errors[0], errors[1]));
+    if (!suffices_for_values(error_sum, square_sum, work->tile_factor[row])) work->needs_precision = true;
   }
 }
 
@@ -325,8 +360,11 @@ TCK_INLINE void fold_values(tile *it, size_t set, unsigned width, size_t rows, b
     }
   }
   highest = lanes_highest_of_fours(highest);  // A group's four tokens have one step.
-  steps made = make_steps(highest, is_precise ? 65535 : 255);
-  lanes_store(TCK_FLOAT32, work->group_steps + set * LANES, made.step);
+  lanes limit = lanes_splat(is_precise ? 65535 : 255);
+  lanes excess = lanes_subtract(highest, lanes_splat(SMALLEST_STEPS));
+  lanes step = lanes_where_positive(excess, lanes_divide(highest, limit));
+  lanes inverse = lanes_where_positive(excess, lanes_divide(limit, highest));
+  lanes_store(TCK_FLOAT32, work->group_steps + set * LANES, step);
   // Bytes of width 8 are taken as signed: code - 128.
   lanes centre = lanes_splat(width == 8 ? 128 : code_centre(width));
   lanes constant[TCK_QUERY_ROWS];
@@ -339,7 +377,7 @@ TCK_INLINE void fold_values(tile *it, size_t set, unsigned width, size_t rows, b
     for (size_t quad = 0; quad < quads; quad++) {
       lanes scale = load_halves(scales + quad * quad_bytes, halves);
       lanes middle = lanes_multiply_add(scale, centre, load_halves(minima + quad * quad_bytes, halves));
-      lanes folding = lanes_multiply(scale, made.inverse);
+      lanes folding = lanes_multiply(scale, inverse);
       lanes products[TCK_QUERY_ROWS];
       for (size_t row = 0; row < TCK_QUERY_ROWS; row++) {
         if (row >= rows) {
@@ -372,7 +410,7 @@ TCK_INLINE void fold_values(tile *it, size_t set, unsigned width, size_t rows, b
   if (is_precise) whole = lanes_multiply_add(whole, lanes_splat(256), line_lanes(low_total));
   lanes sums = lanes_transpose_add(constant);
   if (width < 8) {
-    sums = lanes_subtract(sums, lanes_multiply(lanes_multiply(whole, centre), made.step));
+    sums = lanes_subtract(sums, lanes_multiply(lanes_multiply(whole, centre), step));
   }
   lanes_store(TCK_FLOAT32, work->constants + set * LANES, sums);
 }
@@ -471,11 +509,16 @@ TCK_INLINE void add_rows(const value_rows *source, tck_queries *queries, const w
 // together would not fit a stack.
 #define TCK_LEAF TCK_TARGET static __attribute__((noinline))
 
-#define DEFINE_QUANTIZED(rows, width, precision, is_precise)                                                           \
-  TCK_LEAF void score_##rows##_##width##_##precision(tile *it, const tck_key_run *run, const float *queries) {         \
-    score_quantized_run(it, run, queries, width, rows, is_precise);                                                    \
+#define DEFINE_QUANTIZED(rows, width)                                                                                  \
+  TCK_LEAF void score_##rows##_##width##_precise(tile *it, const tck_key_run *run, const float *queries) {             \
+    score_quantized_run(it, run, queries, width, rows, true);                                                          \
   }                                                                                                                    \
-  TCK_LEAF void add_##rows##_##width##_##precision(tile *it) { add_quantized_values(it, width, rows, is_precise); }
+  TCK_LEAF void score_##rows##_##width##_fast(tile *it, const tck_key_run *run, const float *queries) {                \
+    bool is_done = score_quantized_run(it, run, queries, width, rows, false);                                          \
+    if (!is_done) score_##rows##_##width##_precise(it, run, queries);                                                  \
+  }                                                                                                                    \
+  TCK_LEAF void add_##rows##_##width##_fast(tile *it) { add_quantized_values(it, width, rows, false); }                \
+  TCK_LEAF void add_##rows##_##width##_precise(tile *it) { add_quantized_values(it, width, rows, true); }
 
 #define DEFINE_FULL(rows, name, type)                                                                                  \
   TCK_LEAF void score_##rows##_##name(tile *it, const tck_key_run *run, const float *queries) {                        \
@@ -490,12 +533,9 @@ TCK_INLINE void add_rows(const value_rows *source, tck_queries *queries, const w
   }
 
 #define DEFINE_FOR_ROWS(rows)                  \
-  DEFINE_QUANTIZED(rows, 2, fast, false)       \
-  DEFINE_QUANTIZED(rows, 2, precise, true)     \
-  DEFINE_QUANTIZED(rows, 4, fast, false)       \
-  DEFINE_QUANTIZED(rows, 4, precise, true)     \
-  DEFINE_QUANTIZED(rows, 8, fast, false)       \
-  DEFINE_QUANTIZED(rows, 8, precise, true)     \
+  DEFINE_QUANTIZED(rows, 2)                   \
+  DEFINE_QUANTIZED(rows, 4)                   \
+  DEFINE_QUANTIZED(rows, 8)                   \
   DEFINE_FULL(rows, float16, TCK_FLOAT16)      \
   DEFINE_FULL(rows, bfloat16, TCK_BFLOAT16)    \
   DEFINE_FULL(rows, float32, TCK_FLOAT32)
@@ -576,7 +616,8 @@ TCK_TARGET static void attend_blocks(const tck_block_format *format, const void 
                          format->byte_count};
     functions->add_rows[type_index(format->full_type)](&values, queries, &it.work);
   } else {
-    functions->add_quantized[queries->is_precise][width_index(format->value_width)](&it);
+    bool is_precise = queries->is_precise || it.work.needs_precision;
+    functions->add_quantized[is_precise][width_index(format->value_width)](&it);
   }
 }
 

@@ -8,6 +8,7 @@ struct MatrixTile {
     /// Tokens of a tile at the most.
     static let tokens = Int(TCK_TILE_TOKENS)
 
+    /// `[tokens][dimension]`, to be filled before each tile.
     let keys: UnsafeMutablePointer<Float>
     let values: UnsafeMutablePointer<Float>
     /// Scores, then powers: `[rows][tokens]`.
@@ -15,13 +16,13 @@ struct MatrixTile {
 
     static func byteCount(rows: Int, dimension: Int) -> Int {
         2 * QueryRows.Arena.byteCount(Float.self, count: tokens * dimension)
-            + QueryRows.Arena.byteCount(Float.self, count: (rows + 3) / 4 * 4 * tokens)
+            + QueryRows.Arena.byteCount(Float.self, count: QueryRows.paddedRows(rows) * tokens)
     }
 
     init(rows: Int, dimension: Int, arena: inout QueryRows.Arena) {
         unsafe keys = arena.take(Float.self, count: Self.tokens * dimension)
         unsafe values = arena.take(Float.self, count: Self.tokens * dimension)
-        unsafe scores = arena.take(Float.self, count: (rows + 3) / 4 * 4 * Self.tokens)
+        unsafe scores = arena.take(Float.self, count: QueryRows.paddedRows(rows) * Self.tokens)
     }
 
     /// Computes the scores of the first `count` tokens.

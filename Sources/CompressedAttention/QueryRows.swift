@@ -43,7 +43,8 @@ struct QueryRows {
     let groups: UnsafeMutablePointer<tck_queries>
     var groupCount: Int { (count + Self.rowsPerGroup - 1) / Self.rowsPerGroup }
 
-    private static func paddedRows(_ capacity: Int) -> Int {
+    /// Rows of whole groups.
+    static func paddedRows(_ capacity: Int) -> Int {
         (capacity + rowsPerGroup - 1) / rowsPerGroup * rowsPerGroup
     }
 

@@ -1,11 +1,12 @@
 internal import ByteStorage
+internal import CompressedAttention
 public import KVCacheCodecs
 public import KVCacheModel
 
 /// Measures what compression cost: errors of keys, values, scores and attention output.
 public struct CacheComparison: Sendable {
     /// Tokens that are compared at a time.
-    static let tileTokens = 256
+    static let tileTokens = TileAttention.maximumTokens
     /// The most queries of a head that are compared, the last ones: a dump may have one for every token.
     public static let maximumQueries = 256
 
@@ -50,8 +51,8 @@ public struct CacheComparison: Sendable {
     ///
     /// - Throws: `CancellationError` if the task is cancelled.
     public func measure(progress: ProgressHandler? = nil) async throws -> CompressionQuality {
-        let threads = OnlineAttention.useOneThread()
-        defer { OnlineAttention.restoreThreads(threads) }
+        let products = SingleThreadedProducts()
+        defer { extendLifetime(products) }
         let heads = original.geometry.kvHeads
         let slots = Slots<ErrorSums>(count: original.geometry.layers * heads)
         try await forEachConcurrently(count: original.geometry.layers * heads, progress: progress) { unit in
@@ -79,8 +80,8 @@ public struct CacheComparison: Sendable {
             let last = max(queries.tokens - Self.maximumQueries, 0)..<queries.tokens
             return Observation(queries: queries[tokens: last], head: head, kvHeads: source.keys.heads)
         }
-        var exact = observation.map { OnlineAttention(queries: $0.rows, headDimension: dimension, tileTokens: tile) }
-        var lossy = exact
+        let exact = observation.map { TileAttention(queries: $0.rows, headDimension: dimension) }
+        let lossy = observation.map { TileAttention(queries: $0.rows, headDimension: dimension) }
         var sums = ErrorSums()
         if observation != nil { sums.scores = ErrorSums.Pair() }
         for start in stride(from: 0, to: original.tokenCount, by: tile) {
@@ -160,7 +161,7 @@ private struct Observation {
     }
 
     /// How many tokens of a tile each row sees: query j of the window belongs to token `tokenCount - window + j`.
-    func visibleCounts(tile: Range<Int>, tokenCount: Int) -> OnlineAttention.VisibleCounts {
+    func visibleCounts(tile: Range<Int>, tokenCount: Int) -> [Int] {
         (0..<rowCount).map { row in
             let end = tokenCount - window + row % window + 1
             return min(max(end - tile.lowerBound, 0), tile.count)

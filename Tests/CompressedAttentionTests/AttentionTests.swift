@@ -2,113 +2,135 @@ import TestSupport
 import Testing
 import ThinkCompress
 
+/// How far attention may be from float64 attention over the restored cache.
+enum Tolerance {
+    static let precise = KernelChoice.isScalar ? 1e-5 : 5e-4
+    static let fast = KernelChoice.isScalar ? 1e-5 : 3.5e-2
+}
+
 @Suite("Attention over a compressed layer agrees with float64 attention over what it restores")
 struct AttentionTests {
-    /// What a case compares: a cache, new tokens after it, and queries of the newest.
-    struct Sample {
-        let layer: CompressedLayer
-        let newer: KVCacheLayer?
-        let queries: KVTensor
-
-        /// - Parameters:
-        ///   - tokens: of the cache; `newTokens` come after them.
-        ///   - queryCount: queries of each query head.
-        init(
-            recipe: String,
-            tokens: Int = 700,
-            newTokens: Int = 0,
-            queryCount: Int = 1,
-            group: Int = 4,
-            kvHeads: Int = 2,
-            headDimension: Int = 64,
-            elementType: ElementType = .float16
-        ) async throws {
-            var maker = TestCache()
-            maker.layers = 1
-            maker.kvHeads = kvHeads
-            maker.queryHeads = kvHeads * group
-            maker.headDimension = headDimension
-            maker.tokens = tokens + newTokens
-            maker.elementType = elementType
-            maker.window = max(queryCount, 32)
-            let whole = try maker.make().layers[0]
-            let old = KVCacheLayer(
-                keys: whole.keys[tokens: 0..<tokens],
-                values: whole.values[tokens: 0..<tokens],
-                queries: whole.queries
-            )
-            let cache = try KVCache(layers: [old])
-            layer = try await CompressedCache(compressing: cache, recipe: Recipe(recipe)).layers[0]
-            newer =
-                newTokens == 0
-                ? nil
-                : KVCacheLayer(
-                    keys: whole.keys[tokens: tokens..<tokens + newTokens],
-                    values: whole.values[tokens: tokens..<tokens + newTokens]
-                )
-            let count = maker.window
-            guard let own = whole.queries?[tokens: count - queryCount..<count] else { throw Missing.queries }
-            queries = own
-        }
-
-        enum Missing: Error { case queries }
-
-        func output(_ attention: Attention, threads: Int = 2) throws -> [Float] {
-            var output = [Float](repeating: .nan, count: queries.tokens * queries.heads * queries.headDimension)
-            var span = output.mutableSpan
-            let workers = AttentionWorkers(threadCount: threads)
-            try attention.attend(queries, over: layer, followedBy: newer, using: workers, into: &span)
-            return output
-        }
-
-        func reference(_ attention: Attention) -> [Double] {
-            ReferenceAttention(attention: attention, queries: queries, layer: layer, newer: newer).output()
-        }
-
-        func error(_ attention: Attention, threads: Int = 2) throws -> Double {
-            relativeError(try output(attention, threads: threads), reference(attention))
-        }
-    }
-
     static let recipes = [
         "f16", "think(keys=0.4)", "kivi(bits=2)", "kivi(bits=4)", "kivi(bits=8)", "kivi(keys=2,values=4)",
         "think(keys=0.4)+kivi(bits=2)", "think(keys=0.4,restore=mean)+kivi(bits=2)",
         "think(keys=0.5,restore=mean)", "kivi(bits=2,group=64,residual=0)", "kivi(bits=2,group=128)",
     ]
 
-    @Test(arguments: recipes)
-    func preciseMode(recipe: String) async throws {
-        let sample = try await Sample(recipe: recipe)
-        #expect(try sample.error(Attention(precision: .precise)) < 5e-4)
+    @Test("with every recipe", arguments: recipes)
+    func recipe(_ recipe: String) async throws {
+        let sample = try await AttentionSample(recipe: recipe)
+        #expect(try sample.error(Attention(precision: .precise)) < Tolerance.precise)
+        #expect(try sample.error(Attention(precision: .fast)) < Tolerance.fast)
     }
 
-    @Test(arguments: recipes)
-    func fastMode(recipe: String) async throws {
-        let sample = try await Sample(recipe: recipe)
-        #expect(try sample.error(Attention(precision: .fast)) < 3.5e-2)
+    @Test("of every head dimension and type", arguments: [64, 80, 96, 128, 256, 20], ElementType.allCases)
+    func headDimension(_ dimension: Int, type: ElementType) async throws {
+        for recipe in ["think(keys=0.4)+kivi(bits=2)", "kivi(bits=4,group=64)", type.fullPrecisionRecipe] {
+            let sample = try await AttentionSample(
+                recipe: recipe,
+                tokens: 430,
+                kvHeads: 1,
+                headDimension: dimension,
+                elementType: type
+            )
+            #expect(try sample.error(Attention(precision: .precise)) < Tolerance.precise, "\(recipe)")
+            #expect(try sample.error(Attention(precision: .fast)) < Tolerance.fast, "\(recipe)")
+        }
     }
 
-    @Test(arguments: [(1, 1), (1, 5), (7, 7), (7, 3), (40, 40), (200, 0), (300, 20)])
-    func manyQueries(queryCount: Int, newTokens: Int) async throws {
-        let sample = try await Sample(
+    @Test("with 1 to 9 queries to a KV head", arguments: 1...9)
+    func group(_ group: Int) async throws {
+        let sample = try await AttentionSample(
             recipe: "think(keys=0.4,restore=mean)+kivi(bits=2)",
-            newTokens: newTokens,
-            queryCount: queryCount
+            tokens: 500,
+            group: group
         )
-        #expect(try sample.error(Attention(precision: .precise)) < 5e-4)
+        for threads in 1...3 {
+            #expect(try sample.error(Attention(precision: .precise), threads: threads) < Tolerance.precise)
+            #expect(try sample.error(Attention(precision: .fast), threads: threads) < Tolerance.fast)
+        }
     }
 
-    @Test(arguments: [
-        Attention(slidingWindow: 100), Attention(slidingWindow: 1), Attention(logitSoftCap: 2), Attention(scale: 0.3),
-    ])
+    @Test(
+        "at the edges of blocks, window and pages",
+        arguments: [1, 2, 31, 32, 33, 127, 128, 159, 160, 161, 255, 256, 257, 383, 384, 385, 416, 640, 2048, 2065]
+    )
+    func tokenCount(_ tokens: Int) async throws {
+        for recipe in ["kivi(bits=2,residual=0)", "kivi(bits=2)", "kivi(bits=4,group=128,residual=0)"] {
+            let sample = try await AttentionSample(recipe: recipe, tokens: tokens, group: 3, kvHeads: 1)
+            #expect(try sample.error(Attention(precision: .precise)) < Tolerance.precise, "\(recipe)")
+        }
+    }
+
+    @Test("over 100,000 tokens")
+    func manyTokens() async throws {
+        let sample = try await AttentionSample(
+            recipe: "think(keys=0.4)+kivi(bits=2)",
+            tokens: 100_000,
+            group: 1,
+            kvHeads: 1,
+            headDimension: 32
+        )
+        #expect(try sample.error(Attention(precision: .precise)) < Tolerance.precise)
+        #expect(try sample.error(Attention(precision: .fast)) < Tolerance.fast)
+    }
+
+    @Test(
+        "with many queries, each of which sees the tokens up to its own",
+        arguments: [(1, 1), (1, 5), (7, 7), (7, 3), (40, 40), (200, 0), (300, 20), (600, 600)]
+    )
+    func manyQueries(queryCount: Int, newTokens: Int) async throws {
+        let sample = try await AttentionSample(
+            recipe: "think(keys=0.4,restore=mean)+kivi(bits=2,residual=32)",
+            tokens: 400,
+            newTokens: newTokens,
+            queryCount: queryCount,
+            group: 2,
+            kvHeads: 1,
+            headDimension: 32
+        )
+        for attention in [Attention(precision: .precise), Attention(slidingWindow: 150, precision: .precise)] {
+            #expect(try sample.error(attention) < Tolerance.precise)
+        }
+        #expect(try sample.error(Attention(precision: .fast)) < Tolerance.fast)
+    }
+
+    @Test(
+        "with a sliding window, a soft cap and a scale",
+        arguments: [
+            Attention(slidingWindow: 100), Attention(slidingWindow: 1), Attention(slidingWindow: 10_000),
+            Attention(logitSoftCap: 2), Attention(logitSoftCap: 1e-3), Attention(scale: 0.3), Attention(scale: 0),
+            Attention(scale: -0.1, slidingWindow: 300, logitSoftCap: 5),
+        ]
+    )
     func options(attention: Attention) async throws {
         for (queryCount, newTokens) in [(1, 0), (5, 3), (90, 90)] {
-            let sample = try await Sample(
+            let sample = try await AttentionSample(
                 recipe: "kivi(bits=4,residual=32)",
                 newTokens: newTokens,
-                queryCount: queryCount
+                queryCount: queryCount,
+                kvHeads: 1
             )
-            #expect(try sample.error(attention) < 5e-4)
+            #expect(try sample.error(attention) < Tolerance.precise)
         }
+    }
+
+    @Test("with tokens that were appended one by one, and after a cut")
+    func appendedAndCut() async throws {
+        let first = try await AttentionSample(recipe: "kivi(bits=2,residual=32)", tokens: 300, newTokens: 75)
+        var layer = first.layer
+        let newer = try #require(first.newer)
+        for token in 0..<75 {
+            try layer.append(
+                keys: newer.keys[tokens: token..<token + 1],
+                values: newer.values[tokens: token..<token + 1]
+            )
+        }
+        #expect(layer.tokenCount == 375)
+        let whole = AttentionSample(layer: layer, queries: first.queries)
+        #expect(try whole.error(Attention(precision: .precise)) < Tolerance.precise)
+        layer.truncate(to: 290)
+        let cut = AttentionSample(layer: layer, queries: first.queries)
+        #expect(try cut.error(Attention(precision: .precise)) < Tolerance.precise)
     }
 }

@@ -1,4 +1,3 @@
-import Foundation
 import TestSupport
 import ThinkCompress
 
@@ -35,8 +34,8 @@ struct NaiveErrors {
         keys.add(original.keys.numbers.map(Double.init), restored.keys.numbers.map(Double.init))
         values.add(original.values.numbers.map(Double.init), restored.values.numbers.map(Double.init))
         guard let queries = original.queries else { return }
-        let exact = NaiveAttention(original, queries: queries)
-        let lossy = NaiveAttention(restored, queries: queries)
+        let exact = ReferenceAttention(queries, over: [original])
+        let lossy = ReferenceAttention(queries, over: [restored])
         scores.add(exact.scores, lossy.scores)
         attention.add(exact.output, lossy.output)
     }
@@ -46,41 +45,5 @@ struct NaiveErrors {
         values.add(other.values)
         scores.add(other.scores)
         attention.add(other.attention)
-    }
-}
-
-/// Softmax attention of the observation window in float64: query j belongs to token `tokens - window + j` and sees the
-/// tokens up to it; query heads share KV heads in groups.
-struct NaiveAttention {
-    /// Scores of all heads and queries with the tokens that they see, one after another.
-    private(set) var scores: [Double] = []
-    /// `[queryHeads, window, headDimension]`.
-    private(set) var output: [Double] = []
-
-    init(_ layer: KVCacheLayer, queries: KVTensor) {
-        let dimension = layer.keys.headDimension
-        let tokens = layer.keys.tokens
-        let (q, k, v) = (queries.numbers, layer.keys.numbers, layer.values.numbers)
-        for head in 0..<queries.heads {
-            let firstRow = head / (queries.heads / layer.keys.heads) * tokens
-            for query in 0..<queries.tokens {
-                let row = (head * queries.tokens + query) * dimension
-                let seen = (0..<tokens - queries.tokens + query + 1).map { token -> Double in
-                    let key = (firstRow + token) * dimension
-                    var score = 0.0
-                    for channel in 0..<dimension { score += Double(q[row + channel]) * Double(k[key + channel]) }
-                    return score / Double(dimension).squareRoot()
-                }
-                let largest = seen.max() ?? 0
-                let weights = seen.map { exp($0 - largest) }
-                let sum = weights.reduce(0, +)
-                scores += seen
-                output += (0..<dimension).map { channel in
-                    weights.enumerated().reduce(0) { total, weight in
-                        total + weight.element / sum * Double(v[(firstRow + weight.offset) * dimension + channel])
-                    }
-                }
-            }
-        }
     }
 }

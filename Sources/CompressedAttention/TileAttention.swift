@@ -1,0 +1,82 @@
+internal import ByteStorage
+internal import CThinkKernels
+internal import Foundation
+
+/// Attention of some queries over keys and values in float32 that come tile by tile.
+///
+/// For measuring: it keeps the scores of the last tile. The scale is `1 / sqrt(headDimension)`.
+@safe
+package final class TileAttention {
+    /// Tokens of a tile at the most.
+    package static let maximumTokens = MatrixTile.tokens
+
+    private let memory: AlignedBuffer
+    private var rows: QueryRows
+    private let tile: MatrixTile
+    /// `log2(e) * q · k / sqrt(headDimension)` of the last tile: `[rows, tokens]`.
+    package private(set) var scores: [Float] = []
+
+    /// - Parameter queries: `[rows, headDimension]`.
+    package init(queries: [Float], headDimension: Int) {
+        let count = queries.count / headDimension
+        let workspaceBytes = tck_attention_workspace_bytes(headDimension)
+        memory = AlignedBuffer(
+            byteCount: QueryRows.byteCount(capacity: count, dimension: headDimension)
+                + MatrixTile.byteCount(rows: count, dimension: headDimension)
+                + QueryRows.Arena.byteCount(UInt8.self, count: workspaceBytes)
+        )
+        // The memory lives as long as this object, and nobody else has it.
+        let base = unsafe memory.withUnsafeMutableBytes { $0.baseAddress }
+        guard let base = unsafe base else { preconditionFailure("a buffer has memory") }
+        var arena = unsafe QueryRows.Arena(base)
+        rows = QueryRows(capacity: count, dimension: headDimension, arena: &arena)
+        tile = MatrixTile(rows: count, dimension: headDimension, arena: &arena)
+        let workspace = unsafe arena.take(UInt8.self, count: workspaceBytes)
+        unsafe rows.begin(count: count, softCap: 0, isPrecise: true, workspace: UnsafeMutableRawPointer(workspace))
+        let scale = Float(M_LOG2E) / Float(headDimension).squareRoot()
+        for row in 0..<count {
+            for channel in 0..<headDimension {
+                unsafe rows.queries[row * rows.stride + channel] = queries[row * headDimension + channel] * scale
+            }
+        }
+    }
+
+    /// Adds a tile.
+    ///
+    /// - Parameters:
+    ///   - keys: `[count, headDimension]` at least, and so the values.
+    ///   - visible: how many of the tile's tokens each row of queries sees.
+    package func add(keys: [Float], values: [Float], count: Int, visible: [Int]) {
+        precondition(count <= Self.maximumTokens, "a tile has \(Self.maximumTokens) tokens at most")
+        precondition(visible.count == rows.count, "every row sees some number of tokens")
+        precondition(min(keys.count, values.count) >= count * rows.dimension, "the tile must be whole")
+        unsafe keys.withUnsafeBufferPointer { unsafe copy($0, to: tile.keys, count: count) }
+        unsafe values.withUnsafeBufferPointer { unsafe copy($0, to: tile.values, count: count) }
+        for (row, end) in visible.enumerated() {
+            unsafe rows.visible[row] = tck_token_range(first: 0, end: end)
+        }
+        tile.score(rows, count: count)
+        scores.removeAll(keepingCapacity: true)
+        for row in 0..<rows.count {
+            unsafe scores.append(
+                contentsOf: UnsafeBufferPointer(start: tile.scores + row * MatrixTile.tokens, count: count)
+            )
+        }
+        tile.join(rows, count: count)
+    }
+
+    private func copy(_ source: UnsafeBufferPointer<Float>, to: UnsafeMutablePointer<Float>, count: Int) {
+        guard let base = source.baseAddress else { return }
+        unsafe to.update(from: base, count: count * rows.dimension)
+    }
+
+    /// The attention output of all rows: `[rows, headDimension]`.
+    package var result: [Float] {
+        var output = [Float](repeating: 0, count: rows.count * rows.dimension)
+        unsafe output.withUnsafeMutableBufferPointer { buffer in
+            guard let base = buffer.baseAddress else { return }
+            for row in 0..<rows.count { unsafe rows.finish(row: row, into: base + row * rows.dimension) }
+        }
+        return output
+    }
+}
