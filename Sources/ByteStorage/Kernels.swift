@@ -10,7 +10,10 @@ package enum Kernels {
     package nonisolated(unsafe) static let best: tck_kernels = {
         guard let kernels = unsafe tck_best_kernels() else {
             preconditionFailure(
-                "THINK_COMPRESS_KERNELS names no instruction set of this machine; use scalar, avx2, avx512, avx512vnni or neon"
+                """
+                THINK_COMPRESS_KERNELS names no instruction set of this machine; use scalar, avx2, avx512, avx512vnni, \
+                neon or neondotprod
+                """
             )
         }
         return unsafe kernels.pointee

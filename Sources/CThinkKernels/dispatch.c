@@ -1,6 +1,9 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#if defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
+#endif
 
 #include "instruction_sets.h"
 
@@ -18,6 +21,14 @@ static bool has_avx512(void) {
 }
 
 static bool has_avx512vnni(void) { return has_avx512() && __builtin_cpu_supports("avx512vnni"); }
+#elif defined(__aarch64__) && !defined(__AARCH64EB__)
+static bool has_dot_products(void) {
+#if defined(__linux__)
+  return (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0;
+#else
+  return true;  // Apple's processors since the A11, and all of the Macs.
+#endif
+}
 #endif
 
 /// The first of this machine's sets, widest first, that has this name; any has the name null.
@@ -28,6 +39,7 @@ static const tck_kernels *first_supported(const char *name) {
       has_avx512() ? &tck_avx512_kernels : NULL,
       has_avx2() ? &tck_avx2_kernels : NULL,
 #elif defined(__aarch64__) && !defined(__AARCH64EB__)
+      has_dot_products() ? &tck_neondotprod_kernels : NULL,
       &tck_neon_kernels,  // Every such machine has NEON.
 #endif
       &tck_scalar_kernels,

@@ -1,5 +1,6 @@
 // NEON (AArch64): 16 values are four registers; a line of codes is one register for each of the four members of its
-// dwords, since the processor takes turns among four registers as it loads and stores.
+// dwords, since the processor takes turns among four registers as it loads and stores. Attention, which takes lines as
+// they lie, is in neon_attention.c and, with the dot products of ARMv8.2, in neondotprod_attention.c.
 
 #pragma STDC FP_CONTRACT OFF
 
@@ -8,113 +9,17 @@
 #define TCK_TARGET
 
 #include <arm_acle.h>
-#include <arm_neon.h>
 #if defined(__linux__)
 #include <sys/auxv.h>
 #endif
 
 #include "instruction_sets.h"
-#include "vector_support.h"
+#include "neon_lanes.h"
 
 #define TCK_SUM_LANES 2
 #define TCK_COLUMN_ROWS 1
 #define TCK_GROUP_PIECES 1
 #define TCK_GROUP_QUADS 1
-
-#define EACH(i) for (size_t i = 0; i < 4; i++)
-
-// MARK: - 16 values
-
-typedef struct lanes {
-  float32x4_t of[4];
-} lanes;
-
-TCK_INLINE float32x4_t load_4(tck_element_type type, const void *bytes) {
-  if (type == TCK_FLOAT32) return vreinterpretq_f32_u8(vld1q_u8(bytes));
-  uint16x4_t bits = vreinterpret_u16_u8(vld1_u8(bytes));
-  if (type == TCK_FLOAT16) return vcvt_f32_f16(vreinterpret_f16_u16(bits));
-  return vreinterpretq_f32_u32(vshll_n_u16(bits, 16));
-}
-
-TCK_INLINE void store_4(tck_element_type type, void *bytes, float32x4_t value) {
-  if (type == TCK_FLOAT32) {
-    vst1q_u8(bytes, vreinterpretq_u8_f32(value));
-  } else if (type == TCK_FLOAT16) {
-    vst1_u8(bytes, vreinterpret_u8_f16(vcvt_f16_f32(value)));
-  } else {
-    // As tck_float_to_bfloat.
-    uint32x4_t bits = vreinterpretq_u32_f32(value);
-    uint32x4_t odd = vandq_u32(vshrq_n_u32(bits, 16), vdupq_n_u32(1));
-    uint32x4_t rounded = vaddq_u32(vaddq_u32(bits, vdupq_n_u32(0x7FFF)), odd);
-    uint32x4_t quiet = vorrq_u32(bits, vdupq_n_u32(0x400000));
-    vst1_u8(bytes, vreinterpret_u8_u16(vshrn_n_u32(vbslq_u32(vceqq_f32(value, value), rounded, quiet), 16)));
-  }
-}
-
-TCK_INLINE lanes lanes_load(tck_element_type type, const void *bytes) {
-  lanes result;
-  EACH(i) result.of[i] = load_4(type, offset(bytes, i * 4 * element_size(type)));
-  return result;
-}
-
-TCK_INLINE void lanes_store(tck_element_type type, void *bytes, lanes value) {
-  EACH(i) store_4(type, offset_mutable(bytes, i * 4 * element_size(type)), value.of[i]);
-}
-
-TCK_INLINE lanes lanes_splat(float value) {
-  lanes result;
-  EACH(i) result.of[i] = vdupq_n_f32(value);
-  return result;
-}
-
-TCK_INLINE lanes lanes_add(lanes a, lanes b) {
-  EACH(i) a.of[i] = vaddq_f32(a.of[i], b.of[i]);
-  return a;
-}
-
-TCK_INLINE lanes lanes_subtract(lanes a, lanes b) {
-  EACH(i) a.of[i] = vsubq_f32(a.of[i], b.of[i]);
-  return a;
-}
-
-TCK_INLINE lanes lanes_multiply(lanes a, lanes b) {
-  EACH(i) a.of[i] = vmulq_f32(a.of[i], b.of[i]);
-  return a;
-}
-
-TCK_INLINE lanes lanes_divide(lanes a, lanes b) {
-  EACH(i) a.of[i] = vdivq_f32(a.of[i], b.of[i]);
-  return a;
-}
-
-TCK_INLINE lanes lanes_cap(lanes value, float limit) {
-  // A comparison and a choice: the processor's minimum would be NaN for NaN.
-  float32x4_t limits = vdupq_n_f32(limit);
-  EACH(i) value.of[i] = vbslq_f32(vcltq_f32(value.of[i], limits), value.of[i], limits);
-  return value;
-}
-
-TCK_INLINE lanes lanes_where_positive(lanes condition, lanes value) {
-  EACH(i) {
-    uint32x4_t bits = vandq_u32(vcgtzq_f32(condition.of[i]), vreinterpretq_u32_f32(value.of[i]));
-    value.of[i] = vreinterpretq_f32_u32(bits);
-  }
-  return value;
-}
-
-TCK_INLINE bool lanes_are_within(lanes value, float limit) {
-  uint32x4_t all = vdupq_n_u32(0xFFFFFFFF);
-  EACH(i) all = vandq_u32(all, vcaleq_f32(value.of[i], vdupq_n_f32(limit)));
-  return vminvq_u32(all) != 0;
-}
-
-TCK_INLINE void lanes_add_to(double *totals, lanes value) {
-  EACH(i) {
-    double *at = totals + 4 * i;
-    vst1q_f64(at, vaddq_f64(vld1q_f64(at), vcvt_f64_f32(vget_low_f32(value.of[i]))));
-    vst1q_f64(at + 2, vaddq_f64(vld1q_f64(at + 2), vcvt_high_f64_f32(value.of[i])));
-  }
-}
 
 // MARK: - Lines
 
@@ -276,6 +181,9 @@ static uint32_t crc32c(uint32_t crc, const void *bytes, size_t count) {
   return (has_instructions ? crc32c_with_instructions : tck_scalar_kernels.crc32c)(crc, bytes, count);
 }
 
-const tck_kernels tck_neon_kernels = VECTOR_TABLE("neon", crc32c);
+const tck_kernels tck_neon_kernels = VECTOR_TABLE("neon", crc32c, tck_neon_);
+
+// Nothing but attention needs dot products.
+const tck_kernels tck_neondotprod_kernels = VECTOR_TABLE("neondotprod", crc32c, tck_neondotprod_);
 
 #endif

@@ -57,7 +57,7 @@ TCK_INLINE lanes load_halves(const void *halves, size_t count) {
   return count >= LANES ? lanes_load(TCK_FLOAT16, halves) : lanes_load_some(TCK_FLOAT16, halves, count);
 }
 
-/// Twice the middle of the codes of a width: (2^width - 1) / 2.
+/// The middle of the codes of a width.
 TCK_INLINE float code_centre(unsigned width) { return (float)((1u << width) - 1) * 0.5f; }
 
 /// Magnitudes that are not larger all become zero: their inverses might be infinite.
@@ -87,13 +87,14 @@ TCK_INLINE float scale_queries(const tile *it, const tck_key_run *run, const flo
   for (size_t row = 0; row < rows; row++) {
     float largest = lanes_highest(highest[row]);
     bool is_something = largest > SMALLEST_STEPS;
-    row_steps[row] = is_something ? largest / limit : 0;
-    lanes inverse = lanes_splat(is_something ? limit / largest : 0);
+    // Where all scales are zero the minima still count, in steps of any size.
+    row_steps[row] = is_something ? largest / limit : 1;
+    lanes inverse = lanes_splat(is_something ? limit / largest : 1);
     for (size_t i = 0; i < padded; i += LANES) {
       lanes query = lanes_load(TCK_FLOAT32, queries + row * query_stride + i);
       lanes_store(TCK_FLOAT32, scaled + row * query_stride + i, lanes_multiply(query, inverse));
     }
-    if (row_steps[row] > largest_step) largest_step = row_steps[row];
+    if (is_something && row_steps[row] > largest_step) largest_step = row_steps[row];
   }
   return largest_step;
 }
@@ -184,8 +185,8 @@ TCK_INLINE bool score_quantized_run(tile *it, const tck_key_run *run, const floa
         float *scores = work->scores + row * TCK_TILE_TOKENS + block * format->tokens + token;
         for (size_t half = 0; half < 2; half++) {
           lanes score = lanes_add(lanes_load(TCK_FLOAT32, dots[row][half]), lanes_splat(constants[row]));
-          score = lanes_multiply_add(score, lanes_splat(row_steps[row]), lanes_load(TCK_FLOAT32, scores + half * LANES));
-          lanes_store(TCK_FLOAT32, scores + half * LANES, score);
+          float *at = scores + half * LANES;
+          lanes_store(TCK_FLOAT32, at, lanes_multiply_add(score, lanes_splat(row_steps[row]), lanes_load(TCK_FLOAT32, at)));
         }
       }
       fetch_lines_of_block(&ahead);
@@ -305,16 +306,16 @@ TCK_TARGET static void exponentiate(tck_queries *queries, size_t tokens, workspa
     }
     float tile_maximum = lanes_highest(lanes_larger(highest[0], highest[1]));
     lanes maximum = lanes_splat(tile_maximum);
-    lanes sums[2] = {lanes_splat(0), lanes_splat(0)}, squares[2] = {sums[0], sums[0]}, errors[2] = {sums[0], sums[0]};
+    lanes sums[2] = {lanes_splat(0), lanes_splat(0)}, squares[2] = {sums[0], sums[0]}, errors = sums[0];
     for (size_t token = 0; token < padded; token += 2 * LANES) {
       for (size_t half = 0; half < 2; half++) {
         float *at = scores + token + half * LANES;
         lanes power = lanes_exp2(lanes_subtract(lanes_load(TCK_FLOAT32, at), maximum));
         lanes_store(TCK_FLOAT32, at, power);
         sums[half] = lanes_add(sums[half], power);
-        lanes square = lanes_multiply(power, power);
-        squares[half] = lanes_add(squares[half], square);
-        errors[half] = lanes_add(errors[half], lanes_cap(square, ROUNDING_ERROR));
+        squares[half] = lanes_multiply_add(power, power, squares[half]);
+        // Every second one stands for all.
+        if (half == 0) errors = lanes_add(errors, lanes_cap(lanes_multiply(power, power), ROUNDING_ERROR));
       }
     }
     float common = queries->maxima[row] > tile_maximum ? queries->maxima[row] : tile_maximum;
@@ -324,7 +325,7 @@ TCK_TARGET static void exponentiate(tck_queries *queries, size_t tokens, workspa
                          lanes_total(lanes_add(sums[0], sums[1])) * work->tile_factor[row];
     queries->maxima[row] = common;
     float square_sum = lanes_total(lanes_add(squares[0], squares[1]));
-    float error_sum = lanes_total(lanes_add(errors[0], errors[1]));
+    float error_sum = 2 * lanes_total(errors);
     if (!suffices_for_values(error_sum, square_sum, work->tile_factor[row])) work->needs_precision = true;
   }
 }
@@ -334,6 +335,7 @@ TCK_TARGET static void exponentiate(tck_queries *queries, size_t tokens, workspa
 /// Joins a slice of 16 channels of the tile's output to what was before.
 TCK_INLINE void join_output(tck_queries *queries, size_t dimension, size_t row, size_t slice, lanes tile,
                             const workspace *work) {
+  if (work->tile_factor[row] == 0) return;  // The query sees nothing of the tile, whose values may be NaN.
   float *output = queries->outputs + row * dimension + slice * LANES;
   lanes old = lanes_multiply(lanes_load(TCK_FLOAT32, output), lanes_splat(work->old_factor[row]));
   lanes_store(TCK_FLOAT32, output, lanes_multiply_add(tile, lanes_splat(work->tile_factor[row]), old));
@@ -456,7 +458,8 @@ TCK_INLINE void add_quantized_values(tile *it, unsigned width, size_t rows, bool
   for (; slice < sixteens; slice++) add_slices(it, slice, 1, false, width, rows, is_precise);
 }
 
-/// Rows of values in full precision; those of every `block_tokens` tokens begin `block_stride` bytes after the last ones.
+/// Rows of values in full precision; those of every `block_tokens` tokens begin `block_stride` bytes after the last
+/// ones.
 typedef struct value_rows {
   tck_rows rows;
   size_t tokens, head_dimension;

@@ -11,10 +11,9 @@ struct KernelSet: Sendable, CustomStringConvertible {
 
     static let scalar = KernelSet(name: "scalar")
 
-    /// The sets to compare with scalar, which may be none.
-    static let vectorSets = ["avx512vnni", "avx512", "avx2", "neon"].map { name in KernelSet(name: name) }.filter(
-        \.isSupported
-    )
+    /// The sets to compare with scalar, widest first, which may be none.
+    static let vectorSets = ["avx512vnni", "avx512", "avx2", "neondotprod", "neon"].map(KernelSet.init)
+        .filter(\.isSupported)
 }
 
 enum ElementType: CaseIterable, Sendable {

@@ -178,7 +178,8 @@ typedef struct tck_kernels {
   ///
   /// Computes scores, bends and masks them, and adds the tile to the queries' maxima, sums and outputs.
   /// Meanwhile `next_byte_count` bytes from `next` are fetched into the caches: the tile after this one.
-  /// `scalar` computes in float32 throughout; the others quantize queries and probabilities where they meet codes.
+  /// `scalar` computes in float32 throughout; the others quantize queries and probabilities where they meet codes, and
+  /// expect what an encoder writes: scales that are not negative, and numbers that need no cap.
   void (*attend_blocks)(const tck_block_format *format, const void *blocks, size_t block_count, tck_queries *queries,
                         const void *next, size_t next_byte_count);
 
@@ -201,7 +202,8 @@ typedef struct tck_kernels {
 /// THINK_COMPRESS_KERNELS names. Null if that names a set which is unknown or which this machine lacks.
 const tck_kernels *tck_best_kernels(void);
 
-/// The kernels of one instruction set ("scalar", "avx2", "avx512", "avx512vnni", "neon"), or null if this machine lacks it.
+/// The kernels of one instruction set ("scalar", "avx2", "avx512", "avx512vnni", "neon", "neondotprod"), or null if
+/// this machine lacks it.
 const tck_kernels *tck_kernels_named(const char *name);
 
 /// Tells the processor that the thread waits for another.

@@ -1,0 +1,255 @@
+// Compares attention with the scalar kernels' on random normal keys and values, within the bounds of precise and fast
+// mode.
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "check.h"
+
+enum { MOST_DIMENSION = 256, MOST_THIN = MOST_DIMENSION + 16 * TCK_MAX_KEY_RUNS };
+
+/// Relative L2 errors of a query's output that are allowed: in full precision, precise and fast mode.
+typedef enum mode { FULL, PRECISE, FAST, MODES } mode;
+static const double limits[MODES] = {1e-5, 5e-4, 3.5e-2};
+static double largest[MODES];
+
+static float random_normal(void) {
+  double radius = sqrt(-2 * log((random_bits() + 1.0) / 4294967297.0));
+  return (float)(radius * cos(6.283185307179586 * random_bits() / 4294967296.0));
+}
+
+/// Up to two runs of key channels; width 0 is full precision.
+typedef struct key_widths {
+  unsigned first, second;
+} key_widths;
+
+static const key_widths all_key_widths[] = {{2, 2}, {4, 4}, {8, 8}, {0, 0}, {2, 4}, {2, 0}};
+
+static size_t aligned(size_t count) { return (count + 63) / 64 * 64; }
+
+/// The layout of Formats/snapshot.md, "PLAN", for a run of `first` channels and one of `second`, which may be 0.
+static tck_block_format make_format(size_t tokens, size_t head_dimension, tck_element_type type, key_widths widths,
+                                    size_t first, size_t second, unsigned value_width) {
+  tck_block_format format = {.tokens = tokens, .head_dimension = head_dimension, .full_type = type};
+  format.key_run_count = second > 0 ? 2 : 1;
+  format.key_runs[0] = (tck_key_run){.count = first, .width = widths.first};
+  format.key_runs[1] = (tck_key_run){.count = second, .width = widths.second};
+  size_t end = 0;
+  for (size_t i = 0; i < format.key_run_count; i++) {
+    tck_key_run *run = &format.key_runs[i];
+    run->codes = end;
+    end += run->width == 0 ? run->count * tokens * size_of(type) : tck_key_code_bytes(tokens, run->count, run->width);
+  }
+  for (size_t part = 0; part < 2; part++) {
+    for (size_t i = 0; i < format.key_run_count; i++) {
+      tck_key_run *run = &format.key_runs[i];
+      if (run->width == 0) continue;
+      *(part == 0 ? &run->scales : &run->minima) = end;
+      end += tck_padded_channels(run->count) * sizeof(uint16_t);
+    }
+  }
+  end = aligned(end);
+  format.value_width = value_width;
+  format.value_codes = end;
+  if (value_width == 0) {
+    end += tokens * head_dimension * size_of(type);
+  } else {
+    size_t parameters = tokens * tck_value_groups(head_dimension, tokens) * sizeof(uint16_t);
+    format.value_scales = end + tck_value_code_bytes(tokens, head_dimension, value_width);
+    format.value_minima = format.value_scales + parameters;
+    end = format.value_minima + parameters;
+  }
+  format.byte_count = aligned(end);
+  return format;
+}
+
+static void pack_block(const tck_block_format *format, const uint16_t *indices, const float *keys,
+                       const float *values, uint8_t *block) {
+  size_t count = format->tokens * format->head_dimension, stride = format->head_dimension * size_of(format->full_type);
+  uint8_t *elements = malloc(count * sizeof(float));
+  tck_rows rows = {elements, stride, format->full_type};
+  scalar->narrow(format->full_type, keys, count, elements);
+  for (size_t i = 0; i < format->key_run_count; i++) {
+    const tck_key_run *run = &format->key_runs[i];
+    tck_channels channels = {indices, run->count};
+    if (run->width == 0) {
+      scalar->pack_full_keys(rows, format->tokens, channels, block + run->codes);
+    } else {
+      tck_mutable_packed to = {block + run->codes, (uint16_t *)(void *)(block + run->scales),
+                               (uint16_t *)(void *)(block + run->minima)};
+      scalar->pack_keys(rows, format->tokens, channels, format->head_dimension, run->width, to);
+    }
+    indices += run->count;
+  }
+  scalar->narrow(format->full_type, values, count, elements);
+  if (format->value_width == 0) {
+    memcpy(block + format->value_codes, elements, format->tokens * stride);
+  } else {
+    tck_mutable_packed to = {block + format->value_codes, (uint16_t *)(void *)(block + format->value_scales),
+                             (uint16_t *)(void *)(block + format->value_minima)};
+    scalar->pack_values(rows, format->tokens, format->head_dimension, format->tokens, format->value_width, to);
+  }
+  free(elements);
+}
+
+/// Queries with memory of their own.
+typedef struct query_state {
+  tck_queries queries;
+  float rows[TCK_QUERY_ROWS * MOST_DIMENSION], thin_rows[TCK_QUERY_ROWS * MOST_THIN];
+  float offsets[TCK_QUERY_ROWS];
+  tck_token_range visible[TCK_QUERY_ROWS];
+  float maxima[TCK_QUERY_ROWS], sums[TCK_QUERY_ROWS], outputs[TCK_QUERY_ROWS * MOST_DIMENSION];
+} query_state;
+
+/// Random queries whose scores have a standard deviation of 1.5.
+static void make_queries(query_state *state, const tck_block_format *format, const uint16_t *indices, size_t tokens) {
+  size_t dimension = tck_padded_dimension(format->head_dimension), thin = tck_thin_dimension(format);
+  memset(state, 0, sizeof *state);
+  state->queries.count = 1 + random_bits() % TCK_QUERY_ROWS;
+  if (random_bits() % 3 == 0) state->queries.soft_cap = 3;
+  for (size_t row = 0; row < TCK_QUERY_ROWS; row++) {
+    state->maxima[row] = -INFINITY;
+    if (row >= state->queries.count) continue;
+    float *full = state->rows + row * dimension;
+    for (size_t i = 0; i < format->head_dimension; i++) {
+      full[i] = random_normal() * 1.5f / sqrtf((float)format->head_dimension);
+    }
+    const uint16_t *channel = indices;
+    float *to = state->thin_rows + row * thin;
+    for (size_t run = 0; run < format->key_run_count; run++) {
+      size_t count = format->key_runs[run].count;
+      for (size_t i = 0; i < count; i++) to[i] = full[*channel++];
+      to += tck_padded_dimension(count);
+    }
+    state->offsets[row] = random_normal();
+    tck_token_range *visible = &state->visible[row];
+    *visible = (tck_token_range){0, tokens};
+    uint32_t kind = random_bits() % 8;
+    if (kind == 0) visible->first = random_bits() % tokens;
+    if (kind == 1) visible->end = random_bits() % tokens;
+    if (kind == 2) visible->end = visible->first = random_bits() % tokens;
+    if (kind == 3) *visible = (tck_token_range){tokens / 3, tokens / 3 + 1};
+  }
+}
+
+/// Points a copy's members into itself.
+static tck_queries *ready(query_state *state, void *workspace, bool is_precise) {
+  tck_queries *queries = &state->queries;
+  queries->rows = state->rows;
+  queries->thin_rows = state->thin_rows;
+  queries->offsets = state->offsets;
+  queries->visible = state->visible;
+  queries->is_precise = is_precise;
+  queries->maxima = state->maxima;
+  queries->sums = state->sums;
+  queries->outputs = state->outputs;
+  queries->workspace = workspace;
+  return queries;
+}
+
+/// Checks each query's output, divided by its sum, against scalar's.
+static void check_outputs(const char *kernel, const query_state *expected, const query_state *actual, mode kind,
+                          const tck_block_format *format, const char *what) {
+  size_t dimension = tck_padded_dimension(format->head_dimension);
+  for (size_t row = 0; row < expected->queries.count; row++) {
+    double error = 0, norm = 0;
+    for (size_t i = 0; i < format->head_dimension; i++) {
+      double reference = expected->outputs[row * dimension + i] / expected->sums[row];
+      double difference = actual->outputs[row * dimension + i] / actual->sums[row] - reference;
+      error += difference * difference;
+      norm += reference * reference;
+    }
+    if (expected->visible[row].first >= expected->visible[row].end) {
+      const float *output = actual->outputs + row * dimension;
+      bool untouched = actual->sums[row] == 0 && actual->maxima[row] == -INFINITY;
+      for (size_t i = 0; i < format->head_dimension; i++) untouched = untouched && output[i] == 0;
+      expect(untouched, kernel, "touched where nothing is seen", format->head_dimension, format->tokens, row, kind);
+      continue;
+    }
+    double relative = sqrt(error / norm);
+    if (!(relative <= largest[kind])) largest[kind] = relative;
+    expect(relative <= limits[kind], kernel, what, format->head_dimension, format->tokens,
+           expected->visible[row].end - expected->visible[row].first, (size_t)(relative * 1e6));
+  }
+}
+
+static void compare_tile(size_t head_dimension, size_t tokens, tck_element_type type, key_widths widths,
+                         unsigned value_width) {
+  static float keys[TCK_TILE_TOKENS * MOST_DIMENSION], values[TCK_TILE_TOKENS * MOST_DIMENSION];
+  static query_state start, states[2];
+  uint16_t indices[TCK_MAX_HEAD_DIMENSION];
+  size_t block_count = 1 + random_bits() % (TCK_TILE_TOKENS / tokens);
+  size_t count = block_count * tokens;
+  size_t first = 1 + random_bits() % head_dimension;
+  if (random_bits() % 2) first = head_dimension;
+  size_t second = first < head_dimension ? 1 + random_bits() % (head_dimension - first) : 0;
+  if (widths.first != widths.second && head_dimension > 1 && second == 0) {
+    first = head_dimension / 2;
+    second = head_dimension - first;
+  }
+  choose(indices, head_dimension, head_dimension);
+  for (size_t i = 0; i < count * head_dimension; i++) {
+    keys[i] = random_normal();
+    // With few channels an output may by chance be near zero, and any error large beside it.
+    values[i] = random_normal() + (head_dimension < 16 ? 2 : 0);
+  }
+  tck_block_format format = make_format(tokens, head_dimension, type, widths, first, second, value_width);
+  uint8_t *blocks = malloc(block_count * format.byte_count);
+  memset(blocks, 0, block_count * format.byte_count);
+  for (size_t i = 0; i < block_count; i++) {
+    pack_block(&format, indices, keys + i * tokens * head_dimension, values + i * tokens * head_dimension,
+               blocks + i * format.byte_count);
+  }
+  void *workspace = aligned_alloc(64, aligned(tck_attention_workspace_bytes(head_dimension)));
+
+  make_queries(&start, &format, indices, count);
+  bool is_full = widths.first == 0 && (second == 0 || widths.second == 0) && value_width == 0;
+  states[0] = start;
+  scalar->attend_blocks(&format, blocks, block_count, ready(&states[0], workspace, true), NULL, 0);
+  for (mode kind = PRECISE; kind <= FAST; kind++) {
+    states[1] = start;
+    other->attend_blocks(&format, blocks, block_count, ready(&states[1], workspace, kind == PRECISE), blocks,
+                         block_count * format.byte_count);
+    check_outputs("attend_blocks", &states[0], &states[1], is_full ? FULL : kind, &format,
+                  kind == PRECISE ? "precise" : "fast");
+  }
+
+  size_t stride = head_dimension * size_of(type), row_count = random_bits() % (count + 1);
+  uint8_t *key_rows = malloc(stride * count), *value_rows = malloc(stride * count);
+  scalar->narrow(type, keys, count * head_dimension, key_rows);
+  scalar->narrow(type, values, count * head_dimension, value_rows);
+  for (size_t row = 0; row < TCK_QUERY_ROWS; row++) {
+    if (start.visible[row].end > row_count) start.visible[row] = (tck_token_range){0, row_count};
+  }
+  for (size_t set = 0; set < 2; set++) {
+    states[set] = start;
+    (set ? other : scalar)
+        ->attend_rows((tck_rows){key_rows, stride, type}, (tck_rows){value_rows, stride, type}, row_count,
+                      head_dimension, ready(&states[set], workspace, true));
+  }
+  check_outputs("attend_rows", &states[0], &states[1], FULL, &format, "rows");
+  free(key_rows);
+  free(value_rows);
+  free(blocks);
+  free(workspace);
+}
+
+void compare_attention(void) {
+  static const size_t dimensions[] = {1, 7, 16, 40, 64, 80, 96, 128, 256};
+  static const unsigned value_widths[] = {2, 4, 8, 0};
+  memset(largest, 0, sizeof largest);
+  for (size_t d = 0; d < sizeof dimensions / sizeof *dimensions; d++) {
+    for (size_t tokens = 32; tokens <= TCK_MAX_BLOCK_TOKENS; tokens *= 2) {
+      for (size_t k = 0; k < sizeof all_key_widths / sizeof *all_key_widths; k++) {
+        for (size_t v = 0; v < 4; v++) {
+          tck_element_type type = (tck_element_type)(TCK_FLOAT16 + random_bits() % 3);
+          compare_tile(dimensions[d], tokens, type, all_key_widths[k], value_widths[v]);
+        }
+      }
+    }
+  }
+  printf("%s: attention's largest relative errors: %.1e in full precision, %.1e precise, %.1e fast\n", other->name,
+         largest[FULL], largest[PRECISE], largest[FAST]);
+}

@@ -1,0 +1,24 @@
+// What the parts of this check share.
+
+#ifndef KERNEL_CHECK_H
+#define KERNEL_CHECK_H
+
+#include "think_kernels.h"
+
+/// The definition, and the set that is compared with it.
+extern const tck_kernels *scalar, *other;
+
+uint32_t random_bits(void);
+
+size_t size_of(tck_element_type type);
+
+/// A random permutation of some channels.
+tck_channels choose(uint16_t *indices, size_t head_dimension, size_t count);
+
+/// Counts a comparison, and prints the first ones that fail.
+void expect(bool equal, const char *kernel, const char *what, size_t a, size_t b, size_t c, size_t d);
+
+/// Compares attention of the two sets and prints the largest errors.
+void compare_attention(void);
+
+#endif
