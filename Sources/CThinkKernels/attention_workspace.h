@@ -81,6 +81,8 @@ typedef struct tile {
   tck_queries *queries;
   workspace work;
   fetcher ahead;
+  /// Whether no other run's part of the scores is there yet.
+  bool is_first_run;
 } tile;
 
 /// The part of a block that is `offset` bytes from its begin.

@@ -295,22 +295,9 @@ TCK_INLINE lanes lanes_splat_four(const float *four) {
   return (lanes){both, both};
 }
 
-TCK_INLINE float lanes_highest(lanes value) {
-  __m256 eight = _mm256_max_ps(value.low, value.high);
-  __m128 four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
-  four = _mm_max_ps(four, _mm_movehl_ps(four, four));
-  return _mm_cvtss_f32(_mm_max_ss(four, _mm_movehdup_ps(four)));
-}
-
 TCK_INLINE __m128 add_fours(lanes value) {
   __m256 eight = _mm256_add_ps(value.low, value.high);
   return _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
-}
-
-TCK_INLINE float lanes_total(lanes value) {
-  __m128 four = add_fours(value);
-  four = _mm_add_ps(four, _mm_movehl_ps(four, four));
-  return _mm_cvtss_f32(_mm_add_ss(four, _mm_movehdup_ps(four)));
 }
 
 TCK_INLINE __m256 highest_of_fours_8(__m256 value) {
@@ -331,7 +318,36 @@ TCK_INLINE lanes lanes_transpose_add(const lanes value[4]) {
                  transpose_add_8(value[0].high, value[1].high, value[2].high, value[3].high)};
 }
 
+TCK_INLINE void lanes_store_highest(float *four, const lanes value[4]) {
+  __m256 of[4];
+  for (size_t i = 0; i < 4; i++) of[i] = _mm256_max_ps(value[i].low, value[i].high);
+  __m256 a = _mm256_max_ps(_mm256_unpacklo_ps(of[0], of[1]), _mm256_unpackhi_ps(of[0], of[1]));
+  __m256 b = _mm256_max_ps(_mm256_unpacklo_ps(of[2], of[3]), _mm256_unpackhi_ps(of[2], of[3]));
+  __m256 all = _mm256_max_ps(_mm256_shuffle_ps(a, b, 0x44), _mm256_shuffle_ps(a, b, 0xEE));
+  _mm_storeu_ps(four, _mm_max_ps(_mm256_castps256_ps128(all), _mm256_extractf128_ps(all, 1)));
+}
+
 TCK_INLINE void lanes_store_fours(float *four, lanes value) { _mm_storeu_ps(four, add_fours(value)); }
+
+typedef __m256i halves;
+
+TCK_INLINE halves halves_zero(void) { return _mm256_setzero_si256(); }
+
+TCK_INLINE halves halves_larger(halves a, const void *bytes, size_t count) {
+  __m256i value;
+  if (count >= LANES) {
+    value = _mm256_loadu_si256(bytes);
+  } else {
+    uint16_t some[LANES] = {0};
+    memcpy(some, bytes, count * sizeof *some);
+    value = _mm256_loadu_si256((const __m256i *)some);
+  }
+  return _mm256_max_epu16(a, _mm256_and_si256(value, _mm256_set1_epi16(0x7FFF)));
+}
+
+TCK_INLINE lanes halves_lanes(halves value) {
+  return (lanes){_mm256_cvtph_ps(_mm256_castsi256_si128(value)), _mm256_cvtph_ps(_mm256_extracti128_si256(value, 1))};
+}
 
 /// Eight lanes of four vectors as 16-bit integers: a has those of the first two in turns of four, b of the others.
 typedef struct halves_8 {

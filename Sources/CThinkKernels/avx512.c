@@ -223,10 +223,6 @@ TCK_INLINE lanes lanes_load_some(tck_element_type type, const void *bytes, size_
 
 TCK_INLINE lanes lanes_splat_four(const float *four) { return _mm512_broadcast_f32x4(_mm_loadu_ps(four)); }
 
-TCK_INLINE float lanes_highest(lanes value) { return _mm512_reduce_max_ps(value); }
-
-TCK_INLINE float lanes_total(lanes value) { return _mm512_reduce_add_ps(value); }
-
 TCK_INLINE lanes lanes_highest_of_fours(lanes value) {
   value = _mm512_max_ps(value, _mm512_permute_ps(value, 0xB1));
   return _mm512_max_ps(value, _mm512_permute_ps(value, 0x4E));
@@ -238,10 +234,29 @@ TCK_INLINE lanes lanes_transpose_add(const lanes value[4]) {
   return _mm512_add_ps(_mm512_shuffle_ps(a, b, 0x44), _mm512_shuffle_ps(a, b, 0xEE));
 }
 
+TCK_INLINE void lanes_store_highest(float *four, const lanes value[4]) {
+  __m512 a = _mm512_max_ps(_mm512_unpacklo_ps(value[0], value[1]), _mm512_unpackhi_ps(value[0], value[1]));
+  __m512 b = _mm512_max_ps(_mm512_unpacklo_ps(value[2], value[3]), _mm512_unpackhi_ps(value[2], value[3]));
+  __m512 all = _mm512_max_ps(_mm512_shuffle_ps(a, b, 0x44), _mm512_shuffle_ps(a, b, 0xEE));
+  __m256 half = _mm256_max_ps(_mm512_castps512_ps256(all), _mm512_extractf32x8_ps(all, 1));
+  _mm_storeu_ps(four, _mm_max_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1)));
+}
+
 TCK_INLINE void lanes_store_fours(float *four, lanes value) {
   __m256 half = _mm256_add_ps(_mm512_castps512_ps256(value), _mm512_extractf32x8_ps(value, 1));
   _mm_storeu_ps(four, _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1)));
 }
+
+typedef __m256i halves;
+
+TCK_INLINE halves halves_zero(void) { return _mm256_setzero_si256(); }
+
+TCK_INLINE halves halves_larger(halves a, const void *bytes, size_t count) {
+  __mmask16 some = (__mmask16)((1u << smaller(count, LANES)) - 1);
+  return _mm256_max_epu16(a, _mm256_and_si256(_mm256_maskz_loadu_epi16(some, bytes), _mm256_set1_epi16(0x7FFF)));
+}
+
+TCK_INLINE lanes halves_lanes(halves value) { return _mm512_cvtph_ps(value); }
 
 TCK_INLINE line line_pack_signed(const lanes value[4]) {
   __m512i low = _mm512_packs_epi32(_mm512_cvtps_epi32(value[0]), _mm512_cvtps_epi32(value[1]));

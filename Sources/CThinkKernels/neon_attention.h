@@ -64,15 +64,9 @@ TCK_INLINE lanes lanes_splat_four(const float *four) {
   return result;
 }
 
-TCK_INLINE float lanes_highest(lanes value) {
-  return vmaxvq_f32(vmaxq_f32(vmaxq_f32(value.of[0], value.of[1]), vmaxq_f32(value.of[2], value.of[3])));
-}
-
 TCK_INLINE float32x4_t add_fours(lanes value) {
   return vaddq_f32(vaddq_f32(value.of[0], value.of[1]), vaddq_f32(value.of[2], value.of[3]));
 }
-
-TCK_INLINE float lanes_total(lanes value) { return vaddvq_f32(add_fours(value)); }
 
 TCK_INLINE lanes lanes_highest_of_fours(lanes value) {
   EACH(i) value.of[i] = vdupq_n_f32(vmaxvq_f32(value.of[i]));
@@ -88,6 +82,34 @@ TCK_INLINE lanes lanes_transpose_add(const lanes value[4]) {
 }
 
 TCK_INLINE void lanes_store_fours(float *four, lanes value) { vst1q_f32(four, add_fours(value)); }
+
+TCK_INLINE void lanes_store_highest(float *four, const lanes value[4]) {
+  float32x4_t of[4];
+  EACH(i) {
+    of[i] = vpmaxq_f32(vpmaxq_f32(value[0].of[i], value[1].of[i]), vpmaxq_f32(value[2].of[i], value[3].of[i]));
+  }
+  vst1q_f32(four, vmaxq_f32(vmaxq_f32(of[0], of[1]), vmaxq_f32(of[2], of[3])));
+}
+
+typedef uint16x8x2_t halves;
+
+TCK_INLINE halves halves_zero(void) { return (halves){{vdupq_n_u16(0), vdupq_n_u16(0)}}; }
+
+TCK_INLINE halves halves_larger(halves a, const void *bytes, size_t count) {
+  uint16_t some[LANES] = {0};
+  memcpy(some, bytes, smaller(count, LANES) * sizeof *some);
+  uint16x8_t magnitude = vdupq_n_u16(0x7FFF);
+  a.val[0] = vmaxq_u16(a.val[0], vandq_u16(vld1q_u16(some), magnitude));
+  a.val[1] = vmaxq_u16(a.val[1], vandq_u16(vld1q_u16(some + 8), magnitude));
+  return a;
+}
+
+TCK_INLINE lanes halves_lanes(halves value) {
+  uint16_t bits[LANES];
+  vst1q_u16(bits, value.val[0]);
+  vst1q_u16(bits + 8, value.val[1]);
+  return lanes_load(TCK_FLOAT16, bits);
+}
 
 // MARK: - Lines
 

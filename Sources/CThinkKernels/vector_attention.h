@@ -18,11 +18,12 @@
 // lanes_exp2              2 to the power of; below -126 anything from 0 to 2^-126
 // lanes_load_some         the first `count` elements (1...16), zero beyond
 // lanes_splat_four        four floats, four times
-// lanes_highest, lanes_total
-//                         of all lanes
 // lanes_highest_of_fours  in every lane the largest of its four
 // lanes_transpose_add     from four a, b, c, d: lanes whose four l are the sums over the four l of a, b, c, d
 // lanes_store_fours       stores the sum of the four fours
+// lanes_store_highest     stores the largest of all lanes of each of four
+// halves                  16 magnitudes in float16: halves_zero, halves_larger (the larger of these and of the first
+//                         `count` that lie in memory), halves_lanes
 // line_pack_signed        from four lanes to bytes, rounded and saturated: lane l of vector m to byte
 //                         l / 4 * 16 + m * 4 + l % 4
 // line_pack_unsigned      alike, unsigned
@@ -71,21 +72,23 @@ TCK_INLINE float scale_queries(const tile *it, const tck_key_run *run, const flo
   float *scaled = it->work.scaled_queries;
   size_t padded = tck_padded_channels(run->count);
   lanes highest[TCK_QUERY_ROWS];
-  for (size_t row = 0; row < rows; row++) highest[row] = lanes_splat(0);
+  for (size_t row = 0; row < TCK_QUERY_ROWS; row++) highest[row] = lanes_splat(0);
   for (size_t i = 0; i < padded; i += LANES) {
-    lanes scale = lanes_splat(0);
+    halves largest_scales = halves_zero();
     for (size_t block = 0; block < it->block_count; block++) {
       const void *scales = block_part(it, block, run->scales + i * sizeof(uint16_t));
-      scale = lanes_larger(lanes_magnitude(load_halves(scales, padded - i)), scale);
+      largest_scales = halves_larger(largest_scales, scales, padded - i);
     }
+    lanes scale = halves_lanes(largest_scales);
     for (size_t row = 0; row < rows; row++) {
       lanes query = lanes_load(TCK_FLOAT32, queries + row * query_stride + i);
       highest[row] = lanes_larger(lanes_multiply(lanes_magnitude(query), scale), highest[row]);
     }
   }
-  float largest_step = 0;
+  float largest_step = 0, products[TCK_QUERY_ROWS];
+  lanes_store_highest(products, highest);
   for (size_t row = 0; row < rows; row++) {
-    float largest = lanes_highest(highest[row]);
+    float largest = products[row];
     bool is_something = largest > SMALLEST_STEPS;
     // Where all scales are zero the minima still count, in steps of any size.
     row_steps[row] = is_something ? largest / limit : 1;
@@ -161,6 +164,10 @@ TCK_INLINE bool score_quantized_run(tile *it, const tck_key_run *run, const floa
   const workspace *work = &it->work;
   fetcher ahead = it->ahead;
   size_t query_stride = tck_thin_dimension(format);
+  float offsets[TCK_QUERY_ROWS][LANES];
+  for (size_t row = 0; row < rows; row++) {
+    lanes_store(TCK_FLOAT32, offsets[row], lanes_splat(it->queries->offsets[row]));
+  }
   float row_steps[TCK_QUERY_ROWS];
   float step = scale_queries(it, run, queries, query_stride, rows, is_precise ? 16256.0f : 127.0f, row_steps);
   if (!is_precise && !suffices_for_scores(step, run->count, width)) return false;
@@ -186,7 +193,8 @@ TCK_INLINE bool score_quantized_run(tile *it, const tck_key_run *run, const floa
         for (size_t half = 0; half < 2; half++) {
           lanes score = lanes_add(lanes_load(TCK_FLOAT32, dots[row][half]), lanes_splat(constants[row]));
           float *at = scores + half * LANES;
-          lanes_store(TCK_FLOAT32, at, lanes_multiply_add(score, lanes_splat(row_steps[row]), lanes_load(TCK_FLOAT32, at)));
+          lanes former = lanes_load(TCK_FLOAT32, it->is_first_run ? offsets[row] : at);
+          lanes_store(TCK_FLOAT32, at, lanes_multiply_add(score, lanes_splat(row_steps[row]), former));
         }
       }
       fetch_lines_of_block(&ahead);
@@ -205,7 +213,10 @@ TCK_INLINE void score_full_run(tile *it, const tck_key_run *run, const float *qu
     for (size_t token = 0; token < tokens; token += LANES) {
       float *scores = it->work.scores + block * tokens + token;
       lanes sums[TCK_QUERY_ROWS];
-      for (size_t row = 0; row < rows; row++) sums[row] = lanes_load(TCK_FLOAT32, scores + row * TCK_TILE_TOKENS);
+      for (size_t row = 0; row < rows; row++) {
+        sums[row] = it->is_first_run ? lanes_splat(it->queries->offsets[row])
+                                     : lanes_load(TCK_FLOAT32, scores + row * TCK_TILE_TOKENS);
+      }
       for (size_t i = 0; i < run->count; i++) {
         lanes key = lanes_load(type, keys + (i * tokens + token) * element_size(type));
         for (size_t row = 0; row < rows; row++) {
@@ -279,54 +290,82 @@ static inline bool suffices_for_values(float errors, float squares, float factor
   return factor < 0.15f || gain * gain * errors <= limit * limit * squares;
 }
 
+/// Bends and masks a query's scores; returns the largest in each lane.
+TCK_INLINE lanes mask_scores(const tck_queries *queries, size_t row, size_t tokens, size_t padded, float *scores) {
+  if (queries->soft_cap > 0) {
+    for (size_t token = 0; token < padded; token += LANES) {
+      lanes_store(TCK_FLOAT32, scores + token, bend(lanes_load(TCK_FLOAT32, scores + token), queries->soft_cap));
+    }
+  }
+  size_t first = queries->visible[row].first, end = smaller(queries->visible[row].end, tokens);
+  if (first > 0 || end < padded) hide(scores, first, end, padded);
+  lanes highest[2] = {lanes_splat(-INFINITY), lanes_splat(-INFINITY)};
+  for (size_t token = 0; token < padded; token += 2 * LANES) {
+    highest[0] = lanes_larger(lanes_load(TCK_FLOAT32, scores + token), highest[0]);
+    highest[1] = lanes_larger(lanes_load(TCK_FLOAT32, scores + token + LANES), highest[1]);
+  }
+  return lanes_larger(highest[0], highest[1]);
+}
+
 /// Turns scores into 2^(score - the tile's maximum), and joins maxima and sums.
 TCK_TARGET static void exponentiate(tck_queries *queries, size_t tokens, workspace *work) {
   size_t padded = (tokens + 2 * LANES - 1) / (2 * LANES) * (2 * LANES);
+  bool sees[TCK_QUERY_ROWS];
+  lanes highest[TCK_QUERY_ROWS], sums[TCK_QUERY_ROWS], squares[TCK_QUERY_ROWS], errors[TCK_QUERY_ROWS];
+  for (size_t row = 0; row < TCK_QUERY_ROWS; row++) {
+    const tck_token_range *visible = &queries->visible[row];
+    sees[row] = row < queries->count && visible->first < smaller(visible->end, tokens);
+    highest[row] = sums[row] = squares[row] = errors[row] = lanes_splat(0);
+    float *scores = work->scores + row * TCK_TILE_TOKENS;
+    if (sees[row]) highest[row] = mask_scores(queries, row, tokens, padded, scores);
+  }
+  float tile_maxima[TCK_QUERY_ROWS];
+  lanes_store_highest(tile_maxima, highest);
   for (size_t row = 0; row < TCK_QUERY_ROWS; row++) {
     float *scores = work->scores + row * TCK_TILE_TOKENS;
-    size_t first = queries->visible[row].first, end = smaller(queries->visible[row].end, tokens);
-    if (row >= queries->count || first >= end) {
+    if (!sees[row]) {
       for (size_t token = 0; token < padded; token += LANES) {
         lanes_store(TCK_FLOAT32, scores + token, lanes_splat(0));
       }
-      work->old_factor[row] = 1;
-      work->tile_factor[row] = 0;
       continue;
     }
-    if (queries->soft_cap > 0) {
-      for (size_t token = 0; token < padded; token += LANES) {
-        lanes_store(TCK_FLOAT32, scores + token, bend(lanes_load(TCK_FLOAT32, scores + token), queries->soft_cap));
-      }
-    }
-    if (first > 0 || end < padded) hide(scores, first, end, padded);
-    lanes highest[2] = {lanes_splat(-INFINITY), lanes_splat(-INFINITY)};
+    lanes maximum = lanes_splat(tile_maxima[row]);
+    lanes sum = lanes_splat(0), square_sum = lanes_splat(0), error_sum = lanes_splat(0);
     for (size_t token = 0; token < padded; token += 2 * LANES) {
-      highest[0] = lanes_larger(lanes_load(TCK_FLOAT32, scores + token), highest[0]);
-      highest[1] = lanes_larger(lanes_load(TCK_FLOAT32, scores + token + LANES), highest[1]);
+      lanes first = lanes_exp2(lanes_subtract(lanes_load(TCK_FLOAT32, scores + token), maximum));
+      lanes second = lanes_exp2(lanes_subtract(lanes_load(TCK_FLOAT32, scores + token + LANES), maximum));
+      lanes_store(TCK_FLOAT32, scores + token, first);
+      lanes_store(TCK_FLOAT32, scores + token + LANES, second);
+      sum = lanes_add(sum, lanes_add(first, second));
+      lanes square = lanes_multiply(first, first);
+      square_sum = lanes_add(square_sum, lanes_multiply_add(second, second, square));
+      error_sum = lanes_add(error_sum, lanes_cap(square, ROUNDING_ERROR));  // Every second one stands for all.
     }
-    float tile_maximum = lanes_highest(lanes_larger(highest[0], highest[1]));
-    lanes maximum = lanes_splat(tile_maximum);
-    lanes sums[2] = {lanes_splat(0), lanes_splat(0)}, squares[2] = {sums[0], sums[0]}, errors = sums[0];
-    for (size_t token = 0; token < padded; token += 2 * LANES) {
-      for (size_t half = 0; half < 2; half++) {
-        float *at = scores + token + half * LANES;
-        lanes power = lanes_exp2(lanes_subtract(lanes_load(TCK_FLOAT32, at), maximum));
-        lanes_store(TCK_FLOAT32, at, power);
-        sums[half] = lanes_add(sums[half], power);
-        squares[half] = lanes_multiply_add(power, power, squares[half]);
-        // Every second one stands for all.
-        if (half == 0) errors = lanes_add(errors, lanes_cap(lanes_multiply(power, power), ROUNDING_ERROR));
-      }
-    }
-    float common = queries->maxima[row] > tile_maximum ? queries->maxima[row] : tile_maximum;
-    work->old_factor[row] = exp2f(queries->maxima[row] - common);
-    work->tile_factor[row] = exp2f(tile_maximum - common);
-    queries->sums[row] = queries->sums[row] * work->old_factor[row] +
-                         lanes_total(lanes_add(sums[0], sums[1])) * work->tile_factor[row];
+    sums[row] = sum;
+    squares[row] = square_sum;
+    errors[row] = error_sum;
+  }
+  float tile_sums[TCK_QUERY_ROWS], square_sums[TCK_QUERY_ROWS], error_sums[TCK_QUERY_ROWS];
+  lanes_store_fours(tile_sums, lanes_transpose_add(sums));
+  lanes_store_fours(square_sums, lanes_transpose_add(squares));
+  lanes_store_fours(error_sums, lanes_transpose_add(errors));
+  // By how much what was before and what this tile gives are scaled, as powers of two: one call for all.
+  float powers[LANES] = {0};
+  for (size_t row = 0; row < TCK_QUERY_ROWS; row++) {
+    if (!sees[row]) continue;
+    float common = queries->maxima[row] > tile_maxima[row] ? queries->maxima[row] : tile_maxima[row];
+    powers[2 * row] = queries->maxima[row] - common;
+    powers[2 * row + 1] = tile_maxima[row] - common;
     queries->maxima[row] = common;
-    float square_sum = lanes_total(lanes_add(squares[0], squares[1]));
-    float error_sum = 2 * lanes_total(errors);
-    if (!suffices_for_values(error_sum, square_sum, work->tile_factor[row])) work->needs_precision = true;
+  }
+  lanes_store(TCK_FLOAT32, powers, lanes_exp2(lanes_larger(lanes_load(TCK_FLOAT32, powers), lanes_splat(-200))));
+  for (size_t row = 0; row < TCK_QUERY_ROWS; row++) {
+    work->old_factor[row] = powers[2 * row];
+    work->tile_factor[row] = sees[row] ? powers[2 * row + 1] : 0;
+    if (!sees[row]) continue;
+    queries->sums[row] = queries->sums[row] * work->old_factor[row] + tile_sums[row] * work->tile_factor[row];
+    bool suffices = suffices_for_values(2 * error_sums[row], square_sums[row], work->tile_factor[row]);
+    work->needs_precision = work->needs_precision || !suffices;
   }
 }
 
@@ -351,17 +390,17 @@ TCK_INLINE void fold_values(tile *it, size_t set, unsigned width, size_t rows, b
   fetcher ahead = it->ahead;
   size_t groups = tck_value_groups(format->head_dimension, format->tokens);
   size_t quads = format->tokens / QUAD;
-  size_t halves = smaller(groups - set * QUAD, QUAD) * QUAD;
+  size_t count = smaller(groups - set * QUAD, QUAD) * QUAD;
   size_t start = set * QUAD * QUAD * sizeof(uint16_t);
   size_t quad_bytes = groups * QUAD * sizeof(uint16_t);
-  lanes highest = lanes_splat(0);
+  halves largest_scales = halves_zero();
   for (size_t block = 0; block < it->block_count; block++) {
     const char *scales = block_part(it, block, format->value_scales + start);
     for (size_t quad = 0; quad < quads; quad++) {
-      highest = lanes_larger(lanes_magnitude(load_halves(scales + quad * quad_bytes, halves)), highest);
+      largest_scales = halves_larger(largest_scales, scales + quad * quad_bytes, count);
     }
   }
-  highest = lanes_highest_of_fours(highest);  // A group's four tokens have one step.
+  lanes highest = lanes_highest_of_fours(halves_lanes(largest_scales));  // A group's four tokens have one step.
   lanes limit = lanes_splat(is_precise ? 65535 : 255);
   lanes excess = lanes_subtract(highest, lanes_splat(SMALLEST_STEPS));
   lanes step = lanes_where_positive(excess, lanes_divide(highest, limit));
@@ -373,12 +412,14 @@ TCK_INLINE void fold_values(tile *it, size_t set, unsigned width, size_t rows, b
   for (size_t row = 0; row < TCK_QUERY_ROWS; row++) constant[row] = lanes_splat(0);
   line total = line_zero(), low_total = line_zero();
   uint8_t *folded = work->folded + set * work->set_bytes;
+  size_t low_offset = work->low_offset;
+  const float *powers = work->scores;
   for (size_t block = 0; block < it->block_count; block++) {
     const char *scales = block_part(it, block, format->value_scales + start);
     const char *minima = block_part(it, block, format->value_minima + start);
     for (size_t quad = 0; quad < quads; quad++) {
-      lanes scale = load_halves(scales + quad * quad_bytes, halves);
-      lanes middle = lanes_multiply_add(scale, centre, load_halves(minima + quad * quad_bytes, halves));
+      lanes scale = load_halves(scales + quad * quad_bytes, count);
+      lanes middle = lanes_multiply_add(scale, centre, load_halves(minima + quad * quad_bytes, count));
       lanes folding = lanes_multiply(scale, inverse);
       lanes products[TCK_QUERY_ROWS];
       for (size_t row = 0; row < TCK_QUERY_ROWS; row++) {
@@ -386,8 +427,7 @@ TCK_INLINE void fold_values(tile *it, size_t set, unsigned width, size_t rows, b
           products[row] = lanes_splat(0);
           continue;
         }
-        const float *powers = work->scores + row * TCK_TILE_TOKENS + block * format->tokens + quad * QUAD;
-        lanes power = lanes_splat_four(powers);
+        lanes power = lanes_splat_four(powers + row * TCK_TILE_TOKENS);
         products[row] = lanes_multiply(power, folding);
         constant[row] = lanes_multiply_add(power, middle, constant[row]);
       }
@@ -395,7 +435,7 @@ TCK_INLINE void fold_values(tile *it, size_t set, unsigned width, size_t rows, b
         line high, low;
         line_split_unsigned(products, &high, &low);
         line_store(folded, high);
-        line_store(folded + work->low_offset, low);
+        line_store(folded + low_offset, low);
         total = line_add_fours(total, high);
         low_total = line_add_fours(low_total, low);
       } else {
@@ -404,6 +444,7 @@ TCK_INLINE void fold_values(tile *it, size_t set, unsigned width, size_t rows, b
         total = line_add_fours(total, packed);
       }
       folded += LINE_BYTES;
+      powers += QUAD;
       fetch_line(&ahead);
     }
   }
@@ -581,14 +622,10 @@ static size_t type_index(tck_element_type type) { return type == TCK_FLOAT16 ? 0
 
 TCK_TARGET static void score_blocks(tile *it, const row_functions *functions) {
   const tck_queries *queries = it->queries;
-  for (size_t row = 0; row < TCK_QUERY_ROWS; row++) {
-    for (size_t token = 0; token < it->block_count * it->format->tokens; token += LANES) {
-      lanes_store(TCK_FLOAT32, it->work.scores + row * TCK_TILE_TOKENS + token, lanes_splat(queries->offsets[row]));
-    }
-  }
   const float *run_queries = queries->thin_rows;
   for (size_t i = 0; i < it->format->key_run_count; i++) {
     const tck_key_run *run = &it->format->key_runs[i];
+    it->is_first_run = i == 0;
     if (run->width == 0) {
       functions->score_full[type_index(it->format->full_type)](it, run, run_queries);
     } else {
@@ -605,7 +642,8 @@ TCK_TARGET static void attend_blocks(const tck_block_format *format, const void 
              block_count,
              queries,
              make_workspace(format->head_dimension, queries->workspace),
-             make_fetcher(format, blocks, block_count, next, next_byte_count)};
+             make_fetcher(format, blocks, block_count, next, next_byte_count),
+             true};
   const row_functions *functions = functions_for(queries->count);
   size_t tokens = block_count * format->tokens;
   score_blocks(&it, functions);
