@@ -91,7 +91,8 @@ let package = Package(
         .target(
             name: "ThinkCompress",
             dependencies: [
-                "KVCacheModel", "KVCacheCodecs", "KIVIQuantization", "ThinKPruning", "CompressedAttention", "KVSnapshots",
+                "KVCacheModel", "KVCacheCodecs", "KIVIQuantization", "ThinKPruning", "CompressedAttention",
+                "KVSnapshots",
                 "EngineFormats", "KVCacheEvaluation",
             ],
             swiftSettings: sourceSettings

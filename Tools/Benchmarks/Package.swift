@@ -5,6 +5,10 @@ import PackageDescription
 // A checkout may be called anything, and a package that is depended on by path is named by its folder.
 let parent = String(Context.packageDirectory.split(separator: "/").dropLast(2).last ?? "think-compress")
 
+let settings: [SwiftSetting] = [.swiftLanguageMode(.v6), .treatAllWarnings(as: .error)]
+let thinkCompress = Target.Dependency.product(name: "ThinkCompress", package: parent)
+let argumentParser = Target.Dependency.product(name: "ArgumentParser", package: "swift-argument-parser")
+
 let package = Package(
     name: "Benchmarks",
     platforms: [.macOS(.v26)],
@@ -13,14 +17,24 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
     ],
     targets: [
+        .target(name: "PlainRead", path: "PlainRead"),
+        .target(
+            name: "BenchmarkSupport",
+            dependencies: [thinkCompress],
+            path: "Support",
+            swiftSettings: settings
+        ),
         .executableTarget(
             name: "codec-benchmark",
-            dependencies: [
-                .product(name: "ThinkCompress", package: parent),
-                .product(name: "ArgumentParser", package: "swift-argument-parser"),
-            ],
+            dependencies: ["BenchmarkSupport", thinkCompress, argumentParser],
             path: "CodecBenchmark",
-            swiftSettings: [.swiftLanguageMode(.v6)]
-        )
+            swiftSettings: settings
+        ),
+        .executableTarget(
+            name: "attention-benchmark",
+            dependencies: ["PlainRead", "BenchmarkSupport", thinkCompress, argumentParser],
+            path: "AttentionBenchmark",
+            swiftSettings: settings
+        ),
     ]
 )

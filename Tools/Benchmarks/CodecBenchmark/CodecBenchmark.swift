@@ -1,14 +1,14 @@
 import ArgumentParser
+import BenchmarkSupport
 import Foundation
 import ThinkCompress
 
-/// Compresses and restores one layer on one thread, interleaved with memcpy of the same float16 bytes, and opens a
-/// large snapshot.
+/// Compresses and restores one layer on one thread, interleaved with memcpy of the same float16 bytes.
 @main
-struct CodecBenchmark: AsyncParsableCommand {
+struct CodecBenchmark: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "codec-benchmark",
-        abstract: "Measure compression, restoration and opening; one thread, medians of interleaved rounds."
+        abstract: "Measure compression and restoration; one thread, medians of interleaved rounds."
     )
 
     @Option(help: "Tokens of the layer.")
@@ -20,17 +20,18 @@ struct CodecBenchmark: AsyncParsableCommand {
     @Option(help: "Recipes to measure, separated by ';'.")
     var recipes = "think(keys=0.4)+kivi(bits=2);kivi(bits=2);kivi(bits=4);kivi(bits=8);think(keys=0.4);f16"
 
-    @Option(help: "GiB of the snapshot that is opened, 0 for none.")
-    var snapshotGibibytes = 1
-
     @Option(help: "Write the layer as a cache dump to this file and do nothing else.")
     var writeDump: String?
 
     @Option(help: "Also write the figures as JSON to this file.")
     var json: String?
 
-    func run() async throws {
-        let layer = try SyntheticLayer(tokens: tokens)
+    func validate() throws {
+        guard tokens >= 1, rounds >= 1 else { throw ValidationError("tokens and rounds are numbers from 1 on") }
+    }
+
+    func run() throws {
+        let layer = SyntheticLayer(tokens: tokens)
         if let writeDump {
             try layer.writeDump(to: writeDump)
             return
@@ -44,9 +45,6 @@ struct CodecBenchmark: AsyncParsableCommand {
             figures[text] = figure.numbers
             print(figure.row(text))
         }
-        if snapshotGibibytes > 0 {
-            figures["open"] = try await SnapshotOpening(layer: layer, gibibytes: snapshotGibibytes).measure()
-        }
         if let json {
             let encoder = JSONEncoder()
             encoder.outputFormatting = [.prettyPrinted, .sortedKeys]
@@ -54,13 +52,3 @@ struct CodecBenchmark: AsyncParsableCommand {
         }
     }
 }
-
-/// Runs work and returns seconds.
-func seconds(_ work: () throws -> Void) rethrows -> Double {
-    let start = ContinuousClock.now
-    try work()
-    let duration = ContinuousClock.now - start
-    return Double(duration.components.seconds) + Double(duration.components.attoseconds) * 1e-18
-}
-
-func median(_ numbers: [Double]) -> Double { numbers.sorted()[numbers.count / 2] }

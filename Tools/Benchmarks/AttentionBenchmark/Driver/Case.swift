@@ -1,0 +1,50 @@
+import BenchmarkSupport
+
+/// Names of the cases; `ServeCommand` and the programs in Peers say what they mean.
+///
+/// Without `recent=0` and `residual=0` the newest tokens stay in full precision.
+enum Case {
+    static let headlineRecipe = "think(keys=0.4,recent=0)+kivi(bits=2,residual=0)"
+    static let windowedRecipe = "think(keys=0.4)+kivi(bits=2)"
+    static let fourBitRecipe = "think(keys=0.4,recent=0)+kivi(bits=4,residual=0)"
+    static let unprunedRecipe = "kivi(bits=2,residual=0)"
+
+    static let headline = headlineRecipe + "@fast"
+    static let precise = headlineRecipe + "@precise"
+    static let windowed = windowedRecipe + "@fast"
+    static let fourBit = fourBitRecipe + "@precise"
+    static let fourBitFast = fourBitRecipe + "@fast"
+    static let unpruned = unprunedRecipe + "@fast"
+    static let float16 = "f16"
+    static let plainRead = "read:" + headlineRecipe
+
+    static let inMemory = "memory:" + headline
+    static let mapped = "mapped:" + headline
+    static let opened = "opened:" + headline
+    static let openSmall = "open:" + windowedRecipe
+    static let openLarge = "open:f16"
+    static let verified = "verified:" + windowedRecipe
+    static let verifiedWithoutWindow = "verified:" + headlineRecipe
+    static let fileRead = "file:" + windowedRecipe
+
+    static let pack = "pack:" + windowedRecipe
+    static let unpack = "unpack:" + windowedRecipe
+    static let memcpy = "memcpy:" + windowedRecipe
+
+    static let flashFloat16 = "flash-f16"
+    static let flash8 = "flash-q8_0"
+    static let flash4 = "flash-q4_0"
+    static let llamaProducts = "matmul-f16"
+    static let stateFloat16 = "state-f16"
+    static let state8 = "state-q8_0"
+    static let state4 = "state-q4_0"
+    static let torchProducts = "matmul-bf16"
+    static let torchScaledDotProduct = "sdpa-bf16"
+
+    static func queries(_ count: Int, precision: String) -> String { "queries:\(count):\(headlineRecipe)@\(precision)" }
+
+    /// Bytes of keys and values of a layer in float16.
+    static func float16LayerBytes(tokens: Int) -> Int {
+        tokens * SyntheticLayer.kvHeads * SyntheticLayer.float16TokenBytes
+    }
+}

@@ -1,0 +1,15 @@
+/// What was measured of one case.
+struct Figure: Codable {
+    let contestant: Contestant
+    let caseName: String
+    let tokens: Int
+    let threads: Int
+    /// The median; per layer where the case has layers.
+    let microseconds: Double
+    let fastest: Double
+    let slowest: Double
+    /// What the time was spent on, where it is of interest.
+    let byteCount: Int?
+    /// Of the output, against float64, where it was compared.
+    let relativeError: Double?
+}

@@ -1,0 +1,28 @@
+import BenchmarkSupport
+import ThinkCompress
+
+/// Equal layers in distinct memory, more than the processor's caches hold.
+struct RotatingLayers {
+    let layers: [CompressedLayer]
+    private var position = 0
+
+    init(recipe: Recipe, tokens: Int) throws {
+        let source = SyntheticLayer(tokens: tokens)
+        let plans = try source.plans(for: recipe)
+        let first = try source.compressed(by: recipe, plans: plans)
+        let count = max((Round.rotatingBytes + first.packedByteCount - 1) / first.packedByteCount, 2)
+        layers = try [first] + (1..<count).map { _ in try source.compressed(by: recipe, plans: plans) }
+    }
+
+    mutating func next() -> CompressedLayer {
+        position = (position + 1) % layers.count
+        return layers[position]
+    }
+}
+
+extension CompressedLayer {
+    /// Bytes of blocks and window.
+    var packedByteCount: Int {
+        blockCount * blockBytes + (residualWindow.map { $0.keys.byteCount + $0.values.byteCount } ?? 0)
+    }
+}

@@ -1,0 +1,71 @@
+import ThinkCompress
+
+/// A case by its name; see `ServeCommand`.
+struct ServedCase {
+    private let kind: String
+    private let queryCount: Int
+    private let recipe: Recipe
+    private let precision: Attention.Precision
+
+    init(_ name: String) throws {
+        var parts = name.split(separator: ":", omittingEmptySubsequences: false).map(String.init)
+        var body = parts.removeLast()
+        precision = try Self.takePrecision(&body)
+        recipe = try Recipe(body)
+        kind = parts.first ?? "attention"
+        if kind == "queries" {
+            guard parts.count == 2, let count = Int(parts[1]), (1...65536).contains(count) else {
+                throw ServingError("queries:N:RECIPE@PRECISION has a number from 1 to 65536")
+            }
+            queryCount = count
+        } else {
+            guard parts.count <= 1 else { throw ServingError("unknown case: \(name)") }
+            queryCount = 1
+        }
+    }
+
+    private static func takePrecision(_ body: inout String) throws -> Attention.Precision {
+        let parts = body.split(separator: "@", omittingEmptySubsequences: false).map(String.init)
+        body = parts[0]
+        switch parts.count > 1 ? parts[1] : "automatic" {
+        case "automatic": return .automatic
+        case "fast": return .fast
+        case "precise": return .precise
+        case let other: throw ServingError("unknown precision: \(other)")
+        }
+    }
+
+    /// Prepares the case.
+    func workload(tokens: Int, workers: AttentionWorkers) async throws -> any Workload {
+        let attention = Attention(precision: precision)
+        if let snapshot = SnapshotStepWorkload.Source(rawValue: kind) {
+            return try await SnapshotStepWorkload(
+                source: snapshot,
+                recipe: recipe,
+                attention: attention,
+                tokens: tokens,
+                workers: workers
+            )
+        }
+        if let action = SnapshotFileWorkload.Action(rawValue: kind) {
+            return try await SnapshotFileWorkload(action: action, recipe: recipe, tokens: tokens)
+        }
+        if let action = CodecWorkload.Action(rawValue: kind) {
+            return try CodecWorkload(action: action, recipe: recipe, tokens: tokens, threads: workers.threadCount)
+        }
+        switch kind {
+        case "attention", "queries":
+            return try AttentionWorkload(
+                recipe: recipe,
+                attention: attention,
+                queryCount: queryCount,
+                tokens: tokens,
+                workers: workers
+            )
+        case "read":
+            return try PlainReadWorkload(recipe: recipe, tokens: tokens, threads: workers.threadCount)
+        default:
+            throw ServingError("unknown case: \(kind)")
+        }
+    }
+}

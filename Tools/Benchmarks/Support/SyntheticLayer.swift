@@ -1,0 +1,36 @@
+import ThinkCompress
+
+/// One layer of Llama-3-8B's shape with seeded numbers: a few key channels of large, steady magnitude.
+public struct SyntheticLayer: Sendable {
+    public static let kvHeads = 8
+    public static let queryHeads = 32
+    public static let headDimension = 128
+    /// The last queries of the prompt, which score key channels.
+    public static let observedQueries = 32
+    /// Bytes of a token of one KV head in float16, key and value.
+    public static let float16TokenBytes = 2 * headDimension * 2
+
+    public let tokens: Int
+    public let keys: KVTensor
+    public let values: KVTensor
+    public let queries: KVTensor
+
+    public init(tokens: Int) {
+        self.tokens = tokens
+        var numbers = SyntheticNumbers()
+        keys = numbers.tensor(heads: Self.kvHeads, rows: tokens, outliers: true)
+        values = numbers.tensor(heads: Self.kvHeads, rows: tokens, outliers: false)
+        queries = numbers.tensor(heads: Self.queryHeads, rows: Self.observedQueries, outliers: false)
+    }
+
+    /// Queries of new tokens: `[queryHeads, count, headDimension]`.
+    public static func newQueries(count: Int) -> KVTensor {
+        var numbers = SyntheticNumbers(seed: 0xD1B5_4A32_D192_ED03)
+        return numbers.tensor(heads: queryHeads, rows: count, outliers: false)
+    }
+
+    public var cacheLayer: KVCacheLayer { KVCacheLayer(keys: keys, values: values, queries: queries) }
+
+    /// Bytes of keys and values in float16.
+    public var byteCount: Int { keys.byteCount + values.byteCount }
+}
