@@ -479,6 +479,6 @@ TCK_TARGET void tck_avx2_join_scores(float *scores, size_t tokens, size_t head_d
   join_scores(scores, tokens, head_dimension, queries);
 }
 
-const tck_kernels tck_avx2_kernels = VECTOR_TABLE("avx2", tck_avx2_crc32c, );
+const tck_kernels tck_avx2_kernels = VECTOR_TABLE("avx2", tck_avx2_crc32c, , PTRDIFF_MAX, 128, 32);
 
 #endif

@@ -347,6 +347,7 @@ static uint32_t crc32c(uint32_t crc, const void *bytes, size_t count) {
 
 const tck_kernels tck_scalar_kernels = {
     .name = "scalar",
+    .product_rows = {8, 8, 8},
     .widen = widen,
     .narrow = narrow,
     .add_channel_sums = add_channel_sums,

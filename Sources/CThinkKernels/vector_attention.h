@@ -66,7 +66,7 @@ TCK_INLINE float code_centre(unsigned width) { return (float)((1u << width) - 1)
 
 /// A run's queries, scaled so that with any block's scales they keep within the integers' range.
 ///
-/// Returns the largest step of any query.
+/// Returns the mean square of the queries' steps.
 TCK_INLINE float scale_queries(const tile *it, const tck_key_run *run, const float *queries, size_t query_stride,
                               size_t rows, float limit, float *row_steps) {
   float *scaled = it->work.scaled_queries;
@@ -85,7 +85,7 @@ TCK_INLINE float scale_queries(const tile *it, const tck_key_run *run, const flo
       highest[row] = lanes_larger(lanes_multiply(lanes_magnitude(query), scale), highest[row]);
     }
   }
-  float largest_step = 0, products[TCK_QUERY_ROWS];
+  float square_sum = 0, products[TCK_QUERY_ROWS];
   lanes_store_highest(products, highest);
   for (size_t row = 0; row < rows; row++) {
     float largest = products[row];
@@ -97,20 +97,20 @@ TCK_INLINE float scale_queries(const tile *it, const tck_key_run *run, const flo
       lanes query = lanes_load(TCK_FLOAT32, queries + row * query_stride + i);
       lanes_store(TCK_FLOAT32, scaled + row * query_stride + i, lanes_multiply(query, inverse));
     }
-    if (is_something && row_steps[row] > largest_step) largest_step = row_steps[row];
+    square_sum += is_something ? row_steps[row] * row_steps[row] : 0;
   }
-  return largest_step;
+  return square_sum / (float)it->queries->count;
 }
 
 /// Whether scores of a run with queries in 8 bits are as good as fast mode promises.
 ///
 /// Rounding errors of queries are even over a step, and codes about even over their range: the score's error has a
-/// standard deviation of step * sqrt(count / 12 * (4^width - 1) / 12), in units of log2. That is about the relative
-/// error that the output gets from it. The limit is half of what fast mode promises in all, 0.035.
-static inline bool suffices_for_scores(float step, size_t count, unsigned width) {
-  const float ln2 = 0.69314718f, limit = 0.0175f;
-  float variance = (float)count / 12 * (float)((1u << 2 * width) - 1) / 12;
-  return step * step * variance * ln2 * ln2 <= limit * limit;
+/// variance of step^2 * count / 12 * (4^width - 1) / 12, in units of log2. Its root is about the relative error that the
+/// output gets from it. The limit is somewhat more than half of what fast mode promises in all, 0.035.
+static inline bool suffices_for_scores(float squared_step, size_t count, unsigned width) {
+  const float ln2 = 0.69314718f, limit = 0.0195f;
+  float variance = squared_step * (float)count / 12 * (float)((1u << 2 * width) - 1) / 12;
+  return variance * ln2 * ln2 <= limit * limit;
 }
 
 /// Folds a block's scales into the scaled queries: lines of 4 quads x 4 queries x 4 channels.
@@ -169,8 +169,9 @@ TCK_INLINE bool score_quantized_run(tile *it, const tck_key_run *run, const floa
     lanes_store(TCK_FLOAT32, offsets[row], lanes_splat(it->queries->offsets[row]));
   }
   float row_steps[TCK_QUERY_ROWS];
-  float step = scale_queries(it, run, queries, query_stride, rows, is_precise ? 16256.0f : 127.0f, row_steps);
-  if (!is_precise && !suffices_for_scores(step, run->count, width)) return false;
+  float limit = is_precise ? 16256 : 127;
+  float squared_step = scale_queries(it, run, queries, query_stride, rows, limit, row_steps);
+  if (!is_precise && !suffices_for_scores(squared_step, run->count, width)) return false;
   size_t folded_bytes = tck_padded_dimension(run->count) * TCK_QUERY_ROWS;
   size_t low_offset = it->block_count * folded_bytes;
   for (size_t block = 0; block < it->block_count; block++) {

@@ -32,10 +32,11 @@
 #include "vector_rows.h"
 #include "vector_values.h"
 
-/// The set's table, with its name and what is not in this header.
-#define VECTOR_TABLE(set, checksum, attention_prefix) \
+/// The set's table, with its name, what is not in this header, and its tck_product_rows.
+#define VECTOR_TABLE(set, checksum, attention_prefix, ...) \
   {                                        \
       .name = set,                         \
+      .product_rows = {__VA_ARGS__},       \
       .widen = widen,                      \
       .narrow = narrow,                    \
       .add_channel_sums = add_channel_sums,\

@@ -67,7 +67,8 @@ struct AttentionStep {
     func run(on workers: AttentionWorkers) {
         let dimension = queries.headDimension
         let jobRows = jobPositions * group
-        let usesProducts = jobRows >= Self.leastProductRows
+        let least = unsafe Kernels.best.product_rows
+        let usesProducts = jobRows >= min(least.fast, least.precise, least.full)
         let products = usesProducts ? SingleThreadedProducts() : nil
         defer { extendLifetime(products) }
         let bytes =
@@ -264,7 +265,7 @@ struct AttentionStep {
         let count = min(MatrixTile.tokens, source.keys.tokens - from)
         let start = (isNewer ? layer.tokenCount : layer.blockTokenCount) + from
         guard show(rows, job: job, tokens: start..<start + count) else { return }
-        if let products = products, rows.count >= Self.leastProductRows {
+        if let products = products, unsafe rows.count >= Kernels.best.product_rows.full {
             unsafe source.keys.widenRows(head: head, from: from, count: count, into: products.keys)
             unsafe source.values.widenRows(head: head, from: from, count: count, into: products.values)
             products.score(rows, count: count)
@@ -338,13 +339,14 @@ struct AttentionStep {
         )
     }
 
-    // MARK: - Matrix products
-
-    /// Rows of a job from which on matrix products are considered.
-    private static let leastProductRows = 32
-
-    /// Whether a page is attended faster by decompressing it and multiplying matrices.
+    /// Whether a page is attended faster by restoring it and multiplying matrices.
     private func prefersProducts(_ rows: QueryRows, head: Int) -> Bool {
-        rows.count >= Self.leastProductRows
+        let least = unsafe Kernels.best.product_rows
+        let plan = layer.plan(head: head)
+        let fullWidth = layer.shape.elementType.bitWidth
+        if plan.valueWidth == fullWidth || plan.keyRuns.contains(where: { $0.width == fullWidth }) {
+            return rows.count >= least.full
+        }
+        return rows.count >= (isPrecise(plan) ? least.precise : least.fast)
     }
 }

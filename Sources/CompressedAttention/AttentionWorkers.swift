@@ -32,6 +32,11 @@ public final class AttentionWorkers: Sendable {
 
     deinit { team.dismiss() }
 
+    /// Wakes threads that sleep, without waiting for them: for a step that is about to come.
+    public func wake() {
+        scratch.withLock { _ in team.wake() }
+    }
+
     /// Runs `body` once on every thread, with the thread's number and memory of its own that is not cleared, and then,
     /// when all are done and while that memory is as it was left, `completion`.
     func run(
@@ -70,15 +75,31 @@ private final class Team: Sendable {
 
     func run(_ body: (Int) -> Void) {
         guard helperCount > 0 else { return body(0) }
+        waitForHelpers()
         withoutActuallyEscaping(body) { escapable in
             unsafe work = escapable
-            unfinished.store(helperCount, ordering: .relaxed)
-            generation.add(1, ordering: .sequentiallyConsistent)
-            ring()
+            call()
             escapable(0)
-            while unfinished.load(ordering: .acquiring) > 0 { tck_spin_hint() }
+            waitForHelpers()
             unsafe work = nil
         }
+    }
+
+    /// Gives the helpers nothing to do, for which they wake up.
+    func wake() {
+        waitForHelpers()
+        call()
+    }
+
+    /// Lets the helpers do `work`.
+    private func call() {
+        unfinished.store(helperCount, ordering: .relaxed)
+        generation.add(1, ordering: .sequentiallyConsistent)
+        ring()
+    }
+
+    private func waitForHelpers() {
+        while unfinished.load(ordering: .acquiring) > 0 { tck_spin_hint() }
     }
 
     func help(as member: Int) {

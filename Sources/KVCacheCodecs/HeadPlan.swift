@@ -42,17 +42,25 @@ public struct HeadPlan: Sendable, Equatable {
 
     /// What is wrong with the plan for heads of a shape, or nil: the rules of Formats/snapshot.md, "PLAN".
     func fault(shape: BlockShape) -> String? {
-        let widths = Self.quantizedWidths + [shape.elementType.bitWidth]
-        let channels = keyRuns.flatMap(\.channels).map(Int.init)
-        let isAscending = keyRuns.allSatisfy { run in zip(run.channels, run.channels.dropFirst()).allSatisfy { $0 < $1 }
-        }
+        let fullWidth = shape.elementType.bitWidth
+        func isAllowed(_ width: Int) -> Bool { width == fullWidth || Self.quantizedWidths.contains(width) }
         if !(1...Self.maximumKeyRuns).contains(keyRuns.count) { return "a plan has 1...\(Self.maximumKeyRuns) runs" }
-        if Set(keyRuns.map(\.width)).count < keyRuns.count { return "runs have different widths" }
-        if !(keyRuns.map(\.width) + [valueWidth]).allSatisfy(widths.contains) { return "widths are of \(widths)" }
-        if keyRuns.contains(where: \.channels.isEmpty) || !isAscending { return "a run's channels ascend" }
-        if Set(channels).count < channels.count { return "a channel is in one run at most" }
-        if channels.contains(where: { $0 >= shape.headDimension }) { return "channels are below the head dimension" }
-        let pruned = shape.headDimension - channels.count
+        if !isAllowed(valueWidth) { return "widths are of \(Self.quantizedWidths + [fullWidth])" }
+        var isKept = [Bool](repeating: false, count: shape.headDimension)
+        for (index, run) in keyRuns.enumerated() {
+            if !isAllowed(run.width) { return "widths are of \(Self.quantizedWidths + [fullWidth])" }
+            if keyRuns[..<index].contains(where: { $0.width == run.width }) { return "runs have different widths" }
+            if run.channels.isEmpty { return "a run's channels ascend" }
+            var former = -1
+            for channel in run.channels {
+                if Int(channel) <= former { return "a run's channels ascend" }
+                former = Int(channel)
+                if former >= shape.headDimension { return "channels are below the head dimension" }
+                if isKept[former] { return "a channel is in one run at most" }
+                isKept[former] = true
+            }
+        }
+        let pruned = shape.headDimension - keptChannelCount
         return prunedMeans.isEmpty || prunedMeans.count == pruned ? nil : "every pruned channel has a mean, or none"
     }
 

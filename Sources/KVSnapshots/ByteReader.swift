@@ -51,6 +51,32 @@ struct ByteReader {
         return number
     }
 
+    /// `count` fields of one kind.
+    mutating func integers<Value: FixedWidthInteger & BitwiseCopyable>(
+        _ type: Value.Type,
+        count: Int,
+        _ field: String
+    ) throws(SnapshotError) -> [Value] {
+        let size = MemoryLayout<Value>.size
+        guard remaining / size >= count else {
+            let whole = remaining / size * size
+            throw error(at: position + whole, "\(field) needs \(size) bytes and \(remaining - whole) remain")
+        }
+        defer { position += count * size }
+        let stored = unsafe [Value](unsafeUninitializedCapacity: count) { buffer, initializedCount in
+            unsafe bytes.withUnsafeBytes { source in
+                let fields = unsafe UnsafeRawBufferPointer(rebasing: source[position..<position + count * size])
+                unsafe UnsafeMutableRawBufferPointer(buffer).copyMemory(from: fields)
+            }
+            initializedCount = count
+        }
+        #if _endian(big)
+            return stored.map(Value.init(littleEndian:))
+        #else
+            return stored
+        #endif
+    }
+
     mutating func float(_ field: String) throws(SnapshotError) -> Float {
         Float(bitPattern: try integer(UInt32.self, field))
     }

@@ -37,12 +37,15 @@ enum PlanSection {
     }
 
     private static func decodeHead(_ reader: inout ByteReader, shape: BlockShape) throws(SnapshotError) -> HeadPlan {
-        let widths = HeadPlan.quantizedWidths + [shape.elementType.bitWidth]
+        let fullWidth = shape.elementType.bitWidth
         func width(_ name: String) throws(SnapshotError) -> Int {
             let start = reader.position
             let width = Int(try reader.integer(UInt16.self, name))
-            guard widths.contains(width) else {
-                throw reader.error(at: start, "\(name) is \(width), must be of \(widths)")
+            guard width == fullWidth || HeadPlan.quantizedWidths.contains(width) else {
+                throw reader.error(
+                    at: start,
+                    "\(name) is \(width), must be of \(HeadPlan.quantizedWidths + [fullWidth])"
+                )
             }
             return width
         }
@@ -51,12 +54,15 @@ enum PlanSection {
         let meanCountOffset = reader.position
         let meanCount = Int(try reader.integer(UInt16.self, "the number of means"))
         _ = try reader.integer(UInt16.self, "a reserved field", in: 0...0)
-        var runs: [(width: Int, count: Int)] = []
+        // The runs, first without their channels.
+        var keyRuns: [HeadPlan.KeyRun] = []
+        var counts: [Int] = []
+        keyRuns.reserveCapacity(runCount)
         var kept = 0
         for _ in 0..<runCount {
             let start = reader.position
             let runWidth = try width("the width of a run")
-            guard !runs.contains(where: { $0.width == runWidth }) else {
+            guard !keyRuns.contains(where: { $0.width == runWidth }) else {
                 throw reader.error(at: start, "two runs have the width \(runWidth)")
             }
             let count = try reader.integer(
@@ -68,7 +74,8 @@ enum PlanSection {
                 throw reader.error(at: start + 2, "the runs have more than \(shape.headDimension) channels")
             }
             kept += count
-            runs.append((runWidth, count))
+            keyRuns.append(HeadPlan.KeyRun(width: runWidth, channels: []))
+            counts.append(count)
         }
         guard meanCount == 0 || meanCount == shape.headDimension - kept else {
             throw reader.error(
@@ -76,20 +83,27 @@ enum PlanSection {
                 "\(meanCount) means for \(shape.headDimension - kept) pruned channels"
             )
         }
-        var seen = [Bool](repeating: false, count: shape.headDimension)
-        var keyRuns: [HeadPlan.KeyRun] = []
-        for (width, count) in runs {
-            var channels: [UInt16] = []
-            for _ in 0..<count {
-                let start = reader.position
-                let channel = try reader.integer(UInt16.self, "a channel", in: 0...shape.headDimension - 1)
-                guard !seen[channel], channels.last.map({ Int($0) < channel }) ?? true else {
-                    throw reader.error(at: start, "channel \(channel) comes twice or out of order")
+        // A single run that ascends has no channel twice.
+        var seen = [Bool](repeating: false, count: runCount > 1 ? shape.headDimension : 0)
+        for index in keyRuns.indices {
+            let start = reader.position
+            let channels = try reader.integers(UInt16.self, count: counts[index], "a channel")
+            var former = -1
+            for (number, channel) in channels.enumerated() {
+                let place = start + number * MemoryLayout<UInt16>.size
+                guard Int(channel) < shape.headDimension else {
+                    throw reader.error(
+                        at: place,
+                        "a channel is \(channel), must be 0...\(shape.headDimension - 1)"
+                    )
                 }
-                seen[channel] = true
-                channels.append(UInt16(channel))
+                guard former < Int(channel), runCount == 1 || !seen[Int(channel)] else {
+                    throw reader.error(at: place, "channel \(channel) comes twice or out of order")
+                }
+                if runCount > 1 { seen[Int(channel)] = true }
+                former = Int(channel)
             }
-            keyRuns.append(HeadPlan.KeyRun(width: width, channels: channels))
+            keyRuns[index].channels = channels
         }
         if !kept.isMultiple(of: 2) { _ = try reader.integer(UInt16.self, "padding", in: 0...0) }
         var means: [Float] = []

@@ -80,19 +80,21 @@ struct AttentionTests {
         arguments: [(1, 1), (1, 5), (7, 7), (7, 3), (40, 40), (200, 0), (300, 20), (600, 600)]
     )
     func manyQueries(queryCount: Int, newTokens: Int) async throws {
-        let sample = try await AttentionSample(
-            recipe: "think(keys=0.4,restore=mean)+kivi(bits=2,residual=32)",
-            tokens: 400,
-            newTokens: newTokens,
-            queryCount: queryCount,
-            group: 2,
-            kvHeads: 1,
-            headDimension: 32
-        )
-        for attention in [Attention(precision: .precise), Attention(slidingWindow: 150, precision: .precise)] {
-            #expect(try sample.error(attention) < Tolerance.precise)
+        for recipe in ["think(keys=0.4,restore=mean)+kivi(bits=2,residual=32)", "f16"] {
+            let sample = try await AttentionSample(
+                recipe: recipe,
+                tokens: 400,
+                newTokens: newTokens,
+                queryCount: queryCount,
+                group: 2,
+                kvHeads: 1,
+                headDimension: 32
+            )
+            for attention in [Attention(precision: .precise), Attention(slidingWindow: 150, precision: .precise)] {
+                #expect(try sample.error(attention) < Tolerance.precise, "\(recipe)")
+            }
+            #expect(try sample.error(Attention(precision: .fast)) < Tolerance.fast, "\(recipe)")
         }
-        #expect(try sample.error(Attention(precision: .fast)) < Tolerance.fast)
     }
 
     @Test(

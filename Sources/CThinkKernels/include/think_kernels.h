@@ -129,8 +129,17 @@ typedef struct tck_queries {
   void *workspace;
 } tck_queries;
 
+/// From how many queries of a KV head on restoring a tile and multiplying matrices is faster than attend_blocks or
+/// attend_rows: for quantized blocks in fast and in precise mode, and for what is in full precision.
+///
+/// Measured with `Tools/Benchmarks/run --only queries`, against OpenBLAS on one thread.
+typedef struct tck_product_rows {
+  size_t fast, precise, full;
+} tck_product_rows;
+
 typedef struct tck_kernels {
   const char *name;
+  tck_product_rows product_rows;
 
   /// Converts `count` elements to float32, exactly.
   void (*widen)(tck_element_type type, const void *source, size_t count, float *destination);

@@ -24,9 +24,12 @@ public struct SyntheticLayer: Sendable {
     }
 
     /// Queries of new tokens: `[queryHeads, count, headDimension]`.
-    public static func newQueries(count: Int) -> KVTensor {
+    ///
+    /// - Parameter isSharp: whether few tokens have nearly all weight, which makes fast mode take the precise path for
+    ///   some tiles; otherwise softmax is nearly uniform, where its relative error is largest.
+    public static func newQueries(count: Int, isSharp: Bool = false) -> KVTensor {
         var numbers = SyntheticNumbers(seed: 0xD1B5_4A32_D192_ED03)
-        return numbers.tensor(heads: queryHeads, rows: count, outliers: false)
+        return numbers.tensor(heads: queryHeads, rows: count, outliers: false, magnitude: isSharp ? 1 : 0.5)
     }
 
     public var cacheLayer: KVCacheLayer { KVCacheLayer(keys: keys, values: values, queries: queries) }

@@ -8,7 +8,7 @@ struct SyntheticNumbers {
     init(seed: UInt64 = 0x9E37_79B9_7F4A_7C15) { state = seed }
 
     /// A tensor of float16; channels differ in magnitude, and a few outliers, if asked for, in mean.
-    mutating func tensor(heads: Int, rows: Int, outliers: Bool) -> KVTensor {
+    mutating func tensor(heads: Int, rows: Int, outliers: Bool, magnitude: Float = 1) -> KVTensor {
         let dimension = SyntheticLayer.headDimension
         var bytes = [UInt8](repeating: 0, count: heads * rows * dimension * 2)
         bytes.withUnsafeMutableBytes { buffer in
@@ -16,7 +16,7 @@ struct SyntheticNumbers {
             for index in halves.indices {
                 let channel = index % dimension
                 let shift: Float = outliers && channel % 29 == 5 ? 6 : 0
-                halves[index] = Float16(next() * (0.4 + Float(channel % 7) * 0.3) + shift).bitPattern
+                halves[index] = Float16(magnitude * next() * (0.4 + Float(channel % 7) * 0.3) + shift).bitPattern
             }
         }
         return KVTensor(

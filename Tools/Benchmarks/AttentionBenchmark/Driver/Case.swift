@@ -11,6 +11,7 @@ enum Case {
 
     static let headline = headlineRecipe + "@fast"
     static let precise = headlineRecipe + "@precise"
+    static let sharp = "sharp:" + headline
     static let windowed = windowedRecipe + "@fast"
     static let fourBit = fourBitRecipe + "@precise"
     static let fourBitFast = fourBitRecipe + "@fast"

@@ -60,7 +60,8 @@ struct MeasurementPlan {
 
     private func attention(tokens: Int, threads: Int) -> Group {
         var entries = [
-            Case.headline, Case.plainRead, Case.precise, Case.windowed, Case.unpruned, Case.fourBit, Case.fourBitFast,
+            Case.headline, Case.plainRead, Case.precise, Case.sharp, Case.windowed, Case.unpruned, Case.fourBit,
+            Case.fourBitFast,
             Case.float16,
         ].map { Entry(contestant: .ours, caseName: $0, tokens: tokens) }
         entries.append(Entry(contestant: .oursAVX2, caseName: Case.headline, tokens: tokens))

@@ -9,11 +9,13 @@ final class AttentionWorkload: Workload {
     private var layers: RotatingLayers
     private var output: [Float]
 
-    init(recipe: Recipe, attention: Attention, queryCount: Int, tokens: Int, workers: AttentionWorkers) throws {
+    init(recipe: Recipe, attention: Attention, queryCount: Int, isSharp: Bool, tokens: Int, workers: AttentionWorkers)
+        throws
+    {
         guard queryCount <= tokens else { throw ServingError("\(queryCount) queries for \(tokens) tokens") }
         self.attention = attention
         self.workers = workers
-        queries = SyntheticLayer.newQueries(count: queryCount)
+        queries = SyntheticLayer.newQueries(count: queryCount, isSharp: isSharp)
         layers = try RotatingLayers(recipe: recipe, tokens: tokens)
         output = [Float](repeating: 0, count: queries.heads * queries.tokens * queries.headDimension)
         try attend(over: layers.next())

@@ -54,11 +54,12 @@ struct ServedCase {
             return try CodecWorkload(action: action, recipe: recipe, tokens: tokens, threads: workers.threadCount)
         }
         switch kind {
-        case "attention", "queries":
+        case "attention", "sharp", "queries":
             return try AttentionWorkload(
                 recipe: recipe,
                 attention: attention,
                 queryCount: queryCount,
+                isSharp: kind == "sharp",
                 tokens: tokens,
                 workers: workers
             )

@@ -40,7 +40,12 @@ final class SnapshotStepWorkload: Workload {
         while elapsed < Round.leastSeconds {
             let start = ContinuousClock.now
             let stepped: CompressedCache
-            if let cache { stepped = cache } else { stepped = try await Self.open(file) }
+            if let cache {
+                stepped = cache
+            } else {
+                workers.wake()
+                stepped = try await Self.open(file)
+            }
             try step(over: stepped)
             // Not measured: closing what was opened.
             withExtendedLifetime(stepped) { elapsed += (ContinuousClock.now - start).inSeconds }
@@ -59,7 +64,9 @@ final class SnapshotStepWorkload: Workload {
     }
 
     private static func open(_ file: TemporarySnapshot) async throws -> CompressedCache {
-        try await SnapshotReader(path: file.path).cache(verifyingPages: false)
+        let reader = try SnapshotReader(path: file.path)
+        reader.preload()
+        return try await reader.cache(verifyingPages: false)
     }
 
     private func step(over cache: CompressedCache) throws {
