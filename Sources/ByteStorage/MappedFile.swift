@@ -50,21 +50,4 @@ public final class MappedFile: Sendable {
     deinit {
         unsafe munmap(base, byteCount)
     }
-
-    /// Asks the system to make mapped bytes accessible at once, not page by page as they are touched.
-    ///
-    /// A hint: where the system refuses it, the first touch is slower and nothing else.
-    package static func preload(_ bytes: SharedBytes) {
-        unsafe bytes.withUnsafeBytes { buffer in
-            guard let base = buffer.baseAddress, unsafe !buffer.isEmpty else { return }
-            let pageSize = Int(sysconf(Int32(_SC_PAGESIZE)))
-            let offset = Int(bitPattern: base) % pageSize
-            let start = unsafe UnsafeMutableRawPointer(mutating: base - offset)
-            #if os(Linux)
-                let populateRead: Int32 = 22  // MADV_POPULATE_READ of Linux 5.14, which older headers lack.
-                if unsafe madvise(start, buffer.count + offset, populateRead) == 0 { return }
-            #endif
-            _ = unsafe madvise(start, buffer.count + offset, Int32(MADV_WILLNEED))
-        }
-    }
 }

@@ -25,8 +25,10 @@ static bool has_avx512vnni(void) { return has_avx512() && __builtin_cpu_supports
 static bool has_dot_products(void) {
 #if defined(__linux__)
   return (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0;
+#elif defined(__APPLE__)
+  return true;  // All Macs.
 #else
-  return true;  // Apple's processors since the A11, and all of the Macs.
+  return false;
 #endif
 }
 #endif

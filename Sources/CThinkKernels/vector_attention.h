@@ -15,7 +15,7 @@
 // lanes_multiply_add      a * b + c, fused
 // lanes_larger            the larger of two, the second where either is NaN
 // lanes_magnitude         without the sign
-// lanes_exp2              2 to the power of; below -126 anything from 0 to 2^-126
+// lanes_exp2              2 to the power of at most 60; below -126, and for NaN, anything from 0 to 2^-126 or NaN
 // lanes_load_some         the first `count` elements (1...16), zero beyond
 // lanes_splat_four        four floats, four times
 // lanes_highest_of_fours  in every lane the largest of its four
@@ -106,11 +106,12 @@ TCK_INLINE float scale_queries(const tile *it, const tck_key_run *run, const flo
 ///
 /// Rounding errors of queries are even over a step, and codes about even over their range: the score's error has a
 /// variance of step^2 * count / 12 * (4^width - 1) / 12, in units of log2. Its root is about the relative error that the
-/// output gets from it. The limit is somewhat more than half of what fast mode promises in all, 0.035.
-static inline bool suffices_for_scores(float squared_step, size_t count, unsigned width) {
+/// output gets from it; `runs` runs share the limit, which is somewhat more than half of what fast mode promises in all,
+/// 0.035.
+static inline bool suffices_for_scores(float squared_step, size_t count, unsigned width, size_t runs) {
   const float ln2 = 0.69314718f, limit = 0.0195f;
   float variance = squared_step * (float)count / 12 * (float)((1u << 2 * width) - 1) / 12;
-  return variance * ln2 * ln2 <= limit * limit;
+  return variance * ln2 * ln2 * (float)runs <= limit * limit;
 }
 
 /// Folds a block's scales into the scaled queries: lines of 4 quads x 4 queries x 4 channels.
@@ -171,7 +172,7 @@ TCK_INLINE bool score_quantized_run(tile *it, const tck_key_run *run, const floa
   float row_steps[TCK_QUERY_ROWS];
   float limit = is_precise ? 16256 : 127;
   float squared_step = scale_queries(it, run, queries, query_stride, rows, limit, row_steps);
-  if (!is_precise && !suffices_for_scores(squared_step, run->count, width)) return false;
+  if (!is_precise && !suffices_for_scores(squared_step, run->count, width, format->key_run_count)) return false;
   size_t folded_bytes = tck_padded_dimension(run->count) * TCK_QUERY_ROWS;
   size_t low_offset = it->block_count * folded_bytes;
   for (size_t block = 0; block < it->block_count; block++) {

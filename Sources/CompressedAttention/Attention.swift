@@ -9,7 +9,7 @@ public import KVCacheModel
 public struct Attention: Sendable, Equatable {
     /// How exactly queries and probabilities meet quantized keys and values.
     public enum Precision: Sendable, Equatable {
-        /// `precise` where the cache has keys or values of more than 2 bits, else `fast`.
+        /// `precise` for KV heads some of whose keys or values have more than 2 bits, else `fast`.
         case automatic
         /// 8 bits each: the output's relative error is some 2 %, far below that of 2-bit quantization.
         case fast
@@ -107,8 +107,8 @@ public struct Attention: Sendable, Equatable {
             outputCount == queries.heads * queries.tokens * queries.headDimension,
             "room for \(outputCount) numbers, not \(queries.tokens) x \(queries.heads) x \(queries.headDimension)"
         )
-        try require((scale ?? 1).isFinite, "the scale must be finite")
+        try require(abs(scale ?? 1) < 1e30, "the scale must be finite")
         try require((slidingWindow ?? 1) > 0, "a sliding window has at least one token")
-        try require((logitSoftCap ?? 1) > 0 && (logitSoftCap ?? 1).isFinite, "a soft cap must be positive and finite")
+        try require((1e-6...1e30).contains(logitSoftCap ?? 1), "a soft cap must be positive and finite")
     }
 }

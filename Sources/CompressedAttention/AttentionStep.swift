@@ -59,7 +59,10 @@ struct AttentionStep {
         func tiles(_ tokens: Int) -> Int { (tokens + MatrixTile.tokens - 1) / MatrixTile.tokens }
         windowTiles = tiles(layer.tokenCount - layer.blockTokenCount)
         tileCount = layer.chunkCount - firstChunk + windowTiles + tiles(newer?.keys.tokens ?? 0)
-        jobPositions = max(min(Self.maximumJobRows / group, queries.tokens), 1)
+        // Jobs of about equal size, since threads share tiles evenly.
+        let largest = max(min(Self.maximumJobRows / group, queries.tokens), 1)
+        let jobs = (queries.tokens + largest - 1) / largest
+        jobPositions = (queries.tokens + jobs - 1) / jobs
         jobsPerHead = (queries.tokens + jobPositions - 1) / jobPositions
     }
 
@@ -248,7 +251,7 @@ struct AttentionStep {
                 products.join(rows, count: count)
                 return
             }
-            let next = unsafe nextPage(after: chunk, head: head, pages: pages)
+            let next = unsafe nextPage(after: chunk, job: job, pages: pages)
             unsafe attendBlocks(
                 rows,
                 head: head,
@@ -274,13 +277,13 @@ struct AttentionStep {
         }
         unsafe source.keys.withRows(head: head, from: from) { keys in
             unsafe source.values.withRows(head: head, from: from) { values in
-                for group in 0..<rows.groupCount where rows.seesAnything(group: group) {
+                for four in 0..<rows.groupCount where rows.seesAnything(group: four) {
                     unsafe Kernels.best.attend_rows(
                         keys,
                         values,
                         count,
                         queries.headDimension,
-                        rows.groups + group
+                        rows.groups + four
                     )
                 }
             }
@@ -315,12 +318,12 @@ struct AttentionStep {
         var format = layer.blockFormat(head: head)
         // The next page is to be fetched once.
         var ahead = unsafe next
-        for group in 0..<rows.groupCount where rows.seesAnything(group: group) {
+        for four in 0..<rows.groupCount where rows.seesAnything(group: four) {
             unsafe Kernels.best.attend_blocks(
                 &format,
                 page,
                 blocks,
-                rows.groups + group,
+                rows.groups + four,
                 ahead.baseAddress,
                 ahead.count
             )
@@ -329,9 +332,9 @@ struct AttentionStep {
     }
 
     /// What a thread that goes on from a page reads next, so far as it is blocks.
-    private func nextPage(after chunk: Int, head: Int, pages: PageTable) -> UnsafeRawBufferPointer {
+    private func nextPage(after chunk: Int, job: Int, pages: PageTable) -> UnsafeRawBufferPointer {
         let isLast = chunk + 1 == layer.chunkCount
-        let (nextChunk, nextHead) = isLast ? (firstChunk, head + 1) : (chunk + 1, head)
+        let (nextChunk, nextHead) = isLast ? (firstChunk, head(ofJob: job + 1)) : (chunk + 1, head(ofJob: job))
         guard nextHead < layer.shape.kvHeads else { return unsafe UnsafeRawBufferPointer(start: nil, count: 0) }
         return unsafe UnsafeRawBufferPointer(
             start: pages.page(chunk: nextChunk, head: nextHead),

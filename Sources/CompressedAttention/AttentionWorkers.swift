@@ -22,7 +22,7 @@ public final class AttentionWorkers: Sendable {
         self.threadCount = threadCount
         team = Team(helperCount: threadCount - 1, spinning: spinning)
         scratch = Mutex(AlignedBuffer(byteCount: 0))
-        for member in 1..<max(threadCount, 1) {
+        for member in 1..<threadCount {
             let thread = Thread { [team] in team.help(as: member) }
             thread.name = "attention \(member)"
             thread.stackSize = 1 << 20
@@ -32,9 +32,10 @@ public final class AttentionWorkers: Sendable {
 
     deinit { team.dismiss() }
 
-    /// Wakes threads that sleep, without waiting for them: for a step that is about to come.
+    /// Wakes threads that sleep, without waiting for them: for a step that is about to come. Does nothing while a step
+    /// runs.
     public func wake() {
-        scratch.withLock { _ in team.wake() }
+        _ = scratch.withLockIfAvailable { _ in team.wake() }
     }
 
     /// Runs `body` once on every thread, with the thread's number and memory of its own that is not cleared, and then,
@@ -87,8 +88,7 @@ private final class Team: Sendable {
 
     /// Gives the helpers nothing to do, for which they wake up.
     func wake() {
-        waitForHelpers()
-        call()
+        if unfinished.load(ordering: .acquiring) == 0 { call() }
     }
 
     /// Lets the helpers do `work`.
@@ -99,7 +99,11 @@ private final class Team: Sendable {
     }
 
     private func waitForHelpers() {
-        while unfinished.load(ordering: .acquiring) > 0 { tck_spin_hint() }
+        while unfinished.load(ordering: .acquiring) > 0 {
+            for _ in 0..<1024 where unfinished.load(ordering: .acquiring) > 0 { tck_spin_hint() }
+            // A helper that has no processor gets this one.
+            if unfinished.load(ordering: .acquiring) > 0 { sched_yield() }
+        }
     }
 
     func help(as member: Int) {

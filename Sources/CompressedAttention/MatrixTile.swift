@@ -1,6 +1,7 @@
 internal import ByteStorage
 internal import COpenBLAS
 internal import CThinkKernels
+internal import Synchronization
 
 /// Attention over a tile of keys and values in float32 by two matrix products.
 @safe
@@ -75,15 +76,30 @@ struct MatrixTile {
 }
 
 /// Lets matrix products run on the calling thread only, while work is spread over threads by other means.
+///
+/// OpenBLAS has one setting for the process: the first of those who need it saves it and the last restores it.
 package struct SingleThreadedProducts: ~Copyable {
-    private let formerCount: Int32
+    private struct Setting {
+        var users = 0
+        var formerCount: Int32 = 1
+    }
+
+    private static let setting = Mutex(Setting())
 
     package init() {
-        formerCount = openblas_get_num_threads()
-        if formerCount != 1 { openblas_set_num_threads(1) }
+        Self.setting.withLock { setting in
+            if setting.users == 0 {
+                setting.formerCount = openblas_get_num_threads()
+                if setting.formerCount != 1 { openblas_set_num_threads(1) }
+            }
+            setting.users += 1
+        }
     }
 
     deinit {
-        if formerCount != 1 { openblas_set_num_threads(formerCount) }
+        Self.setting.withLock { setting in
+            setting.users -= 1
+            if setting.users == 0, setting.formerCount != 1 { openblas_set_num_threads(setting.formerCount) }
+        }
     }
 }

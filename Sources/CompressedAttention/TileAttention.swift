@@ -48,7 +48,10 @@ package final class TileAttention {
     ///   - visible: how many of the tile's tokens each row of queries sees.
     package func add(keys: [Float], values: [Float], count: Int, visible: [Int]) {
         precondition(count <= Self.maximumTokens, "a tile has \(Self.maximumTokens) tokens at most")
-        precondition(visible.count == rows.count, "every row sees some number of tokens")
+        precondition(
+            visible.count == rows.count && visible.allSatisfy { (0...count).contains($0) },
+            "every row sees some of the tile's tokens"
+        )
         precondition(min(keys.count, values.count) >= count * rows.dimension, "the tile must be whole")
         unsafe keys.withUnsafeBufferPointer { unsafe copy($0, to: tile.keys, count: count) }
         unsafe values.withUnsafeBufferPointer { unsafe copy($0, to: tile.values, count: count) }

@@ -7,7 +7,6 @@ extension SnapshotReader {
     ///
     /// - Throws: `SnapshotError` for the first thing that is wrong; `CancellationError` if the task is cancelled.
     public func verify(progress: ProgressHandler? = nil) async throws {
-        preload()
         try checkPadding()
         for entry in table.entries {
             switch entry.kind {

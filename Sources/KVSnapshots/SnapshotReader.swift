@@ -76,13 +76,6 @@ public struct SnapshotReader: Sendable {
     /// How many times smaller the whole file is than the cache's numbers in float16.
     public var ratio: Double { Double(valueCount * 2) / Double(fileByteCount) }
 
-    /// Makes all pages accessible at once, for a cache that is going to be used as a whole: touching them one by one
-    /// costs the first step a fifth of its time or more. Reads the file if it isn't in the system's cache.
-    public func preload() {
-        guard let pages = table[.pages] else { return }
-        MappedFile.preload(file[pages.range])
-    }
-
     var source: SectionSource { SectionSource(file: file, table: table) }
 
     private static func checkPagesLength(

@@ -3,7 +3,7 @@ import TestSupport
 import ThinkCompress
 
 /// A compressed layer, perhaps new tokens after it, and queries of the newest tokens.
-struct AttentionSample {
+struct AttentionSample: Sendable {
     let layer: CompressedLayer
     let newer: KVCacheLayer?
     let queries: KVTensor

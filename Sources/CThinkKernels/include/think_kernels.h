@@ -1,9 +1,10 @@
 // Kernels over blocks of a key-value cache, in plain C.
 //
-// Every kernel exists once per instruction set; `scalar` is the definition and the others give the same bits.
+// Every kernel exists once per instruction set; `scalar` is the definition and the others give the same bits, but for
+// attention, where they agree within a tolerance: relative error of the output 5e-4 in precise mode, 3.5e-2 in fast.
 // The layouts are specified in Formats/kivi.md and Formats/full-precision.md; names below are theirs.
 //
-// Rules for all kernels
+// Rules for all kernels (attention may fuse multiply-add, and its workspace is aligned)
 // - No allocation, no logging, no failure; pointers need no alignment and may not overlap unless said.
 // - Arithmetic is float32 in the order written, without fused multiply-add, so that bytes are equal everywhere.
 // - A "row" is one token's `head_dimension` values of one KV head; rows lie `token_stride` bytes apart.
@@ -193,6 +194,8 @@ typedef struct tck_kernels {
                         const void *next, size_t next_byte_count);
 
   /// Attention over up to TCK_TILE_TOKENS rows of keys and of values in full precision, as attend_blocks.
+  ///
+  /// A value that is infinite or NaN spoils the outputs of all queries that see any of the tile's tokens.
   void (*attend_rows)(tck_rows keys, tck_rows values, size_t tokens, size_t head_dimension, tck_queries *queries);
 
   /// The part of attention between two matrix products, for scores that were computed elsewhere.

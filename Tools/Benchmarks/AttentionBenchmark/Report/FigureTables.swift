@@ -89,7 +89,7 @@ struct FigureTables {
     }
 
     private func isAttention(_ caseName: String) -> Bool {
-        caseName == Case.plainRead || !caseName.contains(":") && !caseName.hasPrefix("state-")
+        [Case.plainRead, Case.sharp].contains(caseName) || !caseName.contains(":") && !caseName.hasPrefix("state-")
     }
 
     /// Each case of each contestant once, in the order of measuring.

@@ -64,9 +64,7 @@ final class SnapshotStepWorkload: Workload {
     }
 
     private static func open(_ file: TemporarySnapshot) async throws -> CompressedCache {
-        let reader = try SnapshotReader(path: file.path)
-        reader.preload()
-        return try await reader.cache(verifyingPages: false)
+        try await SnapshotReader(path: file.path).cache(verifyingPages: false)
     }
 
     private func step(over cache: CompressedCache) throws {
