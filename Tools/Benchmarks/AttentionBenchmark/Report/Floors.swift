@@ -1,3 +1,4 @@
+import ArgumentParser
 import Foundation
 
 /// Limits that ratios must not go beyond: floors, and ceilings for those that are costs.
@@ -21,7 +22,14 @@ struct Floors {
     }
 
     init(path: String) throws {
-        limits = try JSONDecoder().decode([String: Double].self, from: Data(contentsOf: URL(filePath: path)))
+        guard let data = FileManager.default.contents(atPath: path) else {
+            throw ValidationError("\(path): can't be read; --write-floors makes such a file")
+        }
+        do {
+            limits = try JSONDecoder().decode([String: Double].self, from: data)
+        } catch {
+            throw ValidationError("\(path): is not a JSON object of ratios by name; --write-floors makes such a file")
+        }
     }
 
     func write(to path: String) throws {
