@@ -83,6 +83,15 @@ let package = Package(
             dependencies: ["ByteStorage", "KVCacheModel"],
             swiftSettings: sourceSettings
         ),
+        .target(name: "TextTokenization", dependencies: ["ByteStorage"], swiftSettings: sourceSettings),
+        .target(
+            name: "LlamaDecoder",
+            dependencies: [
+                "COpenBLAS", "CThinkKernels", "ByteStorage", "KVCacheModel", "KVCacheCodecs", "CompressedAttention",
+                "EngineFormats", "TextTokenization", crypto,
+            ],
+            swiftSettings: sourceSettings
+        ),
         .target(
             name: "KVCacheEvaluation",
             dependencies: ["ByteStorage", "KVCacheModel", "KVCacheCodecs", "CompressedAttention"],
@@ -92,8 +101,7 @@ let package = Package(
             name: "ThinkCompress",
             dependencies: [
                 "KVCacheModel", "KVCacheCodecs", "KIVIQuantization", "ThinKPruning", "CompressedAttention",
-                "KVSnapshots",
-                "EngineFormats", "KVCacheEvaluation",
+                "KVSnapshots", "EngineFormats", "TextTokenization", "LlamaDecoder", "KVCacheEvaluation",
             ],
             swiftSettings: sourceSettings
         ),
@@ -116,7 +124,7 @@ let package = Package(
     ]
         + [
             "ByteStorage", "KVCacheModel", "KVCacheCodecs", "KIVIQuantization", "ThinKPruning",
-            "CompressedAttention", "KVSnapshots", "EngineFormats", "KVCacheEvaluation",
+            "CompressedAttention", "KVSnapshots", "EngineFormats", "LlamaDecoder", "KVCacheEvaluation",
         ].map { name in
             .testTarget(
                 name: "\(name)Tests",

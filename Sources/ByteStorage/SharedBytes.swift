@@ -21,6 +21,17 @@ public struct SharedBytes: Sendable {
         self = buffer.shared
     }
 
+    /// A copy of four-byte words, little-endian.
+    public init(words: some Collection<UInt32>) {
+        let buffer = AlignedBuffer(byteCount: words.count * MemoryLayout<UInt32>.size)
+        unsafe buffer.withUnsafeMutableBytes { bytes in
+            for (index, word) in words.enumerated() {
+                unsafe bytes.storeBytes(of: word.littleEndian, toByteOffset: index * MemoryLayout<UInt32>.size, as: UInt32.self)
+            }
+        }
+        self = buffer.shared
+    }
+
     /// The bytes of `range`, without copying.
     public subscript(range: Range<Int>) -> SharedBytes {
         precondition(range.lowerBound >= 0 && range.upperBound <= count, "range outside of the bytes")

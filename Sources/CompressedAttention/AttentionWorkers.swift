@@ -40,10 +40,10 @@ public final class AttentionWorkers: Sendable {
 
     /// Runs `body` once on every thread, with the thread's number and memory of its own that is not cleared, and then,
     /// when all are done and while that memory is as it was left, `completion`.
-    func run(
+    package func run(
         scratchBytes: Int,
         _ body: (_ member: Int, _ memory: UnsafeMutableRawPointer) -> Void,
-        finally completion: () -> Void
+        finally completion: () -> Void = {}
     ) {
         let stride = (scratchBytes + AlignedBuffer.alignment - 1) / AlignedBuffer.alignment * AlignedBuffer.alignment
         scratch.withLock { buffer in

@@ -16,7 +16,6 @@ public enum CacheDump: Sendable {
 
     /// Reads a safetensors file as a cache; see `read(path:profiles:)`.
     public static func read(_ file: SafetensorsFile, profiles: SafetensorsFile? = nil) throws -> KVCache {
-        if let profiles { try check(profiles, against: file) }
         var layers: [KVCacheLayer] = []
         while let keys = file.tensors[name(layers.count, .keys)] {
             let index = layers.count
@@ -31,7 +30,11 @@ public enum CacheDump: Sendable {
                     queries: try file.tensors[name(index, .queries)].map {
                         try tensor($0, name: name(index, .queries))
                     },
-                    profile: try profile((profiles ?? file), layer: index, keys: keyTensor)
+                    profile: try QueryProfile.layerProfile(
+                        profiles ?? file,
+                        layer: index,
+                        shape: [keyTensor.heads, keyTensor.headDimension]
+                    )
                 )
             )
         }
@@ -42,6 +45,7 @@ public enum CacheDump: Sendable {
             )
         }
         try checkNoLayerIsSkipped(file, count: layers.count)
+        if let profiles { try QueryProfile.check(profiles, layers: layers.count, metadata: file.metadata) }
         return try KVCache(
             layers: layers,
             tokens: try numbers(file, "tokens"),
@@ -60,27 +64,6 @@ public enum CacheDump: Sendable {
     public static func name(_ layer: Int, _ part: Part) -> String { "layers.\(layer).\(part.rawValue)" }
 
     // MARK: -
-
-    /// A profile must be of this model: of as many layers, and of no other name.
-    private static func check(_ profiles: SafetensorsFile, against file: SafetensorsFile) throws {
-        let counts = [(file, Part.keys), (profiles, .profile)].map { file, part in
-            var count = 0
-            while file.tensors[name(count, part)] != nil { count += 1 }
-            return count
-        }
-        guard counts[0] == counts[1] else {
-            throw EngineFormatError(
-                .unsupported,
-                "the query profile has \(counts[1]) layers (layers.N.q2) and the dump \(counts[0]); pass that of its model"
-            )
-        }
-        if let key = CacheIdentity.mismatch(file.metadata, profiles.metadata) {
-            throw EngineFormatError(
-                .unsupported,
-                "the query profile has another \(key) than the dump; pass that of its model"
-            )
-        }
-    }
 
     /// Layers must be numbered without gaps: one that is skipped would silently be lost.
     private static func checkNoLayerIsSkipped(_ file: SafetensorsFile, count: Int) throws {
@@ -124,19 +107,6 @@ public enum CacheDump: Sendable {
         )
     }
 
-    private static func profile(_ file: SafetensorsFile, layer: Int, keys: KVTensor) throws -> [Float]? {
-        let name = name(layer, .profile)
-        guard let tensor = file.tensors[name] else { return nil }
-        guard tensor.elementType == ElementType.float32.name, tensor.shape == [keys.heads, keys.headDimension] else {
-            throw EngineFormatError(
-                .unsupported,
-                tensor: name,
-                "is \(tensor.elementType) \(tensor.shape), must be F32 [\(keys.heads), \(keys.headDimension)]"
-            )
-        }
-        return tensor.words.map(Float.init(bitPattern:))
-    }
-
     private static func numbers(_ file: SafetensorsFile, _ name: String) throws -> [Int32]? {
         guard let tensor = file.tensors[name] else { return nil }
         guard tensor.elementType == "I32", tensor.shape.count == 1 else {
@@ -152,7 +122,7 @@ public enum CacheDump: Sendable {
 
 extension SafetensorsFile.Tensor {
     /// The elements of a four-byte type.
-    fileprivate var words: [UInt32] {
+    var words: [UInt32] {
         unsafe bytes.withUnsafeBytes { buffer in
             (0..<buffer.count / MemoryLayout<UInt32>.size).map {
                 unsafe UInt32(littleEndian: buffer.loadUnaligned(fromByteOffset: $0 * 4, as: UInt32.self))

@@ -46,12 +46,9 @@ public struct CacheDumpWriter: ~Copyable, Sendable {
             if let numbers { add(name, "I32", shape: [numbers.count], numbers.map(UInt32.init(bitPattern:))) }
         }
         for (layer, profile) in (contents.profile ?? []).enumerated() {
-            add(
-                CacheDump.name(layer, .profile),
-                "F32",
-                shape: [geometry.kvHeads, geometry.headDimension],
-                profile.map(\.bitPattern)
-            )
+            let entry = QueryProfile.entry(layer: layer, geometry: geometry)
+            entries.append(entry)
+            words.append((entry.name, profile.map(\.bitPattern)))
         }
         for layer in 0..<geometry.layers {
             for part in [CacheDump.Part.keys, .values] {
@@ -72,14 +69,7 @@ public struct CacheDumpWriter: ~Copyable, Sendable {
             metadata: contents.metadata
         )
         for (name, content) in words {
-            try writer.write(
-                SharedBytes(
-                    content.flatMap { word in
-                        (0..<4).map { UInt8(truncatingIfNeeded: word >> UInt32(8 * $0)) }
-                    }
-                ),
-                to: name
-            )
+            try writer.write(SharedBytes(words: content), to: name)
         }
         self.writer = writer
         self.shape = Array(shape.dropFirst())

@@ -59,7 +59,7 @@ public struct SafetensorsFile: Sendable {
             throw EngineFormatError(
                 .damaged,
                 at: Self.lengthBytes,
-                "the header is not what safetensors has: \(EngineFormatError.describe(error))"
+                "the header is not what safetensors has: \((error as? DecodingError)?.summary ?? "\(error)")"
             )
         }
         let data = file[dataStart..<file.count]
@@ -183,19 +183,5 @@ private struct Header: Decodable {
 extension SharedBytes {
     fileprivate func byte(at offset: Int) -> UInt8 {
         unsafe withUnsafeBytes { unsafe $0[offset] }
-    }
-}
-
-extension EngineFormatError {
-    /// What a JSON decoder says, in a line.
-    fileprivate static func describe(_ error: any Error) -> String {
-        switch error {
-        case DecodingError.dataCorrupted(let context), DecodingError.typeMismatch(_, let context),
-            DecodingError.valueNotFound(_, let context), DecodingError.keyNotFound(_, let context):
-            let path = context.codingPath.map(\.stringValue).joined(separator: ".")
-            return path.isEmpty ? context.debugDescription : "\(path): \(context.debugDescription)"
-        default:
-            return "\(error)"
-        }
     }
 }

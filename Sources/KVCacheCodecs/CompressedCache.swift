@@ -51,6 +51,9 @@ public struct CompressedCache: Sendable {
         geometry.valueCount(tokens: tokenCount - blockTokenCount) * shape.elementType.byteCount
     }
 
+    /// Bytes of memory that keys and values take in blocks and window, room for tokens to come included.
+    public var memoryByteCount: Int { layers.reduce(0) { $0 + $1.memoryByteCount } }
+
     /// Appends the same new tokens to all layers, one tensor pair per layer.
     ///
     /// The bytes are the same as if the tokens had been there from the start, unless a stage decides by the prompt:
@@ -88,7 +91,7 @@ public struct CompressedCache: Sendable {
             throw error
         }
         for index in layers.indices { layers[index].finishAppend(steps[index]) }
-        tokens = tokens.flatMap { old in newTokens.map { old + $0 } }
+        if let newTokens { tokens?.append(contentsOf: newTokens) } else { tokens = nil }
         if positions != nil || newPositions != nil {
             let first = Int32(tokenCount - count)
             let old = positions ?? (0..<first).map { $0 }

@@ -8,6 +8,8 @@
 @_exported public import KVCacheEvaluation
 @_exported public import KVCacheModel
 @_exported public import KVSnapshots
+@_exported public import LlamaDecoder
+@_exported public import TextTokenization
 @_exported public import ThinKPruning
 
 extension CodecRegistry {

@@ -16,6 +16,16 @@ enum Console {
         try FileHandle.standardOutput.write(contentsOf: Data("\(text)\n".utf8))
     }
 
+    /// Writes text as it is, without ending a line.
+    static func write(_ text: String) throws {
+        try FileHandle.standardOutput.write(contentsOf: Data(text.utf8))
+    }
+
+    /// Tells something beside the result, on standard error.
+    static func printNote(_ text: String) {
+        FileHandle.standardError.write(Data("\(text)\n".utf8))
+    }
+
     /// Prints a value as JSON with camelCase keys, sorted: Formats/json.md.
     static func printJSON(_ value: some Encodable) throws {
         let encoder = JSONEncoder()
@@ -24,8 +34,13 @@ enum Console {
     }
 
     /// A handler that shows progress on standard error, or nil if that is no terminal.
-    static func progress(_ activity: String) -> ProgressHandler? {
+    ///
+    /// - Parameters:
+    ///   - total: how many things are done in all, to tell their rate; nil where only the share is of interest.
+    ///   - unit: what they are.
+    static func progress(_ activity: String, of total: Int? = nil, _ unit: String = "") -> ProgressHandler? {
         guard isatty(STDERR_FILENO) == 1 else { return nil }
+        let start = ContinuousClock.now
         let shown = Mutex(-1)
         return ProgressHandler { fraction in
             let percent = Int(fraction * 100)
@@ -34,8 +49,14 @@ enum Console {
                 return last != percent
             }
             guard isNew else { return }
-            let text = percent < 100 ? "\r\(activity) \(percent) %" : "\r\u{1B}[K"
-            FileHandle.standardError.write(Data(text.utf8))
+            var text = "\r\(activity) \(percent) %"
+            let elapsed = (ContinuousClock.now - start).seconds
+            if elapsed > 1, fraction > 0 {
+                if let total { text += ", \(Int(fraction * Double(total) / elapsed).grouped) \(unit) per second" }
+                text += ", \(Int(elapsed / fraction - elapsed)) s left"
+            }
+            text += "\u{1B}[K"
+            FileHandle.standardError.write(Data((percent < 100 ? text : "\r\u{1B}[K").utf8))
         }
     }
 }

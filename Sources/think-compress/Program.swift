@@ -1,6 +1,7 @@
 internal import ArgumentParser
 internal import ByteStorage
 internal import Foundation
+internal import ThinkCompress
 
 @main
 enum Program {
@@ -46,7 +47,7 @@ enum Program {
     /// Tells what went wrong and returns the exit status.
     private static func report(_ error: any Error) -> Int32 {
         switch error {
-        case is InputError, is FileError:
+        case is InputError, is FileError, is ModelError:
             Console.printError("\(error)")
             return 1
         case let code as ExitCode:

@@ -5,8 +5,11 @@ internal import ThinkCompress
 struct SnapshotCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "snapshot",
-        abstract: "Compress a cache dump and write it as a snapshot.",
+        abstract: "Compress the cache of a prompt and write it as a snapshot.",
         discussion: """
+            The cache comes from a dump that another engine wrote, or is computed: --model reads the prompt and
+            compresses layer by layer as it goes.
+
             Recipes are stages joined by '+':
               f16, bf16, f32    as it came, bit for bit
               kivi(bits=2)      KIVI: 2, 4 or 8 bits, or keys= and values=;
@@ -14,14 +17,25 @@ struct SnapshotCommand: AsyncParsableCommand {
               think(keys=0.4)   ThinK: observe=32, recent=32,
                                 restore=none|mean, score=queries|keys
 
-            Example:
+            Examples:
               think-compress snapshot dump.safetensors -o prompt.tkv \\
                 --codec "think(keys=0.4)+kivi(bits=2)"
+              think-compress snapshot --model DIR --prompt-file long.txt \\
+                -o prompt.tkv --codec "think(keys=0.4)+kivi(bits=2)"
             """
     )
 
     @Argument(help: "The cache dump: a safetensors file with layers.N.keys and layers.N.values.")
-    var input: String
+    var input: String?
+
+    @Option(help: "Compute the cache with this model: a directory with config.json, *.safetensors and tokenizer.json.")
+    var model: String?
+
+    @Option(help: "The text that the model reads.")
+    var promptFile: String?
+
+    @Option(help: "Text that the model reads, after that of --prompt-file.")
+    var prompt: String?
 
     @Option(name: .shortAndLong, help: "The snapshot to write.")
     var output: String
@@ -30,7 +44,7 @@ struct SnapshotCommand: AsyncParsableCommand {
     var codec: String
 
     @Option(
-        help: "A safetensors file with the model's query profile (layers.N.q2), used in place of the dump's queries."
+        help: "A safetensors file with the model's query profile (layers.N.q2), used in place of the prompt's queries."
     )
     var profile: String?
 
@@ -47,48 +61,39 @@ struct SnapshotCommand: AsyncParsableCommand {
     var json = false
 
     func validate() throws {
-        _ = try recipe()
+        _ = try RecipeOption.recipe(codec, option: "--codec")
         if let compress, !SnapshotWriter.compressionLevels.contains(compress) {
             let levels = SnapshotWriter.compressionLevels
             throw ValidationError(
                 "--compress \(compress): the level must be \(levels.lowerBound)...\(levels.upperBound)"
             )
         }
-    }
-
-    private func recipe() throws -> Recipe {
-        do {
-            return try Recipe(codec)
-        } catch {
-            throw ValidationError("--codec '\(codec)': \(error)")
+        switch (input, model) {
+        case (nil, nil):
+            throw ValidationError("pass a cache dump, or --model and --prompt-file to compute the cache")
+        case (.some, .some):
+            throw ValidationError("pass a cache dump or --model, not both")
+        case (.some, nil):
+            if prompt != nil || promptFile != nil { throw ValidationError("--prompt and --prompt-file need --model") }
+        case (nil, .some):
+            if prompt == nil && promptFile == nil { throw ValidationError("--model needs --prompt-file or --prompt") }
         }
-    }
-
-    private func readProfiles() async throws -> SafetensorsFile? {
-        guard let profile else { return nil }
-        return try await about(profile) { try SafetensorsFile(MappedFile.bytes(path: profile)) }
     }
 
     func run() async throws {
-        let recipe = try recipe()
+        let recipe = try RecipeOption.recipe(codec, option: "--codec")
         try AtomicFileWriter.checkDestination(path: output, replacingExisting: force)
-        let profiles = try await readProfiles()
-        let cache = try await about(input) { try CacheDump.read(path: input, profiles: profiles) }
-        let (compressed, quality) = try await about(input) {
-            let compressed = try await CompressedCache(
-                compressing: cache,
-                recipe: recipe,
-                progress: Console.progress("compressing")
-            )
-            if skipsQuality { return (compressed, CompressionQuality?.none) }
-            let comparison = try CacheComparison(original: cache, compressed: compressed)
-            return (compressed, try await comparison.measure(progress: Console.progress("measuring")))
-        }
+        let (compressed, quality) =
+            if let model {
+                try await compute(model: model, recipe: recipe)
+            } else {
+                try await read(input ?? "", recipe: recipe)
+            }
         let writer = SnapshotWriter(compressionLevel: compress, replacesExisting: force)
-        try await about(input) {
+        try await about(input ?? output) {
             try await writer.write(compressed, quality: quality, to: output, progress: Console.progress("writing"))
         }
-        let report = SnapshotReport(try SnapshotReader(path: output, registry: .standard), path: output)
+        let report = SnapshotReport(try SnapshotReader(path: output), path: output)
         if json {
             try Console.printJSON(report)
         } else {
@@ -97,6 +102,64 @@ struct SnapshotCommand: AsyncParsableCommand {
                     + "\(report.ratio.fixed(2)) times smaller than float16, \(report.bitsPerValue.fixed(2)) bits per value"
             )
             if let quality = report.quality { try Console.print("relative errors: \(quality.text)") }
+        }
+    }
+
+    /// Compresses a dump.
+    private func read(_ input: String, recipe: Recipe) async throws -> (CompressedCache, CompressionQuality?) {
+        let profiles = try await readProfiles()
+        let cache = try await about(input) { try CacheDump.read(path: input, profiles: profiles) }
+        return try await about(input) {
+            let compressed = try await CompressedCache(
+                compressing: cache,
+                recipe: recipe,
+                progress: Console.progress("compressing")
+            )
+            if skipsQuality { return (compressed, nil) }
+            let comparison = try CacheComparison(original: cache, compressed: compressed)
+            return (compressed, try await comparison.measure(progress: Console.progress("measuring")))
+        }
+    }
+
+    /// Computes a prompt's cache and compresses each layer as it is done.
+    private func compute(model: String, recipe: Recipe) async throws -> (CompressedCache, CompressionQuality?) {
+        let profiles = try await readProfiles()
+        let text = try ModelInput.prompt(file: promptFile, text: prompt)
+        let opened = try LlamaModel(path: model)
+        let decoder = TransformerDecoder(model: opened)
+        return try await ModelInput.about(promptFile ?? "--prompt") {
+            let tokens = try opened.tokens(of: text)
+            try decoder.check(tokens)
+            let metadata = try opened.metadata(producer: ModelInput.producer)
+            var measurement = QualityMeasurement()
+            let result = try await about(model) {
+                try await decoder.prefill(
+                    tokens,
+                    recipe: recipe,
+                    profile: try await queryProfile(profiles, metadata: metadata, geometry: opened.configuration.geometry),
+                    metadata: metadata,
+                    progress: Console.progress("reading the prompt", of: tokens.count, "tokens")
+                ) { original, compressed in
+                    if !skipsQuality { try await measurement.add(original, compressed: compressed) }
+                }
+            }
+            return (result.cache, skipsQuality ? nil : measurement.quality)
+        }
+    }
+
+    private func readProfiles() async throws -> SafetensorsFile? {
+        guard let profile else { return nil }
+        return try await about(profile) { try SafetensorsFile(MappedFile.bytes(path: profile)) }
+    }
+
+    private func queryProfile(
+        _ profiles: SafetensorsFile?,
+        metadata: [String: String],
+        geometry: CacheGeometry
+    ) async throws -> [[Float]]? {
+        guard let profile, let profiles else { return nil }
+        return try await about(profile) {
+            try QueryProfile.read(profiles, metadata: metadata, geometry: geometry)
         }
     }
 }

@@ -2,6 +2,8 @@ internal import ArgumentParser
 
 /// The command `think-compress`; each subcommand has a file of its own.
 struct ThinkCompressCommand: AsyncParsableCommand {
+    static let version = "0.2.0"
+
     static let configuration = CommandConfiguration(
         commandName: "think-compress",
         abstract: "Compress a language model's KV cache, keep it as a file, and bring it back.",
@@ -17,9 +19,10 @@ struct ThinkCompressCommand: AsyncParsableCommand {
             Exit status: 0 done, 1 the input is bad or does not match, 2 wrong usage,
             130 interrupted.
             """,
-        version: "0.1.0",
+        version: version,
         subcommands: [
-            SnapshotCommand.self, RestoreCommand.self, InspectCommand.self, VerifyCommand.self, CompareCommand.self,
+            SnapshotCommand.self, GenerateCommand.self, RestoreCommand.self, InspectCommand.self, VerifyCommand.self,
+            CompareCommand.self, LogitsCommand.self,
         ]
     )
 }

@@ -41,7 +41,7 @@ extension KVTensor {
     )
 
     /// Rows that are pieces of one long row of normal numbers.
-    public static func random(
+    package static func random(
         elementType: ElementType,
         heads: Int,
         tokens: Int,

@@ -1,0 +1,107 @@
+internal import ByteStorage
+public import KVCacheModel
+
+/// A model's query profile in a file of its own, for caches that come without queries: Formats/dump.md.
+public enum QueryProfile: Sendable {
+    /// Reads the profile of every layer.
+    ///
+    /// - Parameters:
+    ///   - metadata: the model's; a profile of another model is refused.
+    ///   - geometry: the model's.
+    /// - Returns: for each layer `kvHeads * headDimension` mean squared queries.
+    /// - Throws: `EngineFormatError` if the file isn't a profile of such a model.
+    public static func read(
+        _ file: SafetensorsFile,
+        metadata: [String: String],
+        geometry: CacheGeometry
+    ) throws(EngineFormatError) -> [[Float]] {
+        try check(file, layers: geometry.layers, metadata: metadata)
+        return try (0..<geometry.layers).map { (layer) throws(EngineFormatError) in
+            let shape = [geometry.kvHeads, geometry.headDimension]
+            guard let profile = try layerProfile(file, layer: layer, shape: shape) else { return [] }
+            if let number = profile.first(where: { !($0.isFinite && $0 >= 0) }) {
+                throw EngineFormatError(
+                    .unsupported,
+                    tensor: CacheDump.name(layer, .profile),
+                    "holds \(number); mean squared queries are finite and not negative"
+                )
+            }
+            return profile
+        }
+    }
+
+    /// Writes the profile of every layer.
+    ///
+    /// - Parameters:
+    ///   - layers: for each layer `kvHeads * headDimension` mean squared queries.
+    ///   - metadata: of the model, and how the profile was made.
+    /// - Throws: `FileError` if the file can't be written.
+    public static func write(
+        _ layers: [[Float]],
+        geometry: CacheGeometry,
+        metadata: [String: String],
+        to path: String,
+        replacingExisting: Bool
+    ) throws {
+        let writer = try SafetensorsWriter(
+            path: path,
+            replacingExisting: replacingExisting,
+            tensors: layers.indices.map { entry(layer: $0, geometry: geometry) },
+            metadata: metadata
+        )
+        for (layer, profile) in layers.enumerated() {
+            try writer.write(SharedBytes(words: profile.map(\.bitPattern)), to: CacheDump.name(layer, .profile))
+        }
+        try writer.commit()
+    }
+
+    /// What a layer's profile is in a file.
+    static func entry(layer: Int, geometry: CacheGeometry) -> SafetensorsWriter.Entry {
+        .init(
+            name: CacheDump.name(layer, .profile),
+            elementType: ElementType.float32.name,
+            shape: [geometry.kvHeads, geometry.headDimension],
+            byteCount: geometry.kvHeads * geometry.headDimension * ElementType.float32.byteCount
+        )
+    }
+
+    /// A profile must be of this model: of as many layers, and of no other name.
+    static func check(
+        _ file: SafetensorsFile,
+        layers: Int,
+        metadata: [String: String]
+    ) throws(EngineFormatError) {
+        var count = 0
+        while file.tensors[CacheDump.name(count, .profile)] != nil { count += 1 }
+        guard count == layers else {
+            throw EngineFormatError(
+                .unsupported,
+                "the query profile has \(count) layers (layers.N.q2) and the cache \(layers); pass that of its model"
+            )
+        }
+        if let key = CacheIdentity.mismatch(metadata, file.metadata) {
+            throw EngineFormatError(
+                .unsupported,
+                "the query profile has another \(key) than the cache; pass that of its model"
+            )
+        }
+    }
+
+    /// A layer's profile, or nil if the file has none.
+    static func layerProfile(
+        _ file: SafetensorsFile,
+        layer: Int,
+        shape: [Int]
+    ) throws(EngineFormatError) -> [Float]? {
+        let name = CacheDump.name(layer, .profile)
+        guard let tensor = file.tensors[name] else { return nil }
+        guard tensor.elementType == ElementType.float32.name, tensor.shape == shape else {
+            throw EngineFormatError(
+                .unsupported,
+                tensor: name,
+                "is \(tensor.elementType) \(tensor.shape), must be F32 \(shape)"
+            )
+        }
+        return tensor.words.map(Float.init(bitPattern:))
+    }
+}

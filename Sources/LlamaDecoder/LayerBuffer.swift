@@ -1,0 +1,60 @@
+internal import ByteStorage
+internal import CThinkKernels
+internal import KVCacheModel
+
+/// Keys and values of one layer in full precision, to be written token by token: `[kvHeads, tokens, headDimension]`.
+struct LayerBuffer: Sendable {
+    private let keys: AlignedBuffer
+    private let values: AlignedBuffer
+    private let elementType: ElementType
+    private let geometry: CacheGeometry
+    private let capacity: Int
+
+    init(geometry: CacheGeometry, elementType: ElementType, capacity: Int) {
+        self.geometry = geometry
+        self.elementType = elementType
+        self.capacity = capacity
+        let byteCount = geometry.kvHeads * capacity * geometry.headDimension * elementType.byteCount
+        keys = AlignedBuffer(byteCount: byteCount)
+        values = AlignedBuffer(byteCount: byteCount)
+    }
+
+    /// Converts rows of activations to tokens from `token` on.
+    func write(_ activations: Activations, count: Int, at token: Int) {
+        unsafe write(activations.keys[0], to: keys, count: count, at: token)
+        unsafe write(activations.values[0], to: values, count: count, at: token)
+    }
+
+    private func write(_ rows: UnsafePointer<Float>, to buffer: AlignedBuffer, count: Int, at token: Int) {
+        precondition(token >= 0 && token + count <= capacity, "the buffer has no such tokens")
+        let dimension = geometry.headDimension
+        let rowBytes = dimension * elementType.byteCount
+        unsafe buffer.withUnsafeMutableBytes { bytes in
+            guard let base = bytes.baseAddress else { return }
+            for row in 0..<count {
+                for head in 0..<geometry.kvHeads {
+                    unsafe Kernels.best.narrow(
+                        elementType.kernelType,
+                        rows + (row * geometry.kvHeads + head) * dimension,
+                        dimension,
+                        base + (head * capacity + token + row) * rowBytes
+                    )
+                }
+            }
+        }
+    }
+
+    /// The tokens that were written, with the queries or the profile that belong to them.
+    func layer(tokens: Range<Int>, queries: KVTensor? = nil, profile: [Float]? = nil) -> KVCacheLayer {
+        func tensor(_ buffer: AlignedBuffer) -> KVTensor {
+            KVTensor(
+                bytes: buffer.shared,
+                elementType: elementType,
+                heads: geometry.kvHeads,
+                tokens: capacity,
+                headDimension: geometry.headDimension
+            )[tokens: tokens]
+        }
+        return KVCacheLayer(keys: tensor(keys), values: tensor(values), queries: queries, profile: profile)
+    }
+}

@@ -1,0 +1,171 @@
+public import KVCacheModel
+public import TextTokenization
+internal import ByteStorage
+internal import Foundation
+
+/// A Llama-family model in a Hugging Face directory: configuration, mapped weights, and tokenizer.
+public struct LlamaModel: Sendable {
+    public let configuration: ModelConfiguration
+    public let tokenizer: Tokenizer
+    let weights: ModelWeights
+    private let folder: ModelFolder
+
+    /// Opens the model in a directory. Weights are mapped and not read yet.
+    ///
+    /// - Parameter path: a directory with `config.json`, `tokenizer.json`, and `model.safetensors` or the files that
+    ///   `model.safetensors.index.json` names.
+    /// - Throws: `FileError` or `ModelError` naming the file and field that is missing, damaged, in contradiction with
+    ///   another, or not supported.
+    public init(path: String) throws {
+        folder = ModelFolder(path: path)
+        try folder.check()
+        var configuration = try ModelConfiguration(path: folder.file(ModelFolder.configurationName))
+        weights = try ModelWeights(folder: folder, configuration: configuration)
+        if folder.has(ModelFolder.generationName) {
+            let path = folder.file(ModelFolder.generationName)
+            let file = try ModelFolder.decode(GenerationFile.self, path: path)
+            configuration.endTokens.formUnion(file.endTokens?.ids ?? [])
+        }
+        self.configuration = configuration
+        let tokenizerPath = folder.file(ModelFolder.tokenizerName)
+        do {
+            tokenizer = try Tokenizer(path: tokenizerPath)
+        } catch let error as TokenizerError {
+            throw ModelError(.unsupported, path: tokenizerPath, "\(error)")
+        }
+        try Self.check(tokenizer, path: tokenizerPath, configuration: configuration, folder: folder)
+    }
+
+    private struct GenerationFile: Decodable {
+        let endTokens: TokenList?
+
+        enum CodingKeys: String, CodingKey { case endTokens = "eos_token_id" }
+    }
+
+    /// A tokenizer must be of the model: no id beyond the vocabulary, and what begins and ends a text known to both.
+    private static func check(
+        _ tokenizer: Tokenizer,
+        path: String,
+        configuration: ModelConfiguration,
+        folder: ModelFolder
+    ) throws {
+        guard tokenizer.vocabularySize <= configuration.vocabularySize else {
+            throw ModelError(
+                .mismatch,
+                path: path,
+                "has token ids up to \(tokenizer.vocabularySize - 1), and the model \(configuration.vocabularySize) "
+                    + "tokens; it is the tokenizer of another model"
+            )
+        }
+        guard folder.has(ModelFolder.tokenizerSettingsName) else { return }
+        let settings = try ModelFolder.decode(
+            TokenizerSettings.self,
+            path: folder.file(ModelFolder.tokenizerSettingsName)
+        )
+        // A model may have been tuned to end its texts otherwise than its configuration says, but not to begin them so.
+        for (name, token, expected) in [
+            ("bos_token", settings.beginToken, configuration.beginToken),
+            ("eos_token", settings.endToken, nil),
+        ] {
+            guard let content = token?.content else { continue }
+            let id = tokenizer.id(of: content)
+            guard let id, expected == nil || id == expected else {
+                throw ModelError(
+                    .mismatch,
+                    path: path,
+                    "has for the \(name) '\(content)' of \(ModelFolder.tokenizerSettingsName) "
+                        + (id.map { "the id \($0), and \(ModelFolder.configurationName) says \(expected ?? $0)" }
+                            ?? "no id")
+                        + "; it is the tokenizer of another model"
+                )
+            }
+        }
+    }
+
+    // MARK: - Identity
+
+    /// What tells caches of this model from those of others: Formats/snapshot.md, "METADATA". Reads every byte of the
+    /// weights.
+    ///
+    /// - Parameter producer: what computes the caches.
+    public func metadata(producer: String) throws -> [String: String] {
+        var metadata = [
+            "model.id": URL(filePath: folder.path).standardizedFileURL.lastPathComponent,
+            "model.fingerprint": try folder.fingerprint(),
+            "tokenizer.sha256": try folder.digest(of: ModelFolder.tokenizerName),
+            "rope.theta": "\(configuration.rotary.base)",
+            "producer": producer,
+        ]
+        metadata["rope.scaling"] = configuration.rotary.scalingText
+        return metadata
+    }
+
+    /// Checks that a cache is one of this model, by fingerprint, tokenizer and geometry. Reads every byte of the weights.
+    ///
+    /// - Throws: `ModelError` naming the field that differs; `FileError` if the model's files can't be read.
+    public func check(metadata other: [String: String], geometry: CacheGeometry) throws {
+        for (key, mine) in [
+            ("tokenizer.sha256", try folder.digest(of: ModelFolder.tokenizerName)),
+            ("model.fingerprint", try folder.fingerprint()),
+        ] {
+            guard let found = other[key] else {
+                throw ModelError(.mismatch, "has no \(key), so that nobody knows which model made it; make it anew")
+            }
+            guard found == mine else {
+                throw ModelError(
+                    .mismatch,
+                    "was made by another model: its \(key) is \(found.prefix(12))..., this model's "
+                        + "\(mine.prefix(12))...; pass a snapshot of this model"
+                )
+            }
+        }
+        let mine = configuration.geometry
+        let numbers = [
+            ("layers", geometry.layers, mine.layers),
+            ("KV heads", geometry.kvHeads, mine.kvHeads),
+            ("query heads", geometry.queryHeads == 0 ? mine.queryHeads : geometry.queryHeads, mine.queryHeads),
+            ("channels per head", geometry.headDimension, mine.headDimension),
+        ]
+        for (name, left, right) in numbers where left != right {
+            throw ModelError(.mismatch, "has \(left) \(name), this model \(right); pass a snapshot of this model")
+        }
+    }
+
+    // MARK: - Text
+
+    /// Token ids of a text, with those that the tokenizer puts before it.
+    ///
+    /// - Throws: `ModelError` if the text has no tokens.
+    public func tokens(of text: String) throws -> [Int32] {
+        guard !text.isEmpty else { throw ModelError(.invalidTokens, "the prompt is empty; pass some text") }
+        let tokens = try tokenizer.encode(text)
+        guard !tokens.isEmpty else { throw ModelError(.invalidTokens, "the prompt has no tokens; pass some text") }
+        return tokens
+    }
+}
+
+/// What `tokenizer_config.json` says of the tokens that begin and end a text.
+private struct TokenizerSettings: Decodable {
+    /// A token's text, plain or within its description.
+    struct Token: Decodable {
+        let content: String
+
+        private enum CodingKeys: String, CodingKey { case content }
+
+        init(from decoder: any Decoder) throws {
+            if let text = try? decoder.singleValueContainer().decode(String.self) {
+                content = text
+            } else {
+                content = try decoder.container(keyedBy: CodingKeys.self).decode(String.self, forKey: .content)
+            }
+        }
+    }
+
+    let beginToken: Token?
+    let endToken: Token?
+
+    enum CodingKeys: String, CodingKey {
+        case beginToken = "bos_token"
+        case endToken = "eos_token"
+    }
+}

@@ -1,0 +1,128 @@
+internal import CompressedAttention
+public import KVCacheCodecs
+internal import KVCacheModel
+
+extension TransformerDecoder {
+    /// Which logits a call returns.
+    public enum LogitRows: Sendable {
+        /// After the last token.
+        case last
+        /// After every token.
+        case all
+    }
+
+    /// Computes tokens that follow a cache, attending to its compressed pages, and appends them to it.
+    ///
+    /// Tokens of one call see each other in full precision, up to `chunkTokens` of them at a time.
+    ///
+    /// - Parameters:
+    ///   - cache: of this model; token t has position t.
+    ///   - tokens: what follows.
+    /// - Returns: logits `[1 or tokens, vocabularySize]`.
+    /// - Throws: `ModelError` if the tokens can't be computed, `CodecError` if the cache isn't of the model's shape or
+    ///   can't take the tokens, `CancellationError`.
+    public func extend(
+        _ cache: inout CompressedCache,
+        with tokens: [Int32],
+        logits rows: LogitRows = .last,
+        progress: ProgressHandler? = nil
+    ) throws -> [Float] {
+        try check(tokens, from: cache.tokenCount)
+        var result: [Float] = []
+        for start in stride(from: 0, to: tokens.count, by: Self.chunkTokens) {
+            try Task.checkCancellation()
+            let chunk = tokens[start..<min(start + Self.chunkTokens, tokens.count)]
+            let isLast = chunk.endIndex == tokens.count
+            let logits = try unsafe withUnsafeMutablePointer(to: &cache) { pointer in
+                var one = unsafe MutableSpan(_unsafeStart: pointer, count: 1)
+                return try step(
+                    &one,
+                    tokens: Array(chunk),
+                    logits: rows == .all ? 0..<chunk.count : isLast ? chunk.count - 1..<chunk.count : 0..<0
+                )
+            }
+            result += logits
+            progress?(Double(chunk.endIndex) / Double(tokens.count))
+        }
+        return result
+    }
+
+    /// Computes the next token of each of some caches together, and appends it to its cache.
+    ///
+    /// - Parameter tokens: one for each cache.
+    /// - Returns: logits `[caches, vocabularySize]`.
+    /// - Throws: as `extend`.
+    public func advance(_ caches: inout [CompressedCache], with tokens: [Int32]) throws -> [Float] {
+        precondition(tokens.count == caches.count, "every cache gets a token")
+        for (cache, token) in zip(caches, tokens) { try check([token], from: cache.tokenCount) }
+        var all = caches.mutableSpan
+        return try step(&all, tokens: tokens, logits: 0..<tokens.count)
+    }
+
+    /// Computes as many tokens for each cache as `tokens` has for all of them, cache by cache.
+    private func step(
+        _ caches: inout MutableSpan<CompressedCache>,
+        tokens: [Int32],
+        logits logitRows: Range<Int>
+    ) throws -> [Float] {
+        let perCache = tokens.count / caches.count
+        var positions: [Int] = []
+        for cache in caches.indices {
+            try checkShape(of: caches[cache])
+            positions += (0..<perCache).map { caches[cache].tokenCount + $0 }
+        }
+        let turns = configuration.rotary.turns(positions: positions)
+        let hidden = FloatMatrix(rows: tokens.count, columns: configuration.hiddenSize)
+        unsafe embed(tokens[...], into: hidden[0])
+        let buffers = (0..<geometry.layers).map { _ in
+            LayerBuffer(geometry: geometry, elementType: caches[0].shape.elementType, capacity: tokens.count)
+        }
+        func rows(of cache: Int) -> Range<Int> { cache * perCache..<(cache + 1) * perCache }
+        try withActivations(rows: tokens.count) { activations in
+            for index in 0..<geometry.layers {
+                unsafe project(
+                    layer: index,
+                    hidden: hidden[0],
+                    count: tokens.count,
+                    turns: turns,
+                    firstTurn: 0,
+                    activations: activations
+                )
+                buffers[index].write(activations, count: tokens.count, at: 0)
+                for cache in caches.indices {
+                    try attend(
+                        activations.queries(rows: rows(of: cache), geometry: geometry),
+                        layer: index,
+                        over: caches[cache].layers[index],
+                        followedBy: buffers[index].layer(tokens: rows(of: cache)),
+                        into: activations.attended,
+                        row: rows(of: cache).lowerBound
+                    )
+                }
+                unsafe complete(layer: index, hidden: hidden[0], count: tokens.count, activations: activations)
+            }
+        }
+        for cache in caches.indices {
+            try caches[cache].append(
+                buffers.map { $0.layer(tokens: rows(of: cache)) },
+                tokens: Array(tokens[rows(of: cache)])
+            )
+        }
+        return logitRows.isEmpty ? [] : unsafe logits(hidden[logitRows.lowerBound], count: logitRows.count)
+    }
+
+    private func checkShape(of cache: CompressedCache) throws(CodecError) {
+        let (mine, other) = (geometry, cache.geometry)
+        guard mine.layers == other.layers, mine.kvHeads == other.kvHeads, mine.headDimension == other.headDimension
+        else {
+            throw CodecError(
+                .shapeMismatch,
+                "a cache of \(other.layers) layers, \(other.kvHeads) KV heads of dimension \(other.headDimension) for a "
+                    + "model of \(mine.layers), \(mine.kvHeads) of dimension \(mine.headDimension)"
+            )
+        }
+        guard cache.positions == nil || cache.positions?.elementsEqual(0..<Int32(cache.tokenCount)) == true else {
+            throw CodecError(.shapeMismatch, "the cache's positions are not 0, 1, 2 ...; only such caches go on here")
+        }
+    }
+}

@@ -1,0 +1,213 @@
+internal import ByteStorage
+internal import CompressedAttention
+public import KVCacheCodecs
+public import KVCacheModel
+
+/// A prompt's compressed cache and what the model says next.
+public struct Prefill: Sendable {
+    public let cache: CompressedCache
+    /// Logits of the token after the prompt, one per id of the vocabulary.
+    public let logits: [Float]
+}
+
+extension TransformerDecoder {
+    /// Computes a prompt's cache layer by layer and compresses each layer as it is done, so that keys and values of one
+    /// layer alone are ever in full precision.
+    ///
+    /// The prompt itself is computed with full-precision attention, as in the papers.
+    ///
+    /// - Parameters:
+    ///   - tokens: the prompt.
+    ///   - recipe: how to compress. The cache's element type is the recipe's own if it is `bf16` or `f32`, else float16.
+    ///   - profile: the query profile of every layer, in place of the prompt's last queries.
+    ///   - metadata: what the cache will say of its model; see `LlamaModel.metadata(producer:)`.
+    ///   - observe: called with each layer in full precision and compressed.
+    ///   - progress: told how much of the prompt is done.
+    /// - Throws: `ModelError` if there are no tokens, or more than the model has positions; `CodecError` if the recipe
+    ///   can't compress the cache; `CancellationError`.
+    public func prefill(
+        _ tokens: [Int32],
+        recipe: Recipe,
+        profile: [[Float]]? = nil,
+        metadata: [String: String] = [:],
+        progress: ProgressHandler? = nil,
+        observe: ((KVCacheLayer, CompressedLayer) async throws -> Void)? = nil
+    ) async throws -> Prefill {
+        let elementType = Self.elementType(for: recipe)
+        var compressor = CacheCompressor(geometry: geometry, elementType: elementType, recipe: recipe)
+        let hidden = try await computeLayers(
+            tokens,
+            elementType: elementType,
+            queryWindow: recipe.observationWindow,
+            progress: progress
+        ) { index, computed in
+            let layer =
+                profile.map {
+                    KVCacheLayer(
+                        keys: computed.keys,
+                        values: computed.values,
+                        queries: computed.queries,
+                        profile: $0[index]
+                    )
+                } ?? computed
+            try await compressor.add(layer)
+            try await observe?(layer, compressor.layers[index])
+        }
+        return Prefill(
+            cache: compressor.finish(tokens: tokens, metadata: metadata),
+            logits: unsafe logits(hidden[tokens.count - 1], count: 1)
+        )
+    }
+
+    /// Computes a prompt's cache in full precision, all layers of it: for measurements that compare with it.
+    ///
+    /// - Parameters:
+    ///   - queryWindow: how many of the last queries come along.
+    /// - Throws: as `prefill`.
+    public func fullCache(
+        _ tokens: [Int32],
+        elementType: ElementType = .float16,
+        queryWindow: Int = Recipe.defaultObservationWindow,
+        metadata: [String: String] = [:],
+        progress: ProgressHandler? = nil
+    ) async throws -> KVCache {
+        var layers: [KVCacheLayer] = []
+        _ = try await computeLayers(
+            tokens,
+            elementType: elementType,
+            queryWindow: queryWindow,
+            progress: progress
+        ) { _, layer in
+            layers.append(layer)
+        }
+        return try KVCache(layers: layers, tokens: tokens, metadata: metadata)
+    }
+
+    /// Logits after every token of a text: `[tokens, vocabularySize]`, computed in float32 throughout.
+    ///
+    /// - Throws: as `prefill`.
+    public func logits(_ tokens: [Int32]) async throws -> [Float] {
+        let hidden = try await computeLayers(tokens, elementType: .float32, queryWindow: 1, progress: nil) { _, _ in }
+        return unsafe logits(hidden[0], count: tokens.count)
+    }
+
+    /// The query profile of a text: the mean squared query of every layer, KV head and channel over all tokens.
+    ///
+    /// - Returns: for each layer `kvHeads * headDimension` numbers.
+    /// - Throws: as `prefill`.
+    public func queryProfile(_ tokens: [Int32], progress: ProgressHandler? = nil) async throws -> [[Double]] {
+        var profile: [[Double]] = []
+        _ = try await computeLayers(
+            tokens,
+            elementType: .float16,
+            queryWindow: tokens.count,
+            progress: progress
+        ) { index, layer in
+            profile.append(
+                try (0..<geometry.kvHeads).flatMap { head in
+                    let statistics = HeadStatistics(layer: index, head: head, source: layer)
+                    return try statistics.queryMeanSquares(window: tokens.count) ?? []
+                }
+            )
+        }
+        return profile
+    }
+
+    /// The element type of a cache that the recipe can compress.
+    static func elementType(for recipe: Recipe) -> ElementType {
+        for case let codec as FullPrecisionCodec in recipe.steps.map(\.stage) { return codec.elementType }
+        return .float16
+    }
+
+    /// Computes layer after layer, each for the whole prompt.
+    ///
+    /// - Returns: what leaves the last layer, a row per token.
+    private func computeLayers(
+        _ tokens: [Int32],
+        elementType: ElementType,
+        queryWindow: Int,
+        progress: ProgressHandler?,
+        _ take: (_ index: Int, _ layer: KVCacheLayer) async throws -> Void
+    ) async throws -> FloatMatrix {
+        try check(tokens)
+        let width = configuration.hiddenSize
+        let window = min(queryWindow, tokens.count)
+        let firstQuery = tokens.count - window
+        let hidden = FloatMatrix(rows: tokens.count, columns: width)
+        unsafe embed(tokens[...], into: hidden[0])
+        let turns = configuration.rotary.turns(positions: Array(tokens.indices))
+        let activations = Activations(rows: min(Self.chunkTokens, tokens.count), configuration: configuration)
+        let chunkCount = (tokens.count + Self.chunkTokens - 1) / Self.chunkTokens
+        for index in 0..<geometry.layers {
+            let buffer = LayerBuffer(geometry: geometry, elementType: elementType, capacity: tokens.count)
+            let kept = FloatMatrix(rows: window, columns: configuration.queryWidth)
+            for chunk in 0..<chunkCount {
+                try Task.checkCancellation()
+                let start = chunk * Self.chunkTokens
+                let count = min(Self.chunkTokens, tokens.count - start)
+                unsafe project(
+                    layer: index,
+                    hidden: hidden[start],
+                    count: count,
+                    turns: turns,
+                    firstTurn: start,
+                    activations: activations
+                )
+                buffer.write(activations, count: count, at: start)
+                for row in max(firstQuery - start, 0)..<max(count, firstQuery - start) {
+                    unsafe kept[start + row - firstQuery].update(from: activations.queries[row], count: kept.columns)
+                }
+                let queries = activations.queries(rows: 0..<count, geometry: geometry)
+                try attend(
+                    queries,
+                    layer: index,
+                    over: emptyLayer(index, elementType: elementType),
+                    followedBy: buffer.layer(tokens: 0..<start + count),
+                    into: activations.attended,
+                    row: 0
+                )
+                unsafe complete(layer: index, hidden: hidden[start], count: count, activations: activations)
+                progress?(Double(index * chunkCount + chunk + 1) / Double(geometry.layers * chunkCount))
+            }
+            let queries = KVTensor(
+                rows: kept,
+                range: 0..<window,
+                heads: geometry.queryHeads,
+                headDimension: geometry.headDimension
+            )
+            try await take(index, buffer.layer(tokens: 0..<tokens.count, queries: queries))
+        }
+        return hidden
+    }
+
+    /// A layer without tokens, for attention over tokens that are not compressed.
+    private func emptyLayer(_ index: Int, elementType: ElementType) -> CompressedLayer {
+        let shape = BlockShape(
+            kvHeads: geometry.kvHeads,
+            headDimension: geometry.headDimension,
+            elementType: elementType,
+            blockLength: Recipe.defaultBlockLength,
+            residualWindow: 0
+        )
+        let plan = HeadPlan(headDimension: geometry.headDimension, elementType: elementType)
+        return CompressedLayer(
+            shape: shape,
+            index: index,
+            plans: [HeadPlan](repeating: plan, count: geometry.kvHeads)
+        )
+    }
+
+    /// Writes the attention of some queries to rows from `row` on.
+    func attend(
+        _ queries: KVTensor,
+        layer index: Int,
+        over layer: CompressedLayer,
+        followedBy newer: KVCacheLayer,
+        into attended: FloatMatrix,
+        row: Int
+    ) throws(CodecError) {
+        let count = queries.tokens * attended.columns
+        var output = unsafe MutableSpan(_unsafeStart: attended[row], count: count)
+        try attentions[index].attend(queries, over: layer, followedBy: newer, using: workers, into: &output)
+    }
+}

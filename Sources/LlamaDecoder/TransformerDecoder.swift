@@ -1,0 +1,177 @@
+public import CompressedAttention
+internal import KVCacheModel
+internal import ByteStorage
+internal import KVCacheCodecs
+internal import Synchronization
+
+/// Computes a Llama-family model in float32: a prompt's cache, and what follows from a compressed cache.
+///
+/// One decoder computes one thing at a time; calls at the same time take turns at the workers.
+public final class TransformerDecoder: Sendable {
+    /// Tokens that are computed together: enough that weights are converted seldom, few enough for the caches.
+    static let chunkTokens = 256
+
+    public let model: LlamaModel
+    /// The threads that it works on.
+    public let workers: AttentionWorkers
+    let products: MatrixProducts
+    /// The attention of every layer.
+    let attentions: [Attention]
+    /// Room from the last step, for the next one of the same size.
+    private let idle = Mutex<Activations?>(nil)
+
+    /// - Parameters:
+    ///   - threadCount: threads that work, the caller's included; nil for one per processor.
+    ///   - precision: how exactly attention meets quantized keys and values.
+    public init(model: LlamaModel, threadCount: Int? = nil, precision: Attention.Precision = .automatic) {
+        self.model = model
+        workers = AttentionWorkers(threadCount: threadCount)
+        products = MatrixProducts(workers: workers)
+        attentions = model.configuration.slidingWindows.map { Attention(slidingWindow: $0, precision: precision) }
+    }
+
+    var configuration: ModelConfiguration { model.configuration }
+    var geometry: CacheGeometry { model.configuration.geometry }
+
+    /// Checks that tokens can be computed at positions from `first` on.
+    ///
+    /// - Throws: `ModelError` naming what is wrong.
+    public func check(_ tokens: [Int32], from first: Int = 0) throws(ModelError) {
+        guard !tokens.isEmpty else { throw ModelError(.invalidTokens, "there are no tokens to compute") }
+        let end = first + tokens.count
+        guard end <= configuration.maximumPositions else {
+            throw ModelError(
+                .invalidTokens,
+                "the prompt has \(end) tokens, and the model \(configuration.maximumPositions) positions; shorten it"
+            )
+        }
+        let vocabulary = 0..<Int32(configuration.vocabularySize)
+        if let token = tokens.first(where: { !vocabulary.contains($0) }) {
+            throw ModelError(
+                .invalidTokens,
+                "token id \(token) is not of the model, which has \(configuration.vocabularySize) tokens"
+            )
+        }
+    }
+
+    // MARK: - Parts of a layer
+
+    /// Lends room for so many tokens.
+    func withActivations<Result>(rows: Int, _ body: (Activations) throws -> Result) rethrows -> Result {
+        let former = idle.withLock { idle in
+            defer { idle = nil }
+            return idle
+        }
+        let activations =
+            former.flatMap { $0.rows == rows ? $0 : nil } ?? Activations(rows: rows, configuration: configuration)
+        defer { idle.withLock { $0 = activations } }
+        return try body(activations)
+    }
+
+    /// Writes the embeddings of tokens to rows.
+    func embed(_ tokens: ArraySlice<Int32>, into hidden: UnsafeMutablePointer<Float>) {
+        for (row, token) in tokens.enumerated() {
+            unsafe model.weights.embedding.widen(
+                from: Int(token),
+                count: 1,
+                into: hidden + row * configuration.hiddenSize
+            )
+        }
+    }
+
+    /// Computes queries, keys and values of a layer, after rotary embedding, for `count` rows.
+    ///
+    /// - Parameters:
+    ///   - turns: of the rows' positions, from row `firstTurn` on.
+    func project(
+        layer index: Int,
+        hidden: UnsafeMutablePointer<Float>,
+        count: Int,
+        turns: FloatMatrix,
+        firstTurn: Int,
+        activations: Activations
+    ) {
+        let layer = model.weights.layers[index]
+        unsafe normalize(hidden, count: count, weight: layer.attentionNorm, into: activations.normalized[0])
+        for (linear, output) in [
+            (layer.query, activations.queries), (layer.key, activations.keys), (layer.value, activations.values),
+        ] {
+            unsafe products.multiply(activations.normalized[0], count: count, by: linear, into: output[0])
+        }
+        let dimension = geometry.headDimension
+        let epsilon = configuration.normEpsilon
+        workers.forEachShare(of: count) { share in
+            for row in share {
+                let turn = unsafe UnsafePointer(turns[firstTurn + row])
+                for (matrix, norm) in [(activations.queries, layer.queryNorm), (activations.keys, layer.keyNorm)] {
+                    for start in stride(from: 0, to: matrix.columns, by: dimension) {
+                        let head = unsafe matrix[row] + start
+                        if let norm { unsafe RowOperations.normalize(head, weight: norm, epsilon: epsilon, into: head) }
+                        unsafe RowOperations.rotate(head, by: turn, half: dimension / 2)
+                    }
+                }
+            }
+        }
+    }
+
+    /// Adds what attention gave, and the feed-forward layer, to `count` rows.
+    func complete(
+        layer index: Int,
+        hidden: UnsafeMutablePointer<Float>,
+        count: Int,
+        activations: Activations
+    ) {
+        let layer = model.weights.layers[index]
+        let width = configuration.hiddenSize
+        unsafe products.multiply(
+            activations.attended[0],
+            count: count,
+            by: layer.output,
+            into: activations.projected[0]
+        )
+        unsafe RowOperations.add(activations.projected[0], to: hidden, count: count * width)
+        unsafe normalize(hidden, count: count, weight: layer.feedForwardNorm, into: activations.normalized[0])
+        for (linear, output) in [(layer.gate, activations.gates), (layer.up, activations.ups)] {
+            unsafe products.multiply(activations.normalized[0], count: count, by: linear, into: output[0])
+        }
+        let wide = configuration.intermediateSize
+        workers.forEachShare(of: count) { share in
+            for row in share {
+                unsafe RowOperations.gate(activations.gates[row], with: activations.ups[row], count: wide)
+            }
+        }
+        unsafe products.multiply(activations.gates[0], count: count, by: layer.down, into: activations.projected[0])
+        unsafe RowOperations.add(activations.projected[0], to: hidden, count: count * width)
+    }
+
+    /// Logits of `count` rows: `[count, vocabularySize]`.
+    func logits(_ hidden: UnsafeMutablePointer<Float>, count: Int) -> [Float] {
+        let normalized = FloatMatrix(rows: count, columns: configuration.hiddenSize)
+        unsafe normalize(hidden, count: count, weight: model.weights.norm, into: normalized[0])
+        return unsafe [Float](unsafeUninitializedCapacity: count * configuration.vocabularySize) { buffer, filled in
+            if let base = buffer.baseAddress {
+                unsafe products.multiply(normalized[0], count: count, by: model.weights.head, into: base)
+            }
+            filled = buffer.count
+        }
+    }
+
+    private func normalize(
+        _ hidden: UnsafeMutablePointer<Float>,
+        count: Int,
+        weight: [Float],
+        into output: UnsafeMutablePointer<Float>
+    ) {
+        let width = configuration.hiddenSize
+        workers.forEachShare(of: count) { share in
+            for row in share {
+                unsafe RowOperations.normalize(
+                    hidden + row * width,
+                    weight: weight,
+                    epsilon: configuration.normEpsilon,
+                    into: output + row * width
+                )
+            }
+        }
+    }
+}
