@@ -83,6 +83,7 @@ let package = Package(
             dependencies: ["ByteStorage", "KVCacheModel"],
             swiftSettings: sourceSettings
         ),
+        .target(name: "TextTokenization", dependencies: ["ByteStorage"], swiftSettings: sourceSettings),
         .target(
             name: "KVCacheEvaluation",
             dependencies: ["ByteStorage", "KVCacheModel", "KVCacheCodecs", "CompressedAttention"],
