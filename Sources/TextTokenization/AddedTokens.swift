@@ -1,0 +1,159 @@
+/// The tokens that are found in a text before it is split, among them the special ones.
+///
+/// Source: `added_vocabulary.rs` of Hugging Face tokenizers 0.23.
+struct AddedTokens: Sendable {
+    struct Token: Sendable {
+        let id: Int32
+        let content: [UInt8]
+        /// Whether it is found only where no letters or digits adjoin.
+        let isSingleWord: Bool
+        /// Whether it takes in the white space before it, and behind it.
+        let stripsLeft: Bool
+        let stripsRight: Bool
+        /// Whether it is looked for in the normalized text.
+        let isNormalized: Bool
+        let isSpecial: Bool
+        /// What it decodes to and is looked for as: the content, or what that is normalized to.
+        var normalForm: [UInt8]
+    }
+
+    private(set) var byID: [Int32: Token] = [:]
+    private var ids: ByteTable
+    private var specialContents: ByteTable
+    private var exact = TokenTrie()
+    private var normalized = TokenTrie()
+
+    /// Reads a file's `added_tokens`.
+    ///
+    /// - Throws: `TokenizerError` if they contradict each other or the vocabulary.
+    init(_ value: JSONValue?, model: BPEModel, normalizers: [Normalizer]) throws(TokenizerError) {
+        let entries = try value?.elements() ?? []
+        ids = ByteTable(capacity: entries.count)
+        specialContents = ByteTable(capacity: entries.count)
+        // Tokens that the vocabulary hasn't: the Python package numbers them in a row behind it, whatever ids they say.
+        var next = model.vocabularyCount
+        for entry in entries {
+            let token = try Token(entry, normalizers: normalizers)
+            if token.content.isEmpty { continue }
+            var expected = next
+            if let id = model.id(of: token.content) { expected = Int(id) } else { next += 1 }
+            guard token.id == expected else {
+                throw try entry.required("id").fault(
+                    "is \(token.id); the Python package would take \(expected) for this token, so its number is in "
+                        + "doubt: save the tokenizer again"
+                )
+            }
+            guard (1...TokenTrie.maximumTokenBytes).contains(token.normalForm.count) else {
+                throw entry.fault(
+                    "has \(token.normalForm.count) bytes, must have 1...\(TokenTrie.maximumTokenBytes) after the "
+                        + "normalizer; leave the token out",
+                    .unsupported
+                )
+            }
+            let former =
+                token.isNormalized
+                ? normalized.insert(token.normalForm, token: token.id) : exact.insert(token.content, token: token.id)
+            guard former == nil, ids.insert(id: token.id, { $0 += token.content }) else {
+                throw entry.fault("the same token is there twice; leave one out")
+            }
+            if token.isSpecial { _ = specialContents.insert(id: token.id) { $0 += token.content } }
+            byID[token.id] = token
+        }
+    }
+
+    func id(of content: [UInt8]) -> Int32? { ids[content] }
+
+    /// Whether decoding may leave out a token that reads like this.
+    func isSpecial(_ text: [UInt8]) -> Bool { specialContents[text] != nil }
+
+    /// The text with its added tokens found and the rest normalized.
+    func extract(
+        from text: [UInt8],
+        normalizers: [Normalizer],
+        budget: inout RegularExpression.Budget
+    ) throws(TokenizerError) -> TextPieces {
+        var result = TextPieces(bytes: [], pieces: [])
+        for section in find(exact, in: text[...]) {
+            guard section.token == nil else {
+                result.pieces.append(.init(place: 0..<0, token: section.token, isAtStart: false))
+                continue
+            }
+            var part = Array(text[section.place])
+            var isAtStart = section.place.lowerBound == 0
+            for step in normalizers {
+                let former = part
+                part = try step.apply(to: part, budget: &budget)
+                if case .strip(left: true, _) = step, Normalizer.leadingSpaces(of: former[...]) > 0 { isAtStart = false }
+            }
+            let base = result.bytes.count
+            result.bytes += part
+            for inner in find(normalized, in: part[...]) where inner.token != nil || !inner.place.isEmpty {
+                result.pieces.append(
+                    .init(
+                        place: base + inner.place.lowerBound..<base + inner.place.upperBound,
+                        token: inner.token,
+                        isAtStart: isAtStart && inner.place.lowerBound == 0
+                    )
+                )
+            }
+        }
+        return result
+    }
+
+    private struct Section {
+        let place: Range<Int>
+        let token: Int32?
+    }
+
+    /// The text, cut into added tokens and what lies between.
+    private func find(_ trie: TokenTrie, in text: ArraySlice<UInt8>) -> [Section] {
+        var sections: [Section] = []
+        var done = 0
+        var searchStart = 0
+        while !trie.isEmpty, let match = trie.firstMatch(in: text, from: searchStart) {
+            searchStart = match.place.upperBound
+            guard let token = byID[match.token] else { continue }
+            var (start, end) = (match.place.lowerBound, match.place.upperBound)
+            if token.isSingleWord {
+                if let last = Normalizer.lastScalar(of: text[..<start]), last.scalar.isWordCharacter { continue }
+                if end < text.endIndex, scalar(at: end, of: text).0.isWordCharacter { continue }
+            }
+            if token.stripsLeft {
+                // Not the spaces that a token before has taken.
+                start = max(start - Normalizer.trailingSpaces(of: text[..<start]), done)
+            }
+            if token.stripsRight { end += Normalizer.leadingSpaces(of: text[end...]) }
+            if done < start { sections.append(Section(place: done..<start, token: nil)) }
+            sections.append(Section(place: min(start, end)..<end, token: token.id))
+            done = end
+        }
+        if done != text.endIndex { sections.append(Section(place: done..<text.endIndex, token: nil)) }
+        return sections
+    }
+}
+
+extension AddedTokens.Token {
+    fileprivate init(_ value: JSONValue, normalizers: [Normalizer]) throws(TokenizerError) {
+        id = try value.required("id").number()
+        content = try value.required("content").bytes()
+        isSingleWord = try value.required("single_word").bool()
+        stripsLeft = try value.required("lstrip").bool()
+        stripsRight = try value.required("rstrip").bool()
+        isNormalized = try value.required("normalized").bool()
+        isSpecial = try value.required("special").bool()
+        normalForm = content
+        guard isNormalized, content.count <= TokenTrie.maximumTokenBytes else { return }
+        var budget = RegularExpression.Budget(textBytes: content.count)
+        for step in normalizers { normalForm = try step.apply(to: normalForm, budget: &budget) }
+    }
+}
+
+extension Unicode.Scalar {
+    /// What `\w` of Rust's regular expressions stands for: letters, marks, decimal digits, joining characters.
+    fileprivate var isWordCharacter: Bool {
+        switch properties.generalCategory {
+        case .nonspacingMark, .spacingMark, .enclosingMark, .decimalNumber, .connectorPunctuation: true
+        default: properties.isAlphabetic || properties.isJoinControl
+        }
+    }
+}

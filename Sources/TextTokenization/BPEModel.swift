@@ -1,0 +1,197 @@
+/// A byte-pair encoding: a vocabulary, and the pairs of tokens that are merged, in order of rank.
+///
+/// Source: Sennrich et al., "Neural Machine Translation of Rare Words with Subword Units",
+/// <https://arxiv.org/abs/1508.07909>; the details are those of `models/bpe` of Hugging Face tokenizers 0.23.
+struct BPEModel: Sendable {
+    struct Merge: Sendable {
+        let rank: Int32
+        let id: Int32
+    }
+
+    private let vocabulary: ByteTable
+    /// The vocabulary's entry of each id.
+    private let entries: [Int32: Int32]
+    let largestID: Int32
+    /// What the pair with the first id in the upper half and the second in the lower one is merged to.
+    private let merges: [UInt64: Merge]
+    /// Tokens of one character below U+0200, or -1: nearly all characters are, where bytes are written as characters.
+    private let shortIDs: [Int32]
+    /// The tokens for bytes, of which some may be missing, if unknown characters are spelt in bytes.
+    let byteIDs: [Int32?]?
+    let unknownToken: [UInt8]?
+    let fusesUnknown: Bool
+    let ignoresMerges: Bool
+
+    /// Reads a file's `model`.
+    ///
+    /// - Throws: `TokenizerError` if it isn't a byte-pair encoding, has something unsupported or contradicts itself.
+    init(_ value: JSONValue) throws(TokenizerError) {
+        // The first files of GPT-2 don't say the type.
+        if let type = try value.optional("type"), try type.text() != "BPE" {
+            throw type.fault("\"\(try type.text())\" is not supported; use a tokenizer with BPE", .unsupported)
+        }
+        if let dropout = try value.optional("dropout"), try !dropout.isZero() {
+            throw dropout.fault("dropout is for training and is not supported; set it to null", .unsupported)
+        }
+        for name in ["continuing_subword_prefix", "end_of_word_suffix"] {
+            guard let affix = try value.optional(name), try !affix.bytes().isEmpty else { continue }
+            throw affix.fault("is not supported; use a tokenizer without it", .unsupported)
+        }
+        let field = try value.required("vocab")
+        let (table, entries, largest) = try Self.readVocabulary(field)
+        vocabulary = table
+        self.entries = entries
+        largestID = largest
+        merges = try Self.readMerges(try value.required("merges"), vocabulary: table)
+        shortIDs = (0..<0x200).map { value in
+            Unicode.Scalar(UInt32(value)).flatMap { table[Array(String($0).utf8)] } ?? -1
+        }
+        byteIDs =
+            try value.optional("byte_fallback")?.bool() == true
+            ? (0...255).map { byte in table[Array("<0x\(Self.hexadecimal(byte))>".utf8)] } : nil
+        unknownToken = try value.optional("unk_token")?.bytes()
+        fusesUnknown = try value.optional("fuse_unk")?.bool() ?? false
+        ignoresMerges = try value.optional("ignore_merges")?.bool() ?? false
+    }
+
+    /// How many tokens the vocabulary has; their ids may have holes.
+    var vocabularyCount: Int { vocabulary.count }
+
+    func id(of token: Span<UInt8>) -> Int32? { vocabulary[token] }
+
+    func id(of token: [UInt8]) -> Int32? { vocabulary[token] }
+
+    /// The token of one character, which `text` is.
+    func id(ofCharacter text: Span<UInt8>) -> Int32? {
+        switch text.count {
+        case 1:
+            let id = shortIDs[Int(text[0])]
+            return id < 0 ? nil : id
+        case 2 where text[0] < 0xC8:
+            let id = shortIDs[Int(text[0] & 0x1F) << 6 | Int(text[1] & 0x3F)]
+            return id < 0 ? nil : id
+        default: return vocabulary[text]
+        }
+    }
+
+    /// The text of a token.
+    func token(_ id: Int32) -> ArraySlice<UInt8>? { entries[id].map { vocabulary.key(at: Int($0)) } }
+
+    func merge(_ left: Int32, _ right: Int32) -> Merge? { merges[Self.pair(left, right)] }
+
+    private static func pair(_ left: Int32, _ right: Int32) -> UInt64 {
+        UInt64(UInt32(bitPattern: left)) << 32 | UInt64(UInt32(bitPattern: right))
+    }
+
+    private static func hexadecimal(_ byte: Int) -> String {
+        (byte < 16 ? "0" : "") + String(byte, radix: 16, uppercase: true)
+    }
+
+    // MARK: - Reading
+
+    private static func readVocabulary(
+        _ field: JSONValue
+    ) throws(TokenizerError) -> (table: ByteTable, entries: [Int32: Int32], largest: Int32) {
+        guard field.kind == .object else { throw field.fault("must be an object of tokens and their ids") }
+        let document = field.document
+        let end = document.index(after: field.node)
+        var table = ByteTable(capacity: (end - field.node) / 2)
+        var entries: [Int32: Int32] = [:]
+        entries.reserveCapacity((end - field.node) / 2)
+        var largest: Int32 = -1
+        var node = field.node + 1
+        while node < end {
+            let value = JSONValue(document: document, node: node + 1, path: field.path)
+            let id = try value.number()
+            guard table.insert(id: id, { document.appendString(node, to: &$0) }) else {
+                throw value.fault("has the token \(Self.name(node, document)) twice; save the tokenizer again")
+            }
+            guard entries.updateValue(Int32(table.count - 1), forKey: id) == nil else {
+                throw value.fault("has the id \(id) twice; save the tokenizer again")
+            }
+            largest = max(largest, id)
+            node += 2
+        }
+        return (table, entries, largest)
+    }
+
+    private static func readMerges(
+        _ field: JSONValue,
+        vocabulary: ByteTable
+    ) throws(TokenizerError) -> [UInt64: Merge] {
+        guard field.kind == .array else { throw field.fault("must be a list of pairs of tokens") }
+        let document = field.document
+        let end = document.index(after: field.node)
+        var merges: [UInt64: Merge] = [:]
+        merges.reserveCapacity((end - field.node) / 2)
+        var pair = TokenPair()
+        var rank: Int32 = 0
+        var node = field.node + 1
+        while node < end {
+            let value = JSONValue(document: document, node: node, path: field.path)
+            node = document.index(after: node)
+            guard try pair.read(value) else { continue }
+            var ids: [Int32] = []
+            for text in [pair.left, pair.right, pair.left + pair.right] {
+                guard let id = vocabulary[text] else {
+                    throw value.fault(
+                        "merge \(rank) needs the token \"\(String(decoding: text, as: UTF8.self))\", which the "
+                            + "vocabulary hasn't; the file is damaged"
+                    )
+                }
+                ids.append(id)
+            }
+            // Of a pair that is there twice, the latter counts.
+            merges[Self.pair(ids[0], ids[1])] = Merge(rank: rank, id: ids[2])
+            rank += 1
+        }
+        return merges
+    }
+
+    private static func name(_ node: Int, _ document: JSONDocument) -> String {
+        var bytes: [UInt8] = []
+        document.appendString(node, to: &bytes)
+        return "\"\(String(decoding: bytes, as: UTF8.self))\""
+    }
+}
+
+/// The two tokens of a merge, written `"a b"` or `["a", "b"]`.
+private struct TokenPair {
+    private(set) var left: [UInt8] = []
+    private(set) var right: [UInt8] = []
+
+    /// - Returns: false for a line that only says the version.
+    mutating func read(_ value: JSONValue) throws(TokenizerError) -> Bool {
+        left.removeAll(keepingCapacity: true)
+        right.removeAll(keepingCapacity: true)
+        let document = value.document
+        switch value.kind {
+        case .array:
+            let first = value.node + 1
+            let kinds = document.nodes[value.node + 1..<document.index(after: value.node)].map(\.kind)
+            guard kinds.count == 2, kinds.allSatisfy({ $0 == .string || $0 == .escapedString }) else { break }
+            document.appendString(first, to: &left)
+            document.appendString(first + 1, to: &right)
+            return true
+        case .string, .escapedString:
+            document.appendString(value.node, to: &left)
+            if left.starts(with: "#version".utf8) { return false }
+            guard let space = left.firstIndex(of: UInt8(ascii: " ")) else { break }
+            right += left[(space + 1)...]
+            left.removeSubrange(space...)
+            guard !right.contains(UInt8(ascii: " ")) else { break }
+            return true
+        default: break
+        }
+        throw value.fault("a merge must be \"a b\" or [\"a\", \"b\"]; save the tokenizer again")
+    }
+}
+
+extension JSONValue {
+    /// Whether a number is zero, however it is written.
+    fileprivate func isZero() throws(TokenizerError) -> Bool {
+        guard kind == .number else { throw fault("must be a number or null") }
+        let place = document.nodes[node]
+        return Double(String(decoding: document.bytes[Int(place.start)..<Int(place.end)], as: UTF8.self)) == 0
+    }
+}

@@ -1,0 +1,52 @@
+/// What special tokens are put around a text.
+struct PostProcessor: Sendable {
+    /// How many tokens a template may add; templates in use add one or two.
+    static let maximumTokens = 1024
+
+    private(set) var before: [Int32] = []
+    private(set) var after: [Int32] = []
+
+    /// Reads a file's `post_processor`.
+    ///
+    /// - Throws: `TokenizerError` if a type isn't supported, or the template isn't of one sequence.
+    init(_ value: JSONValue?) throws(TokenizerError) {
+        var hasTemplate = false
+        for step in try Component.flatten(value, members: "processors") {
+            switch try Component.type(of: step) {
+            case "ByteLevel": break  // It trims offsets, which aren't computed here.
+            case "TemplateProcessing":
+                guard !hasTemplate else {
+                    throw step.fault("a second template is not supported; leave it out", .unsupported)
+                }
+                hasTemplate = true
+                try read(step)
+            default: throw Component.refusal(step, supported: "TemplateProcessing, ByteLevel or Sequence")
+            }
+        }
+    }
+
+    /// Reads `single`; `pair` is for two texts, which are never encoded together here.
+    private mutating func read(_ template: JSONValue) throws(TokenizerError) {
+        let single = try template.required("single")
+        let tokens = try template.required("special_tokens")
+        var hasText = false
+        for piece in try single.elements() {
+            if let sequence = try piece.member("Sequence") {
+                let id = try sequence.required("id")
+                guard try id.text() == "A", !hasText else {
+                    throw id.fault("a template for one text must have the sequence A once", .unsupported)
+                }
+                hasText = true
+            } else {
+                let id = try piece.required("SpecialToken").required("id")
+                for element in try tokens.required(try id.text()).required("ids").elements() {
+                    if hasText { after.append(try element.number()) } else { before.append(try element.number()) }
+                }
+            }
+            guard before.count + after.count <= Self.maximumTokens else {
+                throw single.fault("adds more than \(Self.maximumTokens) tokens; shorten it", .unsupported)
+            }
+        }
+        guard hasText else { throw single.fault("a template must have the sequence A", .unsupported) }
+    }
+}

@@ -1,0 +1,113 @@
+internal import Foundation
+
+/// A regular expression of a tokenizer, and how much work its matching may be.
+struct RegularExpression: Sendable {
+    /// What the searches in one text may cost together.
+    ///
+    /// Counted in reports of progress, of which ICU makes one per 10,000 steps: a count, unlike a time, is the same on
+    /// every machine. The patterns in use take some 5 steps for a character.
+    struct Budget {
+        private(set) var reports: Int
+
+        init(textBytes: Int) { reports = 2_000 + textBytes / 200 }
+
+        mutating func spend() -> Bool {
+            reports -= 1
+            return reports >= 0
+        }
+    }
+
+    private let expression: NSRegularExpression
+    private let field: String
+
+    /// - Throws: `TokenizerError` if the pattern isn't one, or can't be had here.
+    init(_ value: JSONValue) throws(TokenizerError) { try self.init(try value.text(), field: value) }
+
+    /// - Parameter value: the field that the pattern comes from, which errors name.
+    init(_ pattern: String, field value: JSONValue) throws(TokenizerError) {
+        let translation = try RegexTranslation(pattern, field: value)
+        do {
+            // What ^, $ and . mean in Oniguruma.
+            expression = try NSRegularExpression(
+                pattern: translation.result,
+                options: [.anchorsMatchLines, .useUnixLineSeparators]
+            )
+        } catch {
+            throw value.fault("the pattern is not supported by ICU; rewrite it, or check its brackets", .unsupported)
+        }
+        field = value.path
+    }
+
+    /// The places of all matches, as offsets of UTF-8, in order.
+    ///
+    /// An empty match right after another match is left out, as Oniguruma's iterator does.
+    ///
+    /// - Throws: `TokenizerError` if the engine gives up, or the budget ends.
+    func matches(in text: ArraySlice<UInt8>, budget: inout Budget) throws(TokenizerError) -> [Range<Int>] {
+        let string = String(decoding: text, as: UTF8.self)
+        let isASCII = text.allSatisfy { $0 < 0x80 }
+        let length = isASCII ? text.count : string.utf16.count
+        let search = Search(budget: budget)
+        unsafe expression.enumerateMatches(
+            in: string,
+            options: [.reportProgress, .reportCompletion],
+            range: NSRange(location: 0, length: length)
+        ) { result, flags, stop in
+            unsafe search.take(result?.range, flags, stop: &stop.pointee)
+        }
+        budget = search.budget
+        guard search.isComplete else {
+            throw TokenizerError(
+                .tooMuchWork,
+                field: field,
+                "the pattern takes too long on this text of \(text.count) bytes; encode it in parts"
+            )
+        }
+        if isASCII {
+            return search.places.map { text.startIndex + $0.lowerBound..<text.startIndex + $0.upperBound }
+        }
+        return Self.byteOffsets(of: search.places, in: text)
+    }
+
+    /// Turns offsets of UTF-16 into those of UTF-8; the places are in ascending order.
+    private static func byteOffsets(of places: [Range<Int>], in text: ArraySlice<UInt8>) -> [Range<Int>] {
+        var byte = text.startIndex
+        var unit = 0
+        func advance(to target: Int) -> Int {
+            while unit < target, byte < text.endIndex {
+                // A scalar has as many units as its first byte tells, and begins where no continuation byte is.
+                unit += text[byte] >= 0xF0 ? 2 : 1
+                repeat { byte += 1 } while byte < text.endIndex && text[byte] & 0xC0 == 0x80
+            }
+            return byte
+        }
+        return places.map { place in
+            let start = advance(to: place.lowerBound)
+            return start..<advance(to: place.upperBound)
+        }
+    }
+
+    /// The state of one search. Foundation asks for a Sendable closure and calls it on the same thread.
+    private final class Search: @unchecked Sendable {
+        var budget: Budget
+        var places: [Range<Int>] = []
+        private var hasCompleted = false
+        private var hasFailed = false
+
+        init(budget: Budget) { self.budget = budget }
+
+        var isComplete: Bool { hasCompleted && !hasFailed }
+
+        func take(_ range: NSRange?, _ flags: NSRegularExpression.MatchingFlags, stop: inout ObjCBool) {
+            if flags.contains(.internalError) { hasFailed = true }
+            if flags.contains(.completed) { hasCompleted = true }
+            if flags.contains(.progress), !budget.spend() {
+                hasFailed = true
+                stop = true
+            }
+            guard let range else { return }
+            if range.length == 0, places.last?.upperBound == range.location { return }
+            places.append(range.location..<range.location + range.length)
+        }
+    }
+}

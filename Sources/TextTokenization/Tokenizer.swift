@@ -1,0 +1,138 @@
+public import ByteStorage
+
+/// A tokenizer as a Hugging Face `tokenizer.json` describes it: byte-pair encodings of the GPT-2 and Llama families.
+///
+/// Supported are the models of type BPE with the normalizers, pre-tokenizers, post-processors and decoders that such
+/// models come with; anything else is refused by name when the file is read, never left out. The tokens are those of
+/// the Python package `tokenizers` 0.23.
+///
+///     let tokenizer = try Tokenizer(path: "tokenizer.json")
+///     let tokens = try tokenizer.encode("Hello, world")
+///     let text = tokenizer.decode(tokens)
+public struct Tokenizer: Sendable {
+    /// The longest text that is encoded at once, in bytes.
+    public static let maximumTextBytes = 1 << 28
+
+    let decoders: [TokenDecoder]?
+    private let model: BPEModel
+    private let addedTokens: AddedTokens
+    private let normalizers: [Normalizer]
+    private let preTokenizers: [PreTokenizer]
+    private let postProcessor: PostProcessor
+
+    /// One more than the largest token id, added tokens included; not every smaller id need be a token.
+    public let vocabularySize: Int
+
+    /// Reads a tokenizer.
+    ///
+    /// - Parameter file: the contents of `tokenizer.json`.
+    /// - Throws: `TokenizerError` if it isn't JSON, contradicts itself, or asks for something unsupported.
+    public init(_ file: SharedBytes) throws(TokenizerError) {
+        let root = try JSONDocument(file).root
+        if let version = try root.optional("version"), try version.text() != "1.0" {
+            throw version.fault("\"\(try version.text())\" is not supported; save the tokenizer again", .unsupported)
+        }
+        // `truncation` and `padding` are settings of a training run, not of the tokenizer: they are ignored.
+        model = try BPEModel(try root.required("model"))
+        normalizers = try Normalizer.list(try root.optional("normalizer"))
+        preTokenizers = try PreTokenizer.list(try root.optional("pre_tokenizer"))
+        postProcessor = try PostProcessor(try root.optional("post_processor"))
+        decoders = try TokenDecoder.list(try root.optional("decoder"))
+        addedTokens = try AddedTokens(try root.optional("added_tokens"), model: model, normalizers: normalizers)
+        let largest = max(model.largestID, addedTokens.byID.keys.max() ?? -1)
+        vocabularySize = Int(largest) + 1
+        for token in postProcessor.before + postProcessor.after where text(of: token) == nil {
+            throw TokenizerError(
+                .damaged,
+                field: "post_processor",
+                "adds the token \(token), which is neither in the vocabulary nor added; save the tokenizer again"
+            )
+        }
+    }
+
+    /// Reads a tokenizer from a file.
+    ///
+    /// - Throws: `FileError` if the file can't be read, `TokenizerError` if it can't be used.
+    public init(path: String) throws {
+        try self.init(try MappedFile.bytes(path: path))
+    }
+
+    /// The id of a token of the vocabulary or an added token, by its exact text.
+    ///
+    /// Vocabularies spell spaces and bytes in their own way: `Ġthe` or `▁the`, not ` the`.
+    public func id(of token: String) -> Int32? {
+        let content = Array(token.utf8)
+        return addedTokens.id(of: content) ?? model.id(of: content)
+    }
+
+    /// Whether a token is a special one, which stands for no text, e.g. the beginning or the end of a text.
+    public func isSpecial(_ token: Int32) -> Bool { addedTokens.byID[token]?.isSpecial ?? false }
+
+    // MARK: - Encoding
+
+    /// The tokens of a text.
+    ///
+    /// The text of special tokens in `text` becomes those tokens, as in the Python package: keep that in mind with
+    /// text from strangers.
+    ///
+    /// - Parameter addingSpecialTokens: whether the tokens that the file's template puts around a text are added, e.g.
+    ///   the one for the beginning.
+    /// - Throws: `TokenizerError` if the text is longer than `maximumTextBytes`, a pattern of the file takes too long
+    ///   on it, or a character is unknown and the token for unknown characters doesn't exist.
+    /// - Complexity: O(n log n) in the length of the text.
+    public func encode(_ text: String, addingSpecialTokens: Bool = true) throws(TokenizerError) -> [Int32] {
+        let bytes = Array(text.utf8)
+        guard bytes.count <= Self.maximumTextBytes else {
+            throw TokenizerError(
+                .textTooLong,
+                "the text has \(bytes.count) bytes, more than \(Self.maximumTextBytes); encode it in parts"
+            )
+        }
+        var budget = RegularExpression.Budget(textBytes: bytes.count)
+        var pieces = try addedTokens.extract(from: bytes, normalizers: normalizers, budget: &budget)
+        for step in preTokenizers { try step.apply(to: &pieces, budget: &budget) }
+        var tokens = addingSpecialTokens ? postProcessor.before : []
+        var encoder = WordEncoder(model)
+        for piece in pieces.pieces {
+            if let token = piece.token {
+                tokens.append(token)
+            } else {
+                try encoder.encode(pieces.bytes.span.extracting(piece.place), into: &tokens)
+            }
+        }
+        if addingSpecialTokens { tokens += postProcessor.after }
+        return tokens
+    }
+
+    // MARK: - Decoding
+
+    /// The text of tokens. Ids that are no token are left out; U+FFFD stands for bytes that are no UTF-8.
+    ///
+    /// - Parameter skippingSpecialTokens: whether special tokens are left out, too.
+    public func decode(_ tokens: some Sequence<Int32>, skippingSpecialTokens: Bool = true) -> String {
+        var stream = TextStream(self, skippingSpecialTokens: skippingSpecialTokens)
+        var bytes: [UInt8] = []
+        for token in tokens { bytes += stream.appendBytes(token) }
+        bytes += stream.finishBytes()
+        return String(decoding: bytes, as: UTF8.self)
+    }
+
+    /// A decoder that takes one token after the other.
+    public func makeTextStream(skippingSpecialTokens: Bool = true) -> TextStream {
+        TextStream(self, skippingSpecialTokens: skippingSpecialTokens)
+    }
+
+    /// The text of a token as the vocabulary spells it, or nil if there is none or it is left out.
+    func text(of token: Int32, skippingSpecialTokens: Bool = false) -> [UInt8]? {
+        let text: [UInt8]
+        if let added = addedTokens.byID[token] {
+            text = added.normalForm
+        } else if let known = model.token(token) {
+            text = Array(known)
+        } else {
+            return nil
+        }
+        // By text, not by id: a special token whose normalized form differs stays, as in the original.
+        return skippingSpecialTokens && addedTokens.isSpecial(text) ? nil : text
+    }
+}
