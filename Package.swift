@@ -94,7 +94,10 @@ let package = Package(
         ),
         .target(
             name: "KVCacheEvaluation",
-            dependencies: ["ByteStorage", "KVCacheModel", "KVCacheCodecs", "CompressedAttention"],
+            dependencies: [
+                "ByteStorage", "KVCacheModel", "KVCacheCodecs", "CompressedAttention", "KVSnapshots",
+                "TextTokenization", "LlamaDecoder",
+            ],
             swiftSettings: sourceSettings
         ),
         .target(

@@ -51,9 +51,6 @@ public struct CompressedCache: Sendable {
         geometry.valueCount(tokens: tokenCount - blockTokenCount) * shape.elementType.byteCount
     }
 
-    /// Bytes of memory that keys and values take in blocks and window, room for tokens to come included.
-    public var memoryByteCount: Int { layers.reduce(0) { $0 + $1.memoryByteCount } }
-
     /// Appends the same new tokens to all layers, one tensor pair per layer.
     ///
     /// The bytes are the same as if the tokens had been there from the start, unless a stage decides by the prompt:

@@ -73,9 +73,6 @@ public struct CompressedLayer: Sendable {
     /// Bytes of the blocks of all KV heads of `blockLength` tokens.
     public var blockBytes: Int { pageOffsets[shape.kvHeads] }
 
-    /// Bytes of memory that blocks and window take, room for tokens to come included.
-    public var memoryByteCount: Int { slabs.reduce(0) { $0 + $1.capacity * blockBytes } + window.byteCount }
-
     /// Chunks of 256 tokens that the blocks take, the last perhaps in part.
     public var chunkCount: Int { shape.chunkCount(blockCount: blockCount) }
 

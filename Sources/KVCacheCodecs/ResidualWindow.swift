@@ -29,12 +29,6 @@ struct ResidualWindow: Sendable {
         fixed = layer
     }
 
-    /// Bytes of memory, room for tokens to come included.
-    var byteCount: Int {
-        if let fixed { return CachePart.allCases.reduce(0) { $0 + fixed[$1].byteCount } }
-        return buffer?.byteCount ?? 0
-    }
-
     /// Keys or values, or nil if the window is empty.
     subscript(part: CachePart) -> KVTensor? {
         guard count > 0 else { return nil }

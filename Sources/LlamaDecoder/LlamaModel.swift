@@ -100,22 +100,27 @@ public struct LlamaModel: Sendable {
         return metadata
     }
 
-    /// Checks that a cache is one of this model, by fingerprint, tokenizer and geometry. Reads every byte of the weights.
+    /// Checks that a cache is one of this model, by fingerprint, tokenizer, rotary embedding, and geometry.
     ///
-    /// - Throws: `ModelError` naming the field that differs; `FileError` if the model's files can't be read.
-    public func check(metadata other: [String: String], geometry: CacheGeometry) throws {
-        for (key, mine) in [
-            ("tokenizer.sha256", try folder.digest(of: ModelFolder.tokenizerName)),
-            ("model.fingerprint", try folder.fingerprint()),
-        ] {
-            guard let found = other[key] else {
+    /// - Parameters:
+    ///   - other: the cache's metadata.
+    ///   - geometry: the cache's.
+    ///   - metadata: this model's, from `metadata(producer:)`.
+    /// - Throws: `ModelError` naming the field that differs.
+    public func check(
+        _ other: [String: String],
+        geometry: CacheGeometry,
+        against metadata: [String: String]
+    ) throws(ModelError) {
+        for key in ["tokenizer.sha256", "model.fingerprint", "rope.theta"] {
+            guard let found = other[key], let mine = metadata[key] else {
                 throw ModelError(.mismatch, "has no \(key), so that nobody knows which model made it; make it anew")
             }
             guard found == mine else {
                 throw ModelError(
                     .mismatch,
-                    "was made by another model: its \(key) is \(found.prefix(12))..., this model's "
-                        + "\(mine.prefix(12))...; pass a snapshot of this model"
+                    "was made by another model: its \(key) is \(found.prefix(16)), this model's \(mine.prefix(16)); "
+                        + "pass a snapshot of this model"
                 )
             }
         }

@@ -62,6 +62,9 @@ struct GenerateCommand: AsyncParsableCommand {
         let promptTokens: Int
         let reusedTokens: Int
         let newTokens: Int
+        /// Seconds to open the model, and to read its weights once where a snapshot must be told from others'.
+        let openingTime: Double
+        /// Seconds from the prompt, with the model open, to the first token.
         let timeToFirstToken: Double
         let tokensPerSecond: Double?
         let cacheBytes: Int
@@ -71,7 +74,9 @@ struct GenerateCommand: AsyncParsableCommand {
     func run() async throws {
         let recipe = try RecipeOption.recipe(codec, option: "--codec")
         let text = try ModelInput.prompt(file: promptFile, text: prompt)
+        let opening = ContinuousClock.now
         let opened = try LlamaModel(path: model)
+        let metadata = snapshot == nil ? nil : try opened.metadata(producer: ModelInput.producer)
         let decoder = TransformerDecoder(model: opened)
         let generator = TextGenerator(
             decoder: decoder,
@@ -85,7 +90,7 @@ struct GenerateCommand: AsyncParsableCommand {
             try decoder.check(tokens)
             return tokens
         }
-        let cache = try await openSnapshot(for: opened)
+        let cache = try await openSnapshot(for: opened, metadata: metadata)
         var stream = opened.tokenizer.makeTextStream()
         var written = ""
         func write(_ piece: String) throws {
@@ -109,9 +114,10 @@ struct GenerateCommand: AsyncParsableCommand {
             promptTokens: tokens.count,
             reusedTokens: result.reusedTokens,
             newTokens: result.tokens.count,
+            openingTime: (start - opening).seconds,
             timeToFirstToken: result.timeToFirstToken.seconds,
             tokensPerSecond: result.tokensPerSecond,
-            cacheBytes: result.cache.memoryByteCount,
+            cacheBytes: result.cache.blockByteCount + result.cache.windowByteCount,
             peakMemoryBytes: peakMemoryByteCount()
         )
         if json { return try Console.printJSON(report) }
@@ -119,7 +125,7 @@ struct GenerateCommand: AsyncParsableCommand {
         Console.printNote(
             """
             prompt: \(report.promptTokens.grouped) tokens, \(report.reusedTokens.grouped) of them from the snapshot
-            first token after \((report.timeToFirstToken * 1000).fixed(1)) ms, \
+            model opened in \((report.openingTime * 1000).fixed(1)) ms, first token after \((report.timeToFirstToken * 1000).fixed(1)) ms, \
             \(report.newTokens) tokens\(report.tokensPerSecond.map { ", then \($0.fixed(1)) tokens per second" } ?? "")
             cache: \(report.cacheBytes.grouped) bytes; peak memory: \(report.peakMemoryBytes.grouped) bytes
             """
@@ -127,11 +133,14 @@ struct GenerateCommand: AsyncParsableCommand {
     }
 
     /// The snapshot's cache, checked to be of the model.
-    private func openSnapshot(for opened: LlamaModel) async throws -> CompressedCache? {
-        guard let snapshot else { return nil }
+    private func openSnapshot(
+        for opened: LlamaModel,
+        metadata: [String: String]?
+    ) async throws -> CompressedCache? {
+        guard let snapshot, let metadata else { return nil }
         return try await about(snapshot) {
             let reader = try SnapshotReader(path: snapshot)
-            try opened.check(metadata: reader.metadata, geometry: reader.header.geometry)
+            try opened.check(reader.metadata, geometry: reader.header.geometry, against: metadata)
             let cache = try await reader.cache()
             guard cache.tokens != nil else {
                 throw ModelError(.mismatch, "has no token ids, so that nobody knows what it is of; make it anew")

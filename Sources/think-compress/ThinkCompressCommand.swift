@@ -22,7 +22,7 @@ struct ThinkCompressCommand: AsyncParsableCommand {
         version: version,
         subcommands: [
             SnapshotCommand.self, GenerateCommand.self, RestoreCommand.self, InspectCommand.self, VerifyCommand.self,
-            CompareCommand.self, LogitsCommand.self,
+            CompareCommand.self, EvalCommand.self, LogitsCommand.self,
         ]
     )
 }

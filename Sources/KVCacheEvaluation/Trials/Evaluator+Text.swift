@@ -1,0 +1,107 @@
+internal import Foundation
+internal import KVCacheCodecs
+internal import KVCacheModel
+internal import KVSnapshots
+internal import LlamaDecoder
+
+extension Evaluator {
+    /// Measures the tokens that follow a compressed prefix, which has not seen them.
+    ///
+    /// The trials' prefixes lie evenly over the text. Tokens of the continuation see each other in full precision.
+    func measureText(
+        prefix: Int,
+        continuation: Int,
+        trial: Int,
+        of trials: Int,
+        recipes: [Recipe],
+        take: (Recipe, TrialOutcome) throws -> Void
+    ) async throws {
+        let length = prefix - text.beginning.count + continuation + 1
+        let start = trials > 1 ? (text.tokens.count - length) * trial / (trials - 1) : 0
+        let tokens = text.beginning + text.tokens[start..<start + length]
+        let following = Array(tokens[prefix..<prefix + continuation])
+        let successors = tokens[prefix + 1..<prefix + continuation + 1]
+
+        let full = try await decoder.fullCache(
+            Array(tokens[..<prefix]),
+            queryWindow: recipes.map(\.observationWindow).max() ?? 0,
+            metadata: metadata
+        )
+        let reference = try await predictions(after: full, recipe: try Self.fullPrecision(), following: following).rows
+        for recipe in recipes {
+            try Task.checkCancellation()
+            let (cache, rows) = try await predictions(after: full, recipe: recipe, following: following)
+            let size = try await SnapshotSize(of: cache, registry: registry)
+            let quality = try await CacheComparison(original: full, compressed: cache).measure()
+            var outcome = TextOutcome(
+                fileBytes: size.fileBytes,
+                payloadBytes: size.payloadBytes,
+                values: cache.geometry.valueCount(tokens: cache.tokenCount),
+                tokens: continuation,
+                divergence: 0,
+                agreements: 0,
+                surprise: 0,
+                fullSurprise: 0,
+                attentionError: Double(quality.total.attention ?? 0),
+                layerAttentionErrors: quality.layers.map { Double($0.attention ?? 0) }
+            )
+            for ((exact, lossy), successor) in zip(zip(reference, rows), successors) {
+                outcome.divergence += exact.divergence(of: lossy)
+                outcome.agreements += exact.likeliest == lossy.likeliest ? 1 : 0
+                outcome.surprise -= lossy.logarithms[Int(successor)]
+                outcome.fullSurprise -= exact.logarithms[Int(successor)]
+            }
+            try take(recipe, .text(outcome))
+        }
+    }
+
+    private func predictions(
+        after full: KVCache,
+        recipe: Recipe,
+        following: [Int32]
+    ) async throws -> (cache: CompressedCache, rows: [Prediction]) {
+        let cache = try await CompressedCache(compressing: full, recipe: recipe)
+        var copy = cache
+        let logits = try decoder.extend(&copy, with: following, logits: .all)
+        let width = decoder.model.configuration.vocabularySize
+        return (cache, following.indices.map { Prediction(logits: logits[$0 * width..<($0 + 1) * width]) })
+    }
+}
+
+/// What a model predicts after a token.
+struct Prediction: Sendable {
+    /// Log probability of every token, in nats.
+    let logarithms: [Double]
+
+    /// The likeliest token.
+    let likeliest: Int
+
+    init(logits: ArraySlice<Float>) {
+        let highest = Double(logits.max() ?? 0)
+        let total = log(logits.reduce(0) { $0 + exp(Double($1) - highest) }) + highest
+        let logarithms = logits.map { Double($0) - total }
+        self.logarithms = logarithms
+        likeliest = logarithms.indices.max { logarithms[$0] < logarithms[$1] } ?? 0
+    }
+
+    /// The Kullback-Leibler divergence of another prediction from this one, in nats.
+    func divergence(of other: Prediction) -> Double {
+        zip(logarithms, other.logarithms).reduce(0) { $0 + exp($1.0) * ($1.0 - $1.1) }
+    }
+}
+
+/// The size that a cache has as a file.
+struct SnapshotSize: Sendable {
+    let fileBytes: Int
+    let payloadBytes: Int
+
+    /// Writes the snapshot to a temporary file.
+    init(of cache: CompressedCache, registry: CodecRegistry) async throws {
+        let file = FileManager.default.temporaryDirectory.appending(path: "think-compress-\(UUID().uuidString).tkv")
+        defer { try? FileManager.default.removeItem(at: file) }
+        try await SnapshotWriter().write(cache, to: file.path)
+        let reader = try SnapshotReader(path: file.path, registry: registry)
+        fileBytes = reader.fileByteCount
+        payloadBytes = reader.payloadByteCount
+    }
+}

@@ -1,0 +1,59 @@
+/// What is measured: one task of certain sizes.
+public enum EvaluationTask: Codable, Sendable, Hashable {
+    /// `continuation` tokens of the text after a compressed prefix of `prefix` tokens.
+    case text(prefix: Int, continuation: Int)
+    /// A needle at `depth`, 0 to 1, of a prompt of `context` tokens.
+    case needle(context: Int, depth: Double)
+    /// One of `pairs` keys and values in a prompt of `context` tokens.
+    case recall(context: Int, pairs: Int)
+}
+
+/// Names one measurement: the same key gives the same prompt and, on the same machine, the same outcome.
+public struct TrialKey: Codable, Sendable, Hashable {
+    public let task: EvaluationTask
+    /// Which of the task's trials.
+    public let trial: Int
+    /// The recipe in canonical text.
+    public let recipe: String
+
+    public init(task: EvaluationTask, trial: Int, recipe: String) {
+        self.task = task
+        self.trial = trial
+        self.recipe = recipe
+    }
+}
+
+/// What a measurement found.
+public enum TrialOutcome: Codable, Sendable, Equatable {
+    case text(TextOutcome)
+    /// Whether the answer was right, with the question unseen by the compression and seen.
+    case answer(unseen: Bool, seen: Bool)
+}
+
+/// A measurement's name and outcome: a line of the journal.
+public struct TrialRecord: Codable, Sendable, Equatable {
+    public let key: TrialKey
+    public let outcome: TrialOutcome
+}
+
+/// What continuing a text after a compressed prefix gave.
+public struct TextOutcome: Codable, Sendable, Equatable {
+    /// Bytes of the prefix's snapshot.
+    public var fileBytes: Int
+    /// Bytes of it that hold keys and values.
+    public var payloadBytes: Int
+    /// Numbers of the cache, keys and values together.
+    public var values: Int
+    /// Tokens after which the next one was predicted.
+    public var tokens: Int
+    /// Sum over the tokens of the divergence from full precision, in nats.
+    public var divergence: Double
+    /// Tokens whose likeliest successor is full precision's.
+    public var agreements: Int
+    /// Sum of the true successors' negative log probabilities, in nats, and the same in full precision.
+    public var surprise: Double
+    public var fullSurprise: Double
+    /// Relative error of the attention output of the prefix's last queries: over all layers, and layer by layer.
+    public var attentionError: Double
+    public var layerAttentionErrors: [Double]
+}

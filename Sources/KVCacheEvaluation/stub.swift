@@ -1,0 +1,1 @@
+extension EvaluationReport { public var html: String { "" } }

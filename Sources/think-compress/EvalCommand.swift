@@ -1,0 +1,112 @@
+internal import ArgumentParser
+internal import ThinkCompress
+
+/// Measures what recipes cost a model; a subcommand for each way of measuring.
+struct EvalCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "eval",
+        abstract: "Measure what recipes cost a model, in size and in quality.",
+        discussion: """
+            text (what eval does by itself) compares the tokens that follow a compressed prefix, needle asks for a fact
+            hidden in a text, recall for one of many keys and values. All of them may keep their results in one file
+            (--results), which an interrupted run goes on from, and draw one report (--html) of all that is in it.
+
+            Examples:
+              think-compress eval --model DIR --text book.txt \\
+                --codecs "kivi(bits=2);think(keys=0.4)+kivi(bits=2)"
+              think-compress eval needle --model DIR --text book.txt \\
+                --codecs "kivi(bits=2)" --results book.jsonl --html book.html
+            """,
+        subcommands: [EvalTextCommand.self, EvalNeedleCommand.self, EvalRecallCommand.self],
+        defaultSubcommand: EvalTextCommand.self
+    )
+}
+
+struct EvalTextCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "text",
+        abstract: "Compare the tokens that follow a compressed prefix with those after the full one."
+    )
+
+    @OptionGroup var options: EvalOptions
+
+    @Option(help: "Tokens of the prefix that is compressed.")
+    var prefix = 1024
+
+    @Option(help: "Tokens after it that are measured.")
+    var continuation = 64
+
+    @Option(help: "Places of the text that are measured.")
+    var trials = 30
+
+    func validate() throws {
+        try EvalOptions.check(prefix, "--prefix")
+        try EvalOptions.check(continuation, "--continuation")
+        try EvalOptions.check(trials, "--trials")
+    }
+
+    func run() async throws {
+        try await options.run([.text(prefix: prefix, continuation: continuation)], trials: trials)
+    }
+}
+
+struct EvalNeedleCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "needle",
+        abstract: "Ask for a fact that is hidden at some depth of a text."
+    )
+
+    @OptionGroup var options: EvalOptions
+
+    @Option(help: "Lengths of the prompt in tokens, question included, separated by commas.")
+    var contexts = "512,1024,2048"
+
+    @Option(help: "Depths of the needle, 0 at the beginning and 1 before the question, separated by commas.")
+    var depths = "0,0.25,0.5,0.75,1"
+
+    @Option(help: "Needles of each length and depth.")
+    var trials = 20
+
+    func validate() throws {
+        _ = try tasks()
+        try EvalOptions.check(trials, "--trials")
+    }
+
+    private func tasks() throws -> [EvaluationTask] {
+        let contexts = try EvalOptions.list(contexts, "--contexts") { Int($0).flatMap { $0 > 0 ? $0 : nil } }
+        let depths = try EvalOptions.list(depths, "--depths") { Double($0).flatMap { (0...1).contains($0) ? $0 : nil } }
+        return contexts.flatMap { context in depths.map { .needle(context: context, depth: $0) } }
+    }
+
+    func run() async throws {
+        try await options.run(try tasks(), trials: trials)
+    }
+}
+
+struct EvalRecallCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "recall",
+        abstract: "Ask for the value of one of many keys that are listed in a text."
+    )
+
+    @OptionGroup var options: EvalOptions
+
+    @Option(help: "Keys and values in the list.")
+    var pairs = 16
+
+    @Option(help: "Tokens of the prompt, question included.")
+    var context = 1024
+
+    @Option(help: "Lists that are asked for a value.")
+    var trials = 50
+
+    func validate() throws {
+        try EvalOptions.check(pairs, "--pairs")
+        try EvalOptions.check(context, "--context")
+        try EvalOptions.check(trials, "--trials")
+    }
+
+    func run() async throws {
+        try await options.run([.recall(context: context, pairs: pairs)], trials: trials)
+    }
+}
