@@ -96,6 +96,13 @@ public struct CompressedCache: Sendable {
         }
     }
 
+    /// The same cache in memory of its own, shared with no file and no copy.
+    public func detached() -> CompressedCache {
+        var copy = self
+        copy.layers = layers.map { $0.detached() }
+        return copy
+    }
+
     /// Keeps the first `count` tokens; see `CompressedLayer.truncate(to:)`.
     public mutating func truncate(to count: Int) {
         for index in layers.indices { layers[index].truncate(to: count) }

@@ -92,6 +92,18 @@ public struct CompressedLayer: Sendable {
         }
     }
 
+    /// The same layer in memory of its own, shared with no file and no copy.
+    public func detached() -> CompressedLayer {
+        var copy = self
+        for chunk in slabs.indices {
+            let slab = Slab(blockBytes: blockBytes, capacity: shape.blocks(ofChunk: chunk, blockCount: blockCount))
+            slab.fill(from: slabPieces(chunk: chunk))
+            copy.slabs[chunk] = slab
+        }
+        copy.window = window.detached()
+        return copy
+    }
+
     /// The bytes of a block.
     package func block(_ block: Int, head: Int) -> SharedBytes {
         precondition(block >= 0 && block < blockCount, "there is no such block")

@@ -77,6 +77,14 @@ struct ResidualWindow: Sendable {
         count = total
     }
 
+    /// The same window in memory of its own.
+    func detached() -> ResidualWindow {
+        guard let keys = self[.keys], let values = self[.values] else { return ResidualWindow(shape: shape) }
+        var copy = ResidualWindow(shape: shape)
+        copy.append(KVCacheLayer(keys: keys, values: values), dropping: 0)
+        return copy
+    }
+
     /// Drops the newest tokens.
     mutating func truncate(to count: Int) {
         self.count = min(self.count, count)

@@ -30,6 +30,15 @@ struct Slab: Sendable {
         preconditionFailure("a slab has bytes")
     }
 
+    /// Writes pieces one after another.
+    func fill(from pieces: [SharedBytes]) {
+        var offset = 0
+        for piece in pieces {
+            buffer?.copy(piece, at: offset)
+            offset += piece.count
+        }
+    }
+
     /// Whether nobody else sees what is written.
     mutating func isWritable() -> Bool { buffer != nil && isKnownUniquelyReferenced(&buffer) }
 

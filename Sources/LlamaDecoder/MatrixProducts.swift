@@ -7,7 +7,8 @@ internal import Foundation
 /// Products of activations with weights, on all workers.
 ///
 /// Weights stay in their own type: for one row a kernel reads them as they are, for more a panel of rows at a time is
-/// converted for a float32 matrix product.
+/// converted for a float32 matrix product. Callers hold `SingleThreadedProducts`, since products are spread over threads
+/// here, and since results would depend on how OpenBLAS spreads them.
 struct MatrixProducts: Sendable {
     /// Up to so many rows, as many products with a vector are faster than one with a matrix, whose weights must be
     /// converted first.

@@ -65,6 +65,8 @@ extension TransformerDecoder {
         tokens: [Int32],
         logits logitRows: Range<Int>
     ) throws -> [Float] {
+        let singleThreaded = SingleThreadedProducts()
+        defer { extendLifetime(singleThreaded) }
         let perCache = tokens.count / caches.count
         var positions: [Int] = []
         for cache in caches.indices {

@@ -130,6 +130,8 @@ extension TransformerDecoder {
         _ take: (_ index: Int, _ layer: KVCacheLayer) async throws -> Void
     ) async throws -> FloatMatrix {
         try check(tokens)
+        let singleThreaded = SingleThreadedProducts()
+        defer { extendLifetime(singleThreaded) }
         let width = configuration.hiddenSize
         let window = min(queryWindow, tokens.count)
         let firstQuery = tokens.count - window

@@ -146,6 +146,8 @@ public final class TransformerDecoder: Sendable {
 
     /// Logits of `count` rows: `[count, vocabularySize]`.
     func logits(_ hidden: UnsafeMutablePointer<Float>, count: Int) -> [Float] {
+        let singleThreaded = SingleThreadedProducts()
+        defer { extendLifetime(singleThreaded) }
         let normalized = FloatMatrix(rows: count, columns: configuration.hiddenSize)
         unsafe normalize(hidden, count: count, weight: model.weights.norm, into: normalized[0])
         return unsafe [Float](unsafeUninitializedCapacity: count * configuration.vocabularySize) { buffer, filled in

@@ -30,7 +30,7 @@ struct EvalOptions: ParsableArguments {
     var json = false
 
     func validate() throws {
-        _ = try recipes()
+        _ = try RecipeOption.recipes(codecs, option: "--codecs")
     }
 
     static func check(_ count: Int, _ name: String) throws {
@@ -47,16 +47,6 @@ struct EvalOptions: ParsableArguments {
         }
     }
 
-    private func recipes() throws -> [Recipe] {
-        let texts = codecs.split(separator: ";").map { $0.trimmingCharacters(in: .whitespaces) }.filter { !$0.isEmpty }
-        guard !texts.isEmpty else { throw ValidationError("--codecs '\(codecs)': names no recipe") }
-        let recipes = try texts.map { try RecipeOption.recipe($0, option: "--codecs") }
-        for recipe in recipes where ["bf16", "f32"].contains(recipe.description) {
-            throw ValidationError("--codecs '\(recipe)': caches are computed in float16 here; use f16")
-        }
-        return recipes
-    }
-
     /// Makes the trials that are missing and reports.
     func run(_ tasks: [EvaluationTask], trials: Int) async throws {
         if let html { try AtomicFileWriter.checkDestination(path: html, replacingExisting: force) }
@@ -67,7 +57,7 @@ struct EvalOptions: ParsableArguments {
             try Evaluator(
                 decoder: TransformerDecoder(model: opened),
                 text: try EvaluationText(content, model: opened),
-                recipes: try recipes(),
+                recipes: try RecipeOption.recipes(codecs, option: "--codecs"),
                 registry: .standard,
                 metadata: metadata,
                 seed: seed

@@ -149,15 +149,3 @@ struct GenerateCommand: AsyncParsableCommand {
         }
     }
 }
-
-/// Recipes on the command line.
-enum RecipeOption {
-    /// - Throws: `ValidationError` that names the option and the nearest right form.
-    static func recipe(_ text: String, option: String) throws -> Recipe {
-        do {
-            return try Recipe(text)
-        } catch {
-            throw ValidationError("\(option) '\(text)': \(error)")
-        }
-    }
-}

@@ -22,7 +22,8 @@ struct ThinkCompressCommand: AsyncParsableCommand {
         version: version,
         subcommands: [
             SnapshotCommand.self, GenerateCommand.self, RestoreCommand.self, InspectCommand.self, VerifyCommand.self,
-            CompareCommand.self, EvalCommand.self, LogitsCommand.self,
+            CompareCommand.self, EvalCommand.self, ProfileCommand.self, BenchCommand.self,
+            LogitsCommand.self, BenchRun.self,
         ]
     )
 }

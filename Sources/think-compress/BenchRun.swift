@@ -1,0 +1,129 @@
+internal import ArgumentParser
+internal import Foundation
+internal import ThinkCompress
+
+/// What a run of `bench` does.
+struct BenchWork: ParsableArguments {
+    @Option(help: "The model: a directory with config.json, *.safetensors and tokenizer.json.")
+    var model: String
+
+    @Option(help: "Tokens of every prompt.")
+    var promptTokens = 2048
+
+    @Option(help: "Tokens that follow each.")
+    var newTokens = 32
+
+    func validate() throws {
+        guard promptTokens > 0 else { throw ValidationError("--prompt-tokens \(promptTokens): must be at least 1") }
+        guard newTokens > 0 else { throw ValidationError("--new-tokens \(newTokens): must be at least 1") }
+    }
+
+    /// Checks that the model has positions for prompt and new tokens.
+    func check(_ model: LlamaModel) throws(ModelError) {
+        let (needed, positions) = (promptTokens + newTokens, model.configuration.maximumPositions)
+        guard needed <= positions else {
+            throw ModelError(
+                .invalidTokens,
+                "\(needed) tokens are asked for, and the model has \(positions) positions; pass a smaller --prompt-tokens"
+            )
+        }
+    }
+
+    /// A prompt of random tokens.
+    func prompt(for model: LlamaModel) -> [Int32] {
+        var random = SplitMix64(seed: 0)
+        return (0..<promptTokens).map { _ in
+            Int32.random(in: 0..<Int32(model.configuration.vocabularySize), using: &random)
+        }
+    }
+}
+
+/// One run of `bench`, in a process of its own so that its peak memory is its own.
+struct BenchRun: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(commandName: "bench-run", shouldDisplay: false)
+
+    @OptionGroup var work: BenchWork
+
+    @Option(help: "The recipe.")
+    var codec: String
+
+    @Option(help: "Prompts at a time.")
+    var batch: Int
+
+    struct Report: Codable {
+        let batch: Int
+        let cacheBytes: Int
+        let peakMemoryBytes: Int
+        let tokensPerSecond: Double
+    }
+
+    func run() async throws {
+        let recipe = try RecipeOption.recipe(codec, option: "--codec")
+        let opened = try LlamaModel(path: work.model)
+        try work.check(opened)
+        let decoder = TransformerDecoder(model: opened)
+        let first = try await decoder.prefill(work.prompt(for: opened), recipe: recipe)
+        // Prompts of different users have different caches; what matters here is that each has memory of its own.
+        var caches = [first.cache]
+        for _ in 1..<max(batch, 1) { caches.append(first.cache.detached()) }
+        var sampler = Sampler()
+        var tokens = [Int32](repeating: try sampler.choose(first.logits), count: caches.count)
+        let vocabulary = opened.configuration.vocabularySize
+        let start = ContinuousClock.now
+        for _ in 0..<work.newTokens {
+            try Task.checkCancellation()
+            let logits = try decoder.advance(&caches, with: tokens)
+            for index in tokens.indices {
+                tokens[index] = try sampler.choose(logits[index * vocabulary..<(index + 1) * vocabulary])
+            }
+        }
+        let seconds = (ContinuousClock.now - start).seconds
+        try Console.printJSON(
+            Report(
+                batch: caches.count,
+                cacheBytes: first.cache.blockByteCount + first.cache.windowByteCount,
+                peakMemoryBytes: peakMemoryByteCount(),
+                tokensPerSecond: Double(work.newTokens * caches.count) / seconds
+            )
+        )
+    }
+}
+
+/// Starts runs.
+enum BenchProcess {
+    /// - Throws: `BenchError` with what the run printed if it failed.
+    static func run(_ work: BenchWork, recipe: Recipe, batch: Int) async throws -> BenchRun.Report {
+        try Task.checkCancellation()
+        let process = Process()
+        process.executableURL = Bundle.main.executableURL
+        process.arguments = [
+            BenchRun.configuration.commandName ?? "", "--model", work.model, "--prompt-tokens", "\(work.promptTokens)",
+            "--new-tokens", "\(work.newTokens)", "--codec", recipe.description, "--batch", "\(batch)",
+        ]
+        let (output, errors) = (Pipe(), Pipe())
+        process.standardOutput = output
+        process.standardError = errors
+        let running = process
+        return try await withTaskCancellationHandler {
+            try running.run()
+            let printed = try output.fileHandleForReading.readToEnd() ?? Data()
+            let complaint = try errors.fileHandleForReading.readToEnd() ?? Data()
+            running.waitUntilExit()
+            try Task.checkCancellation()
+            guard running.terminationReason == .exit, running.terminationStatus == 0 else {
+                let text = String(decoding: complaint, as: UTF8.self).trimmingCharacters(in: .whitespacesAndNewlines)
+                throw BenchError(
+                    description: "\(recipe) with \(batch) prompts at a time failed: "
+                        + (text.isEmpty ? "it was ended by a signal; memory may not suffice" : text)
+                )
+            }
+            return try JSONDecoder().decode(BenchRun.Report.self, from: printed)
+        } onCancel: {
+            running.terminate()
+        }
+    }
+}
+
+struct BenchError: Error, CustomStringConvertible {
+    let description: String
+}

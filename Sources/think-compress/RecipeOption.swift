@@ -1,0 +1,28 @@
+internal import ArgumentParser
+internal import Foundation
+internal import ThinkCompress
+
+/// Recipes on the command line.
+enum RecipeOption {
+    /// - Throws: `ValidationError` that names the option and the nearest right form.
+    static func recipe(_ text: String, option: String) throws -> Recipe {
+        do {
+            return try Recipe(text)
+        } catch {
+            throw ValidationError("\(option) '\(text)': \(error)")
+        }
+    }
+
+    /// Recipes separated by ';'.
+    ///
+    /// - Throws: as `recipe`; `ValidationError` if there are none, or one whose caches aren't float16.
+    static func recipes(_ text: String, option: String) throws -> [Recipe] {
+        let parts = text.split(separator: ";").map { $0.trimmingCharacters(in: .whitespaces) }.filter { !$0.isEmpty }
+        guard !parts.isEmpty else { throw ValidationError("\(option) '\(text)': names no recipe") }
+        let recipes = try parts.map { try recipe($0, option: option) }
+        for recipe in recipes where ["bf16", "f32"].contains(recipe.description) {
+            throw ValidationError("\(option) '\(recipe)': caches are compared in float16; use f16")
+        }
+        return recipes
+    }
+}

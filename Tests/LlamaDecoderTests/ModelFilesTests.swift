@@ -1,0 +1,129 @@
+import Foundation
+import TestSupport
+import Testing
+import ThinkCompress
+
+/// Directories whose files are missing, damaged, or of another model.
+@Suite struct ModelFilesTests {
+    @Test func aMissingDirectoryIsNamed() throws {
+        let error = #expect(throws: FileError.self) { try LlamaModel(path: "no/such/model") }
+        #expect(error?.path == "no/such/model")
+    }
+
+    @Test func aFileInPlaceOfADirectoryIsNamed() throws {
+        let path = ProjectFiles.fixture("README.md")
+        #expect(throws: FileError.self) { try LlamaModel(path: path) }
+    }
+
+    @Test(arguments: ["config.json", "tokenizer.json"]) func missingFilesAreNamed(name: String) throws {
+        let copy = try ModelFolderCopy(of: "llama-3")
+        try copy.remove(name)
+        let error = #expect(throws: FileError.self) { try LlamaModel(path: copy.path) }
+        #expect(error?.path == copy.file(name))
+    }
+
+    @Test func missingWeightsAreNamed() throws {
+        let copy = try ModelFolderCopy(of: "llama-3")
+        try copy.remove("model.safetensors")
+        #expect(copy.openingError()?.path == copy.file("model.safetensors"))
+    }
+
+    @Test func aMissingShardIsNamed() throws {
+        let copy = try ModelFolderCopy(of: "llama-2")
+        try copy.remove("model-00002-of-00003.safetensors")
+        let error = copy.openingError()
+        #expect(error?.path == copy.file("model-00002-of-00003.safetensors"))
+        #expect(error?.message.contains("model.safetensors.index.json names it") == true)
+    }
+
+    @Test(arguments: [0, 5, 8, 100, 1000, 27_487]) func aTruncatedShardIsNamed(length: Int) throws {
+        let copy = try ModelFolderCopy(of: "llama-2")
+        let name = "model-00002-of-00003.safetensors"
+        try copy.truncate(name, to: length)
+        let error = #expect(throws: (any Error).self) { try LlamaModel(path: copy.path) }
+        #expect("\(try #require(error))".contains(copy.file(name)))
+    }
+
+    @Test func aTensorThatIsNotInItsShardIsNamed() throws {
+        let copy = try ModelFolderCopy(of: "llama-2")
+        try copy.change("model.safetensors.index.json") { index in
+            var map = index["weight_map"] as? [String: String] ?? [:]
+            map["model.norm.weight"] = "model-00001-of-00003.safetensors"
+            index["weight_map"] = map
+        }
+        let error = copy.openingError()
+        #expect(error?.code == .damaged)
+        #expect(error?.message.contains("model.norm.weight") == true)
+    }
+
+    @Test(arguments: ["../model.safetensors", "/etc/passwd", "", ".hidden"])
+    func anIndexNamesFilesOfItsFolderOnly(name: String) throws {
+        let copy = try ModelFolderCopy(of: "llama-2")
+        try copy.change("model.safetensors.index.json") { $0["weight_map"] = ["model.norm.weight": name] }
+        #expect(copy.openingError()?.path == copy.file("model.safetensors.index.json"))
+    }
+
+    @Test func aTokenizerWithMoreTokensThanTheModelIsRefused() throws {
+        let copy = try ModelFolderCopy(of: "llama-3")
+        try copy.remove("tokenizer.json")
+        try FileManager.default.copyItem(
+            atPath: "\(DemoModel.path)/tokenizer.json",
+            toPath: copy.file("tokenizer.json")
+        )
+        let error = copy.openingError()
+        #expect(error?.code == .mismatch)
+        #expect(error?.path == copy.file("tokenizer.json"))
+    }
+
+    @Test func aTokenizerThatDoesNotKnowTheModelsTokensIsRefused() throws {
+        let copy = try ModelFolderCopy(of: "llama-3")
+        try copy.write(#"{"bos_token": {"content": "<s>"}, "eos_token": null}"#, to: "tokenizer_config.json")
+        #expect(copy.openingError()?.code == .mismatch)
+        // The letter b has the id 1, which begins this model's texts, and a has 0.
+        try copy.write(#"{"bos_token": "b", "eos_token": "c"}"#, to: "tokenizer_config.json")
+        #expect(copy.openingError() == nil)
+        try copy.write(#"{"bos_token": "a"}"#, to: "tokenizer_config.json")
+        #expect(copy.openingError()?.code == .mismatch)
+    }
+
+    @Test func theFingerprintIsWhatSha256sumPrints() throws {
+        // sha256sum config.json model.safetensors | sha256sum
+        let metadata = try DemoModel.open().metadata(producer: "test")
+        #expect(
+            metadata["model.fingerprint"] == "d1fd2f2e95328c30a80591890b78c93196c15d074be577e479e377bc31f6cb48"
+        )
+        #expect(metadata["model.id"] == "DemoModel")
+        #expect(metadata["rope.theta"] == "100000.0")
+        #expect(metadata["rope.scaling"] == nil)
+        #expect(metadata["producer"] == "test")
+    }
+
+    @Test func anyByteOfWeightsChangesTheFingerprint() throws {
+        let copy = try ModelFolderCopy(of: "llama-2")
+        let before = try LlamaModel(path: copy.path).metadata(producer: "")
+        let url = URL(filePath: copy.file("model-00003-of-00003.safetensors"))
+        var data = try Data(contentsOf: url)
+        data[data.count - 1] ^= 1
+        try data.write(to: url)
+        let model = try LlamaModel(path: copy.path)
+        let after = try model.metadata(producer: "")
+        #expect(before["model.fingerprint"] != after["model.fingerprint"])
+        let error = #expect(throws: ModelError.self) {
+            try model.check(before, geometry: model.configuration.geometry, against: after)
+        }
+        #expect(error?.code == .mismatch)
+        #expect(error?.message.contains("model.fingerprint") == true)
+    }
+
+    @Test func scalingIsPartOfTheIdentity() throws {
+        func scaling(_ name: String) throws -> String? {
+            try LlamaModel(path: ProjectFiles.fixture("models/\(name)")).metadata(producer: "")["rope.scaling"]
+        }
+        #expect(
+            try scaling("llama-3")
+                == #"{"factor": 8.0, "high_freq_factor": 4.0, "low_freq_factor": 1.0, "#
+                + #""original_max_position_embeddings": 64, "rope_type": "llama3"}"#
+        )
+        #expect(try scaling("qwen3-window") == #"{"factor": 2.0, "rope_type": "linear"}"#)
+    }
+}
