@@ -1,0 +1,85 @@
+import Foundation
+import KVCacheEvaluation
+import TestSupport
+import Testing
+import ThinkCompress
+
+@Suite struct EvaluationJournalTests {
+    private let folder: TemporaryFolder
+    private var path: String { folder.file("results.jsonl") }
+
+    init() throws {
+        folder = try TemporaryFolder()
+    }
+
+    private func subject(fingerprint: String = "f", text: [UInt8] = [1], seed: UInt64 = 0)
+        -> EvaluationJournal.Subject
+    {
+        .init(model: "m", fingerprint: fingerprint, text: "t", textBytes: text.span.bytes, seed: seed)
+    }
+
+    private static func key(_ trial: Int) -> TrialKey {
+        TrialKey(task: .needle(context: 10, depth: 0.25), trial: trial, recipe: "f16")
+    }
+
+    private func fill(_ count: Int) throws {
+        let journal = try EvaluationJournal(path: path, subject: subject())
+        for trial in 0..<count { try journal.add(.answer(unseen: trial % 2 == 0, seen: true), for: Self.key(trial)) }
+    }
+
+    private func append(_ text: String) throws {
+        let handle = try FileHandle(forUpdating: URL(filePath: path))
+        try handle.seekToEnd()
+        try handle.write(contentsOf: Data(text.utf8))
+        try handle.close()
+    }
+
+    @Test func outcomesAreReadBack() throws {
+        try fill(3)
+        let journal = try EvaluationJournal(path: path, subject: subject())
+        #expect(journal.records.map(\.key) == [Self.key(0), Self.key(1), Self.key(2)])
+        #expect(journal.outcome(of: Self.key(0)) == .answer(unseen: true, seen: true))
+        #expect(journal.outcome(of: Self.key(1)) == .answer(unseen: false, seen: true))
+        #expect(journal.outcome(of: Self.key(3)) == nil)
+    }
+
+    @Test func aLineThatWasNotFinishedIsDroppedAndWrittenAnew() throws {
+        try fill(2)
+        try append(#"{"key":{"recipe":"f16","#)
+        let journal = try EvaluationJournal(path: path, subject: subject())
+        #expect(journal.records.count == 2)
+        try journal.add(.answer(unseen: true, seen: false), for: Self.key(2))
+        #expect(try EvaluationJournal(path: path, subject: subject()).records.count == 3)
+    }
+
+    @Test func journalsOfOthersAreRefusedAndKept() throws {
+        try fill(1)
+        let before = try Data(contentsOf: URL(filePath: path))
+        for other in [subject(fingerprint: "g"), subject(text: [2]), subject(seed: 1)] {
+            let error = #expect(throws: EvaluationError.self) { try EvaluationJournal(path: path, subject: other) }
+            #expect(error?.message.hasPrefix(path) == true)
+        }
+        #expect(try Data(contentsOf: URL(filePath: path)) == before)
+    }
+
+    @Test(arguments: ["hello", "hello\nworld\n", "{\"format\": \"other\"}\n", "{\"a\": 1}"])
+    func otherFilesAreRefusedAndKept(content: String) throws {
+        try Data(content.utf8).write(to: URL(filePath: path))
+        #expect(throws: EvaluationError.self) { try EvaluationJournal(path: path, subject: subject()) }
+        #expect(try String(contentsOfFile: path, encoding: .utf8) == content)
+    }
+
+    @Test func aDamagedLineIsNamed() throws {
+        try fill(2)
+        try append("{\"key\": 3}\n")
+        let error = #expect(throws: EvaluationError.self) { try EvaluationJournal(path: path, subject: subject()) }
+        #expect(error?.message.contains("line 4") == true)
+    }
+
+    @Test func placesThatCannotBeWrittenAreErrors() throws {
+        #expect(throws: EvaluationError.self) {
+            try EvaluationJournal(path: folder.file("no/such/folder.jsonl"), subject: subject())
+        }
+        #expect(throws: EvaluationError.self) { try EvaluationJournal(path: folder.path, subject: subject()) }
+    }
+}

@@ -1,0 +1,121 @@
+import Foundation
+import KVCacheCodecs
+import KVCacheEvaluation
+import LlamaDecoder
+import TestSupport
+import Testing
+import ThinkCompress
+
+/// Evaluations of the demo model on short prompts.
+@Suite(.serialized) struct EvaluatorTests {
+    private static let model = ProjectFiles.root.appending(path: "Tools/DemoModel").path
+
+    private static func text() throws -> String {
+        String(try String(contentsOfFile: "\(model)/text/postgresql-manual.txt", encoding: .utf8).prefix(12_000))
+    }
+
+    private static func evaluator(_ recipes: [String], text: String? = nil, seed: UInt64 = 1) throws -> Evaluator {
+        let opened = try LlamaModel(path: model)
+        return try Evaluator(
+            decoder: TransformerDecoder(model: opened),
+            text: try EvaluationText(text ?? Self.text(), model: opened),
+            recipes: recipes.map { try Recipe($0) },
+            registry: .standard,
+            metadata: ["model.id": "demo"],
+            seed: seed
+        )
+    }
+
+    private static func journal() throws -> EvaluationJournal {
+        EvaluationJournal(
+            subject: .init(model: "demo", fingerprint: "f", text: "t", textBytes: [1, 2].span.bytes, seed: 1)
+        )
+    }
+
+    @Test func fullPrecisionCostsNothingAndComesFirst() async throws {
+        let evaluator = try Self.evaluator(["kivi(bits=2,residual=32)", "kivi(bits=8,residual=32)"])
+        let journal = try Self.journal()
+        let task = EvaluationTask.text(prefix: 200, continuation: 20)
+        try await evaluator.run([task], trials: 2, journal: journal)
+        let names = evaluator.recipes.map(\.description)
+        #expect(names == ["f16", "kivi(bits=2,residual=32)", "kivi(bits=8,residual=32)"])
+
+        let report = EvaluationReport(journal, recipes: names, tasks: [task])
+        #expect(report.recipes.map(\.recipe) == names)
+        #expect(report.trials == 2 && report.prefixTokens == 200 && report.continuationTokens == 20)
+        let (full, two, eight) = (report.recipes[0], report.recipes[1], report.recipes[2])
+        #expect(full.kl == 0 && full.top1 == 1 && full.perplexityChange == 0 && full.attentionError == 0)
+        #expect((full.ratio ?? 0) < 1 && (full.ratio ?? 0) > 0.9)
+        #expect((two.kl ?? 0) > 0.03 && (two.kl ?? 1) < 0.5)
+        #expect((eight.kl ?? 1) < 0.001 && (eight.kl ?? -1) > 0)
+        #expect((two.attentionError ?? 0) > 10 * (eight.attentionError ?? 1))
+        #expect(two.layerAttentionErrors?.count == 4)
+        #expect((two.ratio ?? 0) > (eight.ratio ?? 9) && (eight.ratio ?? 0) > 1)
+        #expect((full.perplexity ?? 0) > 5 && (full.perplexity ?? 1000) < 200)
+        let change = try #require(two.perplexity) / (try #require(full.perplexity)) - 1
+        #expect(abs((two.perplexityChange ?? 9) - change) < 1e-12)
+    }
+
+    @Test func needlesAndPairsAreFoundInFullPrecision() async throws {
+        let evaluator = try Self.evaluator(["kivi(bits=4,residual=32)"])
+        let journal = try Self.journal()
+        let tasks: [EvaluationTask] = [
+            .needle(context: 256, depth: 0), .needle(context: 256, depth: 0.5), .needle(context: 256, depth: 1),
+            .recall(context: 300, pairs: 4),
+        ]
+        try await evaluator.run(tasks, trials: 3, journal: journal)
+        let report = EvaluationReport(journal, recipes: ["f16"], tasks: tasks)
+        for result in report.recipes {
+            #expect(result.needle?.map(\.context) == [256, 256, 256])
+            #expect(result.needle?.map(\.depth) == [0, 0.5, 1])
+            #expect(result.needle?.allSatisfy { $0.trials == 3 && $0.accuracy == 1 && $0.seenAccuracy == 1 } == true)
+            #expect(result.recall == 1 && result.recallSeen == 1)
+            #expect(result.kl == nil && result.ratio == nil)
+        }
+        #expect(report.recallPairs == 4 && report.recallTrials == 3)
+        #expect(report.recipes.map(\.recipe) == ["f16", "kivi(bits=4,residual=32)"])
+    }
+
+    @Test func whatHasBeenMeasuredIsNotMeasuredAgain() async throws {
+        let folder = try TemporaryFolder()
+        let path = folder.file("results.jsonl")
+        let subject = EvaluationJournal.Subject(
+            model: "demo",
+            fingerprint: "f",
+            text: "t",
+            textBytes: [1, 2].span.bytes,
+            seed: 1
+        )
+        let task = EvaluationTask.needle(context: 200, depth: 0.5)
+        try await Self.evaluator(["f16"]).run([task], trials: 2, journal: try .init(path: path, subject: subject))
+        let first = try Data(contentsOf: URL(filePath: path))
+        // One more recipe: its outcomes are added and the others stay as they are.
+        let journal = try EvaluationJournal(path: path, subject: subject)
+        #expect(journal.records.count == 2)
+        try await Self.evaluator(["kivi(bits=4)"]).run([task], trials: 2, journal: journal)
+        let second = try Data(contentsOf: URL(filePath: path))
+        #expect(second.starts(with: first))
+        #expect(try EvaluationJournal(path: path, subject: subject).records.count == 4)
+    }
+
+    @Test func promptsThatCannotBeMadeAreErrors() async throws {
+        let evaluator = try Self.evaluator(["f16"])
+        for (task, words) in [
+            (EvaluationTask.text(prefix: 4090, continuation: 10), "4096 positions"),
+            (.needle(context: 5000, depth: 0), "4096 positions"),
+            (.needle(context: 30, depth: 0), "too short"),
+            (.recall(context: 512, pairs: 500), "500 pairs"),
+            (.recall(context: 100, pairs: 40), "too short"),
+        ] {
+            let error = await #expect(throws: EvaluationError.self) {
+                try await evaluator.run([task], trials: 1, journal: try Self.journal())
+            }
+            #expect(error?.message.contains(words) == true, "\(error?.message ?? "none")")
+        }
+        let short = try Self.evaluator(["f16"], text: "Too short a text.")
+        let error = await #expect(throws: EvaluationError.self) {
+            try await short.run([.needle(context: 200, depth: 0)], trials: 1, journal: try Self.journal())
+        }
+        #expect(error?.message.contains("pass a longer text") == true)
+    }
+}
