@@ -30,6 +30,9 @@ let package = Package(
     products: [
         .library(name: "ThinkCompress", targets: ["ThinkCompress"]),
         .executable(name: "think-compress", targets: ["think-compress"]),
+        // For Tools/Benchmarks.
+        .library(name: "CThinkKernels", targets: ["CThinkKernels"]),
+        .library(name: "COpenBLAS", targets: ["COpenBLAS"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),

@@ -7,11 +7,13 @@
 #define TCK_TARGET __attribute__((target("avx2,fma,f16c,sse4.2,pclmul")))
 
 #include <immintrin.h>
+#include <string.h>
 
 #include "instruction_sets.h"
 #include "vector_support.h"
 
 #define TCK_SUM_LANES 2
+#define TCK_PRODUCT_SUMS 4
 #define TCK_COLUMN_ROWS 2
 #define TCK_GROUP_PIECES 2
 #define TCK_GROUP_QUADS 1
@@ -21,6 +23,10 @@
 typedef struct lanes {
   __m256 low, high;
 } lanes;
+
+typedef struct lanes_pair {
+  lanes first, second;
+} lanes_pair;
 
 TCK_INLINE __m256 load_8(tck_element_type type, const void *bytes) {
   if (type == TCK_FLOAT32) return _mm256_loadu_ps(bytes);
@@ -102,6 +108,46 @@ TCK_INLINE void lanes_add_to(double *totals, lanes value) {
   add_4_to(totals + 8, _mm256_castps256_ps128(value.high));
   add_4_to(totals + 12, _mm256_extractf128_ps(value.high, 1));
 }
+
+TCK_INLINE lanes lanes_multiply_add(lanes a, lanes b, lanes c) {
+  return (lanes){_mm256_fmadd_ps(a.low, b.low, c.low), _mm256_fmadd_ps(a.high, b.high, c.high)};
+}
+
+TCK_INLINE __m256 even_8(__m256i bits) { return _mm256_castsi256_ps(_mm256_slli_epi32(bits, 16)); }
+
+TCK_INLINE __m256 odd_8(__m256i bits) {
+  return _mm256_castsi256_ps(_mm256_and_si256(bits, _mm256_set1_epi32((int)0xFFFF0000)));
+}
+
+TCK_INLINE lanes_pair lanes_load_pair(tck_element_type type, const void *bytes) {
+  if (type != TCK_BFLOAT16) {
+    return (lanes_pair){lanes_load(type, bytes), lanes_load(type, offset(bytes, LANES * element_size(type)))};
+  }
+  __m256i low = _mm256_loadu_si256(bytes), high = _mm256_loadu_si256((const __m256i *)bytes + 1);
+  return (lanes_pair){{even_8(low), even_8(high)}, {odd_8(low), odd_8(high)}};
+}
+
+TCK_INLINE lanes lanes_load_some(tck_element_type type, const void *bytes, size_t count) {
+  uint32_t some[LANES] = {0};  // Room for any type.
+  memcpy(some, bytes, count * element_size(type));
+  return lanes_load(type, some);
+}
+
+TCK_INLINE __m256 transpose_add_8(__m256 a, __m256 b, __m256 c, __m256 d) {
+  return _mm256_hadd_ps(_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d));
+}
+
+TCK_INLINE lanes lanes_transpose_add(const lanes value[4]) {
+  return (lanes){transpose_add_8(value[0].low, value[1].low, value[2].low, value[3].low),
+                 transpose_add_8(value[0].high, value[1].high, value[2].high, value[3].high)};
+}
+
+TCK_INLINE __m128 add_fours(lanes value) {
+  __m256 eight = _mm256_add_ps(value.low, value.high);
+  return _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+}
+
+TCK_INLINE void lanes_store_fours(float *four, lanes value) { _mm_storeu_ps(four, add_fours(value)); }
 
 // MARK: - Lines
 
@@ -254,10 +300,6 @@ TCK_TARGET uint32_t tck_avx2_crc32c(uint32_t crc, const void *bytes, size_t coun
 
 // MARK: - Attention
 
-TCK_INLINE lanes lanes_multiply_add(lanes a, lanes b, lanes c) {
-  return (lanes){_mm256_fmadd_ps(a.low, b.low, c.low), _mm256_fmadd_ps(a.high, b.high, c.high)};
-}
-
 TCK_INLINE lanes lanes_larger(lanes a, lanes b) {
   return (lanes){_mm256_max_ps(a.low, b.low), _mm256_max_ps(a.high, b.high)};
 }
@@ -284,20 +326,9 @@ TCK_INLINE __m256 exp2_8(__m256 power) {
 
 TCK_INLINE lanes lanes_exp2(lanes power) { return (lanes){exp2_8(power.low), exp2_8(power.high)}; }
 
-TCK_INLINE lanes lanes_load_some(tck_element_type type, const void *bytes, size_t count) {
-  uint32_t some[LANES] = {0};  // Room for any type.
-  memcpy(some, bytes, count * element_size(type));
-  return lanes_load(type, some);
-}
-
 TCK_INLINE lanes lanes_splat_four(const float *four) {
   __m256 both = _mm256_broadcast_ps((const __m128 *)four);
   return (lanes){both, both};
-}
-
-TCK_INLINE __m128 add_fours(lanes value) {
-  __m256 eight = _mm256_add_ps(value.low, value.high);
-  return _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
 }
 
 TCK_INLINE __m256 highest_of_fours_8(__m256 value) {
@@ -309,15 +340,6 @@ TCK_INLINE lanes lanes_highest_of_fours(lanes value) {
   return (lanes){highest_of_fours_8(value.low), highest_of_fours_8(value.high)};
 }
 
-TCK_INLINE __m256 transpose_add_8(__m256 a, __m256 b, __m256 c, __m256 d) {
-  return _mm256_hadd_ps(_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d));
-}
-
-TCK_INLINE lanes lanes_transpose_add(const lanes value[4]) {
-  return (lanes){transpose_add_8(value[0].low, value[1].low, value[2].low, value[3].low),
-                 transpose_add_8(value[0].high, value[1].high, value[2].high, value[3].high)};
-}
-
 TCK_INLINE void lanes_store_highest(float *four, const lanes value[4]) {
   __m256 of[4];
   for (size_t i = 0; i < 4; i++) of[i] = _mm256_max_ps(value[i].low, value[i].high);
@@ -326,8 +348,6 @@ TCK_INLINE void lanes_store_highest(float *four, const lanes value[4]) {
   __m256 all = _mm256_max_ps(_mm256_shuffle_ps(a, b, 0x44), _mm256_shuffle_ps(a, b, 0xEE));
   _mm_storeu_ps(four, _mm_max_ps(_mm256_castps256_ps128(all), _mm256_extractf128_ps(all, 1)));
 }
-
-TCK_INLINE void lanes_store_fours(float *four, lanes value) { _mm_storeu_ps(four, add_fours(value)); }
 
 typedef __m256i halves;
 

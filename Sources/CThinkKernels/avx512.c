@@ -12,6 +12,7 @@
 #include "vector_support.h"
 
 #define TCK_SUM_LANES 8
+#define TCK_PRODUCT_SUMS 8
 #define TCK_COLUMN_ROWS 4
 #define TCK_GROUP_PIECES 2
 #define TCK_GROUP_QUADS 2
@@ -19,6 +20,10 @@
 // MARK: - 16 values
 
 typedef __m512 lanes;
+
+typedef struct lanes_pair {
+  lanes first, second;
+} lanes_pair;
 
 TCK_INLINE lanes lanes_load(tck_element_type type, const void *bytes) {
   if (type == TCK_FLOAT32) return _mm512_loadu_ps(bytes);
@@ -70,6 +75,36 @@ TCK_INLINE void lanes_add_to(double *totals, lanes value) {
   __m512d high = _mm512_cvtps_pd(_mm512_extractf32x8_ps(value, 1));
   _mm512_storeu_pd(totals, _mm512_add_pd(_mm512_loadu_pd(totals), low));
   _mm512_storeu_pd(totals + 8, _mm512_add_pd(_mm512_loadu_pd(totals + 8), high));
+}
+
+TCK_INLINE lanes lanes_multiply_add(lanes a, lanes b, lanes c) { return _mm512_fmadd_ps(a, b, c); }
+
+TCK_INLINE lanes_pair lanes_load_pair(tck_element_type type, const void *bytes) {
+  if (type != TCK_BFLOAT16) {
+    return (lanes_pair){lanes_load(type, bytes), lanes_load(type, offset(bytes, LANES * element_size(type)))};
+  }
+  __m512i bits = _mm512_loadu_si512(bytes);
+  return (lanes_pair){_mm512_castsi512_ps(_mm512_slli_epi32(bits, 16)),
+                      _mm512_castsi512_ps(_mm512_and_si512(bits, _mm512_set1_epi32((int)0xFFFF0000)))};
+}
+
+TCK_INLINE lanes lanes_load_some(tck_element_type type, const void *bytes, size_t count) {
+  __mmask16 some = (__mmask16)((1u << count) - 1);
+  if (type == TCK_FLOAT32) return _mm512_maskz_loadu_ps(some, bytes);
+  __m256i bits = _mm256_maskz_loadu_epi16(some, bytes);
+  if (type == TCK_FLOAT16) return _mm512_cvtph_ps(bits);
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
+}
+
+TCK_INLINE lanes lanes_transpose_add(const lanes value[4]) {
+  __m512 a = _mm512_add_ps(_mm512_unpacklo_ps(value[0], value[1]), _mm512_unpackhi_ps(value[0], value[1]));
+  __m512 b = _mm512_add_ps(_mm512_unpacklo_ps(value[2], value[3]), _mm512_unpackhi_ps(value[2], value[3]));
+  return _mm512_add_ps(_mm512_shuffle_ps(a, b, 0x44), _mm512_shuffle_ps(a, b, 0xEE));
+}
+
+TCK_INLINE void lanes_store_fours(float *four, lanes value) {
+  __m256 half = _mm256_add_ps(_mm512_castps512_ps256(value), _mm512_extractf32x8_ps(value, 1));
+  _mm_storeu_ps(four, _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1)));
 }
 
 // MARK: - Lines
@@ -195,8 +230,6 @@ const tck_kernels tck_avx512_kernels =
 #undef TCK_TARGET
 #define TCK_TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,f16c,fma")))
 
-TCK_INLINE lanes lanes_multiply_add(lanes a, lanes b, lanes c) { return _mm512_fmadd_ps(a, b, c); }
-
 TCK_INLINE lanes lanes_larger(lanes a, lanes b) { return _mm512_max_ps(a, b); }
 
 TCK_INLINE lanes lanes_magnitude(lanes value) { return _mm512_abs_ps(value); }
@@ -213,25 +246,11 @@ TCK_INLINE lanes lanes_exp2(lanes power) {
   return _mm512_scalef_ps(result, power);  // Rounds the power down.
 }
 
-TCK_INLINE lanes lanes_load_some(tck_element_type type, const void *bytes, size_t count) {
-  __mmask16 some = (__mmask16)((1u << count) - 1);
-  if (type == TCK_FLOAT32) return _mm512_maskz_loadu_ps(some, bytes);
-  __m256i bits = _mm256_maskz_loadu_epi16(some, bytes);
-  if (type == TCK_FLOAT16) return _mm512_cvtph_ps(bits);
-  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
-}
-
 TCK_INLINE lanes lanes_splat_four(const float *four) { return _mm512_broadcast_f32x4(_mm_loadu_ps(four)); }
 
 TCK_INLINE lanes lanes_highest_of_fours(lanes value) {
   value = _mm512_max_ps(value, _mm512_permute_ps(value, 0xB1));
   return _mm512_max_ps(value, _mm512_permute_ps(value, 0x4E));
-}
-
-TCK_INLINE lanes lanes_transpose_add(const lanes value[4]) {
-  __m512 a = _mm512_add_ps(_mm512_unpacklo_ps(value[0], value[1]), _mm512_unpackhi_ps(value[0], value[1]));
-  __m512 b = _mm512_add_ps(_mm512_unpacklo_ps(value[2], value[3]), _mm512_unpackhi_ps(value[2], value[3]));
-  return _mm512_add_ps(_mm512_shuffle_ps(a, b, 0x44), _mm512_shuffle_ps(a, b, 0xEE));
 }
 
 TCK_INLINE void lanes_store_highest(float *four, const lanes value[4]) {
@@ -240,11 +259,6 @@ TCK_INLINE void lanes_store_highest(float *four, const lanes value[4]) {
   __m512 all = _mm512_max_ps(_mm512_shuffle_ps(a, b, 0x44), _mm512_shuffle_ps(a, b, 0xEE));
   __m256 half = _mm256_max_ps(_mm512_castps512_ps256(all), _mm512_extractf32x8_ps(all, 1));
   _mm_storeu_ps(four, _mm_max_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1)));
-}
-
-TCK_INLINE void lanes_store_fours(float *four, lanes value) {
-  __m256 half = _mm256_add_ps(_mm512_castps512_ps256(value), _mm512_extractf32x8_ps(value, 1));
-  _mm_storeu_ps(four, _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1)));
 }
 
 typedef __m256i halves;

@@ -17,6 +17,7 @@
 #include "neon_lanes.h"
 
 #define TCK_SUM_LANES 2
+#define TCK_PRODUCT_SUMS 4
 #define TCK_COLUMN_ROWS 1
 #define TCK_GROUP_PIECES 1
 #define TCK_GROUP_QUADS 1

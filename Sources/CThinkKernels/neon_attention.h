@@ -15,11 +15,6 @@
 
 // MARK: - 16 values
 
-TCK_INLINE lanes lanes_multiply_add(lanes a, lanes b, lanes c) {
-  EACH(i) c.of[i] = vfmaq_f32(c.of[i], a.of[i], b.of[i]);
-  return c;
-}
-
 TCK_INLINE float32x4_t larger_4(float32x4_t a, float32x4_t b) { return vbslq_f32(vcgtq_f32(a, b), a, b); }
 
 TCK_INLINE lanes lanes_larger(lanes a, lanes b) {
@@ -52,36 +47,16 @@ TCK_INLINE lanes lanes_exp2(lanes power) {
   return power;
 }
 
-TCK_INLINE lanes lanes_load_some(tck_element_type type, const void *bytes, size_t count) {
-  uint32_t some[LANES] = {0};  // Room for any type.
-  memcpy(some, bytes, count * element_size(type));
-  return lanes_load(type, some);
-}
-
 TCK_INLINE lanes lanes_splat_four(const float *four) {
   lanes result;
   EACH(i) result.of[i] = vld1q_f32(four);
   return result;
 }
 
-TCK_INLINE float32x4_t add_fours(lanes value) {
-  return vaddq_f32(vaddq_f32(value.of[0], value.of[1]), vaddq_f32(value.of[2], value.of[3]));
-}
-
 TCK_INLINE lanes lanes_highest_of_fours(lanes value) {
   EACH(i) value.of[i] = vdupq_n_f32(vmaxvq_f32(value.of[i]));
   return value;
 }
-
-TCK_INLINE lanes lanes_transpose_add(const lanes value[4]) {
-  lanes result;
-  EACH(i) {
-    result.of[i] = vpaddq_f32(vpaddq_f32(value[0].of[i], value[1].of[i]), vpaddq_f32(value[2].of[i], value[3].of[i]));
-  }
-  return result;
-}
-
-TCK_INLINE void lanes_store_fours(float *four, lanes value) { vst1q_f32(four, add_fours(value)); }
 
 TCK_INLINE void lanes_store_highest(float *four, const lanes value[4]) {
   float32x4_t of[4];

@@ -5,6 +5,7 @@
 #define THINK_KERNELS_NEON_LANES_H
 
 #include <arm_neon.h>
+#include <string.h>
 
 #include "vector_support.h"
 
@@ -13,6 +14,10 @@
 typedef struct lanes {
   float32x4_t of[4];
 } lanes;
+
+typedef struct lanes_pair {
+  lanes first, second;
+} lanes_pair;
 
 TCK_INLINE float32x4_t load_4(tck_element_type type, const void *bytes) {
   if (type == TCK_FLOAT32) return vreinterpretq_f32_u8(vld1q_u8(bytes));
@@ -100,5 +105,45 @@ TCK_INLINE void lanes_add_to(double *totals, lanes value) {
     vst1q_f64(at + 2, vaddq_f64(vld1q_f64(at + 2), vcvt_high_f64_f32(value.of[i])));
   }
 }
+
+TCK_INLINE lanes lanes_multiply_add(lanes a, lanes b, lanes c) {
+  EACH(i) c.of[i] = vfmaq_f32(c.of[i], a.of[i], b.of[i]);
+  return c;
+}
+
+TCK_INLINE lanes_pair lanes_load_pair(tck_element_type type, const void *bytes) {
+  lanes_pair result;
+  if (type != TCK_BFLOAT16) {
+    result.first = lanes_load(type, bytes);
+    result.second = lanes_load(type, offset(bytes, LANES * element_size(type)));
+    return result;
+  }
+  EACH(i) {
+    uint32x4_t bits = vreinterpretq_u32_u8(vld1q_u8((const uint8_t *)bytes + 16 * i));
+    result.first.of[i] = vreinterpretq_f32_u32(vshlq_n_u32(bits, 16));
+    result.second.of[i] = vreinterpretq_f32_u32(vandq_u32(bits, vdupq_n_u32(0xFFFF0000)));
+  }
+  return result;
+}
+
+TCK_INLINE lanes lanes_load_some(tck_element_type type, const void *bytes, size_t count) {
+  uint32_t some[LANES] = {0};  // Room for any type.
+  memcpy(some, bytes, count * element_size(type));
+  return lanes_load(type, some);
+}
+
+TCK_INLINE lanes lanes_transpose_add(const lanes value[4]) {
+  lanes result;
+  EACH(i) {
+    result.of[i] = vpaddq_f32(vpaddq_f32(value[0].of[i], value[1].of[i]), vpaddq_f32(value[2].of[i], value[3].of[i]));
+  }
+  return result;
+}
+
+TCK_INLINE float32x4_t add_fours(lanes value) {
+  return vaddq_f32(vaddq_f32(value.of[0], value.of[1]), vaddq_f32(value.of[2], value.of[3]));
+}
+
+TCK_INLINE void lanes_store_fours(float *four, lanes value) { vst1q_f32(four, add_fours(value)); }
 
 #endif

@@ -327,6 +327,18 @@ static void attend_rows(tck_rows keys, tck_rows values, size_t tokens, size_t he
   }
 }
 
+// MARK: - Products
+
+static void multiply_rows(tck_rows matrix, size_t rows, size_t columns, const float *vector, float *outputs) {
+  for (size_t r = 0; r < rows; r++) {
+    float sum = 0;
+    for (size_t column = 0; column < columns; column++) {
+      sum += tck_load(matrix.type, row(matrix, r), column) * vector[column];
+    }
+    outputs[r] = sum;
+  }
+}
+
 // MARK: - Checksum
 
 static uint32_t crc32c(uint32_t crc, const void *bytes, size_t count) {
@@ -360,5 +372,6 @@ const tck_kernels tck_scalar_kernels = {
     .attend_blocks = attend_blocks,
     .attend_rows = attend_rows,
     .join_scores = join_scores,
+    .multiply_rows = multiply_rows,
     .crc32c = crc32c,
 };

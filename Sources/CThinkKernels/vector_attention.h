@@ -12,15 +12,11 @@
 //
 // A file that implements an instruction set defines, besides the `lanes` and `line` of vector_kernels.h:
 //
-// lanes_multiply_add      a * b + c, fused
 // lanes_larger            the larger of two, the second where either is NaN
 // lanes_magnitude         without the sign
 // lanes_exp2              2 to the power of at most 60; below -126, and for NaN, anything from 0 to 2^-126 or NaN
-// lanes_load_some         the first `count` elements (1...16), zero beyond
 // lanes_splat_four        four floats, four times
 // lanes_highest_of_fours  in every lane the largest of its four
-// lanes_transpose_add     from four a, b, c, d: lanes whose four l are the sums over the four l of a, b, c, d
-// lanes_store_fours       stores the sum of the four fours
 // lanes_store_highest     stores the largest of all lanes of each of four
 // halves                  16 magnitudes in float16: halves_zero, halves_larger (the larger of these and of the first
 //                         `count` that lie in memory), halves_lanes

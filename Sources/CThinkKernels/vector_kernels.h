@@ -7,7 +7,13 @@
 //                         lanes_subtract, lanes_multiply, lanes_divide, lanes_cap (the smaller of the value and a
 //                         limit; the limit for NaN), lanes_where_positive (the second where the first is above zero,
 //                         else 0), lanes_are_within (all magnitudes at most a limit; false for NaN), lanes_add_to
-//                         (float64 totals)
+//                         (float64 totals), lanes_multiply_add (a * b + c, fused), lanes_load_some (the first `count`
+//                         elements of 1...16, zero beyond), lanes_transpose_add (from four a, b, c, d: lanes whose four
+//                         l are the sums over the four l of a, b, c, d), lanes_store_fours (stores the sum of the four
+//                         fours)
+// TCK_PRODUCT_SUMS        how many `lanes` of sums the registers hold, besides what is added to them: 4 or 8
+// lanes_pair              32 values in `first` and `second`: lanes_load_pair (bfloat16: those of even and of odd number;
+//                         else the first and the last 16)
 // line                    64 codes, one per byte: line_zero, line_load, line_store, line_or_shifted (the first or the
 //                         second shifted left within its bytes), line_unit (shifts right and masks)
 // line_quantize           one unit of codes from four pointers to 16 values each; value l of pointer m goes to byte
@@ -29,6 +35,7 @@
 #define THINK_KERNELS_VECTOR_KERNELS_H
 
 #include "vector_keys.h"
+#include "vector_products.h"
 #include "vector_rows.h"
 #include "vector_values.h"
 
@@ -49,6 +56,7 @@
       .attend_blocks = attention_prefix##attend_blocks, \
       .attend_rows = attention_prefix##attend_rows, \
       .join_scores = attention_prefix##join_scores, \
+      .multiply_rows = multiply_rows,      \
       .crc32c = checksum,                  \
   }
 

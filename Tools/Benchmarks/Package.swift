@@ -7,6 +7,8 @@ let parent = String(Context.packageDirectory.split(separator: "/").dropLast(2).l
 
 let settings: [SwiftSetting] = [.swiftLanguageMode(.v6), .treatAllWarnings(as: .error)]
 let thinkCompress = Target.Dependency.product(name: "ThinkCompress", package: parent)
+let kernels = Target.Dependency.product(name: "CThinkKernels", package: parent)
+let openBLAS = Target.Dependency.product(name: "COpenBLAS", package: parent)
 let argumentParser = Target.Dependency.product(name: "ArgumentParser", package: "swift-argument-parser")
 
 let package = Package(
@@ -26,7 +28,7 @@ let package = Package(
         ),
         .executableTarget(
             name: "codec-benchmark",
-            dependencies: ["BenchmarkSupport", thinkCompress, argumentParser],
+            dependencies: ["PlainRead", "BenchmarkSupport", kernels, openBLAS, thinkCompress, argumentParser],
             path: "CodecBenchmark",
             swiftSettings: settings
         ),

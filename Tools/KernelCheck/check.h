@@ -18,6 +18,9 @@ tck_channels choose(uint16_t *indices, size_t head_dimension, size_t count);
 /// Counts a comparison, and prints the first ones that fail.
 void expect(bool equal, const char *kernel, const char *what, size_t a, size_t b, size_t c, size_t d);
 
+/// Compares products of matrices and vectors with sums in float64.
+void compare_products(void);
+
 /// Compares attention of the two sets and prints the largest errors.
 void compare_attention(void);
 

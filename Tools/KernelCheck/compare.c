@@ -1,5 +1,5 @@
 // Compares every instruction set of this machine with the scalar kernels, bit for bit, on random and awkward input, and
-// prints a checksum of all output, which is the same on all machines. Attention has bounds instead.
+// prints a checksum of all output, which is the same on all machines. Attention and matrix products have bounds instead.
 //
 // For machines without a Swift toolchain, and emulated ones; Tests/CThinkKernelsTests has more.
 
@@ -234,6 +234,8 @@ int main(void) {
     if (other == NULL) continue;
     // Some sets differ in attention only.
     if (last == NULL || other->pack_keys != last->pack_keys) compare_bits();
+    state = SEED;
+    compare_products();
     state = SEED;
     compare_attention();
     last = other;

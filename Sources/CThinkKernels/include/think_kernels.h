@@ -1,10 +1,11 @@
 // Kernels over blocks of a key-value cache, in plain C.
 //
 // Every kernel exists once per instruction set; `scalar` is the definition and the others give the same bits, but for
-// attention, where they agree within a tolerance: relative error of the output 5e-4 in precise mode, 3.5e-2 in fast.
+// attention, where they agree within a tolerance: relative error of the output 5e-4 in precise mode, 3.5e-2 in fast;
+// and for multiply_rows, which states its own.
 // The layouts are specified in Formats/kivi.md and Formats/full-precision.md; names below are theirs.
 //
-// Rules for all kernels (attention may fuse multiply-add, and its workspace is aligned)
+// Rules for all kernels (attention and multiply_rows may fuse multiply-add, and attention's workspace is aligned)
 // - No allocation, no logging, no failure; pointers need no alignment and may not overlap unless said.
 // - Arithmetic is float32 in the order written, without fused multiply-add, so that bytes are equal everywhere.
 // - A "row" is one token's `head_dimension` values of one KV head; rows lie `token_stride` bytes apart.
@@ -204,6 +205,16 @@ typedef struct tck_kernels {
   /// 2^(score - the queries' maximum), joins maxima and sums, and scales the outputs to the new maximum, so that
   /// adding `scores * values` to them completes the tile. Offsets are not added.
   void (*join_scores)(float *scores, size_t tokens, size_t head_dimension, tck_queries *queries);
+
+  /// Products of a matrix's rows with a vector: `outputs[r]` is the sum of `matrix[r][c] * vector[c]` over `columns`
+  /// channels, of which there is at least one and may be any number.
+  ///
+  /// A row's result does not depend on `rows`, so that threads may share a matrix in any way; of NaN only that is
+  /// certain, not its sign and payload. What is not finite in a row reaches its own result only.
+  /// `scalar` multiplies and adds in float32, in order; its error is at most `columns * 2^-24` of the sum of the
+  /// products' magnitudes. The others fuse and add up in parts: `(columns / 16 + 8) * 2^-24`. To this comes
+  /// `columns * 2^-150` where products are subnormal; sums may overflow on the way.
+  void (*multiply_rows)(tck_rows matrix, size_t rows, size_t columns, const float *vector, float *outputs);
 
   /// CRC-32C (Castagnoli, reflected, initial value and final xor all ones) of the bytes so far and these:
   /// `crc` is 0 at first, then the last result.

@@ -3,12 +3,13 @@ import BenchmarkSupport
 import Foundation
 import ThinkCompress
 
-/// Compresses and restores one layer on one thread, interleaved with memcpy of the same float16 bytes.
+/// Compresses and restores one layer on one thread, interleaved with memcpy of the same float16 bytes, and multiplies
+/// matrices with vectors, interleaved with plain reads.
 @main
 struct CodecBenchmark: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "codec-benchmark",
-        abstract: "Measure compression and restoration; one thread, medians of interleaved rounds."
+        abstract: "Measure compression, restoration and matrix products; one thread, medians of interleaved rounds."
     )
 
     @Option(help: "Tokens of the layer.")
@@ -44,6 +45,11 @@ struct CodecBenchmark: ParsableCommand {
             let figure = try CodecRound(layer: layer, recipe: Recipe(text)).measure(rounds: rounds)
             figures[text] = figure.numbers
             print(figure.row(text))
+        }
+        print("\n" + ProductRound.Figure.header)
+        for figure in ProductRound().measure(rounds: rounds) {
+            figures["multiply rows, \(figure.name)"] = figure.numbers
+            print(figure.row)
         }
         if let json {
             let encoder = JSONEncoder()
