@@ -12,7 +12,7 @@ internal import Foundation
 struct MatrixProducts: Sendable {
     /// Up to so many rows, as many products with a vector are faster than one with a matrix, whose weights must be
     /// converted first.
-    private static let vectorRows = 0
+    private static let vectorRows = 3
     /// Numbers of a panel: what fits in the second-level cache beside the activations.
     private static let panelNumbers = 1 << 17
     /// Weight rows that a thread begins with are a multiple of this, so that threads don't write to the same cache line.
@@ -80,7 +80,7 @@ struct MatrixProducts: Sendable {
             guard !rows.isEmpty else { return }
             unsafe weights.withRows(from: rows.lowerBound) { matrix in
                 for vector in 0..<count {
-                    _ = unsafe (
+                    unsafe Kernels.best.multiply_rows(
                         matrix,
                         rows.count,
                         weights.columns,
