@@ -1,1 +1,0 @@
-extension EvaluationReport { public var html: String { "" } }
