@@ -26,7 +26,11 @@ public struct SharedBytes: Sendable {
         let buffer = AlignedBuffer(byteCount: words.count * MemoryLayout<UInt32>.size)
         unsafe buffer.withUnsafeMutableBytes { bytes in
             for (index, word) in words.enumerated() {
-                unsafe bytes.storeBytes(of: word.littleEndian, toByteOffset: index * MemoryLayout<UInt32>.size, as: UInt32.self)
+                unsafe bytes.storeBytes(
+                    of: word.littleEndian,
+                    toByteOffset: index * MemoryLayout<UInt32>.size,
+                    as: UInt32.self
+                )
             }
         }
         self = buffer.shared

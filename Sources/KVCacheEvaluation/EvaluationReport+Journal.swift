@@ -30,7 +30,7 @@ extension EvaluationReport {
             guard let found = outcomes[recipe] else { continue }
             var result = RecipeResult(recipe: recipe)
             if let textTask, let measured = found[textTask] {
-                let texts = measured.compactMap { if case .text(let outcome) = $0 { outcome } else { nil } }
+                let texts = measured.compactMap { if case .text(let sums) = $0 { sums } else { nil } }
                 trials = max(trials ?? 0, texts.count)
                 result.add(texts)
             }

@@ -4,7 +4,7 @@
 public struct EvaluationReport: Codable, Sendable, Equatable {
     /// Needles of one context length and depth.
     public struct NeedleCell: Codable, Sendable, Equatable {
-        /// Tokens of the prompt, question included.
+        /// Tokens of the prompt, question and answer included.
         public var context: Int
         /// Where the needle is: 0 at the prompt's beginning, 1 before the question.
         public var depth: Double

@@ -1,7 +1,7 @@
-public import KVCacheModel
-public import TextTokenization
 internal import ByteStorage
 internal import Foundation
+public import KVCacheModel
+public import TextTokenization
 
 /// A Llama-family model in a Hugging Face directory: configuration, mapped weights, and tokenizer.
 public struct LlamaModel: Sendable {

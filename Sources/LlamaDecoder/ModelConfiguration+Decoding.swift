@@ -59,7 +59,9 @@ extension ModelConfiguration {
             "head_dim",
             default: family == .qwen3 ? 128 : hiddenSize / queryHeads
         )
-        guard headDimension % 2 == 0 else { throw damaged("head_dim \(headDimension) is odd, so that it can't be rotated") }
+        guard headDimension % 2 == 0 else {
+            throw damaged("head_dim \(headDimension) is odd, so that it can't be rotated")
+        }
         do {
             geometry = try CacheGeometry(
                 layers: layers,
@@ -104,7 +106,11 @@ extension ModelConfiguration {
             return everyLayer.indices.map { $0 < full ? nil : window }
         }
         guard types.count == layers else {
-            throw ModelError(.damaged, path: path, "layer_types names \(types.count) layers, num_hidden_layers \(layers)")
+            throw ModelError(
+                .damaged,
+                path: path,
+                "layer_types names \(types.count) layers, num_hidden_layers \(layers)"
+            )
         }
         return try types.map { type throws(ModelError) -> Int? in
             switch type {
@@ -126,7 +132,8 @@ extension ModelConfiguration {
 private struct File: Decodable {
     /// `null` and a missing field, which mean different things.
     enum Window: Decodable {
-        case missing, none, tokens(Int)
+        case missing, none
+        case tokens(Int)
 
         init(from decoder: any Decoder) throws {
             let container = try decoder.singleValueContainer()

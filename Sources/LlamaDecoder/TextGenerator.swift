@@ -25,7 +25,9 @@ public struct TextGenerator: Sendable {
         /// From the first token to the last.
         public var laterTime = Duration.zero
         /// Tokens after the first per second; nil if there are none.
-        public var tokensPerSecond: Double? { tokens.count > 1 ? Double(tokens.count - 1) / (laterTime / .seconds(1)) : nil }
+        public var tokensPerSecond: Double? {
+            tokens.count > 1 ? Double(tokens.count - 1) / (laterTime / .seconds(1)) : nil
+        }
         /// Prompt and new tokens but the last.
         public fileprivate(set) var cache: CompressedCache
     }

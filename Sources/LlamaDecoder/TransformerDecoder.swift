@@ -1,7 +1,7 @@
-public import CompressedAttention
-internal import KVCacheModel
 internal import ByteStorage
+public import CompressedAttention
 internal import KVCacheCodecs
+internal import KVCacheModel
 internal import Synchronization
 
 /// Computes a Llama-family model in float32: a prompt's cache, and what follows from a compressed cache.

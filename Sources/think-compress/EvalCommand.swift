@@ -58,7 +58,7 @@ struct EvalNeedleCommand: AsyncParsableCommand {
 
     @OptionGroup var options: EvalOptions
 
-    @Option(help: "Lengths of the prompt in tokens, question included, separated by commas.")
+    @Option(help: "Lengths of the prompt in tokens, question and answer included, separated by commas.")
     var contexts = "512,1024,2048"
 
     @Option(help: "Depths of the needle, 0 at the beginning and 1 before the question, separated by commas.")
@@ -94,7 +94,7 @@ struct EvalRecallCommand: AsyncParsableCommand {
     @Option(help: "Keys and values in the list.")
     var pairs = 16
 
-    @Option(help: "Tokens of the prompt, question included.")
+    @Option(help: "Tokens of the prompt, question and answer included.")
     var context = 1024
 
     @Option(help: "Lists that are asked for a value.")

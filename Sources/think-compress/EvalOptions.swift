@@ -70,7 +70,8 @@ struct EvalOptions: ParsableArguments {
             textBytes: content.utf8.span.bytes,
             seed: seed
         )
-        let journal = try results.map { try EvaluationJournal(path: $0, subject: subject) }
+        let journal =
+            try results.map { try EvaluationJournal(path: $0, subject: subject) }
             ?? EvaluationJournal(subject: subject)
         try await about(text) {
             try await evaluator.run(

@@ -13,6 +13,10 @@ enum Program {
             )
             exit(2)
         }
+        if let number = invalidArgument() {
+            Console.printError("argument \(number) is not UTF-8; convert it, or pass it in a file")
+            exit(2)
+        }
         do {
             try await runUntilInterrupted()
         } catch is CancellationError {
@@ -20,6 +24,14 @@ enum Program {
             exit(130)
         } catch {
             exit(report(error))
+        }
+    }
+
+    /// The number of the first argument that is not UTF-8, which would silently become another text.
+    private static func invalidArgument() -> Int? {
+        (1..<max(Int(CommandLine.argc), 1)).first { number in
+            guard let argument = unsafe CommandLine.unsafeArgv[number] else { return false }
+            return unsafe String(validatingCString: argument) == nil
         }
     }
 

@@ -136,7 +136,11 @@ struct SnapshotCommand: AsyncParsableCommand {
                 try await decoder.prefill(
                     tokens,
                     recipe: recipe,
-                    profile: try await queryProfile(profiles, metadata: metadata, geometry: opened.configuration.geometry),
+                    profile: try await queryProfile(
+                        profiles,
+                        metadata: metadata,
+                        geometry: opened.configuration.geometry
+                    ),
                     metadata: metadata,
                     progress: Console.progress("reading the prompt", of: tokens.count, "tokens")
                 ) { original, compressed in

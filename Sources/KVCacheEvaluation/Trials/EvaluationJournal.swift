@@ -81,7 +81,9 @@ public final class EvaluationJournal {
                     throw EvaluationError("\(path): is no journal of an evaluation; choose another name")
                 }
                 guard heading.version == Self.version else {
-                    throw EvaluationError("\(path): is of version \(heading.version), this program reads \(Self.version)")
+                    throw EvaluationError(
+                        "\(path): is of version \(heading.version), this program reads \(Self.version)"
+                    )
                 }
                 guard heading.subject.isSame(as: subject) else {
                     throw EvaluationError(

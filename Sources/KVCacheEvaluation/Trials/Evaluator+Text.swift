@@ -7,17 +7,20 @@ internal import LlamaDecoder
 extension Evaluator {
     /// Measures the tokens that follow a compressed prefix, which has not seen them.
     ///
-    /// The trials' prefixes lie evenly over the text. Tokens of the continuation see each other in full precision.
+    /// However many trials there are, their prefixes lie about evenly over the text. Tokens of the continuation see each
+    /// other in full precision.
     func measureText(
         prefix: Int,
         continuation: Int,
         trial: Int,
-        of trials: Int,
         recipes: [Recipe],
         take: (Recipe, TrialOutcome) throws -> Void
     ) async throws {
         let length = prefix - text.beginning.count + continuation + 1
-        let start = trials > 1 ? (text.tokens.count - length) * trial / (trials - 1) : 0
+        // Multiples of the golden ratio, without their whole part.
+        let share = (Double(trial + 1) * 0.618_033_988_749_895 + Double(seed % 1000) / 1000)
+            .truncatingRemainder(dividingBy: 1)
+        let start = Int(Double(text.tokens.count - length) * share)
         let tokens = text.beginning + text.tokens[start..<start + length]
         let following = Array(tokens[prefix..<prefix + continuation])
         let successors = tokens[prefix + 1..<prefix + continuation + 1]
@@ -51,7 +54,7 @@ extension Evaluator {
                 outcome.surprise -= lossy.logarithms[Int(successor)]
                 outcome.fullSurprise -= exact.logarithms[Int(successor)]
             }
-            try take(recipe, .text(outcome))
+            try take(recipe, .text(sums: outcome))
         }
     }
 

@@ -74,7 +74,6 @@ public struct Evaluator: Sendable {
                             prefix: prefix,
                             continuation: continuation,
                             trial: trial,
-                            of: trials,
                             recipes: missing
                         ) { try journal.add($1, for: key(task, trial, $0)) }
                     case .needle, .recall:

@@ -1,6 +1,6 @@
-internal import KVCacheModel
 internal import ByteStorage
 internal import KVCacheCodecs
+internal import KVCacheModel
 
 extension KVCache {
     /// The first tokens with their last queries, of those that came along.

@@ -57,7 +57,7 @@ struct RetrievalPrompt: Sendable {
         let asked = Int.random(in: 0..<pairs, using: &random)
         return try RetrievalPrompt(
             hidden: zip(chosen, numbers).map { " \($0): \($1);" }.joined(),
-            question: " \(chosen[asked]): ",
+            question: "\n \(chosen[asked]): ",
             answer: numbers[asked],
             context: context,
             depth: 0.5,
@@ -67,7 +67,7 @@ struct RetrievalPrompt: Sendable {
         )
     }
 
-    /// A prompt of `context` tokens, question included.
+    /// A prompt that has `context` tokens together with its question and answer.
     private init(
         hidden: String,
         question: String,
@@ -81,11 +81,12 @@ struct RetrievalPrompt: Sendable {
         let hidden = try model.tokenizer.encode(hidden, addingSpecialTokens: false)
         self.question = try model.tokenizer.encode(question, addingSpecialTokens: false)
         self.answer = answer
-        let rest = length - text.beginning.count - hidden.count - self.question.count
+        let answerCount = try model.tokenizer.encode(answer, addingSpecialTokens: false).count
+        let rest = length - text.beginning.count - hidden.count - self.question.count - answerCount
         guard rest > 0 else {
             throw EvaluationError(
-                "a prompt of \(length) tokens is too short: what is to be found and its question have "
-                    + "\(length - rest); ask for longer ones"
+                "a prompt of \(length) tokens is too short: what is to be found, its question and its "
+                    + "answer have \(length - rest); ask for longer ones"
             )
         }
         let excerpt = text.excerpt(of: rest, using: &random)

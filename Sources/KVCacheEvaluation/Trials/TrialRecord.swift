@@ -2,9 +2,9 @@
 public enum EvaluationTask: Codable, Sendable, Hashable {
     /// `continuation` tokens of the text after a compressed prefix of `prefix` tokens.
     case text(prefix: Int, continuation: Int)
-    /// A needle at `depth`, 0 to 1, of a prompt of `context` tokens.
+    /// A needle at `depth`, 0 to 1, of a prompt that has `context` tokens together with question and answer.
     case needle(context: Int, depth: Double)
-    /// One of `pairs` keys and values in a prompt of `context` tokens.
+    /// One of `pairs` keys and values in a prompt that has `context` tokens together with question and answer.
     case recall(context: Int, pairs: Int)
 }
 
@@ -25,7 +25,7 @@ public struct TrialKey: Codable, Sendable, Hashable {
 
 /// What a measurement found.
 public enum TrialOutcome: Codable, Sendable, Equatable {
-    case text(TextOutcome)
+    case text(sums: TextOutcome)
     /// Whether the answer was right, with the question unseen by the compression and seen.
     case answer(unseen: Bool, seen: Bool)
 }
