@@ -83,7 +83,9 @@ struct AddedTokens: Sendable {
             for step in normalizers {
                 let former = part
                 part = try step.apply(to: part, budget: &budget)
-                if case .strip(left: true, _) = step, Normalizer.leadingSpaces(of: former[...]) > 0 { isAtStart = false }
+                if case .strip(left: true, _) = step, Normalizer.leadingSpaces(of: former[...]) > 0 {
+                    isAtStart = false
+                }
             }
             let base = result.bytes.count
             result.bytes += part

@@ -141,7 +141,9 @@ struct JSONParser {
     private mutating func skipHexadecimal() throws(TokenizerError) -> UInt32 {
         var value: UInt32 = 0
         for _ in 0..<4 {
-            guard let digit = next.flatMap(Self.hexadecimalDigit) else { throw fault("four hexadecimal digits are due") }
+            guard let digit = next.flatMap(Self.hexadecimalDigit) else {
+                throw fault("four hexadecimal digits are due")
+            }
             value = value << 4 | UInt32(digit)
             index += 1
         }

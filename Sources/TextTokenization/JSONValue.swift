@@ -35,7 +35,11 @@ struct JSONValue {
             key.removeAll(keepingCapacity: true)
             document.appendString(index, to: &key)
             if key == wanted {
-                let value = JSONValue(document: document, node: index + 1, path: path.isEmpty ? name : "\(path).\(name)")
+                let value = JSONValue(
+                    document: document,
+                    node: index + 1,
+                    path: path.isEmpty ? name : "\(path).\(name)"
+                )
                 guard found == nil else { throw value.fault("is there twice\(remedy)") }
                 found = value
             }

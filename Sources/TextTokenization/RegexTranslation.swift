@@ -14,7 +14,8 @@ struct RegexTranslation {
     /// Whether a counted repetition like `{2,3}` ended just before, and whether it gives one number only.
     private var afterCount: (isExact: Bool, Void)?
 
-    private static let wordCharacters = #"\p{L}\p{M}\p{Nd}\p{Pc}"#
+    /// What `\w` is in Oniguruma: its table for Latin-1 has all numbers, the others only decimal digits.
+    private static let wordCharacters = #"\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\u00B2\u00B3\u00B9\u00BC-\u00BE"#
 
     /// - Throws: `TokenizerError`, about `field`, if the pattern has something that ICU doesn't have or reads otherwise.
     init(_ pattern: String, field: JSONValue) throws(TokenizerError) {

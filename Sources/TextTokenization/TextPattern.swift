@@ -7,7 +7,9 @@ enum TextPattern: Sendable {
     init(_ value: JSONValue) throws(TokenizerError) {
         if let literal = try value.member("String") {
             let bytes = try literal.bytes()
-            guard !bytes.isEmpty else { throw literal.fault("an empty pattern is not supported; remove it", .unsupported) }
+            guard !bytes.isEmpty else {
+                throw literal.fault("an empty pattern is not supported; remove it", .unsupported)
+            }
             self = .literal(bytes)
         } else if let regex = try value.member("Regex") {
             self = .regex(try RegularExpression(regex))
@@ -17,7 +19,9 @@ enum TextPattern: Sendable {
     }
 
     /// The places of all matches, in order and without overlaps.
-    func matches(in text: ArraySlice<UInt8>, budget: inout RegularExpression.Budget) throws(TokenizerError) -> [Range<Int>] {
+    func matches(in text: ArraySlice<UInt8>, budget: inout RegularExpression.Budget) throws(TokenizerError) -> [Range<
+        Int
+    >] {
         // Nothing matches in an empty text, not even an empty pattern: so does the original.
         guard !text.isEmpty else { return [] }
         return switch self {
