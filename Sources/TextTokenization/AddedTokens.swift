@@ -70,7 +70,7 @@ struct AddedTokens: Sendable {
     func extract(
         from text: [UInt8],
         normalizers: [Normalizer],
-        budget: inout RegularExpression.Budget
+        budget: inout WorkBudget
     ) throws(TokenizerError) -> TextPieces {
         var result = TextPieces(bytes: [], pieces: [])
         for section in find(exact, in: text[...]) {
@@ -145,7 +145,7 @@ extension AddedTokens.Token {
         isSpecial = try value.required("special").bool()
         normalForm = content
         guard isNormalized, content.count <= TokenTrie.maximumTokenBytes else { return }
-        var budget = RegularExpression.Budget(textBytes: content.count)
+        var budget = WorkBudget(textBytes: content.count)
         for step in normalizers { normalForm = try step.apply(to: normalForm, budget: &budget) }
     }
 }

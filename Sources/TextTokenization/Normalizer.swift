@@ -52,7 +52,7 @@ enum Normalizer: Sendable {
     }
 
     /// The text after this step.
-    func apply(to text: [UInt8], budget: inout RegularExpression.Budget) throws(TokenizerError) -> [UInt8] {
+    func apply(to text: [UInt8], budget: inout WorkBudget) throws(TokenizerError) -> [UInt8] {
         switch self {
         case .unicode(let form):
             if text.allSatisfy({ $0 < 0x80 }) { return text }

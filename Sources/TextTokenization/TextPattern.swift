@@ -19,7 +19,7 @@ enum TextPattern: Sendable {
     }
 
     /// The places of all matches, in order and without overlaps.
-    func matches(in text: ArraySlice<UInt8>, budget: inout RegularExpression.Budget) throws(TokenizerError) -> [Range<
+    func matches(in text: ArraySlice<UInt8>, budget: inout WorkBudget) throws(TokenizerError) -> [Range<
         Int
     >] {
         // Nothing matches in an empty text, not even an empty pattern: so does the original.

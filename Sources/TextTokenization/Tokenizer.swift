@@ -88,7 +88,7 @@ public struct Tokenizer: Sendable {
                 "the text has \(bytes.count) bytes, more than \(Self.maximumTextBytes); encode it in parts"
             )
         }
-        var budget = RegularExpression.Budget(textBytes: bytes.count)
+        var budget = WorkBudget(textBytes: bytes.count)
         var pieces = try addedTokens.extract(from: bytes, normalizers: normalizers, budget: &budget)
         for step in preTokenizers { try step.apply(to: &pieces, budget: &budget) }
         var tokens = addingSpecialTokens ? postProcessor.before : []

@@ -23,44 +23,52 @@ enum UnicodeForm: String, Sendable, CaseIterable {
     /// they were unassigned.
     func apply(to text: [UInt8]) throws(TokenizerError) -> [UInt8] {
         var result: [UInt8] = []
-        var rest = String.UnicodeScalarView()
+        var rest: [UInt8] = []
         var marks: [Unicode.Scalar] = []
-        for scalar in String(decoding: text, as: UTF8.self).unicodeScalars {
-            let isNew = scalar.value >= 0x300 && scalar.properties.age.map { $0 > Self.tableVersion } ?? false
-            if scalar.value >= 0x300, !isNew, scalar.properties.canonicalCombiningClass != .notReordered {
+        var index = 0
+        while index < text.count {
+            let (scalar, end) = scalar(at: index, of: text[...])
+            // Before U+0300 there are no marks, and nothing is new.
+            let mayMatter = scalar.value >= 0x300
+            let isNew = mayMatter && scalar.properties.age.map { $0 > Self.tableVersion } ?? false
+            if mayMatter, !isNew, scalar.properties.canonicalCombiningClass != .notReordered {
                 marks.append(scalar)
-                continue
+            } else {
+                Self.appendOrdered(&marks, to: &rest)
+                if isNew {
+                    result += try normalized(rest)
+                    result += text[index..<end]
+                    rest.removeAll(keepingCapacity: true)
+                } else {
+                    rest += text[index..<end]
+                }
             }
-            rest.append(contentsOf: Self.ordered(marks))
-            marks.removeAll(keepingCapacity: true)
-            guard isNew else {
-                rest.append(scalar)
-                continue
-            }
-            result += try normalized(rest)
-            result += String(scalar).utf8
-            rest = .init()
+            index = end
         }
-        rest.append(contentsOf: Self.ordered(marks))
+        Self.appendOrdered(&marks, to: &rest)
         return result + (try normalized(rest))
     }
 
-    private func normalized(_ text: String.UnicodeScalarView) throws(TokenizerError) -> String.UTF8View {
-        guard let result = String(text).applyingTransform(StringTransform("Any-\(rawValue)"), reverse: false) else {
+    private func normalized(_ text: [UInt8]) throws(TokenizerError) -> String.UTF8View {
+        let string = String(decoding: text, as: UTF8.self)
+        guard let result = string.applyingTransform(StringTransform("Any-\(rawValue)"), reverse: false) else {
             throw TokenizerError(.unsupported, field: "normalizer", "this system has no \(rawValue); use another one")
         }
         return result.utf8
     }
 
-    /// Marks in canonical order if they are many, which changes no normal form.
-    private static func ordered(_ marks: [Unicode.Scalar]) -> [Unicode.Scalar] {
-        guard marks.count > longRun else { return marks }
-        // A few marks stand for two.
-        let single = marks.flatMap { Array(String($0).decomposedStringWithCanonicalMapping.unicodeScalars) }
-        return single.enumerated().sorted {
-            let left = $0.element.properties.canonicalCombiningClass.rawValue
-            let right = $1.element.properties.canonicalCombiningClass.rawValue
-            return (left, $0.offset) < (right, $1.offset)
-        }.map(\.element)
+    /// Appends marks and empties their list. Many of them get in canonical order first, which changes no normal form.
+    private static func appendOrdered(_ marks: inout [Unicode.Scalar], to text: inout [UInt8]) {
+        if marks.count > longRun {
+            // A few marks stand for two.
+            let single = marks.flatMap { Array(String($0).decomposedStringWithCanonicalMapping.unicodeScalars) }
+            marks = single.enumerated().sorted {
+                let left = $0.element.properties.canonicalCombiningClass.rawValue
+                let right = $1.element.properties.canonicalCombiningClass.rawValue
+                return (left, $0.offset) < (right, $1.offset)
+            }.map(\.element)
+        }
+        for mark in marks { text += UTF8.encode(mark) ?? .init() }
+        marks.removeAll(keepingCapacity: true)
     }
 }
