@@ -1,7 +1,8 @@
 /// Rewrites a pattern for Oniguruma, which tokenizers are written for, so that ICU matches the same.
 ///
 /// `\s`, `\w`, `\h`, `\v` and `\b` mean other characters there, `(?m)` is ICU's `(?s)`, and `^`, `$` and `.` know
-/// only line feeds, which is set where the expression is made. What can't be rewritten is refused, never guessed.
+/// only line feeds, which is set where the expression is made. What can't be rewritten is refused, never guessed. One
+/// difference remains: where case is ignored, a set like `[ß]` never matches two characters (`ss`).
 ///
 /// Sources: Oniguruma's doc/RE (Ruby's syntax) and ICU's "Regular Expressions".
 struct RegexTranslation {
@@ -22,8 +23,9 @@ struct RegexTranslation {
     private var bracketDepth = 0
     private var bracketStart = 0
 
-    /// What `\w` is in Oniguruma: its table for Latin-1 has all numbers, the others only decimal digits.
-    private static let wordCharacters = #"\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\u00B2\u00B3\u00B9\u00BC-\u00BE"#
+    /// What `\w` is in Oniguruma between brackets, and elsewhere, where a table for Latin-1 has more numbers.
+    private static let wordsInSets = #"\p{Alphabetic}\p{M}\p{Nd}\p{Pc}"#
+    private static let words = wordsInSets + #"\u00B2\u00B3\u00B9\u00BC-\u00BE"#
 
     /// The pattern for ICU.
     var pattern: String {
@@ -124,16 +126,18 @@ struct RegexTranslation {
         switch letter {
         case "s": replace(2, with: #"\p{White_Space}"#)
         case "S": replace(2, with: #"\P{White_Space}"#)
-        case "w": replace(2, with: "[\(Self.wordCharacters)]")
-        case "W": replace(2, with: "[^\(Self.wordCharacters)]")
+        case "w": replace(2, with: "[\(isSet ? Self.wordsInSets : Self.words)]")
+        case "W": replace(2, with: "[^\(isSet ? Self.wordsInSets : Self.words)]")
         case "h": replace(2, with: "[0-9a-fA-F]")
         case "H": replace(2, with: "[^0-9a-fA-F]")
         case "v": replace(2, with: #"\x0B"#)
         case "b" where !isSet:
-            let word = "[\(Self.wordCharacters)]"
-            replace(2, with: "(?:(?<=\(word))(?!\(word))|(?<!\(word))(?=\(word)))")
+            replace(2, with: "(?:(?<=[\(Self.words)])(?![\(Self.words)])|(?<![\(Self.words)])(?=[\(Self.words)]))")
+        case "B" where !isSet:
+            replace(2, with: "(?:(?<=[\(Self.words)])(?=[\(Self.words)])|(?<![\(Self.words)])(?![\(Self.words)]))")
+        case "Z" where !isSet: replace(2, with: #"(?=\n?\z)"#)
         case "d", "D", "n", "r", "t", "f", "a", "e", "x", "u": append(2)
-        case "A", "z", "Z", "1", "2", "3", "4", "5", "6", "7", "8", "9":
+        case "A", "z", "1", "2", "3", "4", "5", "6", "7", "8", "9":
             if isSet { throw Self.refusal("\\\(letter) between brackets", field) }
             append(2)
         case "p", "P": try translateProperty(field)

@@ -19,9 +19,12 @@ struct WorkBudget {
     private let end: Int
     private var reports = 0
 
+    /// What is sensible for a text of that length.
     init(textBytes: Int) {
-        end = Self.now() + Self.nanosecondsAtLeast + textBytes * Self.nanosecondsPerByte
+        self.init(nanoseconds: Self.nanosecondsAtLeast + textBytes * Self.nanosecondsPerByte)
     }
+
+    init(nanoseconds: Int) { end = Self.now() + nanoseconds }
 
     /// Whether there is time left; it is asked at each report of progress.
     mutating func isLeft() -> Bool {
