@@ -64,7 +64,9 @@ enum Normalizer: Sendable {
             return result
         case .prepend(let prefix): return text.isEmpty ? text : prefix + text
         case .replace(let pattern, let content):
-            return Self.replace(try pattern.matches(in: text[...], budget: &budget), of: text, with: content)
+            let places = try pattern.matches(in: text[...], budget: &budget)
+            try TextPieces.check(byteCount: text.count + places.count * content.count)
+            return Self.replace(places, of: text, with: content)
         case .strip(let left, let right):
             var rest = text[...]
             if left { rest = rest.dropFirst(Self.leadingSpaces(of: rest)) }

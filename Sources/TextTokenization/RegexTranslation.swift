@@ -6,6 +6,9 @@
 ///
 /// Sources: Oniguruma's doc/RE (Ruby's syntax) and ICU's "Regular Expressions".
 struct RegexTranslation {
+    /// How long a pattern may be; those in use have some 300 characters.
+    static let maximumLength = 10_000
+
     /// What stands before a place of the pattern, as far as repetitions care.
     private enum Former {
         /// A character or set, which begins at a place of the result.
@@ -37,6 +40,12 @@ struct RegexTranslation {
     /// - Throws: `TokenizerError`, about `field`, if the pattern has something that ICU doesn't have or reads otherwise.
     init(_ pattern: String, field: JSONValue) throws(TokenizerError) {
         scalars = Array(pattern.unicodeScalars)
+        guard scalars.count <= Self.maximumLength else {
+            throw field.fault(
+                "a pattern of more than \(Self.maximumLength) characters is not supported; shorten it",
+                .unsupported
+            )
+        }
         while index < scalars.count {
             if bracketDepth > 0 { try translateInBrackets(field) } else { try translate(field) }
         }

@@ -27,7 +27,7 @@ import TextTokenization
     @Test("long runs of marks are put in order without quadratic time", arguments: ["qwen2", "normalizers"])
     func longMarks(name: String) throws {
         let tokenizer = try FixtureTests.Fixture(name: name).tokenizer()
-        let count = 1 << 17
+        let count = 1 << 15
         let mixed = try tokenizer.encode("e" + String(repeating: "\u{301}\u{316}", count: count))
         let ordered = "e" + String(repeating: "\u{316}", count: count) + String(repeating: "\u{301}", count: count)
         #expect(try tokenizer.encode(ordered) == mixed)
@@ -37,6 +37,17 @@ import TextTokenization
     func longWord() throws {
         let tokenizer = try TokenizerFile().tokenizer
         #expect(try tokenizer.encode(String(repeating: "abc", count: 100_000)) == [Int32](repeating: 4, count: 100_000))
+    }
+
+    @Test(
+        "added tokens of white space that take in white space don't take quadratic time",
+        arguments: ["lstrip", "rstrip"]
+    )
+    func addedSpaces(flag: String) throws {
+        let token = TokenizerFile.addedToken(7, #"\n\n"#, flags: flag)
+        let tokenizer = try TokenizerFile(addedTokens: "[\(token)]").tokenizer
+        let tokens = try tokenizer.encode(String(repeating: "\n", count: 100_000))
+        #expect(tokens == [Int32](repeating: 7, count: 50_000))
     }
 
     @Test("an added token of the longest kind is found in a text that nearly has it")

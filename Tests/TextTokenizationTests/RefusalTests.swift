@@ -127,7 +127,7 @@ import TextTokenization
                 $0.normalizer =
                     #"{"type":"Sequence","normalizers":[\#(Array(repeating: step, count: 60).joined(separator: ","))]}"#
             },
-            Case("pre_tokenizer", "65 steps") {
+            Case("pre_tokenizer", "more than 64 steps") {
                 let step = #"{"type":"Digits","individual_digits":true}"#
                 $0.preTokenizer =
                     #"{"type":"Sequence","pretokenizers":[\#(Array(repeating: step, count: 65).joined(separator: ","))]}"#

@@ -1,3 +1,5 @@
+import Foundation
+import TestSupport
 import Testing
 
 @testable import TextTokenization
@@ -73,6 +75,33 @@ import Testing
         #expect(try Self.chunks([2, 1, 2, 3], of: file).joined() == " b é")
         for tokens in [[0, 0, 1, 2, 2, 2, 3, 0, 0], [2], [2, 2, 2, 2], [3, 0, 0, 0, 0, 1]] as [[Int32]] {
             #expect(bytes(try Self.chunks(tokens, of: file).joined()) == bytes(try file.tokenizer.decode(tokens)))
+        }
+    }
+
+    @Test("characters stay whole between steps")
+    func wholeCharacters() throws {
+        let file = TokenizerFile(
+            decoder: #"""
+                {"type":"Sequence","decoders":[{"type":"Fuse"},{"type":"Replace","pattern":{"String":"▁▁"},"content":"é"},\#
+                {"type":"Strip","content":"▂","start":1,"stop":1},{"type":"Metaspace","replacement":"▁"}]}
+                """#,
+            vocabulary: #"{"▁":0,"▂":1,"😀":2,"a":3}"#,
+            merges: "[]"
+        )
+        let tokenizer = try file.tokenizer
+        var generator = SplitMix64(seed: 1)
+        for _ in 0..<200 {
+            let tokens = (0..<Int.random(in: 0...6, using: &generator)).map { _ in
+                Int32.random(in: 0...3, using: &generator)
+            }
+            let text = tokens.map { ["▁", "▂", "😀", "a"][Int($0)] }.joined()
+            // What the steps do to the whole text at once.
+            var expected = text.replacing("▁▁", with: "é")[...]
+            if expected.hasPrefix("▂") { expected = expected.dropFirst() }
+            if expected.hasSuffix("▂") { expected = expected.dropLast() }
+            let whole = String(expected).replacing("▁", with: "")
+            #expect(tokenizer.decode(tokens) == whole, "\(text)")
+            #expect(try Self.chunks(tokens, of: file).joined() == whole, "\(text)")
         }
     }
 
