@@ -139,11 +139,16 @@ let package = Package(
             )
         }
         + [
+            .testTarget(
+                name: "TextTokenizationTests",
+                dependencies: ["TextTokenization", "ByteStorage", "TestSupport"],
+                swiftSettings: testSettings
+            ),
             // Runs the built command as a user would.
             .testTarget(
                 name: "CommandTests",
                 dependencies: ["ThinkCompress", "TestSupport", "think-compress"],
                 swiftSettings: testSettings
-            )
+            ),
         ]
 )

@@ -32,8 +32,9 @@ struct AddedTokens: Sendable {
         specialContents = ByteTable(capacity: entries.count)
         // Tokens that the vocabulary hasn't: the Python package numbers them in a row behind it, whatever ids they say.
         var next = model.vocabularyCount
+        var budget = WorkBudget(textBytes: entries.count * TokenTrie.maximumTokenBytes)
         for entry in entries {
-            let token = try Token(entry, normalizers: normalizers)
+            let token = try Token(entry, normalizers: normalizers, budget: &budget)
             if token.content.isEmpty { continue }
             var expected = next
             if let id = model.id(of: token.content) { expected = Int(id) } else { next += 1 }
@@ -70,7 +71,7 @@ struct AddedTokens: Sendable {
     func extract(
         from text: [UInt8],
         normalizers: [Normalizer],
-        budget: inout RegularExpression.Budget
+        budget: inout WorkBudget
     ) throws(TokenizerError) -> TextPieces {
         var result = TextPieces(bytes: [], pieces: [])
         for section in find(exact, in: text[...]) {
@@ -83,6 +84,7 @@ struct AddedTokens: Sendable {
             for step in normalizers {
                 let former = part
                 part = try step.apply(to: part, budget: &budget)
+                try TextPieces.check(byteCount: part.count)
                 if case .strip(left: true, _) = step, Normalizer.leadingSpaces(of: former[...]) > 0 {
                     isAtStart = false
                 }
@@ -112,6 +114,7 @@ struct AddedTokens: Sendable {
         var sections: [Section] = []
         var done = 0
         var searchStart = 0
+        var spaces = 0..<0
         while !trie.isEmpty, let match = trie.firstMatch(in: text, from: searchStart) {
             searchStart = match.place.upperBound
             guard let token = byID[match.token] else { continue }
@@ -122,9 +125,13 @@ struct AddedTokens: Sendable {
             }
             if token.stripsLeft {
                 // Not the spaces that a token before has taken.
-                start = max(start - Normalizer.trailingSpaces(of: text[..<start]), done)
+                start = start < done ? done : start - Normalizer.trailingSpaces(of: text[done..<start])
             }
-            if token.stripsRight { end += Normalizer.leadingSpaces(of: text[end...]) }
+            if token.stripsRight {
+                // Tokens may be white space themselves: then each of them ends where the first did.
+                if !spaces.contains(end) { spaces = end..<end + Normalizer.leadingSpaces(of: text[end...]) }
+                end = spaces.upperBound
+            }
             if done < start { sections.append(Section(place: done..<start, token: nil)) }
             sections.append(Section(place: min(start, end)..<end, token: token.id))
             done = end
@@ -135,7 +142,11 @@ struct AddedTokens: Sendable {
 }
 
 extension AddedTokens.Token {
-    fileprivate init(_ value: JSONValue, normalizers: [Normalizer]) throws(TokenizerError) {
+    fileprivate init(
+        _ value: JSONValue,
+        normalizers: [Normalizer],
+        budget: inout WorkBudget
+    ) throws(TokenizerError) {
         id = try value.required("id").number()
         content = try value.required("content").bytes()
         isSingleWord = try value.required("single_word").bool()
@@ -145,7 +156,6 @@ extension AddedTokens.Token {
         isSpecial = try value.required("special").bool()
         normalForm = content
         guard isNormalized, content.count <= TokenTrie.maximumTokenBytes else { return }
-        var budget = RegularExpression.Budget(textBytes: content.count)
         for step in normalizers { normalForm = try step.apply(to: normalForm, budget: &budget) }
     }
 }

@@ -15,7 +15,12 @@ enum Component {
         guard let value, !value.isNull else { return [] }
         guard try type(of: value) == "Sequence" else { return [value] }
         var steps: [JSONValue] = []
-        for member in try value.required(members).elements() { steps += try flatten(member, members: members) }
+        for member in try value.required(members).elements() {
+            steps += try flatten(member, members: members)
+            guard steps.count <= maximumSteps else {
+                throw value.fault("has more than \(maximumSteps) steps; leave some of them out", .unsupported)
+            }
+        }
         return steps
     }
 
@@ -36,13 +41,6 @@ enum Component {
 
     /// Checks that steps which make a text longer don't multiply beyond measure.
     static func checkGrowth(_ factors: [Int], _ value: JSONValue?) throws(TokenizerError) {
-        guard factors.count <= maximumSteps else {
-            throw TokenizerError(
-                .unsupported,
-                field: value?.path,
-                "has \(factors.count) steps, more than \(maximumSteps); leave some of them out"
-            )
-        }
         var product = 1
         for factor in factors {
             let (next, overflow) = product.multipliedReportingOverflow(by: max(factor, 1))

@@ -1,5 +1,3 @@
-internal import Foundation
-
 /// A step that changes a text before it is split.
 enum Normalizer: Sendable {
     case unicode(UnicodeForm)
@@ -7,13 +5,6 @@ enum Normalizer: Sendable {
     case prepend([UInt8])
     case replace(TextPattern, [UInt8])
     case strip(left: Bool, right: Bool)
-
-    enum UnicodeForm: String, Sendable, CaseIterable {
-        case nfc = "NFC"
-        case nfd = "NFD"
-        case nfkc = "NFKC"
-        case nfkd = "NFKD"
-    }
 
     /// The steps of a file's `normalizer`.
     ///
@@ -61,11 +52,11 @@ enum Normalizer: Sendable {
     }
 
     /// The text after this step.
-    func apply(to text: [UInt8], budget: inout RegularExpression.Budget) throws(TokenizerError) -> [UInt8] {
+    func apply(to text: [UInt8], budget: inout WorkBudget) throws(TokenizerError) -> [UInt8] {
         switch self {
         case .unicode(let form):
             if text.allSatisfy({ $0 < 0x80 }) { return text }
-            return form.apply(to: text)
+            return try form.apply(to: text)
         case .lowercase:
             var result: [UInt8] = []
             // By character, without the Greek rule for the end of a word: so does the original.
@@ -73,7 +64,9 @@ enum Normalizer: Sendable {
             return result
         case .prepend(let prefix): return text.isEmpty ? text : prefix + text
         case .replace(let pattern, let content):
-            return Self.replace(try pattern.matches(in: text[...], budget: &budget), of: text, with: content)
+            let places = try pattern.matches(in: text[...], budget: &budget)
+            try TextPieces.check(byteCount: text.count + places.count * content.count)
+            return Self.replace(places, of: text, with: content)
         case .strip(let left, let right):
             var rest = text[...]
             if left { rest = rest.dropFirst(Self.leadingSpaces(of: rest)) }
@@ -117,19 +110,5 @@ enum Normalizer: Sendable {
         var start = text.endIndex - 1
         while start > text.startIndex, text[start] & 0xC0 == 0x80 { start -= 1 }
         return (scalar(at: start, of: text).0, start)
-    }
-}
-
-extension Normalizer.UnicodeForm {
-    fileprivate func apply(to text: [UInt8]) -> [UInt8] {
-        let string = String(decoding: text, as: UTF8.self)
-        let result =
-            switch self {
-            case .nfc: string.precomposedStringWithCanonicalMapping
-            case .nfd: string.decomposedStringWithCanonicalMapping
-            case .nfkc: string.precomposedStringWithCompatibilityMapping
-            case .nfkd: string.decomposedStringWithCompatibilityMapping
-            }
-        return Array(result.utf8)
     }
 }

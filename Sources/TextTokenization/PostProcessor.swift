@@ -30,7 +30,8 @@ struct PostProcessor: Sendable {
         let single = try template.required("single")
         let tokens = try template.required("special_tokens")
         var hasText = false
-        for piece in try single.elements() {
+        let pieces = try single.elements()
+        for piece in pieces.prefix(Self.maximumTokens + 1) {
             if let sequence = try piece.member("Sequence") {
                 let id = try sequence.required("id")
                 guard try id.text() == "A", !hasText else {
@@ -43,9 +44,9 @@ struct PostProcessor: Sendable {
                     if hasText { after.append(try element.number()) } else { before.append(try element.number()) }
                 }
             }
-            guard before.count + after.count <= Self.maximumTokens else {
-                throw single.fault("adds more than \(Self.maximumTokens) tokens; shorten it", .unsupported)
-            }
+        }
+        guard pieces.count <= Self.maximumTokens, before.count + after.count <= Self.maximumTokens else {
+            throw single.fault("adds more than \(Self.maximumTokens) tokens; shorten it", .unsupported)
         }
         guard hasText else { throw single.fault("a template must have the sequence A", .unsupported) }
     }

@@ -47,7 +47,7 @@ enum PreTokenizer: Sendable {
     }
 
     /// Splits the pieces further.
-    func apply(to pieces: inout TextPieces, budget: inout RegularExpression.Budget) throws(TokenizerError) {
+    func apply(to pieces: inout TextPieces, budget: inout WorkBudget) throws(TokenizerError) {
         switch self {
         case .split(let pattern, let behavior, let inverted):
             try Self.split(&pieces, at: pattern, behavior, inverted: inverted, budget: &budget)
@@ -78,7 +78,7 @@ enum PreTokenizer: Sendable {
         at pattern: TextPattern,
         _ behavior: SplitBehavior,
         inverted: Bool,
-        budget: inout RegularExpression.Budget
+        budget: inout WorkBudget
     ) throws(TokenizerError) {
         let bytes = pieces.bytes
         var rest = budget

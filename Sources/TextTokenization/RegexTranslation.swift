@@ -1,46 +1,53 @@
 /// Rewrites a pattern for Oniguruma, which tokenizers are written for, so that ICU matches the same.
 ///
 /// `\s`, `\w`, `\h`, `\v` and `\b` mean other characters there, `(?m)` is ICU's `(?s)`, and `^`, `$` and `.` know
-/// only line feeds, which is set where the expression is made. What can't be rewritten is refused, never guessed.
+/// only line feeds, which is set where the expression is made. What can't be rewritten is refused, never guessed. One
+/// difference remains: where case is ignored, a set like `[ß]` never matches two characters (`ss`).
 ///
 /// Sources: Oniguruma's doc/RE (Ruby's syntax) and ICU's "Regular Expressions".
 struct RegexTranslation {
-    /// The pattern for ICU.
-    private(set) var result = ""
+    /// How long a pattern may be; those in use have some 300 characters.
+    static let maximumLength = 10_000
+
+    /// What stands before a place of the pattern, as far as repetitions care.
+    private enum Former {
+        /// A character or set, which begins at a place of the result.
+        case atom(start: Int)
+        /// A count like `{2}` or `{2,3}`.
+        case count(isExact: Bool)
+        case other
+    }
 
     private let scalars: [Unicode.Scalar]
     private var index = 0
+    private var result: [Unicode.Scalar] = []
+    private var former = Former.other
+    /// How many brackets are open, and where in the result the first of them is.
     private var bracketDepth = 0
-    /// Whether a counted repetition like `{2,3}` ended just before, and whether it gives one number only.
-    private var afterCount: (isExact: Bool, Void)?
+    private var bracketStart = 0
 
-    private static let wordCharacters = #"\p{L}\p{M}\p{Nd}\p{Pc}"#
+    /// What `\w` is in Oniguruma between brackets, and elsewhere, where a table for Latin-1 has more numbers.
+    private static let wordsInSets = #"\p{Alphabetic}\p{M}\p{Nd}\p{Pc}"#
+    private static let words = wordsInSets + #"\u00B2\u00B3\u00B9\u00BC-\u00BE"#
+
+    /// The pattern for ICU.
+    var pattern: String {
+        var view = String.UnicodeScalarView()
+        view.append(contentsOf: result)
+        return String(view)
+    }
 
     /// - Throws: `TokenizerError`, about `field`, if the pattern has something that ICU doesn't have or reads otherwise.
     init(_ pattern: String, field: JSONValue) throws(TokenizerError) {
         scalars = Array(pattern.unicodeScalars)
+        guard scalars.count <= Self.maximumLength else {
+            throw field.fault(
+                "a pattern of more than \(Self.maximumLength) characters is not supported; shorten it",
+                .unsupported
+            )
+        }
         while index < scalars.count {
-            let count = afterCount
-            afterCount = nil
-            let scalar = scalars[index]
-            switch scalar {
-            case "\\": try translateEscape(field)
-            case "[":
-                if peek(1) == ":" { throw Self.refusal("[: :]", field) }
-                bracketDepth += 1
-                append(1)
-                if peek(0) == "^" { append(1) }
-                if peek(0) == "]" { throw Self.refusal("an empty []", field) }
-            case "]":
-                bracketDepth = max(0, bracketDepth - 1)
-                append(1)
-            case "-" where bracketDepth > 0 && peek(1) == "-": throw Self.refusal("-- between brackets", field)
-            case "(" where bracketDepth == 0 && peek(1) == "?": try translateGroup(field)
-            case "{" where bracketDepth == 0: translateCount()
-            case "+" where count != nil: throw Self.refusal("+ after {}", field)
-            case "?" where count?.isExact == true: throw Self.refusal("? after {}", field)
-            default: append(1)
-            }
+            if bracketDepth > 0 { try translateInBrackets(field) } else { try translate(field) }
         }
     }
 
@@ -49,19 +56,77 @@ struct RegexTranslation {
     }
 
     private mutating func append(_ count: Int) {
-        for _ in 0..<count where index < scalars.count {
-            result.unicodeScalars.append(scalars[index])
-            index += 1
-        }
+        let end = min(index + count, scalars.count)
+        result += scalars[index..<end]
+        index = end
     }
 
     private mutating func replace(_ count: Int, with text: String) {
-        result += text
+        result += text.unicodeScalars
         index += count
     }
 
     private static func refusal(_ what: String, _ field: JSONValue) -> TokenizerError {
         field.fault("a pattern with \(what) is not supported; rewrite the pattern without it", .unsupported)
+    }
+
+    private mutating func translate(_ field: JSONValue) throws(TokenizerError) {
+        let start = result.count
+        switch scalars[index] {
+        case "\\":
+            try translateEscape(field)
+            former = .atom(start: start)
+        case "[":
+            bracketStart = start
+            try openBracket(field)
+        case "(":
+            former = .other
+            if peek(1) == "?" { try translateGroup(field) } else { append(1) }
+        case "{": translateCount()
+        case "*", "+", "?": try translateRepetition(field)
+        case ")", "|", "^", "$":
+            append(1)
+            former = .other
+        default:
+            append(1)
+            former = .atom(start: start)
+        }
+    }
+
+    private mutating func translateInBrackets(_ field: JSONValue) throws(TokenizerError) {
+        switch scalars[index] {
+        case "\\": try translateEscape(field)
+        case "[": try openBracket(field)
+        case "]":
+            bracketDepth -= 1
+            append(1)
+            former = .atom(start: bracketStart)
+        case "-" where peek(1) == "-": throw Self.refusal("-- between brackets", field)
+        default: append(1)
+        }
+    }
+
+    private mutating func openBracket(_ field: JSONValue) throws(TokenizerError) {
+        if peek(1) == ":" { throw Self.refusal("[: :]", field) }
+        bracketDepth += 1
+        append(1)
+        if peek(0) == "^" { append(1) }
+        if peek(0) == "]" { throw Self.refusal("an empty []", field) }
+    }
+
+    private mutating func translateRepetition(_ field: JSONValue) throws(TokenizerError) {
+        switch former {
+        case .count where scalars[index] == "+": throw Self.refusal("+ after {}", field)
+        case .count(isExact: true) where scalars[index] == "?": throw Self.refusal("? after {}", field)
+        case .count: append(1)
+        case .atom(let start) where peek(1) == "+":
+            // ICU needs memory for each step of `a++`, and none for the same as `(?>a+)`.
+            result.insert(contentsOf: "(?>".unicodeScalars, at: start)
+            append(1)
+            replace(1, with: ")")
+        case .atom, .other: append(peek(1) == "+" || peek(1) == "?" ? 2 : 1)
+        }
+        former = .other
     }
 
     private mutating func translateEscape(_ field: JSONValue) throws(TokenizerError) {
@@ -70,16 +135,18 @@ struct RegexTranslation {
         switch letter {
         case "s": replace(2, with: #"\p{White_Space}"#)
         case "S": replace(2, with: #"\P{White_Space}"#)
-        case "w": replace(2, with: "[\(Self.wordCharacters)]")
-        case "W": replace(2, with: "[^\(Self.wordCharacters)]")
+        case "w": replace(2, with: "[\(isSet ? Self.wordsInSets : Self.words)]")
+        case "W": replace(2, with: "[^\(isSet ? Self.wordsInSets : Self.words)]")
         case "h": replace(2, with: "[0-9a-fA-F]")
         case "H": replace(2, with: "[^0-9a-fA-F]")
         case "v": replace(2, with: #"\x0B"#)
         case "b" where !isSet:
-            let word = "[\(Self.wordCharacters)]"
-            replace(2, with: "(?:(?<=\(word))(?!\(word))|(?<!\(word))(?=\(word)))")
+            replace(2, with: "(?:(?<=[\(Self.words)])(?![\(Self.words)])|(?<![\(Self.words)])(?=[\(Self.words)]))")
+        case "B" where !isSet:
+            replace(2, with: "(?:(?<=[\(Self.words)])(?=[\(Self.words)])|(?<![\(Self.words)])(?![\(Self.words)]))")
+        case "Z" where !isSet: replace(2, with: #"(?=\n?\z)"#)
         case "d", "D", "n", "r", "t", "f", "a", "e", "x", "u": append(2)
-        case "A", "z", "Z", "1", "2", "3", "4", "5", "6", "7", "8", "9":
+        case "A", "z", "1", "2", "3", "4", "5", "6", "7", "8", "9":
             if isSet { throw Self.refusal("\\\(letter) between brackets", field) }
             append(2)
         case "p", "P": try translateProperty(field)
@@ -137,10 +204,15 @@ struct RegexTranslation {
     }
 
     private mutating func translateCount() {
-        guard let end = scalars[index...].firstIndex(of: "}") else { return append(1) }
-        let inside = scalars[(index + 1)..<end]
-        guard !inside.isEmpty, inside.allSatisfy({ ("0"..."9").contains($0) || $0 == "," }) else { return append(1) }
+        let start = result.count
+        let end = scalars[index...].firstIndex(of: "}") ?? index
+        let inside = scalars[min(index + 1, end)..<end]
+        guard !inside.isEmpty, inside.allSatisfy({ ("0"..."9").contains($0) || $0 == "," }) else {
+            append(1)
+            former = .atom(start: start)
+            return
+        }
         append(end + 1 - index)
-        afterCount = (!inside.contains(","), ())
+        former = .count(isExact: !inside.contains(","))
     }
 }

@@ -1,22 +1,7 @@
 internal import Foundation
 
-/// A regular expression of a tokenizer, and how much work its matching may be.
+/// A regular expression of a tokenizer.
 struct RegularExpression: Sendable {
-    /// What the searches in one text may cost together.
-    ///
-    /// Counted in reports of progress, of which ICU makes one per 10,000 steps: a count, unlike a time, is the same on
-    /// every machine. The patterns in use take some 5 steps for a character.
-    struct Budget {
-        private(set) var reports: Int
-
-        init(textBytes: Int) { reports = 2_000 + textBytes / 200 }
-
-        mutating func spend() -> Bool {
-            reports -= 1
-            return reports >= 0
-        }
-    }
-
     private let expression: NSRegularExpression
     private let field: String
 
@@ -29,7 +14,7 @@ struct RegularExpression: Sendable {
         do {
             // What ^, $ and . mean in Oniguruma.
             expression = try NSRegularExpression(
-                pattern: translation.result,
+                pattern: translation.pattern,
                 options: [.anchorsMatchLines, .useUnixLineSeparators]
             )
         } catch {
@@ -43,7 +28,7 @@ struct RegularExpression: Sendable {
     /// An empty match right after another match is left out, as Oniguruma's iterator does.
     ///
     /// - Throws: `TokenizerError` if the engine gives up, or the budget ends.
-    func matches(in text: ArraySlice<UInt8>, budget: inout Budget) throws(TokenizerError) -> [Range<Int>] {
+    func matches(in text: ArraySlice<UInt8>, budget: inout WorkBudget) throws(TokenizerError) -> [Range<Int>] {
         let string = String(decoding: text, as: UTF8.self)
         let isASCII = text.allSatisfy { $0 < 0x80 }
         let length = isASCII ? text.count : string.utf16.count
@@ -60,7 +45,7 @@ struct RegularExpression: Sendable {
             throw TokenizerError(
                 .tooMuchWork,
                 field: field,
-                "the pattern takes too long on this text of \(text.count) bytes; encode it in parts"
+                "the pattern takes too much time or memory on this text of \(text.count) bytes; encode it in parts"
             )
         }
         if isASCII {
@@ -89,19 +74,19 @@ struct RegularExpression: Sendable {
 
     /// The state of one search. Foundation asks for a Sendable closure and calls it on the same thread.
     private final class Search: @unchecked Sendable {
-        var budget: Budget
+        var budget: WorkBudget
         var places: [Range<Int>] = []
         private var hasCompleted = false
         private var hasFailed = false
 
-        init(budget: Budget) { self.budget = budget }
+        init(budget: WorkBudget) { self.budget = budget }
 
         var isComplete: Bool { hasCompleted && !hasFailed }
 
         func take(_ range: NSRange?, _ flags: NSRegularExpression.MatchingFlags, stop: inout ObjCBool) {
             if flags.contains(.internalError) { hasFailed = true }
             if flags.contains(.completed) { hasCompleted = true }
-            if flags.contains(.progress), !budget.spend() {
+            if flags.contains(.progress), !budget.isLeft() {
                 hasFailed = true
                 stop = true
             }

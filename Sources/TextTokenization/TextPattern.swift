@@ -19,7 +19,7 @@ enum TextPattern: Sendable {
     }
 
     /// The places of all matches, in order and without overlaps.
-    func matches(in text: ArraySlice<UInt8>, budget: inout RegularExpression.Budget) throws(TokenizerError) -> [Range<
+    func matches(in text: ArraySlice<UInt8>, budget: inout WorkBudget) throws(TokenizerError) -> [Range<
         Int
     >] {
         // Nothing matches in an empty text, not even an empty pattern: so does the original.
@@ -32,6 +32,7 @@ enum TextPattern: Sendable {
 
     /// The places of a text, from left to right.
     static func places(of literal: [UInt8], in text: ArraySlice<UInt8>) -> [Range<Int>] {
+        guard text.count >= literal.count else { return [] }
         // The table of Knuth, Morris and Pratt: nothing in a file makes the search quadratic.
         var borders = [0]
         var length = 0

@@ -9,6 +9,18 @@ struct TextPieces {
         var isAtStart: Bool
     }
 
+    /// How long a text may become by normalization and splitting: enough for every text that isn't made to grow.
+    static let maximumBytes = 1 << 29
+
+    static func check(byteCount: Int) throws(TokenizerError) {
+        guard byteCount <= maximumBytes else {
+            throw TokenizerError(
+                .textTooLong,
+                "the text becomes longer than \(maximumBytes) bytes by what the file does to it; encode it in parts"
+            )
+        }
+    }
+
     /// UTF-8.
     var bytes: [UInt8]
     var pieces: [Piece]

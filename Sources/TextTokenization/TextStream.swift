@@ -10,8 +10,6 @@ public struct TextStream: Sendable {
     private let skipsSpecialTokens: Bool
     private var steps: [TokenDecoderState]
     private var isAtStart = true
-    /// The beginning of a character whose end a later step has still to pass on.
-    private var held: [UInt8] = []
 
     init(_ tokenizer: Tokenizer, skippingSpecialTokens: Bool) {
         self.tokenizer = tokenizer
@@ -49,12 +47,11 @@ public struct TextStream: Sendable {
             steps[index].finish(to: &chunks)
             result += pass(chunks, from: index + 1)
         }
-        result += held
         self = TextStream(tokenizer, skippingSpecialTokens: skipsSpecialTokens)
         return result
     }
 
-    /// Sends chunks through the steps from `first` on; what comes out ends at the end of a character.
+    /// Sends chunks through the steps from `first` on.
     private mutating func pass(_ chunks: [TokenChunk], from first: Int) -> [UInt8] {
         var chunks = chunks
         for index in first..<steps.count {
@@ -62,10 +59,6 @@ public struct TextStream: Sendable {
             for chunk in chunks { steps[index].append(chunk, to: &output) }
             chunks = output
         }
-        var bytes = held
-        for chunk in chunks { bytes += chunk.bytes }
-        let count = UTF8Tail.incompleteCount(of: bytes)
-        held = Array(bytes.suffix(count))
-        return Array(bytes.dropLast(count))
+        return chunks.flatMap(\.bytes)
     }
 }

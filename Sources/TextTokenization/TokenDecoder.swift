@@ -63,7 +63,7 @@ enum TokenDecoder: Sendable {
     }
 }
 
-/// A part of a token's text.
+/// A part of a token's text, whole characters.
 struct TokenChunk {
     var bytes: [UInt8]
     /// Whether the token ends here.
@@ -179,10 +179,11 @@ struct TokenDecoderState: Sendable {
         let text = held + chunk.bytes
         let places = TextPattern.places(of: pattern, in: text[...])
         let end = places.last?.upperBound ?? 0
-        // What is behind the last match may begin another one, unless the token ends.
-        let keep = chunk.endsToken ? 0 : min(text.count - end, pattern.count - 1)
-        let result = Normalizer.replace(places, of: Array(text.dropLast(keep)), with: content)
-        held = Array(text.suffix(keep))
+        // What is behind the last match may begin another one, unless the token ends; characters stay whole.
+        var cut = chunk.endsToken ? text.count : max(end, text.count - (pattern.count - 1))
+        while cut > end, cut < text.count, text[cut] & 0xC0 == 0x80 { cut -= 1 }
+        let result = Normalizer.replace(places, of: Array(text[..<cut]), with: content)
+        held = Array(text[cut...])
         output.append(TokenChunk(bytes: result, endsToken: chunk.endsToken))
     }
 
@@ -199,8 +200,7 @@ struct TokenDecoderState: Sendable {
             text = text.dropFirst(character.count)
             removable -= 1
         }
-        // A chunk is valid UTF-8, so that a text which isn't a beginning of the character ends the stripping.
-        if !text.isEmpty, !character.starts(with: text) || text.count == character.count { removable = 0 }
+        if !text.isEmpty { removable = 0 }
         var end = text.endIndex
         for _ in 0..<stop {
             guard text[..<end].suffix(character.count).elementsEqual(character) else { break }

@@ -11,7 +11,7 @@ public import ByteStorage
 ///     let text = tokenizer.decode(tokens)
 public struct Tokenizer: Sendable {
     /// The longest text that is encoded at once, in bytes.
-    public static let maximumTextBytes = 1 << 28
+    public static let maximumTextBytes = 1 << 26
 
     let decoders: [TokenDecoder]?
     private let model: BPEModel
@@ -88,9 +88,12 @@ public struct Tokenizer: Sendable {
                 "the text has \(bytes.count) bytes, more than \(Self.maximumTextBytes); encode it in parts"
             )
         }
-        var budget = RegularExpression.Budget(textBytes: bytes.count)
+        var budget = WorkBudget(textBytes: bytes.count)
         var pieces = try addedTokens.extract(from: bytes, normalizers: normalizers, budget: &budget)
-        for step in preTokenizers { try step.apply(to: &pieces, budget: &budget) }
+        for step in preTokenizers {
+            try step.apply(to: &pieces, budget: &budget)
+            try TextPieces.check(byteCount: pieces.bytes.count)
+        }
         var tokens = addingSpecialTokens ? postProcessor.before : []
         var encoder = WordEncoder(model)
         for piece in pieces.pieces {
