@@ -130,7 +130,8 @@ let package = Package(
     ]
         + [
             "ByteStorage", "KVCacheModel", "KVCacheCodecs", "KIVIQuantization", "ThinKPruning",
-            "CompressedAttention", "KVSnapshots", "EngineFormats", "LlamaDecoder", "KVCacheEvaluation",
+            "CompressedAttention", "KVSnapshots", "EngineFormats", "TextTokenization", "LlamaDecoder",
+            "KVCacheEvaluation",
         ].map { name in
             .testTarget(
                 name: "\(name)Tests",
@@ -139,16 +140,11 @@ let package = Package(
             )
         }
         + [
-            .testTarget(
-                name: "TextTokenizationTests",
-                dependencies: ["TextTokenization", "ByteStorage", "TestSupport"],
-                swiftSettings: testSettings
-            ),
             // Runs the built command as a user would.
             .testTarget(
                 name: "CommandTests",
                 dependencies: ["ThinkCompress", "TestSupport", "think-compress"],
                 swiftSettings: testSettings
-            ),
+            )
         ]
 )

@@ -2,6 +2,7 @@ import ByteStorage
 import TestSupport
 import Testing
 import TextTokenization
+import ThinkCompress
 
 /// Damaged files give an error or a tokenizer that works, never a trap.
 @Suite struct DamageTests {

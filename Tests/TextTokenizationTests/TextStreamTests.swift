@@ -1,6 +1,7 @@
 import Foundation
 import TestSupport
 import Testing
+import ThinkCompress
 
 @testable import TextTokenization
 
