@@ -139,6 +139,8 @@ private final class Team: Sendable {
                 if now != seen { return now }
                 tck_spin_hint()
             }
+            // Who else could run shall: perhaps it is the one that is waited for.
+            sched_yield()
         } while ContinuousClock.now < deadline
         bell.lock()
         defer { bell.unlock() }

@@ -86,6 +86,18 @@ package struct SingleThreadedProducts: ~Copyable {
 
     private static let setting = Mutex(Setting())
 
+    /// Lets all matrix products of the process run on the calling thread only, and ends the threads that OpenBLAS
+    /// starts when it is loaded: they spin for a while and keep others from working.
+    ///
+    /// For the beginning of a program; nobody else may be using OpenBLAS.
+    package static func adoptForProcess() {
+        setting.withLock { setting in
+            setting.users += 1
+            openblas_set_num_threads(1)
+        }
+        tcb_end_threads()
+    }
+
     package init() {
         Self.setting.withLock { setting in
             if setting.users == 0 {

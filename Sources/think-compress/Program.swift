@@ -6,6 +6,7 @@ internal import ThinkCompress
 @main
 enum Program {
     static func main() async {
+        SingleThreadedProducts.adoptForProcess()
         guard Kernels.areAvailable else {
             Console.printError(
                 "THINK_COMPRESS_KERNELS names no instruction set of this machine; unset it, or use scalar, avx2, avx512 "
