@@ -45,18 +45,18 @@ package final class TileAttention {
     ///
     /// - Parameters:
     ///   - keys: `[count, headDimension]` at least, and so the values.
-    ///   - visible: how many of the tile's tokens each row of queries sees.
-    package func add(keys: [Float], values: [Float], count: Int, visible: [Int]) {
+    ///   - visible: which of the tile's tokens each row of queries sees.
+    package func add(keys: [Float], values: [Float], count: Int, visible: [Range<Int>]) {
         precondition(count <= Self.maximumTokens, "a tile has \(Self.maximumTokens) tokens at most")
         precondition(
-            visible.count == rows.count && visible.allSatisfy { (0...count).contains($0) },
+            visible.count == rows.count && visible.allSatisfy { $0.lowerBound >= 0 && $0.upperBound <= count },
             "every row sees some of the tile's tokens"
         )
         precondition(min(keys.count, values.count) >= count * rows.dimension, "the tile must be whole")
         unsafe keys.withUnsafeBufferPointer { unsafe copy($0, to: tile.keys, count: count) }
         unsafe values.withUnsafeBufferPointer { unsafe copy($0, to: tile.values, count: count) }
-        for (row, end) in visible.enumerated() {
-            unsafe rows.visible[row] = tck_token_range(first: 0, end: end)
+        for (row, seen) in visible.enumerated() {
+            unsafe rows.visible[row] = tck_token_range(first: seen.lowerBound, end: seen.upperBound)
         }
         tile.score(rows, count: count)
         scores.removeAll(keepingCapacity: true)

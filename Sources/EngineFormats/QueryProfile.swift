@@ -79,6 +79,9 @@ public enum QueryProfile: Sendable {
                 "the query profile has \(count) layers (layers.N.q2) and the cache \(layers); pass that of its model"
             )
         }
+        // Equal weights are the same model, whatever its folder is called.
+        let fingerprint = "model.fingerprint"
+        if let found = file.metadata[fingerprint], found == metadata[fingerprint] { return }
         if let key = CacheIdentity.mismatch(metadata, file.metadata) {
             throw EngineFormatError(
                 .unsupported,

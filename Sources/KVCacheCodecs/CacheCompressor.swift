@@ -33,13 +33,16 @@ public struct CacheCompressor: Sendable {
     public mutating func add(_ layer: KVCacheLayer) async throws {
         precondition(layers.count < geometry.layers, "the cache has no more layers")
         let checked = try KVCache(layers: [layer])
-        if let first = layers.first, first.tokenCount != checked.tokenCount {
-            throw CodecError(
-                .shapeMismatch,
-                layer: layers.count,
-                "\(checked.tokenCount) tokens, and \(first.tokenCount) in the layers before"
-            )
+        func require(_ name: String, _ found: Int, _ expected: Int) throws(CodecError) {
+            guard found != expected else { return }
+            throw CodecError(.shapeMismatch, layer: layers.count, "\(found) \(name), and the cache has \(expected)")
         }
+        let other = checked.geometry
+        try require("KV heads", other.kvHeads, geometry.kvHeads)
+        try require("channels per head", other.headDimension, geometry.headDimension)
+        if other.queryHeads > 0 { try require("query heads", other.queryHeads, geometry.queryHeads) }
+        try require("tokens", checked.tokenCount, layers.first?.tokenCount ?? checked.tokenCount)
+        try require("bits per number", checked.elementType.bitWidth, shape.elementType.bitWidth)
         try await add(checked: [layer], progress: nil)
     }
 

@@ -18,7 +18,10 @@ extension EvaluationReport {
             prefixTokens = prefix
             continuationTokens = continuation
         }
-        if case .recall(_, let pairs) = recallTask { recallPairs = pairs }
+        if case .recall(let context, let pairs) = recallTask {
+            recallContext = context
+            recallPairs = pairs
+        }
 
         var order = recipes
         var outcomes: [String: [EvaluationTask: [TrialOutcome]]] = [:]
@@ -32,10 +35,12 @@ extension EvaluationReport {
             if let textTask, let measured = found[textTask] {
                 let texts = measured.compactMap { if case .text(let sums) = $0 { sums } else { nil } }
                 trials = max(trials ?? 0, texts.count)
+                result.trials = texts.count
                 result.add(texts)
             }
             if let recallTask, let answers = found[recallTask] {
                 recallTrials = max(recallTrials ?? 0, answers.count)
+                result.recallTrials = answers.count
                 (result.recall, result.recallSeen) = Self.accuracies(answers)
             }
             let cells = found.compactMap { task, answers -> NeedleCell? in
@@ -52,6 +57,7 @@ extension EvaluationReport {
             if !cells.isEmpty { result.needle = cells.sorted { ($0.context, $0.depth) < ($1.context, $1.depth) } }
             self.recipes.append(result)
         }
+        self = finite
     }
 
     /// Shares of right answers with the question unseen and seen.
@@ -70,7 +76,6 @@ extension EvaluationReport.RecipeResult {
     fileprivate mutating func add(_ outcomes: [TextOutcome]) {
         guard !outcomes.isEmpty else { return }
         func total(_ value: (TextOutcome) -> Double) -> Double { outcomes.reduce(0) { $0 + value($1) } }
-        func mean(_ value: (TextOutcome) -> Double) -> Double { total(value) / Double(outcomes.count) }
         let values = total { Double($0.values) }
         let tokens = total { Double($0.tokens) }
         ratio = values * 2 / total { Double($0.fileBytes) }
@@ -80,8 +85,12 @@ extension EvaluationReport.RecipeResult {
         let perplexity = exp(total { $0.surprise } / tokens)
         self.perplexity = perplexity
         perplexityChange = perplexity / exp(total { $0.fullSurprise } / tokens) - 1
-        attentionError = mean { $0.attentionError }
-        let layers = outcomes.map(\.layerAttentionErrors.count).min() ?? 0
-        layerAttentionErrors = (0..<layers).map { layer in mean { $0.layerAttentionErrors[layer] } }
+        func mean(_ errors: [Double]) -> Double? {
+            errors.isEmpty ? nil : errors.reduce(0, +) / Double(errors.count)
+        }
+        attentionError = mean(outcomes.compactMap(\.attentionError))
+        let layers = outcomes.compactMap(\.layerAttentionErrors)
+        let means = (0..<(layers.map(\.count).min() ?? 0)).compactMap { layer in mean(layers.map { $0[layer] }) }
+        if !means.isEmpty && means.allSatisfy(\.isFinite) { layerAttentionErrors = means }
     }
 }

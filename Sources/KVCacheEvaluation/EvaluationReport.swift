@@ -26,6 +26,10 @@ public struct EvaluationReport: Codable, Sendable, Equatable {
     /// What a recipe gives, and what it costs.
     public struct RecipeResult: Codable, Sendable, Equatable {
         public var recipe: String
+        /// Places of the text that it was measured at.
+        public var trials: Int?
+        /// Questions that it was asked in measurements of recall.
+        public var recallTrials: Int?
         /// How many times smaller the whole snapshot is than the cache in float16.
         public var ratio: Double?
         /// Bits that the snapshot takes per number of the cache, windows and masks included.
@@ -62,11 +66,13 @@ public struct EvaluationReport: Codable, Sendable, Equatable {
     public var prefixTokens: Int?
     /// Tokens after it that are measured.
     public var continuationTokens: Int?
-    /// Measurements on text: different places of it.
+    /// Measurements on text: different places of it; the most that a recipe was measured at.
     public var trials: Int?
+    /// Tokens of a prompt in measurements of recall, question and answer included.
+    public var recallContext: Int?
     /// Pairs of keys and values in measurements of recall.
     public var recallPairs: Int?
-    /// Questions asked in measurements of recall.
+    /// Questions asked in measurements of recall; the most that a recipe was asked.
     public var recallTrials: Int?
     /// The recipes, full precision first.
     public var recipes: [RecipeResult]

@@ -7,6 +7,8 @@ internal import KVCacheModel
 struct LayerComparison: Sendable {
     let original: KVCacheLayer
     let compressed: CompressedLayer
+    /// How many tokens a query sees, its own included.
+    let slidingWindow: Int
 
     func measure(head: Int) -> ErrorSums {
         let dimension = original.keys.headDimension
@@ -32,12 +34,16 @@ struct LayerComparison: Sendable {
                 sums.values.add(buffers[1][index], buffers[3][index])
             }
             guard let observation else { continue }
-            let visible = observation.visibleCounts(tile: start..<start + count, tokenCount: tokenCount)
+            let visible = observation.visible(
+                tile: start..<start + count,
+                tokenCount: tokenCount,
+                slidingWindow: slidingWindow
+            )
             exact?.add(keys: buffers[0], values: buffers[1], count: count, visible: visible)
             lossy?.add(keys: buffers[2], values: buffers[3], count: count, visible: visible)
             guard let exactScores = exact?.scores, let lossyScores = lossy?.scores else { continue }
             for (row, seen) in visible.enumerated() {
-                for index in row * count..<row * count + seen {
+                for index in row * count + seen.lowerBound..<row * count + seen.upperBound {
                     sums.scores?.add(exactScores[index], lossyScores[index])
                 }
             }
@@ -96,11 +102,13 @@ private struct Observation {
         window = queries.tokens
     }
 
-    /// How many tokens of a tile each row sees: query j of the window belongs to token `tokenCount - window + j`.
-    func visibleCounts(tile: Range<Int>, tokenCount: Int) -> [Int] {
+    /// Which of a tile's tokens each row sees: query j of the window belongs to token `tokenCount - window + j`.
+    func visible(tile: Range<Int>, tokenCount: Int, slidingWindow: Int) -> [Range<Int>] {
         (0..<rowCount).map { row in
             let end = tokenCount - window + row % window + 1
-            return min(max(end - tile.lowerBound, 0), tile.count)
+            let first = slidingWindow < end ? end - slidingWindow : 0
+            func place(_ token: Int) -> Int { min(max(token - tile.lowerBound, 0), tile.count) }
+            return place(first)..<place(end)
         }
     }
 }

@@ -14,11 +14,20 @@ public struct QualityMeasurement: Sendable {
     /// Compares the next layer on all processors. Scores and attention need the original's queries. While it runs,
     /// OpenBLAS works on one thread per caller.
     ///
+    /// - Parameter slidingWindow: how many tokens a query of the layer sees, its own included; nil for all.
     /// - Throws: `CancellationError` if the task is cancelled.
-    public mutating func add(_ original: KVCacheLayer, compressed: CompressedLayer) async throws {
+    public mutating func add(
+        _ original: KVCacheLayer,
+        compressed: CompressedLayer,
+        slidingWindow: Int? = nil
+    ) async throws {
         let products = SingleThreadedProducts()
         defer { extendLifetime(products) }
-        let comparison = LayerComparison(original: original, compressed: compressed)
+        let comparison = LayerComparison(
+            original: original,
+            compressed: compressed,
+            slidingWindow: slidingWindow ?? .max
+        )
         let slots = Slots<ErrorSums>(count: original.keys.heads)
         try await forEachConcurrently(count: original.keys.heads) { head in
             slots[head] = comparison.measure(head: head)

@@ -31,7 +31,7 @@ public struct LlamaModel: Sendable {
         do {
             tokenizer = try Tokenizer(path: tokenizerPath)
         } catch let error as TokenizerError {
-            throw ModelError(.unsupported, path: tokenizerPath, "\(error)")
+            throw ModelError(error.code == .unsupported ? .unsupported : .damaged, path: tokenizerPath, "\(error)")
         }
         try Self.check(tokenizer, path: tokenizerPath, configuration: configuration, folder: folder)
     }
@@ -62,23 +62,16 @@ public struct LlamaModel: Sendable {
             TokenizerSettings.self,
             path: folder.file(ModelFolder.tokenizerSettingsName)
         )
-        // A model may have been tuned to end its texts otherwise than its configuration says, but not to begin them so.
-        for (name, token, expected) in [
-            ("bos_token", settings.beginToken, configuration.beginToken),
-            ("eos_token", settings.endToken, nil),
-        ] {
-            guard let content = token?.content else { continue }
-            let id = tokenizer.id(of: content)
-            guard let id, expected == nil || id == expected else {
-                throw ModelError(
-                    .mismatch,
-                    path: path,
-                    "has for the \(name) '\(content)' of \(ModelFolder.tokenizerSettingsName) "
-                        + (id.map { "the id \($0), and \(ModelFolder.configurationName) says \(expected ?? $0)" }
-                            ?? "no id")
-                        + "; it is the tokenizer of another model"
-                )
-            }
+        // Checkpoints give texts other ends, and even other beginnings, than their configuration says; but a token that
+        // the tokenizer doesn't know is of another one.
+        for (name, token) in [("bos_token", settings.beginToken), ("eos_token", settings.endToken)] {
+            guard let content = token?.content, tokenizer.id(of: content) == nil else { continue }
+            throw ModelError(
+                .mismatch,
+                path: path,
+                "has no token '\(content)', the \(name) of \(ModelFolder.tokenizerSettingsName); it is the tokenizer of "
+                    + "another model"
+            )
         }
     }
 

@@ -1,12 +1,14 @@
 internal import KVCacheModel
 
 extension ModelConfiguration {
-    /// The largest number that a size may be: far beyond any model, and far from overflow.
+    /// The largest number that a size may be, and a layer's width: far beyond any model, and far from overflow.
     private static let largestSize = 1 << 24
+    private static let largestWidth = 1 << 18
 
     /// Reads `config.json`.
     ///
-    /// What the `transformers` configuration of a model type assumes for a field that is missing is assumed here, too.
+    /// Where a field is missing, what the `transformers` configuration of the model type assumes is assumed here, too,
+    /// but for sizes that every checkpoint has.
     ///
     /// - Throws: `FileError` if the file can't be read, `ModelError` naming the field that is wrong or not supported.
     init(path: String) throws {
@@ -17,11 +19,14 @@ extension ModelConfiguration {
     private init(_ file: File, path: String) throws(ModelError) {
         func unsupported(_ message: String) -> ModelError { ModelError(.unsupported, path: path, message) }
         func damaged(_ message: String) -> ModelError { ModelError(.damaged, path: path, message) }
-        func size(_ value: Int?, _ name: String, default standard: Int? = nil) throws(ModelError) -> Int {
+        func size(
+            _ value: Int?,
+            _ name: String,
+            default standard: Int? = nil,
+            upTo largest: Int = Self.largestSize
+        ) throws(ModelError) -> Int {
             guard let value = value ?? standard else { throw damaged("\(name) is missing") }
-            guard (1...Self.largestSize).contains(value) else {
-                throw damaged("\(name) is \(value), must be 1...\(Self.largestSize)")
-            }
+            guard (1...largest).contains(value) else { throw damaged("\(name) is \(value), must be 1...\(largest)") }
             return value
         }
 
@@ -41,8 +46,8 @@ extension ModelConfiguration {
         }
         self.family = family
         vocabularySize = try size(file.vocabularySize, "vocab_size")
-        hiddenSize = try size(file.hiddenSize, "hidden_size")
-        intermediateSize = try size(file.intermediateSize, "intermediate_size")
+        hiddenSize = try size(file.hiddenSize, "hidden_size", upTo: Self.largestWidth)
+        intermediateSize = try size(file.intermediateSize, "intermediate_size", upTo: Self.largestWidth)
         maximumPositions = try size(file.maximumPositions, "max_position_embeddings")
         let layers = try size(file.layers, "num_hidden_layers")
         let queryHeads = try size(file.queryHeads, "num_attention_heads")
@@ -59,6 +64,9 @@ extension ModelConfiguration {
             "head_dim",
             default: family == .qwen3 ? 128 : hiddenSize / queryHeads
         )
+        guard queryHeads <= Self.largestWidth / headDimension else {
+            throw damaged("num_attention_heads \(queryHeads) of head_dim \(headDimension) are too many")
+        }
         guard headDimension % 2 == 0 else {
             throw damaged("head_dim \(headDimension) is odd, so that it can't be rotated")
         }

@@ -13,7 +13,7 @@ struct ModelFolder: Sendable {
     static let weightIndexName = "model.safetensors.index.json"
 
     /// More than any of the JSON files of a model has.
-    private static let largestJSON = 256 << 20
+    private static let largestJSON = 32 << 20
 
     let path: String
 

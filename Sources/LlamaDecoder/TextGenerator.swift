@@ -28,7 +28,7 @@ public struct TextGenerator: Sendable {
         public var tokensPerSecond: Double? {
             tokens.count > 1 ? Double(tokens.count - 1) / (laterTime / .seconds(1)) : nil
         }
-        /// Prompt and new tokens but the last.
+        /// Prompt and new tokens, but for the last one unless the text was ended by the model.
         public fileprivate(set) var cache: CompressedCache
     }
 
@@ -36,7 +36,8 @@ public struct TextGenerator: Sendable {
     ///
     /// - Parameters:
     ///   - prompt: at least one token.
-    ///   - cache: of the model and of any tokens: as far as the prompt begins like it, it is used and not computed.
+    ///   - cache: of the model and of any tokens: as far as the prompt begins like it, it is used and not computed; see
+    ///     `reusableTokens(of:for:)`.
     ///   - recipe: how the prompt's cache is compressed where nothing can be used.
     ///   - start: when the time to the first token began.
     ///   - progress: told how much of the prompt is done.
@@ -54,7 +55,7 @@ public struct TextGenerator: Sendable {
         var sampler = sampler
         var logits: [Float]
         var cache = cache
-        let reused = cache.map { Self.sharedPrefix(of: $0, prompt) } ?? 0
+        let reused = cache.map { Self.reusableTokens(of: $0, for: prompt) } ?? 0
         if reused > 0, var begun = cache.take() {
             begun.truncate(to: reused)
             logits = try decoder.extend(&begun, with: Array(prompt[reused...]), progress: progress)
@@ -83,9 +84,13 @@ public struct TextGenerator: Sendable {
         return result
     }
 
-    /// Tokens with which both begin, but one of the prompt less at the least: its logits must be computed.
-    public static func sharedPrefix(of cache: CompressedCache, _ prompt: [Int32]) -> Int {
+    /// Tokens of a prompt that need not be computed: those with which it and the cache begin.
+    ///
+    /// The prompt's last token is computed in any case, for its logits. Where only a few tokens are shared, such as the
+    /// one that begins every text, none are reused: what follows would gain nothing and be compressed for another text.
+    public static func reusableTokens(of cache: CompressedCache, for prompt: [Int32]) -> Int {
         let shared = zip(cache.tokens ?? [], prompt).prefix { $0 == $1 }.count
+        guard shared >= min(cache.shape.blockLength, cache.tokenCount) else { return 0 }
         return min(shared, prompt.count - 1)
     }
 }

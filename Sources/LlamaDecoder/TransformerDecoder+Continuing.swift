@@ -20,7 +20,7 @@ extension TransformerDecoder {
     ///   - tokens: what follows.
     /// - Returns: logits `[1 or tokens, vocabularySize]`.
     /// - Throws: `ModelError` if the tokens can't be computed, `CodecError` if the cache isn't of the model's shape or
-    ///   can't take the tokens, `CancellationError`.
+    ///   can't take the tokens, `CancellationError`; the cache then has the chunks that were computed before.
     public func extend(
         _ cache: inout CompressedCache,
         with tokens: [Int32],
@@ -51,9 +51,11 @@ extension TransformerDecoder {
     ///
     /// - Parameter tokens: one for each cache.
     /// - Returns: logits `[caches, vocabularySize]`.
-    /// - Throws: as `extend`.
+    /// - Throws: as `extend`; some caches may have their token then.
     public func advance(_ caches: inout [CompressedCache], with tokens: [Int32]) throws -> [Float] {
-        precondition(tokens.count == caches.count, "every cache gets a token")
+        precondition(tokens.count == caches.count && !caches.isEmpty, "every cache gets a token")
+        let elementType = caches[0].shape.elementType
+        precondition(caches.allSatisfy { $0.shape.elementType == elementType }, "caches must be of one element type")
         for (cache, token) in zip(caches, tokens) { try check([token], from: cache.tokenCount) }
         var all = caches.mutableSpan
         return try step(&all, tokens: tokens, logits: 0..<tokens.count)

@@ -35,8 +35,8 @@ struct BenchCommand: AsyncParsableCommand {
     var json = false
 
     func validate() throws {
-        guard memoryLimit > 0 else { throw ValidationError("--memory-limit \(memoryLimit): must be at least 1 MiB") }
-        guard maxBatch > 0 else { throw ValidationError("--max-batch \(maxBatch): must be at least 1") }
+        try CountOption.check(memoryLimit, "--memory-limit", upTo: 1 << 30)
+        try CountOption.check(maxBatch, "--max-batch")
         _ = try RecipeOption.recipes(codecs, option: "--codecs")
     }
 

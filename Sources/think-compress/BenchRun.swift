@@ -14,8 +14,8 @@ struct BenchWork: ParsableArguments {
     var newTokens = 32
 
     func validate() throws {
-        guard promptTokens > 0 else { throw ValidationError("--prompt-tokens \(promptTokens): must be at least 1") }
-        guard newTokens > 0 else { throw ValidationError("--new-tokens \(newTokens): must be at least 1") }
+        try CountOption.check(promptTokens, "--prompt-tokens")
+        try CountOption.check(newTokens, "--new-tokens")
     }
 
     /// Checks that the model has positions for prompt and new tokens.
@@ -50,6 +50,10 @@ struct BenchRun: AsyncParsableCommand {
     @Option(help: "Prompts at a time.")
     var batch: Int
 
+    func validate() throws {
+        try CountOption.check(batch, "--batch")
+    }
+
     struct Report: Codable {
         let batch: Int
         let cacheBytes: Int
@@ -62,10 +66,12 @@ struct BenchRun: AsyncParsableCommand {
         let opened = try LlamaModel(path: work.model)
         try work.check(opened)
         let decoder = TransformerDecoder(model: opened)
-        let first = try await decoder.prefill(work.prompt(for: opened), recipe: recipe)
+        let first = try await ModelInput.about(work.model) {
+            try await decoder.prefill(work.prompt(for: opened), recipe: recipe)
+        }
         // Prompts of different users have different caches; what matters here is that each has memory of its own.
         var caches = [first.cache]
-        for _ in 1..<max(batch, 1) { caches.append(first.cache.detached()) }
+        for _ in 1..<batch { caches.append(first.cache.detached()) }
         var sampler = Sampler()
         var tokens = [Int32](repeating: try sampler.choose(first.logits), count: caches.count)
         let vocabulary = opened.configuration.vocabularySize
@@ -106,6 +112,7 @@ enum BenchProcess {
         let running = process
         return try await withTaskCancellationHandler {
             try running.run()
+            if Task.isCancelled { running.terminate() }
             let printed = try output.fileHandleForReading.readToEnd() ?? Data()
             let complaint = try errors.fileHandleForReading.readToEnd() ?? Data()
             running.waitUntilExit()
@@ -119,7 +126,8 @@ enum BenchProcess {
             }
             return try JSONDecoder().decode(BenchRun.Report.self, from: printed)
         } onCancel: {
-            running.terminate()
+            // One that has not begun yet is ended as soon as it has.
+            if running.isRunning { running.terminate() }
         }
     }
 }

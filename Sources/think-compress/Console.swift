@@ -73,9 +73,7 @@ struct InputError: Error, CustomStringConvertible {
 func about<Result>(_ path: String, _ body: () async throws -> Result) async throws -> Result {
     do {
         return try await body()
-    } catch let error as FileError {
-        throw error
-    } catch let error as CancellationError {
+    } catch let error where error is FileError || error is InputError || error is CancellationError {
         throw error
     } catch {
         throw InputError(path: path, underlying: error)

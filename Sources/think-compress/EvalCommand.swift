@@ -11,7 +11,7 @@ struct EvalCommand: AsyncParsableCommand {
             hidden in a text, recall for one of many keys and values. All of them may keep their results in one file
             (--results), which an interrupted run goes on from, and draw one report (--html) of all that is in it.
 
-            Examples:
+            Example:
               think-compress eval --model DIR --text book.txt \\
                 --codecs "kivi(bits=2);think(keys=0.4)+kivi(bits=2)"
               think-compress eval needle --model DIR --text book.txt \\
@@ -40,9 +40,9 @@ struct EvalTextCommand: AsyncParsableCommand {
     var trials = 30
 
     func validate() throws {
-        try EvalOptions.check(prefix, "--prefix")
-        try EvalOptions.check(continuation, "--continuation")
-        try EvalOptions.check(trials, "--trials")
+        try CountOption.check(prefix, "--prefix")
+        try CountOption.check(continuation, "--continuation")
+        try CountOption.check(trials, "--trials")
     }
 
     func run() async throws {
@@ -69,7 +69,7 @@ struct EvalNeedleCommand: AsyncParsableCommand {
 
     func validate() throws {
         _ = try tasks()
-        try EvalOptions.check(trials, "--trials")
+        try CountOption.check(trials, "--trials")
     }
 
     private func tasks() throws -> [EvaluationTask] {
@@ -101,9 +101,9 @@ struct EvalRecallCommand: AsyncParsableCommand {
     var trials = 50
 
     func validate() throws {
-        try EvalOptions.check(pairs, "--pairs")
-        try EvalOptions.check(context, "--context")
-        try EvalOptions.check(trials, "--trials")
+        try CountOption.check(pairs, "--pairs", upTo: Evaluator.maximumPairs)
+        try CountOption.check(context, "--context")
+        try CountOption.check(trials, "--trials")
     }
 
     func run() async throws {

@@ -33,10 +33,6 @@ struct EvalOptions: ParsableArguments {
         _ = try RecipeOption.recipes(codecs, option: "--codecs")
     }
 
-    static func check(_ count: Int, _ name: String) throws {
-        guard (1...1_000_000).contains(count) else { throw ValidationError("\(name) \(count): must be 1...1000000") }
-    }
-
     /// Numbers separated by commas.
     static func list<Number>(_ text: String, _ name: String, _ number: (String) -> Number?) throws -> [Number] {
         try text.split(separator: ",", omittingEmptySubsequences: false).map { part in
@@ -53,7 +49,7 @@ struct EvalOptions: ParsableArguments {
         let content = try ModelInput.text(path: text)
         let opened = try LlamaModel(path: model)
         let metadata = try opened.metadata(producer: ModelInput.producer)
-        let evaluator = try await about(text) {
+        let evaluator = try await ModelInput.about(model) {
             try Evaluator(
                 decoder: TransformerDecoder(model: opened),
                 text: try EvaluationText(content, model: opened),
@@ -64,8 +60,7 @@ struct EvalOptions: ParsableArguments {
             )
         }
         let subject = unsafe EvaluationJournal.Subject(
-            model: metadata["model.id", default: ""],
-            fingerprint: metadata["model.fingerprint", default: ""],
+            metadata: metadata,
             text: URL(filePath: text).lastPathComponent,
             textBytes: content.utf8.span.bytes,
             seed: seed
@@ -73,13 +68,17 @@ struct EvalOptions: ParsableArguments {
         let journal =
             try results.map { try EvaluationJournal(path: $0, subject: subject) }
             ?? EvaluationJournal(subject: subject)
-        try await about(text) {
-            try await evaluator.run(
-                tasks,
-                trials: trials,
-                journal: journal,
-                progress: Console.progress("measuring")
-            )
+        do {
+            try await ModelInput.about(model) {
+                try await evaluator.run(
+                    tasks,
+                    trials: trials,
+                    journal: journal,
+                    progress: Console.progress("measuring")
+                )
+            }
+        } catch let error as EvaluationError where error.path == nil {
+            throw InputError(path: text, underlying: error)
         }
         let report = EvaluationReport(journal, recipes: evaluator.recipes.map(\.description), tasks: tasks)
         if let html {

@@ -7,7 +7,8 @@ struct GenerateCommand: AsyncParsableCommand {
         abstract: "Continue a text with a model, from a snapshot of its beginning.",
         discussion: """
             The prompt is the text of --prompt-file followed by that of --prompt. As far as it begins like the
-            snapshot's, the snapshot is used and not computed; if they share just a prefix, the snapshot is cut there.
+            snapshot's, the snapshot is used and not computed; if they share just a prefix, the snapshot is cut there;
+            if that is shorter than a block of 32 tokens, it is not used.
 
             Example:
               think-compress snapshot --model DIR --prompt-file long.txt -o p.tkv \\
@@ -49,7 +50,7 @@ struct GenerateCommand: AsyncParsableCommand {
 
     func validate() throws {
         guard prompt != nil || promptFile != nil else { throw ValidationError("pass --prompt or --prompt-file") }
-        guard maxTokens > 0 else { throw ValidationError("--max-tokens \(maxTokens): must be at least 1") }
+        try CountOption.check(maxTokens, "--max-tokens")
         guard temperature >= 0, temperature.isFinite else {
             throw ValidationError("--temperature \(temperature): must be 0 or more")
         }
@@ -76,7 +77,8 @@ struct GenerateCommand: AsyncParsableCommand {
         let text = try ModelInput.prompt(file: promptFile, text: prompt)
         let opening = ContinuousClock.now
         let opened = try LlamaModel(path: model)
-        let metadata = snapshot == nil ? nil : try opened.metadata(producer: ModelInput.producer)
+        // Reads every byte of the weights, so after all that can be refused sooner.
+        let metadata = try await readMetadata(of: opened)
         let decoder = TransformerDecoder(model: opened)
         let generator = TextGenerator(
             decoder: decoder,
@@ -91,6 +93,7 @@ struct GenerateCommand: AsyncParsableCommand {
             return tokens
         }
         let cache = try await openSnapshot(for: opened, metadata: metadata)
+        let reused = cache.map { TextGenerator.reusableTokens(of: $0, for: tokens) } ?? 0
         var stream = opened.tokenizer.makeTextStream()
         var written = ""
         func write(_ piece: String) throws {
@@ -103,7 +106,7 @@ struct GenerateCommand: AsyncParsableCommand {
                 from: cache,
                 recipe: recipe,
                 since: start,
-                progress: Console.progress("reading the prompt", of: tokens.count, "tokens")
+                progress: Console.progress("reading the prompt", of: tokens.count - reused, "tokens")
             ) { token in
                 try write(stream.append(token))
             }
@@ -130,6 +133,13 @@ struct GenerateCommand: AsyncParsableCommand {
             cache: \(report.cacheBytes.grouped) bytes; peak memory: \(report.peakMemoryBytes.grouped) bytes
             """
         )
+    }
+
+    /// What the model's snapshots say of it, if there is a snapshot to be compared.
+    private func readMetadata(of opened: LlamaModel) async throws -> [String: String]? {
+        guard let snapshot else { return nil }
+        _ = try await about(snapshot) { try SnapshotReader(path: snapshot) }
+        return try opened.metadata(producer: ModelInput.producer)
     }
 
     /// The snapshot's cache, checked to be of the model.

@@ -24,6 +24,10 @@ struct LogitsCommand: AsyncParsableCommand {
     @Flag(help: "Replace the output if it exists.")
     var force = false
 
+    func validate() throws {
+        try CountOption.check(maxTokens, "--max-tokens")
+    }
+
     func run() async throws {
         let text = try ModelInput.text(path: text)
         let opened = try LlamaModel(path: model)

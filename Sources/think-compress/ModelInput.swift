@@ -29,11 +29,13 @@ enum ModelInput {
         try (file.map { try Self.text(path: $0) } ?? "") + (text ?? "")
     }
 
-    /// Adds what a model's error is about, unless it names a file itself.
+    /// Adds what an error is about, unless it names a file itself.
     static func about<Result>(_ name: String, _ body: () async throws -> Result) async throws -> Result {
         do {
             return try await body()
         } catch let error as ModelError where error.path == nil {
+            throw InputError(path: name, underlying: error)
+        } catch let error where error is CodecError || error is KVCacheError || error is TokenizerError {
             throw InputError(path: name, underlying: error)
         }
     }

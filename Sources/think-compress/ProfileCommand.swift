@@ -36,7 +36,7 @@ struct ProfileCommand: AsyncParsableCommand {
     var json = false
 
     func validate() throws {
-        if let context, context < 1 { throw ValidationError("--context \(context): must be at least 1") }
+        if let context { try CountOption.check(context, "--context") }
     }
 
     private struct Report: Encodable {

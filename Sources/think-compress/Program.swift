@@ -21,7 +21,7 @@ enum Program {
         do {
             try await runUntilInterrupted()
         } catch is CancellationError {
-            Console.printError("interrupted; nothing was written")
+            Console.printError("interrupted; no file was left unfinished")
             exit(130)
         } catch {
             exit(report(error))
@@ -60,7 +60,7 @@ enum Program {
     /// Tells what went wrong and returns the exit status.
     private static func report(_ error: any Error) -> Int32 {
         switch error {
-        case is InputError, is FileError, is ModelError:
+        case is InputError, is FileError, is ModelError, is EvaluationError:
             Console.printError("\(error)")
             return 1
         case let code as ExitCode:

@@ -20,8 +20,10 @@ enum RecipeOption {
         let parts = text.split(separator: ";").map { $0.trimmingCharacters(in: .whitespaces) }.filter { !$0.isEmpty }
         guard !parts.isEmpty else { throw ValidationError("\(option) '\(text)': names no recipe") }
         let recipes = try parts.map { try recipe($0, option: option) }
-        for recipe in recipes where ["bf16", "f32"].contains(recipe.description) {
-            throw ValidationError("\(option) '\(recipe)': caches are compared in float16; use f16")
+        for recipe in recipes {
+            for case let codec as FullPrecisionCodec in recipe.steps.map(\.stage) where codec.elementType != .float16 {
+                throw ValidationError("\(option) '\(recipe)': caches are compared in float16; use f16")
+            }
         }
         return recipes
     }

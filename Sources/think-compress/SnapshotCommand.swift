@@ -17,7 +17,7 @@ struct SnapshotCommand: AsyncParsableCommand {
               think(keys=0.4)   ThinK: observe=32, recent=32,
                                 restore=none|mean, score=queries|keys
 
-            Examples:
+            Example:
               think-compress snapshot dump.safetensors -o prompt.tkv \\
                 --codec "think(keys=0.4)+kivi(bits=2)"
               think-compress snapshot --model DIR --prompt-file long.txt \\
@@ -127,25 +127,29 @@ struct SnapshotCommand: AsyncParsableCommand {
         let text = try ModelInput.prompt(file: promptFile, text: prompt)
         let opened = try LlamaModel(path: model)
         let decoder = TransformerDecoder(model: opened)
-        return try await ModelInput.about(promptFile ?? "--prompt") {
+        let tokens = try await ModelInput.about(promptFile ?? "--prompt") {
             let tokens = try opened.tokens(of: text)
             try decoder.check(tokens)
+            return tokens
+        }
+        return try await ModelInput.about(model) {
             let metadata = try opened.metadata(producer: ModelInput.producer)
             var measurement = QualityMeasurement()
-            let result = try await about(model) {
-                try await decoder.prefill(
-                    tokens,
-                    recipe: recipe,
-                    profile: try await queryProfile(
-                        profiles,
-                        metadata: metadata,
-                        geometry: opened.configuration.geometry
-                    ),
-                    metadata: metadata,
-                    progress: Console.progress("reading the prompt", of: tokens.count, "tokens")
-                ) { original, compressed in
-                    if !skipsQuality { try await measurement.add(original, compressed: compressed) }
-                }
+            let configuration = opened.configuration
+            let profile = try await queryProfile(profiles, metadata: metadata, geometry: configuration.geometry)
+            let result = try await decoder.prefill(
+                tokens,
+                recipe: recipe,
+                profile: profile,
+                metadata: metadata,
+                progress: Console.progress("reading the prompt", of: tokens.count, "tokens")
+            ) { original, compressed in
+                if skipsQuality { return }
+                try await measurement.add(
+                    original,
+                    compressed: compressed,
+                    slidingWindow: configuration.slidingWindows[compressed.index]
+                )
             }
             return (result.cache, skipsQuality ? nil : measurement.quality)
         }

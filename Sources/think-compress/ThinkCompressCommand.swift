@@ -8,7 +8,14 @@ struct ThinkCompressCommand: AsyncParsableCommand {
         commandName: "think-compress",
         abstract: "Compress a language model's KV cache, keep it as a file, and bring it back.",
         discussion: """
-            Begin with a cache dump, as Tools/export-cache writes it:
+            Read a long text once with a model of the Llama family, and answer from its snapshot ever after:
+
+              think-compress snapshot --model DIR --prompt-file long.txt \\
+                -o prompt.tkv --codec "think(keys=0.4)+kivi(bits=2)"
+              think-compress generate --model DIR --snapshot prompt.tkv \\
+                --prompt-file long.txt --prompt " And the question?"
+
+            Or begin with a cache dump, as Tools/export-cache writes it of any model:
 
               think-compress snapshot dump.safetensors -o prompt.tkv \\
                 --codec "think(keys=0.4)+kivi(bits=2)"

@@ -108,7 +108,7 @@ extension BuiltCommandTests {
             let result = try await Self.interrupt(by: signal, oldFile: oldFile, in: folder, outputs: outputs)
             #expect(result.status == 130)
             #expect(result.output == "")
-            #expect(result.errors == "think-compress: interrupted; nothing was written\n")
+            #expect(result.errors == "think-compress: interrupted; no file was left unfinished\n")
             #expect(outputs.content == (oldFile ? ["a.tkv"] : []))
             if oldFile { #expect(try data(outputs.file("a.tkv")) == Self.old) }
         }

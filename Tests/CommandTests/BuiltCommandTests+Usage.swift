@@ -5,7 +5,12 @@ import Testing
 extension BuiltCommandTests {
     /// Help, version, and command lines that are wrong in themselves.
     @Suite struct UsageTests {
-        @Test("every help has an example", arguments: ["", "snapshot", "inspect", "verify", "compare", "restore"])
+        @Test(
+            "every help has an example",
+            arguments: [
+                "", "snapshot", "generate", "eval", "profile", "bench", "inspect", "verify", "compare", "restore",
+            ]
+        )
         func help(command: String) async throws {
             let result =
                 try await

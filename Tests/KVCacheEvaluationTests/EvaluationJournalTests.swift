@@ -12,10 +12,14 @@ import ThinkCompress
         folder = try TemporaryFolder()
     }
 
-    private func subject(fingerprint: String = "f", text: [UInt8] = [1], seed: UInt64 = 0)
-        -> EvaluationJournal.Subject
-    {
-        .init(model: "m", fingerprint: fingerprint, text: "t", textBytes: text.span.bytes, seed: seed)
+    private func subject(
+        fingerprint: String = "f",
+        tokenizer: String = "k",
+        text: [UInt8] = [1],
+        seed: UInt64 = 0
+    ) -> EvaluationJournal.Subject {
+        let metadata = ["model.id": "m", "model.fingerprint": fingerprint, "tokenizer.sha256": tokenizer]
+        return .init(metadata: metadata, text: "t", textBytes: text.span.bytes, seed: seed)
     }
 
     private static func key(_ trial: Int) -> TrialKey {
@@ -49,15 +53,17 @@ import ThinkCompress
         let journal = try EvaluationJournal(path: path, subject: subject())
         #expect(journal.records.count == 2)
         try journal.add(.answer(unseen: true, seen: false), for: Self.key(2))
-        #expect(try EvaluationJournal(path: path, subject: subject()).records.count == 3)
+        #expect(try String(contentsOfFile: path, encoding: .utf8).split(separator: "\n").count == 4)
     }
 
     @Test func journalsOfOthersAreRefusedAndKept() throws {
         try fill(1)
         let before = try Data(contentsOf: URL(filePath: path))
-        for other in [subject(fingerprint: "g"), subject(text: [2]), subject(seed: 1)] {
+        for other in [
+            subject(fingerprint: "g"), subject(tokenizer: "l"), subject(text: [2]), subject(seed: 1),
+        ] {
             let error = #expect(throws: EvaluationError.self) { try EvaluationJournal(path: path, subject: other) }
-            #expect(error?.message.hasPrefix(path) == true)
+            #expect(error?.path == path)
         }
         #expect(try Data(contentsOf: URL(filePath: path)) == before)
     }
@@ -67,6 +73,31 @@ import ThinkCompress
         try Data(content.utf8).write(to: URL(filePath: path))
         #expect(throws: EvaluationError.self) { try EvaluationJournal(path: path, subject: subject()) }
         #expect(try String(contentsOfFile: path, encoding: .utf8) == content)
+    }
+
+    @Test func ofLinesWithEqualKeysTheLastCounts() throws {
+        try fill(2)
+        let journal = try EvaluationJournal(path: path, subject: subject())
+        try journal.add(.answer(unseen: false, seen: false), for: Self.key(0))
+        #expect(journal.records.count == 2)
+        #expect(journal.outcome(of: Self.key(0)) == .answer(unseen: false, seen: false))
+        let report = EvaluationReport(journal, recipes: [], tasks: [])
+        #expect(report.recipes.first?.needle?.first?.trials == 2)
+        #expect(report.recipes.first?.needle?.first?.accuracy == 0)
+    }
+
+    @Test func aJournalThatIsWrittenToIsNotOpenedByAnother() throws {
+        let journal = try EvaluationJournal(path: path, subject: subject())
+        let error = #expect(throws: EvaluationError.self) { try EvaluationJournal(path: path, subject: subject()) }
+        #expect(error?.message.contains("another run") == true)
+        #expect(journal.records.isEmpty)
+    }
+
+    @Test func aJournalOfALaterVersionIsNamedSo() throws {
+        let text = #"{"format":"think-compress evaluation","version":2,"subject":{}}"# + "\n"
+        try Data(text.utf8).write(to: URL(filePath: path))
+        let error = #expect(throws: EvaluationError.self) { try EvaluationJournal(path: path, subject: subject()) }
+        #expect(error?.message.contains("version 2") == true)
     }
 
     @Test func aDamagedLineIsNamed() throws {

@@ -28,7 +28,7 @@ import ThinkCompress
 
     private static func journal() throws -> EvaluationJournal {
         EvaluationJournal(
-            subject: .init(model: "demo", fingerprint: "f", text: "t", textBytes: [1, 2].span.bytes, seed: 1)
+            subject: .init(metadata: ["model.id": "demo"], text: "t", textBytes: [1, 2].span.bytes, seed: 1)
         )
     }
 
@@ -79,23 +79,20 @@ import ThinkCompress
     @Test func whatHasBeenMeasuredIsNotMeasuredAgain() async throws {
         let folder = try TemporaryFolder()
         let path = folder.file("results.jsonl")
-        let subject = EvaluationJournal.Subject(
-            model: "demo",
-            fingerprint: "f",
-            text: "t",
-            textBytes: [1, 2].span.bytes,
-            seed: 1
-        )
+        let subject = try Self.journal().subject
         let task = EvaluationTask.needle(context: 200, depth: 0.5)
-        try await Self.evaluator(["f16"]).run([task], trials: 2, journal: try .init(path: path, subject: subject))
+        func run(_ recipe: String) async throws -> Int {
+            let journal = try EvaluationJournal(path: path, subject: subject)
+            try await Self.evaluator([recipe]).run([task], trials: 2, journal: journal)
+            return journal.records.count
+        }
+        #expect(try await run("f16") == 2)
         let first = try Data(contentsOf: URL(filePath: path))
         // One more recipe: its outcomes are added and the others stay as they are.
-        let journal = try EvaluationJournal(path: path, subject: subject)
-        #expect(journal.records.count == 2)
-        try await Self.evaluator(["kivi(bits=4)"]).run([task], trials: 2, journal: journal)
+        #expect(try await run("kivi(bits=4)") == 4)
         let second = try Data(contentsOf: URL(filePath: path))
         #expect(second.starts(with: first))
-        #expect(try EvaluationJournal(path: path, subject: subject).records.count == 4)
+        #expect(second.split(separator: UInt8(ascii: "\n")).count == 5)
     }
 
     @Test func promptsThatCannotBeMadeAreErrors() async throws {
@@ -105,7 +102,7 @@ import ThinkCompress
             (.needle(context: 5000, depth: 0), "4096 positions"),
             (.needle(context: 30, depth: 0), "too short"),
             (.recall(context: 512, pairs: 500), "500 pairs"),
-            (.recall(context: 100, pairs: 40), "too short"),
+            (.recall(context: 100, pairs: 40), "too short"), (.text(prefix: 1, continuation: 5), "has no text"),
         ] {
             let error = await #expect(throws: EvaluationError.self) {
                 try await evaluator.run([task], trials: 1, journal: try Self.journal())

@@ -73,11 +73,14 @@ import ThinkCompress
         #expect(result.tokens == (try await Self.generate(decoder, text)).tokens)
     }
 
+    /// Every text begins with the same token: to share no more than that is to share nothing.
     @Test func aCacheThatSharesNothingIsNotUsed() async throws {
         let decoder = TransformerDecoder(model: try DemoModel.open())
-        let cache = try await decoder.prefill([7, 8, 9], recipe: try Recipe("f16")).cache
+        let tokens = try decoder.model.tokens(of: String(repeating: "Another text, which goes on for long. ", count: 8))
+        let cache = try await decoder.prefill(tokens, recipe: try Recipe("kivi(bits=2)")).cache
         let result = try await Self.generate(decoder, "The value is ", from: cache, maximumTokens: 3)
         #expect(result.reusedTokens == 0)
+        #expect(result.cache.recipe.description == "f16")
         #expect(result.tokens == (try await Self.generate(decoder, "The value is ", maximumTokens: 3)).tokens)
     }
 

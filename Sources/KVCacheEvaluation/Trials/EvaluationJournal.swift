@@ -10,18 +10,21 @@ public final class EvaluationJournal {
 
     /// What all outcomes of a journal share.
     public struct Subject: Codable, Sendable, Equatable {
-        /// The model's name and fingerprint.
+        /// The model's name, its fingerprint, and the SHA-256 of its tokenizer.
         public let model: String
         public let fingerprint: String
+        public let tokenizer: String
         /// The text's file name and the CRC-32C of its bytes.
         public let text: String
         public let textChecksum: UInt32
         /// What the trials' prompts follow from.
         public let seed: UInt64
 
-        public init(model: String, fingerprint: String, text: String, textBytes: RawSpan, seed: UInt64) {
-            self.model = model
-            self.fingerprint = fingerprint
+        /// - Parameter metadata: the model's, from `LlamaModel.metadata(producer:)`.
+        public init(metadata: [String: String], text: String, textBytes: RawSpan, seed: UInt64) {
+            model = metadata["model.id", default: ""]
+            fingerprint = metadata["model.fingerprint", default: ""]
+            tokenizer = metadata["tokenizer.sha256", default: ""]
             self.text = text
             textChecksum = Kernels.checksum(textBytes)
             self.seed = seed
@@ -29,8 +32,15 @@ public final class EvaluationJournal {
 
         /// Whether outcomes are of the same model, text and seed; names may differ.
         func isSame(as other: Subject) -> Bool {
-            fingerprint == other.fingerprint && textChecksum == other.textChecksum && seed == other.seed
+            fingerprint == other.fingerprint && tokenizer == other.tokenizer && textChecksum == other.textChecksum
+                && seed == other.seed
         }
+    }
+
+    /// What the first line of any version has.
+    private struct Kind: Codable {
+        var format: String
+        var version: Int
     }
 
     private struct Heading: Codable {
@@ -42,12 +52,15 @@ public final class EvaluationJournal {
     public let subject: Subject
     /// The outcomes in the order in which they were found.
     public private(set) var records: [TrialRecord] = []
-    private var outcomes: [TrialKey: TrialOutcome] = [:]
+    /// Where in `records` each is.
+    private var places: [TrialKey: Int] = [:]
+    private let path: String
     private let file: FileHandle?
 
     /// A journal in memory.
     public init(subject: Subject) {
         self.subject = subject
+        path = ""
         file = nil
     }
 
@@ -57,19 +70,22 @@ public final class EvaluationJournal {
     ///   with the file.
     public init(path: String, subject: Subject) throws {
         self.subject = subject
+        self.path = path
         let manager = FileManager.default
         if !manager.fileExists(atPath: path) {
             guard manager.createFile(atPath: path, contents: nil) else {
-                throw EvaluationError("\(path): cannot create it; check the folder and its permissions")
+                throw EvaluationError(path: path, "cannot create it; check the folder and its permissions")
             }
         }
-        let handle: FileHandle
-        let content: Data
-        do {
-            handle = try FileHandle(forUpdating: URL(filePath: path))
-            content = try handle.readToEnd() ?? Data()
-        } catch {
-            throw EvaluationError("\(path): cannot be read and written; check the path and its permissions")
+        guard let handle = try? FileHandle(forUpdating: URL(filePath: path)) else {
+            throw EvaluationError(path: path, "cannot be opened to be written; check the path and its permissions")
+        }
+        // The lock ends with the process at the latest.
+        guard flock(handle.fileDescriptor, LOCK_EX | LOCK_NB) == 0 else {
+            throw EvaluationError(path: path, "another run is writing to it; wait for it or choose another name")
+        }
+        guard let content = try? handle.readToEnd() ?? Data() else {
+            throw EvaluationError(path: path, "cannot be read; is it a file?")
         }
         file = handle
         let complete = content.prefix((content.lastIndex(of: UInt8(ascii: "\n")) ?? -1) + 1)
@@ -77,36 +93,41 @@ public final class EvaluationJournal {
         let decoder = JSONDecoder()
         for (index, line) in lines.enumerated() {
             if index == 0 {
-                guard let heading = try? decoder.decode(Heading.self, from: line), heading.format == Self.format else {
-                    throw EvaluationError("\(path): is no journal of an evaluation; choose another name")
+                guard let kind = try? decoder.decode(Kind.self, from: line), kind.format == Self.format else {
+                    throw EvaluationError(path: path, "is no journal of an evaluation; choose another name")
                 }
-                guard heading.version == Self.version else {
+                guard kind.version == Self.version, let heading = try? decoder.decode(Heading.self, from: line) else {
                     throw EvaluationError(
-                        "\(path): is of version \(heading.version), this program reads \(Self.version)"
+                        path: path,
+                        "is a journal of version \(kind.version) that this program, which reads \(Self.version), "
+                            + "can't read; choose another name"
                     )
                 }
                 guard heading.subject.isSame(as: subject) else {
                     throw EvaluationError(
-                        "\(path): holds results of another model, text or seed (\(heading.subject.model), "
+                        path: path,
+                        "holds results of another model, text or seed (\(heading.subject.model), "
                             + "\(heading.subject.text)); choose another name"
                     )
                 }
                 continue
             }
             guard let record = try? decoder.decode(TrialRecord.self, from: line) else {
-                throw EvaluationError("\(path): line \(index + 1) is damaged; remove it")
+                throw EvaluationError(path: path, "line \(index + 1) is damaged; remove it")
             }
             remember(record)
         }
         guard !lines.isEmpty || content.isEmpty else {
-            throw EvaluationError("\(path): is no journal of an evaluation; choose another name")
+            throw EvaluationError(path: path, "is no journal of an evaluation; choose another name")
         }
         try handle.truncate(atOffset: UInt64(complete.count))
         if lines.isEmpty { try write(Heading(format: Self.format, version: Self.version, subject: subject)) }
     }
 
+    deinit { try? file?.close() }
+
     /// The outcome of a measurement, if it has been made.
-    public func outcome(of key: TrialKey) -> TrialOutcome? { outcomes[key] }
+    public func outcome(of key: TrialKey) -> TrialOutcome? { places[key].map { records[$0].outcome } }
 
     /// Keeps an outcome.
     ///
@@ -118,28 +139,26 @@ public final class EvaluationJournal {
     }
 
     private func remember(_ record: TrialRecord) {
-        records.append(record)
-        outcomes[record.key] = record.outcome
+        if let place = places[record.key] {
+            records[place] = record
+        } else {
+            places[record.key] = records.count
+            records.append(record)
+        }
     }
 
     private func write(_ value: some Encodable) throws {
         guard let file else { return }
         let encoder = JSONEncoder()
         encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
-        try file.write(contentsOf: try encoder.encode(value) + Data("\n".utf8))
+        let line = try encoder.encode(value) + Data("\n".utf8)
+        do {
+            try file.write(contentsOf: line)
+        } catch {
+            throw EvaluationError(path: path, "cannot write to it; free some space or choose another disk")
+        }
     }
 }
 
 @available(*, unavailable)
 extension EvaluationJournal: Sendable {}
-
-/// An evaluation that can't be made: why, and what to do.
-public struct EvaluationError: Error, Sendable, Equatable, CustomStringConvertible {
-    public let message: String
-
-    public var description: String { message }
-
-    init(_ message: String) {
-        self.message = message
-    }
-}

@@ -10,7 +10,7 @@ public struct EvaluationText: Sendable {
     /// Whether a sentence or a line ends with each token.
     private let endsSentence: [Bool]
 
-    /// - Throws: `TokenizerError` if the text has no tokens.
+    /// - Throws: `TokenizerError` if the text can't be encoded.
     public init(_ text: String, model: LlamaModel) throws {
         let tokenizer = model.tokenizer
         tokens = try tokenizer.encode(text, addingSpecialTokens: false)

@@ -38,6 +38,7 @@ extension Evaluator {
         var next = tokens
         // An answer has at most as many tokens as letters.
         for _ in 0..<answer.utf8.count {
+            guard cache.tokenCount + next.count <= decoder.model.configuration.maximumPositions else { return false }
             let token = try sampler.choose(try decoder.extend(&cache, with: next))
             text += stream.append(token)
             if text.hasPrefix(answer) { return true }

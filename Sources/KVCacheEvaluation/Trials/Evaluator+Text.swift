@@ -8,7 +8,7 @@ extension Evaluator {
     /// Measures the tokens that follow a compressed prefix, which has not seen them.
     ///
     /// However many trials there are, their prefixes lie about evenly over the text. Tokens of the continuation see each
-    /// other in full precision.
+    /// other in full precision, up to 256 of them at a time.
     func measureText(
         prefix: Int,
         continuation: Int,
@@ -27,15 +27,16 @@ extension Evaluator {
 
         let full = try await decoder.fullCache(
             Array(tokens[..<prefix]),
-            queryWindow: recipes.map(\.observationWindow).max() ?? 0,
+            queryWindow: max(recipes.map(\.observationWindow).max() ?? 0, Recipe.defaultObservationWindow),
             metadata: metadata
         )
+        let measured = try full.prefix(prefix, queryWindow: Recipe.defaultObservationWindow)
         let reference = try await predictions(after: full, recipe: try Self.fullPrecision(), following: following).rows
         for recipe in recipes {
             try Task.checkCancellation()
             let (cache, rows) = try await predictions(after: full, recipe: recipe, following: following)
             let size = try await SnapshotSize(of: cache, registry: registry)
-            let quality = try await CacheComparison(original: full, compressed: cache).measure()
+            let quality = try await quality(of: cache, original: measured)
             var outcome = TextOutcome(
                 fileBytes: size.fileBytes,
                 payloadBytes: size.payloadBytes,
@@ -45,8 +46,8 @@ extension Evaluator {
                 agreements: 0,
                 surprise: 0,
                 fullSurprise: 0,
-                attentionError: Double(quality.total.attention ?? 0),
-                layerAttentionErrors: quality.layers.map { Double($0.attention ?? 0) }
+                attentionError: quality.total.attention.map(Double.init),
+                layerAttentionErrors: quality.layers.compactMap { $0.attention.map(Double.init) }
             )
             for ((exact, lossy), successor) in zip(zip(reference, rows), successors) {
                 outcome.divergence += exact.divergence(of: lossy)
@@ -63,11 +64,25 @@ extension Evaluator {
         recipe: Recipe,
         following: [Int32]
     ) async throws -> (cache: CompressedCache, rows: [Prediction]) {
-        let cache = try await CompressedCache(compressing: full, recipe: recipe)
+        let own = try full.prefix(full.tokenCount, queryWindow: recipe.observationWindow)
+        let cache = try await CompressedCache(compressing: own, recipe: recipe)
         var copy = cache
         let logits = try decoder.extend(&copy, with: following, logits: .all)
         let width = decoder.model.configuration.vocabularySize
-        return (cache, following.indices.map { Prediction(logits: logits[$0 * width..<($0 + 1) * width]) })
+        let rows = try following.indices.map { try Prediction(logits: logits[$0 * width..<($0 + 1) * width]) }
+        return (cache, rows)
+    }
+
+    private func quality(of cache: CompressedCache, original: KVCache) async throws -> CompressionQuality {
+        var measurement = QualityMeasurement()
+        for (index, layer) in original.layers.enumerated() {
+            try await measurement.add(
+                layer,
+                compressed: cache.layers[index],
+                slidingWindow: decoder.model.configuration.slidingWindows[index]
+            )
+        }
+        return measurement.quality
     }
 }
 
@@ -79,7 +94,11 @@ struct Prediction: Sendable {
     /// The likeliest token.
     let likeliest: Int
 
-    init(logits: ArraySlice<Float>) {
+    /// - Throws: `ModelError` if a logit is not finite.
+    init(logits: ArraySlice<Float>) throws(ModelError) {
+        guard logits.allSatisfy(\.isFinite) else {
+            throw ModelError(.damaged, "the model's logits are not finite; its weights are damaged")
+        }
         let highest = Double(logits.max() ?? 0)
         let total = log(logits.reduce(0) { $0 + exp(Double($1) - highest) }) + highest
         let logarithms = logits.map { Double($0) - total }

@@ -20,6 +20,9 @@ public struct Evaluator: Sendable {
     /// What prompts follow from.
     public let seed: UInt64
 
+    /// Keys and values that a list has at the most.
+    public static var maximumPairs: Int { RetrievalPrompt.maximumPairs }
+
     /// The recipe that all others are compared with.
     public static func fullPrecision() throws(RecipeError) -> Recipe {
         try Recipe(FullPrecisionCodec(elementType: .float16))
@@ -98,6 +101,12 @@ public struct Evaluator: Sendable {
             throw EvaluationError(
                 "prompts of \(task.tokenCount) tokens are asked for, and the model has \(positions) positions; ask for "
                     + "shorter ones"
+            )
+        }
+        if case .text(let prefix, _) = task, prefix <= text.beginning.count {
+            throw EvaluationError(
+                "a prefix of \(prefix) tokens has no text: the tokens that begin one are \(text.beginning.count); ask for a "
+                    + "longer one"
             )
         }
         if case .recall(_, let pairs) = task, !(1...RetrievalPrompt.maximumPairs).contains(pairs) {

@@ -53,7 +53,7 @@ public struct TextOutcome: Codable, Sendable, Equatable {
     /// Sum of the true successors' negative log probabilities, in nats, and the same in full precision.
     public var surprise: Double
     public var fullSurprise: Double
-    /// Relative error of the attention output of the prefix's last queries: over all layers, and layer by layer.
-    public var attentionError: Double
-    public var layerAttentionErrors: [Double]
+    /// Relative error of the attention output of the prefix's last 32 queries: over all layers, and layer by layer.
+    public var attentionError: Double?
+    public var layerAttentionErrors: [Double]?
 }
