@@ -18,8 +18,8 @@ struct AddedTokens: Sendable {
     }
 
     private(set) var byID: [Int32: Token] = [:]
-    private var ids: ByteTable
-    private var specialContents: ByteTable
+    private var ids: [[UInt8]: Int32] = [:]
+    private var specialContents: Set<[UInt8]> = []
     private var exact = TokenTrie()
     private var normalized = TokenTrie()
 
@@ -28,13 +28,11 @@ struct AddedTokens: Sendable {
     /// - Throws: `TokenizerError` if they contradict each other or the vocabulary.
     init(_ value: JSONValue?, model: BPEModel, normalizers: [Normalizer]) throws(TokenizerError) {
         let entries = try value?.elements() ?? []
-        ids = ByteTable(capacity: entries.count)
-        specialContents = ByteTable(capacity: entries.count)
         // Tokens that the vocabulary hasn't: the Python package numbers them in a row behind it, whatever ids they say.
         var next = model.vocabularyCount
-        var budget = WorkBudget(textBytes: entries.count * TokenTrie.maximumTokenBytes)
+        let budget = WorkBudget(textBytes: entries.count * TokenTrie.maximumTokenBytes)
         for entry in entries {
-            let token = try Token(entry, normalizers: normalizers, budget: &budget)
+            let token = try Token(entry, normalizers: normalizers, budget: budget)
             if token.content.isEmpty { continue }
             var expected = next
             if let id = model.id(of: token.content) { expected = Int(id) } else { next += 1 }
@@ -54,10 +52,10 @@ struct AddedTokens: Sendable {
             let former =
                 token.isNormalized
                 ? normalized.insert(token.normalForm, token: token.id) : exact.insert(token.content, token: token.id)
-            guard former == nil, ids.insert(id: token.id, { $0 += token.content }) else {
+            guard former == nil, ids.updateValue(token.id, forKey: token.content) == nil else {
                 throw entry.fault("the same token is there twice; leave one out")
             }
-            if token.isSpecial { _ = specialContents.insert(id: token.id) { $0 += token.content } }
+            if token.isSpecial { specialContents.insert(token.content) }
             byID[token.id] = token
         }
     }
@@ -65,13 +63,13 @@ struct AddedTokens: Sendable {
     func id(of content: [UInt8]) -> Int32? { ids[content] }
 
     /// Whether decoding may leave out a token that reads like this.
-    func isSpecial(_ text: [UInt8]) -> Bool { specialContents[text] != nil }
+    func isSpecial(_ text: [UInt8]) -> Bool { specialContents.contains(text) }
 
     /// The text with its added tokens found and the rest normalized.
     func extract(
         from text: [UInt8],
         normalizers: [Normalizer],
-        budget: inout WorkBudget
+        budget: WorkBudget
     ) throws(TokenizerError) -> TextPieces {
         var result = TextPieces(bytes: [], pieces: [])
         for section in find(exact, in: text[...]) {
@@ -79,17 +77,17 @@ struct AddedTokens: Sendable {
                 result.pieces.append(.init(place: 0..<0, token: section.token, isAtStart: false))
                 continue
             }
+            let base = result.bytes.count
             var part = Array(text[section.place])
             var isAtStart = section.place.lowerBound == 0
             for step in normalizers {
                 let former = part
-                part = try step.apply(to: part, budget: &budget)
-                try TextPieces.check(byteCount: part.count)
+                part = try step.apply(to: part, budget: budget)
+                try TextPieces.check(byteCount: base + part.count)
                 if case .strip(left: true, _) = step, Normalizer.leadingSpaces(of: former[...]) > 0 {
                     isAtStart = false
                 }
             }
-            let base = result.bytes.count
             result.bytes += part
             for inner in find(normalized, in: part[...]) where inner.token != nil || !inner.place.isEmpty {
                 result.pieces.append(
@@ -142,11 +140,7 @@ struct AddedTokens: Sendable {
 }
 
 extension AddedTokens.Token {
-    fileprivate init(
-        _ value: JSONValue,
-        normalizers: [Normalizer],
-        budget: inout WorkBudget
-    ) throws(TokenizerError) {
+    fileprivate init(_ value: JSONValue, normalizers: [Normalizer], budget: WorkBudget) throws(TokenizerError) {
         id = try value.required("id").number()
         content = try value.required("content").bytes()
         isSingleWord = try value.required("single_word").bool()
@@ -156,7 +150,7 @@ extension AddedTokens.Token {
         isSpecial = try value.required("special").bool()
         normalForm = content
         guard isNormalized, content.count <= TokenTrie.maximumTokenBytes else { return }
-        for step in normalizers { normalForm = try step.apply(to: normalForm, budget: &budget) }
+        for step in normalizers { normalForm = try step.apply(to: normalForm, budget: budget) }
     }
 }
 

@@ -104,7 +104,8 @@ struct BPEModel: Sendable {
             let value = JSONValue(document: document, node: node + 1, path: field.path)
             let id = try value.number()
             guard table.insert(id: id, { document.appendString(node, to: &$0) }) else {
-                throw value.fault("has the token \(Self.name(node, document)) twice; save the tokenizer again")
+                let token = try JSONValue(document: document, node: node, path: field.path).text()
+                throw value.fault("has the token \"\(token)\" twice; save the tokenizer again")
             }
             guard entries.updateValue(Int32(table.count - 1), forKey: id) == nil else {
                 throw value.fault("has the id \(id) twice; save the tokenizer again")
@@ -146,12 +147,6 @@ struct BPEModel: Sendable {
             rank += 1
         }
         return merges
-    }
-
-    private static func name(_ node: Int, _ document: JSONDocument) -> String {
-        var bytes: [UInt8] = []
-        document.appendString(node, to: &bytes)
-        return "\"\(String(decoding: bytes, as: UTF8.self))\""
     }
 }
 

@@ -21,9 +21,7 @@ struct ByteTable: Sendable {
 
     var count: Int { ids.count }
 
-    func id(at entry: Int) -> Int32 { ids[entry] }
-
-    func key(at entry: Int) -> ArraySlice<UInt8> { keys[(entry == 0 ? 0 : ends[entry - 1])..<ends[entry]] }
+    func key(at entry: Int) -> ArraySlice<UInt8> { keys[place(of: entry)] }
 
     subscript(key: Span<UInt8>) -> Int32? {
         let entry = slots[slot(of: key)]
@@ -61,17 +59,19 @@ struct ByteTable: Sendable {
     }
 
     private func isKey(_ entry: Int, _ key: Span<UInt8>) -> Bool {
-        let start = entry == 0 ? 0 : ends[entry - 1]
-        guard ends[entry] - start == key.count else { return false }
-        for index in key.indices where keys[start + index] != key[index] { return false }
+        let place = place(of: entry)
+        guard place.count == key.count else { return false }
+        for index in key.indices where keys[place.lowerBound + index] != key[index] { return false }
         return true
     }
+
+    /// Where the key of an entry lies.
+    private func place(of entry: Int) -> Range<Int> { (entry == 0 ? 0 : ends[entry - 1])..<ends[entry] }
 
     private mutating func grow() {
         slots = [Int32](repeating: -1, count: slots.count * 2)
         for entry in 0..<count {
-            let start = entry == 0 ? 0 : ends[entry - 1]
-            slots[slot(of: keys.span.extracting(start..<ends[entry]))] = Int32(entry)
+            slots[slot(of: keys.span.extracting(place(of: entry)))] = Int32(entry)
         }
     }
 }

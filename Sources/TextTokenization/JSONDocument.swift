@@ -35,13 +35,18 @@ struct JSONDocument: Sendable {
             )
         }
         let bytes = unsafe file.withUnsafeBytes { unsafe [UInt8]($0) }
-        guard let invalid = Self.firstInvalidByte(of: bytes) else {
-            var parser = JSONParser(bytes)
-            nodes = try parser.parse()
-            self.bytes = bytes
-            return
+        do {
+            _ = try UTF8Span(validating: bytes.span)
+        } catch {
+            throw TokenizerError(
+                .damaged,
+                at: error.byteOffsets.lowerBound,
+                "the file is not UTF-8; pass a tokenizer.json"
+            )
         }
-        throw TokenizerError(.damaged, at: invalid, "the file is not UTF-8; pass a tokenizer.json")
+        var parser = JSONParser(bytes)
+        nodes = try parser.parse()
+        self.bytes = bytes
     }
 
     var root: JSONValue { JSONValue(document: self, node: 0, path: "") }
@@ -90,14 +95,5 @@ struct JSONDocument: Sendable {
 
     private func hexadecimal(at index: Int) -> UInt32 {
         bytes[index..<index + 4].reduce(0) { $0 << 4 | UInt32(JSONParser.hexadecimalDigit($1) ?? 0) }
-    }
-
-    private static func firstInvalidByte(of bytes: [UInt8]) -> Int? {
-        do {
-            _ = try UTF8Span(validating: bytes.span)
-            return nil
-        } catch {
-            return error.byteOffsets.lowerBound
-        }
     }
 }

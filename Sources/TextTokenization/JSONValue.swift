@@ -6,7 +6,6 @@ struct JSONValue {
     let path: String
 
     var kind: JSONDocument.Kind { document.nodes[node].kind }
-    var isNull: Bool { kind == .null }
 
     /// The error that this value causes.
     func fault(_ message: String, _ code: TokenizerError.Code = .damaged) -> TokenizerError {
@@ -50,7 +49,7 @@ struct JSONValue {
 
     /// The member of that name, or nil if it is missing or null.
     func optional(_ name: String) throws(TokenizerError) -> JSONValue? {
-        guard let value = try member(name), !value.isNull else { return nil }
+        guard let value = try member(name), value.kind != .null else { return nil }
         return value
     }
 

@@ -19,7 +19,7 @@ struct Metaspace: Sendable {
             }
             scheme = known
         }
-        // Files from before there was a scheme.
+        // Files from before there was a scheme, which 0.23 itself refuses: older versions read them so.
         if let addsPrefix = try value.optional("add_prefix_space"), try !addsPrefix.bool() {
             guard try value.member("prepend_scheme") == nil || scheme == .never else {
                 throw addsPrefix.fault("contradicts prepend_scheme; save the tokenizer again")

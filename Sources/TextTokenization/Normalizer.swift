@@ -6,17 +6,8 @@ enum Normalizer: Sendable {
     case replace(TextPattern, [UInt8])
     case strip(left: Bool, right: Bool)
 
-    /// The steps of a file's `normalizer`.
-    ///
-    /// - Throws: `TokenizerError` if one isn't supported or has wrong fields.
-    static func list(_ value: JSONValue?) throws(TokenizerError) -> [Normalizer] {
-        var steps: [Normalizer] = []
-        for step in try Component.flatten(value, members: "normalizers") { steps.append(try Normalizer(step)) }
-        try Component.checkGrowth(steps.map(\.growth), value)
-        return steps
-    }
-
-    private init(_ value: JSONValue) throws(TokenizerError) {
+    /// - Throws: `TokenizerError` if the step isn't supported or has wrong fields.
+    init(_ value: JSONValue) throws(TokenizerError) {
         let type = try Component.type(of: value)
         switch type {
         case "Lowercase": self = .lowercase
@@ -30,7 +21,7 @@ enum Normalizer: Sendable {
             )
         default:
             guard let form = UnicodeForm(rawValue: type) else {
-                throw Component.refusal(
+                throw try Component.refusal(
                     value,
                     supported: "NFC, NFD, NFKC, NFKD, Lowercase, Prepend, Replace, Strip or Sequence"
                 )
@@ -39,20 +30,8 @@ enum Normalizer: Sendable {
         }
     }
 
-    /// How many times longer a text can become.
-    private var growth: Int {
-        switch self {
-        case .unicode: 12  // U+FDFA has 3 bytes and becomes 33.
-        case .lowercase: 2
-        case .prepend(let text): text.count + 1
-        case .replace(.literal(let pattern), let content): (content.count + pattern.count - 1) / pattern.count
-        case .replace(.regex, let content): 2 * content.count + 1  // Empty matches lie before and behind a character.
-        case .strip: 1
-        }
-    }
-
     /// The text after this step.
-    func apply(to text: [UInt8], budget: inout WorkBudget) throws(TokenizerError) -> [UInt8] {
+    func apply(to text: [UInt8], budget: WorkBudget) throws(TokenizerError) -> [UInt8] {
         switch self {
         case .unicode(let form):
             if text.allSatisfy({ $0 < 0x80 }) { return text }
@@ -64,7 +43,7 @@ enum Normalizer: Sendable {
             return result
         case .prepend(let prefix): return text.isEmpty ? text : prefix + text
         case .replace(let pattern, let content):
-            let places = try pattern.matches(in: text[...], budget: &budget)
+            let places = try pattern.matches(in: text[...], budget: budget)
             try TextPieces.check(byteCount: text.count + places.count * content.count)
             return Self.replace(places, of: text, with: content)
         case .strip(let left, let right):

@@ -20,7 +20,7 @@ struct PostProcessor: Sendable {
                 }
                 hasTemplate = true
                 try read(step)
-            default: throw Component.refusal(step, supported: "TemplateProcessing, ByteLevel or Sequence")
+            default: throw try Component.refusal(step, supported: "TemplateProcessing, ByteLevel or Sequence")
             }
         }
     }

@@ -5,17 +5,8 @@ enum PreTokenizer: Sendable {
     case digits(individually: Bool)
     case metaspace(Metaspace)
 
-    /// The steps of a file's `pre_tokenizer`.
-    ///
-    /// - Throws: `TokenizerError` if one isn't supported or has wrong fields.
-    static func list(_ value: JSONValue?) throws(TokenizerError) -> [PreTokenizer] {
-        var steps: [PreTokenizer] = []
-        for step in try Component.flatten(value, members: "pretokenizers") { steps.append(try PreTokenizer(step)) }
-        try Component.checkGrowth(steps.map(\.growth), value)
-        return steps
-    }
-
-    private init(_ value: JSONValue) throws(TokenizerError) {
+    /// - Throws: `TokenizerError` if the step isn't supported or has wrong fields.
+    init(_ value: JSONValue) throws(TokenizerError) {
         switch try Component.type(of: value) {
         case "Split":
             self = .split(
@@ -33,28 +24,20 @@ enum PreTokenizer: Sendable {
         case "Digits": self = .digits(individually: try value.required("individual_digits").bool())
         case "Metaspace": self = .metaspace(try Metaspace(value))
         default:
-            throw Component.refusal(value, supported: "Split, ByteLevel, Digits, Metaspace or Sequence")
-        }
-    }
-
-    /// How many times longer a text can become.
-    private var growth: Int {
-        switch self {
-        case .split, .digits: 1
-        case .byteLevel(let addsPrefixSpace, _): addsPrefixSpace ? 4 : 2
-        case .metaspace: 8
+            throw try Component.refusal(value, supported: "Split, ByteLevel, Digits, Metaspace or Sequence")
         }
     }
 
     /// Splits the pieces further.
-    func apply(to pieces: inout TextPieces, budget: inout WorkBudget) throws(TokenizerError) {
+    func apply(to pieces: inout TextPieces, budget: WorkBudget) throws(TokenizerError) {
         switch self {
         case .split(let pattern, let behavior, let inverted):
-            try Self.split(&pieces, at: pattern, behavior, inverted: inverted, budget: &budget)
+            try Self.split(&pieces, at: pattern, behavior, inverted: inverted, budget: budget)
         case .digits(let individually):
             let bytes = pieces.bytes
             try pieces.split { place throws(TokenizerError) in
-                let places = TextPattern.places(in: bytes[place]) { $0.isNumber }
+                var places: [Range<Int>] = []
+                forEachScalar(of: bytes[place]) { if $0.isNumber { places.append($1) } }
                 return (individually ? SplitBehavior.isolated : .contiguous).split(place, at: places)
             }
         case .byteLevel(let addsPrefixSpace, let pattern):
@@ -64,7 +47,7 @@ enum PreTokenizer: Sendable {
                     output += text
                 }
             }
-            if let pattern { try Self.split(&pieces, at: pattern, .isolated, inverted: false, budget: &budget) }
+            if let pattern { try Self.split(&pieces, at: pattern, .isolated, inverted: false, budget: budget) }
             let characters = ByteLevelAlphabet.characters
             pieces.rewrite { _, text, output in
                 for byte in text { output += characters[Int(byte)] }
@@ -78,15 +61,13 @@ enum PreTokenizer: Sendable {
         at pattern: TextPattern,
         _ behavior: SplitBehavior,
         inverted: Bool,
-        budget: inout WorkBudget
+        budget: WorkBudget
     ) throws(TokenizerError) {
         let bytes = pieces.bytes
-        var rest = budget
         try pieces.split { place throws(TokenizerError) in
-            let matches = try pattern.matches(in: bytes[place], budget: &rest)
+            let matches = try pattern.matches(in: bytes[place], budget: budget)
             return behavior.split(place, at: matches, inverted: inverted)
         }
-        budget = rest
     }
 }
 

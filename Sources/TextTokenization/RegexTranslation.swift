@@ -1,13 +1,16 @@
 /// Rewrites a pattern for Oniguruma, which tokenizers are written for, so that ICU matches the same.
 ///
 /// `\s`, `\w`, `\h`, `\v` and `\b` mean other characters there, `(?m)` is ICU's `(?s)`, and `^`, `$` and `.` know
-/// only line feeds, which is set where the expression is made. What can't be rewritten is refused, never guessed. One
-/// difference remains: where case is ignored, a set like `[ß]` never matches two characters (`ss`).
+/// only line feeds, which is set where the expression is made. What can't be rewritten is refused, never guessed. Two
+/// differences remain: properties like `\p{L}` are those of the Unicode version of the platform's ICU, and where case
+/// is ignored, a set like `[ß]` never matches two characters (`ss`).
 ///
 /// Sources: Oniguruma's doc/RE (Ruby's syntax) and ICU's "Regular Expressions".
 struct RegexTranslation {
-    /// How long a pattern may be; those in use have some 300 characters.
-    static let maximumLength = 10_000
+    /// How many characters a pattern may have; those in use have some 300.
+    static let maximumLength = 2_000
+    /// How many it may have for ICU, which takes kilobytes for each set: `\b` alone becomes four sets.
+    static let maximumTranslatedLength = 20_000
 
     /// What stands before a place of the pattern, as far as repetitions care.
     private enum Former {
@@ -40,15 +43,11 @@ struct RegexTranslation {
     /// - Throws: `TokenizerError`, about `field`, if the pattern has something that ICU doesn't have or reads otherwise.
     init(_ pattern: String, field: JSONValue) throws(TokenizerError) {
         scalars = Array(pattern.unicodeScalars)
-        guard scalars.count <= Self.maximumLength else {
-            throw field.fault(
-                "a pattern of more than \(Self.maximumLength) characters is not supported; shorten it",
-                .unsupported
-            )
-        }
+        guard scalars.count <= Self.maximumLength else { throw Self.lengthRefusal(field) }
         while index < scalars.count {
             if bracketDepth > 0 { try translateInBrackets(field) } else { try translate(field) }
         }
+        guard result.count <= Self.maximumTranslatedLength else { throw Self.lengthRefusal(field) }
     }
 
     private func peek(_ distance: Int) -> Unicode.Scalar? {
@@ -68,6 +67,10 @@ struct RegexTranslation {
 
     private static func refusal(_ what: String, _ field: JSONValue) -> TokenizerError {
         field.fault("a pattern with \(what) is not supported; rewrite the pattern without it", .unsupported)
+    }
+
+    private static func lengthRefusal(_ field: JSONValue) -> TokenizerError {
+        field.fault("the pattern is too long; shorten it", .unsupported)
     }
 
     private mutating func translate(_ field: JSONValue) throws(TokenizerError) {
@@ -145,7 +148,8 @@ struct RegexTranslation {
         case "B" where !isSet:
             replace(2, with: "(?:(?<=[\(Self.words)])(?=[\(Self.words)])|(?<![\(Self.words)])(?![\(Self.words)]))")
         case "Z" where !isSet: replace(2, with: #"(?=\n?\z)"#)
-        case "d", "D", "n", "r", "t", "f", "a", "e", "x", "u": append(2)
+        case "d", "D", "n", "r", "t", "f", "a", "e": append(2)
+        case "x", "u": try translateCode(field)
         case "A", "z", "1", "2", "3", "4", "5", "6", "7", "8", "9":
             if isSet { throw Self.refusal("\\\(letter) between brackets", field) }
             append(2)
@@ -157,6 +161,14 @@ struct RegexTranslation {
             }
             append(2)
         }
+    }
+
+    /// `\x41`, `\x{e9}` or `\u00e9`, with all digits. Two digits above 7F would be a byte to Oniguruma.
+    private mutating func translateCode(_ field: JSONValue) throws(TokenizerError) {
+        let text = String(String.UnicodeScalarView(scalars[index...].prefix(12)))
+        let code = /\\(x[0-7][0-9A-Fa-f]|x\{[0-9A-Fa-f]{1,8}\}|u[0-9A-Fa-f]{4})/.matchingSemantics(.unicodeScalar)
+        guard let match = text.prefixMatch(of: code) else { throw Self.refusal("\(text.prefix(2)) like this", field) }
+        append(match.0.utf8.count)
     }
 
     /// `\p{Name}`, `\P{Name}` and `\p{^Name}`.

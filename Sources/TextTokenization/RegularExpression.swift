@@ -28,7 +28,7 @@ struct RegularExpression: Sendable {
     /// An empty match right after another match is left out, as Oniguruma's iterator does.
     ///
     /// - Throws: `TokenizerError` if the engine gives up, or the budget ends.
-    func matches(in text: ArraySlice<UInt8>, budget: inout WorkBudget) throws(TokenizerError) -> [Range<Int>] {
+    func matches(in text: ArraySlice<UInt8>, budget: WorkBudget) throws(TokenizerError) -> [Range<Int>] {
         let string = String(decoding: text, as: UTF8.self)
         let isASCII = text.allSatisfy { $0 < 0x80 }
         let length = isASCII ? text.count : string.utf16.count
@@ -40,7 +40,6 @@ struct RegularExpression: Sendable {
         ) { result, flags, stop in
             unsafe search.take(result?.range, flags, stop: &stop.pointee)
         }
-        budget = search.budget
         guard search.isComplete else {
             throw TokenizerError(
                 .tooMuchWork,
@@ -74,8 +73,12 @@ struct RegularExpression: Sendable {
 
     /// The state of one search. Foundation asks for a Sendable closure and calls it on the same thread.
     private final class Search: @unchecked Sendable {
-        var budget: WorkBudget
-        var places: [Range<Int>] = []
+        /// How many reports of progress there are from one look at the clock to the next.
+        private static let reportsPerLook = 16
+
+        private(set) var places: [Range<Int>] = []
+        private let budget: WorkBudget
+        private var reports = 0
         private var hasCompleted = false
         private var hasFailed = false
 
@@ -86,9 +89,13 @@ struct RegularExpression: Sendable {
         func take(_ range: NSRange?, _ flags: NSRegularExpression.MatchingFlags, stop: inout ObjCBool) {
             if flags.contains(.internalError) { hasFailed = true }
             if flags.contains(.completed) { hasCompleted = true }
-            if flags.contains(.progress), !budget.isLeft() {
-                hasFailed = true
-                stop = true
+            if flags.contains(.progress) {
+                // The first report looks, too: a text of many small pieces may have few for each.
+                if reports.isMultiple(of: Self.reportsPerLook), budget.isSpent {
+                    hasFailed = true
+                    stop = true
+                }
+                reports += 1
             }
             guard let range else { return }
             if range.length == 0, places.last?.upperBound == range.location { return }

@@ -19,14 +19,12 @@ enum TextPattern: Sendable {
     }
 
     /// The places of all matches, in order and without overlaps.
-    func matches(in text: ArraySlice<UInt8>, budget: inout WorkBudget) throws(TokenizerError) -> [Range<
-        Int
-    >] {
+    func matches(in text: ArraySlice<UInt8>, budget: WorkBudget) throws(TokenizerError) -> [Range<Int>] {
         // Nothing matches in an empty text, not even an empty pattern: so does the original.
         guard !text.isEmpty else { return [] }
         return switch self {
         case .literal(let literal): Self.places(of: literal, in: text)
-        case .regex(let regex): try regex.matches(in: text, budget: &budget)
+        case .regex(let regex): try regex.matches(in: text, budget: budget)
         }
     }
 
@@ -50,18 +48,6 @@ enum TextPattern: Sendable {
                 places.append(index + 1 - matched..<index + 1)
                 matched = 0
             }
-        }
-        return places
-    }
-
-    /// The places of all scalars for which `isMatch` holds.
-    static func places(
-        in text: ArraySlice<UInt8>,
-        where isMatch: (Unicode.Scalar) -> Bool
-    ) -> [Range<Int>] {
-        var places: [Range<Int>] = []
-        forEachScalar(of: text) { scalar, place in
-            if isMatch(scalar) { places.append(place) }
         }
         return places
     }

@@ -5,12 +5,17 @@ struct TextPieces {
         var place: Range<Int>
         /// The added token that the piece is, if it is one; nothing looks at its text any more.
         var token: Int32?
-        /// Whether it begins where the text begins.
+        /// Whether it begins where the text begins: then `prepend_scheme: first` puts a space before it.
+        ///
+        /// The Python package asks for the offset 0 of the text before normalization instead. That differs where a
+        /// normalizer removes the beginning (of which `Strip` is minded), or where what it made of the first character
+        /// is split.
         var isAtStart: Bool
     }
 
-    /// How long a text may become by normalization and splitting: enough for every text that isn't made to grow.
-    static let maximumBytes = 1 << 29
+    /// How long a text may become by normalization and splitting, in bytes: 8 times `Tokenizer.maximumTextBytes`,
+    /// where `▁` for a space is 3 times as long. A file that splits such a text into single bytes takes 7 GB of memory.
+    static let maximumBytes = 1 << 27
 
     static func check(byteCount: Int) throws(TokenizerError) {
         guard byteCount <= maximumBytes else {

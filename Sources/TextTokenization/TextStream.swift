@@ -32,7 +32,7 @@ public struct TextStream: Sendable {
 
     mutating func appendBytes(_ token: Int32) -> [UInt8] {
         guard let text = tokenizer.text(of: token, skippingSpecialTokens: skipsSpecialTokens) else { return [] }
-        guard !steps.isEmpty || tokenizer.decoders != nil else {
+        guard tokenizer.decoders != nil else {
             // Without a decoder there are spaces between the tokens.
             defer { isAtStart = false }
             return isAtStart ? text : [UInt8(ascii: " ")] + text

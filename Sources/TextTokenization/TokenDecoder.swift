@@ -14,14 +14,25 @@ enum TokenDecoder: Sendable {
     /// - Parameter trimsFirst: whether the first token loses the character instead of getting a space for it.
     case metaspace(replacement: [UInt8], trimsFirst: Bool)
 
+    /// How many times longer a text may become by all steps together, so that no file can fill the memory.
+    private static let maximumGrowth = 4096
+
     /// The steps of a file's `decoder`, or nil if there is none: then there are spaces between tokens.
     ///
     /// - Throws: `TokenizerError` if one isn't supported or has wrong fields.
     static func list(_ value: JSONValue?) throws(TokenizerError) -> [TokenDecoder]? {
         guard let value else { return nil }
-        var steps: [TokenDecoder] = []
-        for step in try Component.flatten(value, members: "decoders") { steps.append(try TokenDecoder(step)) }
-        try Component.checkGrowth(steps.map(\.growth), value)
+        let steps = try Component.list(value, "decoders", TokenDecoder.init)
+        var growth = 1
+        for step in steps {
+            growth *= max(step.growth, 1)
+            guard growth <= maximumGrowth else {
+                throw value.fault(
+                    "the steps could make a text more than \(maximumGrowth) times as long; leave some of them out",
+                    .unsupported
+                )
+            }
+        }
         return steps
     }
 
@@ -46,7 +57,7 @@ enum TokenDecoder: Sendable {
             let metaspace = try Metaspace(value)
             self = .metaspace(replacement: metaspace.replacement, trimsFirst: metaspace.scheme != .never)
         default:
-            throw Component.refusal(
+            throw try Component.refusal(
                 value,
                 supported: "ByteLevel, ByteFallback, Fuse, Replace, Strip, Metaspace or Sequence"
             )

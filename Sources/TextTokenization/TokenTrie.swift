@@ -1,7 +1,8 @@
 /// Added tokens by their text, to find in a text the leftmost and there the longest.
 struct TokenTrie: Sendable {
-    /// How long the text of an added token may be, in bytes: it bounds the work at each place of a text.
-    static let maximumTokenBytes = 1024
+    /// How long the text of an added token may be, in bytes: it bounds the work at each place of a text. The longest in
+    /// use have some 90.
+    static let maximumTokenBytes = 128
 
     /// The node that a byte leads to from a node: node * 256 + byte.
     private var edges: [Int: Int32] = [:]

@@ -4,14 +4,15 @@ public import ByteStorage
 ///
 /// Supported are the models of type BPE with the normalizers, pre-tokenizers, post-processors and decoders that such
 /// models come with; anything else is refused by name when the file is read, never left out. The tokens are those of
-/// the Python package `tokenizers` 0.23.
+/// the Python package `tokenizers` 0.23; but the file's `truncation` and `padding`, by which that package shortens or
+/// fills up what it encodes, are ignored here.
 ///
 ///     let tokenizer = try Tokenizer(path: "tokenizer.json")
 ///     let tokens = try tokenizer.encode("Hello, world")
 ///     let text = tokenizer.decode(tokens)
 public struct Tokenizer: Sendable {
-    /// The longest text that is encoded at once, in bytes.
-    public static let maximumTextBytes = 1 << 26
+    /// The longest text that is encoded at once, in bytes. It may take 1 GB of memory, where each byte is split off.
+    public static let maximumTextBytes = 1 << 24
 
     let decoders: [TokenDecoder]?
     private let model: BPEModel
@@ -23,6 +24,11 @@ public struct Tokenizer: Sendable {
     /// One more than the largest token id, added tokens included; not every smaller id need be a token.
     public let vocabularySize: Int
 
+    /// One more than the largest token id of the model's own vocabulary, added tokens not counted.
+    ///
+    /// Files may add tokens for which a model has no embeddings, e.g. `<pad>` behind the last token of Llama 2.
+    public var modelVocabularySize: Int { Int(model.largestID) + 1 }
+
     /// Reads a tokenizer.
     ///
     /// - Parameter file: the contents of `tokenizer.json`.
@@ -32,10 +38,9 @@ public struct Tokenizer: Sendable {
         if let version = try root.optional("version"), try version.text() != "1.0" {
             throw version.fault("\"\(try version.text())\" is not supported; save the tokenizer again", .unsupported)
         }
-        // `truncation` and `padding` are settings of a training run, not of the tokenizer: they are ignored.
         model = try BPEModel(try root.required("model"))
-        normalizers = try Normalizer.list(try root.optional("normalizer"))
-        preTokenizers = try PreTokenizer.list(try root.optional("pre_tokenizer"))
+        normalizers = try Component.list(try root.optional("normalizer"), "normalizers", Normalizer.init)
+        preTokenizers = try Component.list(try root.optional("pre_tokenizer"), "pretokenizers", PreTokenizer.init)
         postProcessor = try PostProcessor(try root.optional("post_processor"))
         decoders = try TokenDecoder.list(try root.optional("decoder"))
         addedTokens = try AddedTokens(try root.optional("added_tokens"), model: model, normalizers: normalizers)
@@ -65,9 +70,6 @@ public struct Tokenizer: Sendable {
         return addedTokens.id(of: content) ?? model.id(of: content)
     }
 
-    /// Whether a token is a special one, which stands for no text, e.g. the beginning or the end of a text.
-    public func isSpecial(_ token: Int32) -> Bool { addedTokens.byID[token]?.isSpecial ?? false }
-
     // MARK: - Encoding
 
     /// The tokens of a text.
@@ -88,10 +90,10 @@ public struct Tokenizer: Sendable {
                 "the text has \(bytes.count) bytes, more than \(Self.maximumTextBytes); encode it in parts"
             )
         }
-        var budget = WorkBudget(textBytes: bytes.count)
-        var pieces = try addedTokens.extract(from: bytes, normalizers: normalizers, budget: &budget)
+        let budget = WorkBudget(textBytes: bytes.count)
+        var pieces = try addedTokens.extract(from: bytes, normalizers: normalizers, budget: budget)
         for step in preTokenizers {
-            try step.apply(to: &pieces, budget: &budget)
+            try step.apply(to: &pieces, budget: budget)
             try TextPieces.check(byteCount: pieces.bytes.count)
         }
         var tokens = addingSpecialTokens ? postProcessor.before : []

@@ -6,7 +6,7 @@ internal import Foundation
 /// Hangul apart; ICU's transforms, which Foundation offers too, follow the standard.
 ///
 /// Source: Unicode Standard Annex #15.
-enum UnicodeForm: String, Sendable, CaseIterable {
+enum UnicodeForm: String, Sendable {
     case nfc = "NFC"
     case nfd = "NFD"
     case nfkc = "NFKC"

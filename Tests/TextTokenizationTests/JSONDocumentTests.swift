@@ -24,7 +24,7 @@ import Testing
         #expect(try elements[3].bool())
         #expect(try root.required("b").required("c").required("d").elements()[0].elements()[0].number() == 7)
         #expect(try root.member("z") == nil)
-        #expect(try root.required("a").elements()[2].isNull)
+        #expect(try root.required("a").elements()[2].kind == .null)
         #expect(try root.required("e").kind == .number)
     }
 

@@ -8,8 +8,10 @@ import TextTokenization
         let text = String(repeating: part, count: byteCount / part.utf8.count)
         let tokens = try tokenizer.encode(text, addingSpecialTokens: false)
         // ▁ is a space to Llama 2.
-        let expected = name == "llama2" && part == "▁" ? text.utf8.count / 3 : text.utf8.count
-        #expect(tokenizer.decode(tokens).utf8.count == expected)
+        let expected = name == "llama2" && part == "▁" ? String(repeating: " ", count: byteCount / 3) : text
+        // Not in the expectation, which would take the text apart to tell a difference.
+        let isWhole = bytes(tokenizer.decode(tokens)) == bytes(expected)
+        #expect(isWhole)
     }
 
     @Test(
@@ -19,10 +21,10 @@ import TextTokenization
         ],
         ["gpt2", "llama3", "several-splits", "llama2"]
     )
-    func longTexts(part: String, name: String) throws { try Self.check(part, name, byteCount: 1 << 15) }
+    func longTexts(part: String, name: String) throws { try Self.check(part, name, byteCount: 1 << 13) }
 
-    @Test("a megabyte comes back whole", arguments: [("a", "llama2"), (" ", "gpt2"), ("7", "llama3"), ("😀", "qwen2")])
-    func megabytes(part: String, name: String) throws { try Self.check(part, name, byteCount: 1 << 20) }
+    @Test("much longer ones, too", arguments: [("a", "llama2"), (" ", "gpt2"), ("7", "llama3"), ("😀", "qwen2")])
+    func longerTexts(part: String, name: String) throws { try Self.check(part, name, byteCount: 1 << 16) }
 
     @Test("long runs of marks are put in order without quadratic time", arguments: ["qwen2", "normalizers"])
     func longMarks(name: String) throws {
@@ -52,7 +54,7 @@ import TextTokenization
 
     @Test("an added token of the longest kind is found in a text that nearly has it")
     func longAddedToken() throws {
-        let content = String(repeating: "x", count: 1023) + "y"
+        let content = String(repeating: "x", count: 127) + "y"
         let tokenizer = try TokenizerFile(addedTokens: "[\(TokenizerFile.addedToken(7, content))]").tokenizer
         #expect(try tokenizer.encode(String(repeating: "x", count: 20_000) + "y") == [7])
     }

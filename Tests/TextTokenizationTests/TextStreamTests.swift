@@ -127,6 +127,6 @@ import ThinkCompress
         ] as [([UInt8], Int)]
     )
     func incompleteEnd(bytes: [UInt8], count: Int) {
-        #expect(UTF8Tail.incompleteCount(of: bytes) == count)
+        #expect(TokenDecoderState.incompleteCount(of: bytes) == count)
     }
 }

@@ -52,8 +52,6 @@ import TextTokenization
             "[\(TokenizerFile.addedToken(7, "\u{E9}")),\(TokenizerFile.addedToken(8, "e\u{301}", flags: "-special"))]"
         let tokenizer = try file.tokenizer
         #expect(try tokenizer.encode("ae\u{301}\u{E9}b") == [0, 8, 7, 1])
-        #expect(tokenizer.isSpecial(7))
-        #expect(!tokenizer.isSpecial(8))
         #expect(bytes(tokenizer.decode([8, 7])) == bytes("e\u{301}"))
     }
 
@@ -71,6 +69,7 @@ import TextTokenization
     func emptyVocabulary() throws {
         let tokenizer = try TokenizerFile(vocabulary: "{}", merges: "[]").tokenizer
         #expect(tokenizer.vocabularySize == 0)
+        #expect(tokenizer.modelVocabularySize == 0)
         #expect(try tokenizer.encode("abc") == [])
         #expect(tokenizer.decode([0, 1]) == "")
     }
@@ -133,14 +132,45 @@ import TextTokenization
         #expect(tokenizer.decode([7, 0, 8]) == "a<t>")
         #expect(tokenizer.decode([7, 0, 8], skippingSpecialTokens: false) == "<s>a<t>")
         #expect(tokenizer.id(of: "<s>") == 7)
-        #expect([7, 8, 0, -1].map(tokenizer.isSpecial) == [true, false, false, false])
-        #expect(tokenizer.vocabularySize == 9)
+        #expect(tokenizer.id(of: "<u>") == nil)
     }
 
-    @Test("truncation and padding are settings of a training run, and are ignored")
+    @Test("tokens that the model hasn't count for the size of the tokenizer, not of the model")
+    func modelVocabularySize() throws {
+        var file = TokenizerFile()
+        #expect(try file.tokenizer.modelVocabularySize == 7)
+        #expect(try file.tokenizer.vocabularySize == 7)
+        file.addedTokens = "[\(TokenizerFile.addedToken(0, "a")),\(TokenizerFile.addedToken(7, "<pad>"))]"
+        #expect(try file.tokenizer.modelVocabularySize == 7)
+        #expect(try file.tokenizer.vocabularySize == 8)
+    }
+
+    @Test("what decodes to the text of a special token is left out, whatever its own text")
+    func normalizedSpecialTokens() throws {
+        let special = TokenizerFile.addedToken(7, "q")
+        let other = TokenizerFile.addedToken(8, "Q", flags: "normalized -special")
+        let tokenizer = try TokenizerFile(addedTokens: "[\(special),\(other)]", normalizer: #"{"type":"Lowercase"}"#)
+            .tokenizer
+        #expect(tokenizer.decode([8]) == "")
+        #expect(tokenizer.decode([8], skippingSpecialTokens: false) == "q")
+    }
+
+    @Test("truncation and padding are ignored")
     func ignoredSettings() throws {
         let fields = #""truncation":{"max_length":1,"strategy":"LongestFirst","stride":0},"padding":{"pad_id":0},"#
         #expect(try TokenizerFile(fields: fields).tokenizer.encode("abc a") == [4, 6, 0])
+    }
+
+    @Test("a text whose many parts become too long together is refused")
+    func manyGrowingParts() throws {
+        let normalizer = #"{"type":"Prepend","prepend":"\#(String(repeating: "a", count: 100_000))"}"#
+        let tokenizer = try TokenizerFile(
+            addedTokens: "[\(TokenizerFile.addedToken(7, "<s>"))]",
+            normalizer: normalizer
+        ).tokenizer
+        let text = String(repeating: "a<s>", count: 2000)
+        let error = #expect(throws: TokenizerError.self) { try tokenizer.encode(text) }
+        #expect(error?.code == .textTooLong)
     }
 
     @Test("a file that isn't there is a FileError, one that isn't JSON a TokenizerError")
