@@ -42,18 +42,19 @@ public struct LlamaModel: Sendable {
         enum CodingKeys: String, CodingKey { case endTokens = "eos_token_id" }
     }
 
-    /// A tokenizer must be of the model: no id beyond the vocabulary, and what begins and ends a text known to both.
+    /// A tokenizer must be of the model: no token of its own vocabulary beyond the model's, and what begins and ends a
+    /// text known to both. Checkpoints may have added tokens that the model doesn't know; prompts with them are refused.
     private static func check(
         _ tokenizer: Tokenizer,
         path: String,
         configuration: ModelConfiguration,
         folder: ModelFolder
     ) throws {
-        guard tokenizer.vocabularySize <= configuration.vocabularySize else {
+        guard tokenizer.modelVocabularySize <= configuration.vocabularySize else {
             throw ModelError(
                 .mismatch,
                 path: path,
-                "has token ids up to \(tokenizer.vocabularySize - 1), and the model \(configuration.vocabularySize) "
+                "has token ids up to \(tokenizer.modelVocabularySize - 1), and the model \(configuration.vocabularySize) "
                     + "tokens; it is the tokenizer of another model"
             )
         }
