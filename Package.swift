@@ -23,6 +23,14 @@ let testSettings: [SwiftSetting] = [
 let argumentParser = Target.Dependency.product(name: "ArgumentParser", package: "swift-argument-parser")
 let crypto = Target.Dependency.product(name: "Crypto", package: "swift-crypto")
 
+/// What the umbrella re-exports. Its users name these modules, too: a build that only repeats what changed would not see
+/// changes below the umbrella otherwise, and link code that disagrees about the size of types.
+let modules = [
+    "ByteStorage", "KVCacheModel", "KVCacheCodecs", "KIVIQuantization", "ThinKPruning", "CompressedAttention",
+    "KVSnapshots", "EngineFormats", "TextTokenization", "LlamaDecoder", "KVCacheEvaluation",
+]
+let library = (modules + ["ThinkCompress"]).map { Target.Dependency(stringLiteral: $0) }
+
 // Each target uses only targets above it.
 let package = Package(
     name: "think-compress",
@@ -105,20 +113,17 @@ let package = Package(
         ),
         .target(
             name: "ThinkCompress",
-            dependencies: [
-                "KVCacheModel", "KVCacheCodecs", "KIVIQuantization", "ThinKPruning", "CompressedAttention",
-                "KVSnapshots", "EngineFormats", "TextTokenization", "LlamaDecoder", "KVCacheEvaluation",
-            ],
+            dependencies: modules.map { Target.Dependency(stringLiteral: $0) },
             swiftSettings: sourceSettings
         ),
         .executableTarget(
             name: "think-compress",
-            dependencies: ["ThinkCompress", "ByteStorage", argumentParser],
+            dependencies: library + [argumentParser],
             swiftSettings: sourceSettings
         ),
         .target(
             name: "TestSupport",
-            dependencies: ["ThinkCompress", "ByteStorage"],
+            dependencies: library,
             path: "Tests/TestSupport",
             swiftSettings: testSettings
         ),
@@ -128,14 +133,10 @@ let package = Package(
             swiftSettings: testSettings
         ),
     ]
-        + [
-            "ByteStorage", "KVCacheModel", "KVCacheCodecs", "KIVIQuantization", "ThinKPruning",
-            "CompressedAttention", "KVSnapshots", "EngineFormats", "TextTokenization", "LlamaDecoder",
-            "KVCacheEvaluation",
-        ].map { name in
+        + modules.map { name in
             .testTarget(
                 name: "\(name)Tests",
-                dependencies: ["ThinkCompress", "TestSupport"],
+                dependencies: library + ["TestSupport"],
                 swiftSettings: testSettings
             )
         }
@@ -143,7 +144,7 @@ let package = Package(
             // Runs the built command as a user would.
             .testTarget(
                 name: "CommandTests",
-                dependencies: ["ThinkCompress", "TestSupport", "think-compress"],
+                dependencies: library + ["TestSupport", "think-compress"],
                 swiftSettings: testSettings
             )
         ]
