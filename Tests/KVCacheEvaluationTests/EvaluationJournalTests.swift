@@ -112,5 +112,6 @@ import ThinkCompress
             try EvaluationJournal(path: folder.file("no/such/folder.jsonl"), subject: subject())
         }
         #expect(throws: EvaluationError.self) { try EvaluationJournal(path: folder.path, subject: subject()) }
+        #expect(throws: EvaluationError.self) { try EvaluationJournal(path: "/dev/null", subject: subject()) }
     }
 }

@@ -7,6 +7,8 @@ internal import Foundation
 public final class EvaluationJournal {
     static let format = "think-compress evaluation"
     static let version = 1
+    /// Some million outcomes.
+    private static let maximumBytes = 1 << 28
 
     /// What all outcomes of a journal share.
     public struct Subject: Codable, Sendable, Equatable {
@@ -71,17 +73,19 @@ public final class EvaluationJournal {
     public init(path: String, subject: Subject) throws {
         self.subject = subject
         self.path = path
-        let manager = FileManager.default
-        if !manager.fileExists(atPath: path) {
-            guard manager.createFile(atPath: path, contents: nil) else {
-                throw EvaluationError(path: path, "cannot create it; check the folder and its permissions")
-            }
-        }
-        guard let handle = try? FileHandle(forUpdating: URL(filePath: path)) else {
+        // No process that is started meanwhile is to inherit the file, and with it the lock.
+        let descriptor = unsafe open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NONBLOCK, 0o666)
+        guard descriptor >= 0 else {
             throw EvaluationError(path: path, "cannot be opened to be written; check the path and its permissions")
         }
-        // The lock ends with the process at the latest.
-        guard flock(handle.fileDescriptor, LOCK_EX | LOCK_NB) == 0 else {
+        let handle = FileHandle(fileDescriptor: descriptor, closeOnDealloc: true)
+        var status = stat()
+        guard unsafe fstat(descriptor, &status) == 0, status.st_mode & S_IFMT == S_IFREG,
+            status.st_size <= Self.maximumBytes
+        else {
+            throw EvaluationError(path: path, "is no journal of an evaluation; choose another name")
+        }
+        guard flock(descriptor, LOCK_EX | LOCK_NB) == 0 else {
             throw EvaluationError(path: path, "another run is writing to it; wait for it or choose another name")
         }
         guard let content = try? handle.readToEnd() ?? Data() else {
@@ -124,7 +128,10 @@ public final class EvaluationJournal {
         if lines.isEmpty { try write(Heading(format: Self.format, version: Self.version, subject: subject)) }
     }
 
-    deinit { try? file?.close() }
+    deinit {
+        guard let file else { return }
+        flock(file.fileDescriptor, LOCK_UN)
+    }
 
     /// The outcome of a measurement, if it has been made.
     public func outcome(of key: TrialKey) -> TrialOutcome? { places[key].map { records[$0].outcome } }
