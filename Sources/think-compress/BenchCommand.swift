@@ -7,12 +7,12 @@ struct BenchCommand: AsyncParsableCommand {
         commandName: "bench",
         abstract: "Measure how many prompts fit in memory at a time, and how fast they go on.",
         discussion: """
-            Every figure comes from a run in a process of its own, which reads a prompt, keeps its compressed cache as
-            often as the batch is large, and continues all of them token by token. The largest batch is the one that
+            Every figure comes from a run in a process of its own, which reads a prompt, keeps its compressed cache as \
+            often as the batch is large, and continues all of them token by token. The largest batch is the one that \
             stays within the limit while the next larger one does not.
 
-            For comparison, the papers' figures, of models of 7 billion parameters on a GPU: KIVI at 2 bits takes 2.6
-            times less peak memory, up to 4 times the batch, 2.35 to 3.47 times the throughput (arXiv 2402.02750);
+            For comparison, the papers' figures, of models of 7 billion parameters on a GPU: KIVI at 2 bits takes 2.6 \
+            times less peak memory, up to 4 times the batch, 2.35 to 3.47 times the throughput (arXiv 2402.02750); \
             ThinK with KIVI 2.8 times less peak memory, 5 times the batch (arXiv 2407.21018).
 
             Example:

@@ -7,8 +7,8 @@ struct EvalCommand: AsyncParsableCommand {
         commandName: "eval",
         abstract: "Measure what recipes cost a model, in size and in quality.",
         discussion: """
-            text (what eval does by itself) compares the tokens that follow a compressed prefix, needle asks for a fact
-            hidden in a text, recall for one of many keys and values. All of them may keep their results in one file
+            text (what eval does by itself) compares the tokens that follow a compressed prefix, needle asks for a fact \
+            hidden in a text, recall for one of many keys and values. All of them may keep their results in one file \
             (--results), which an interrupted run goes on from, and draw one report (--html) of all that is in it.
 
             Example:
@@ -25,7 +25,16 @@ struct EvalCommand: AsyncParsableCommand {
 struct EvalTextCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "text",
-        abstract: "Compare the tokens that follow a compressed prefix with those after the full one."
+        abstract: "Compare the tokens that follow a compressed prefix with those after the full one.",
+        discussion: """
+            The prefix is compressed without knowing what follows. Prints whole-file ratio, bits per value, \
+            Kullback-Leibler divergence and same-top-1 rate against full precision, perplexity of the continuation, and \
+            errors of the attention output.
+
+            Example:
+              think-compress eval text --model DIR --text book.txt \\
+                --codecs "kivi(bits=2)" --prefix 2048
+            """
     )
 
     @OptionGroup var options: EvalOptions
@@ -53,7 +62,15 @@ struct EvalTextCommand: AsyncParsableCommand {
 struct EvalNeedleCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "needle",
-        abstract: "Ask for a fact that is hidden at some depth of a text."
+        abstract: "Ask for a fact that is hidden at some depth of a text.",
+        discussion: """
+            Every needle is asked for twice: by a question that the compression has not seen, as when a cache is kept \
+            and asked later, and by one that was part of the prompt.
+
+            Example:
+              think-compress eval needle --model DIR --text book.txt \\
+                --codecs "kivi(bits=2)" --contexts 1024,4096 --html book.html
+            """
     )
 
     @OptionGroup var options: EvalOptions
@@ -86,7 +103,15 @@ struct EvalNeedleCommand: AsyncParsableCommand {
 struct EvalRecallCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "recall",
-        abstract: "Ask for the value of one of many keys that are listed in a text."
+        abstract: "Ask for the value of one of many keys that are listed in a text.",
+        discussion: """
+            Every list is asked twice: by a question that the compression has not seen, and by one that was part of the \
+            prompt.
+
+            Example:
+              think-compress eval recall --model DIR --text book.txt \\
+                --codecs "kivi(bits=2);kivi(bits=4)" --pairs 16
+            """
     )
 
     @OptionGroup var options: EvalOptions

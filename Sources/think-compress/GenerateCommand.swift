@@ -6,8 +6,8 @@ struct GenerateCommand: AsyncParsableCommand {
         commandName: "generate",
         abstract: "Continue a text with a model, from a snapshot of its beginning.",
         discussion: """
-            The prompt is the text of --prompt-file followed by that of --prompt. As far as it begins like the
-            snapshot's, the snapshot is used and not computed; if they share just a prefix, the snapshot is cut there;
+            The prompt is the text of --prompt-file followed by that of --prompt. As far as it begins like the \
+            snapshot's, the snapshot is used and not computed; if they share just a prefix, the snapshot is cut there; \
             if that is shorter than a block of 32 tokens, it is not used.
 
             Example:
@@ -123,6 +123,9 @@ struct GenerateCommand: AsyncParsableCommand {
             cacheBytes: result.cache.blockByteCount + result.cache.windowByteCount,
             peakMemoryBytes: peakMemoryByteCount()
         )
+        if snapshot != nil && result.reusedTokens == 0 {
+            Console.printNote("the prompt does not begin as the snapshot's text does, so it was read from its beginning")
+        }
         if json { return try Console.printJSON(report) }
         try Console.write("\n")
         Console.printNote(

@@ -7,7 +7,7 @@ struct ProfileCommand: AsyncParsableCommand {
         commandName: "profile",
         abstract: "Measure a model's query profile, for caches that come without queries.",
         discussion: """
-            The mean squared query of every layer, KV head and channel, over all tokens of the texts. ThinK chooses key
+            The mean squared query of every layer, KV head and channel, over all tokens of the texts. ThinK chooses key \
             channels by it where a cache has no queries of its own, or in place of a prompt's last ones.
 
             Example:

@@ -7,7 +7,7 @@ struct SnapshotCommand: AsyncParsableCommand {
         commandName: "snapshot",
         abstract: "Compress the cache of a prompt and write it as a snapshot.",
         discussion: """
-            The cache comes from a dump that another engine wrote, or is computed: --model reads the prompt and
+            The cache comes from a dump that another engine wrote, or is computed: --model reads the prompt and \
             compresses layer by layer as it goes.
 
             Recipes are stages joined by '+':

@@ -23,7 +23,7 @@ struct ThinkCompressCommand: AsyncParsableCommand {
               think-compress compare dump.safetensors prompt.tkv
               think-compress restore prompt.tkv -o restored.safetensors
 
-            Exit status: 0 done, 1 the input is bad or does not match, 2 wrong usage,
+            Exit status: 0 done, 1 the input is bad or does not match, 2 wrong usage, \
             130 interrupted.
             """,
         version: version,
