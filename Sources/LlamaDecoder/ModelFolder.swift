@@ -2,6 +2,7 @@ internal import ByteStorage
 internal import Crypto
 internal import EngineFormats
 internal import Foundation
+internal import KVCacheCodecs
 
 /// The files of a model's directory, as Hugging Face lays them out.
 struct ModelFolder: Sendable {
@@ -88,8 +89,11 @@ struct ModelFolder: Sendable {
     /// there are processors.
     func fingerprint() throws -> String {
         let names = [Self.configurationName] + (try weightFiles().names)
-        let digests = try concurrentMap(names) { try digest(of: $0) }
-        let text = zip(names, digests).map { "\($1)  \($0)\n" }.joined()
+        let digests = Slots<Result<String, any Error>>(count: names.count)
+        DispatchQueue.concurrentPerform(iterations: names.count) { index in
+            digests[index] = Result { try digest(of: names[index]) }
+        }
+        let text = try zip(names, digests.values).map { "\(try $1.get())  \($0)\n" }.joined()
         return SHA256.hash(data: Data(text.utf8)).hex
     }
 }
@@ -101,18 +105,4 @@ extension Digest {
             return digits.count == 1 ? "0" + digits : digits
         }.joined()
     }
-}
-
-/// Maps elements on all processors, in order; throws the error of the first that fails.
-private func concurrentMap<Element: Sendable, Result: Sendable>(
-    _ elements: [Element],
-    _ body: @Sendable (Element) throws -> Result
-) throws -> [Result] {
-    nonisolated(unsafe) var results: [Swift.Result<Result, any Error>?] = Array(repeating: nil, count: elements.count)
-    let lock = NSLock()
-    DispatchQueue.concurrentPerform(iterations: elements.count) { index in
-        let result = Swift.Result { try body(elements[index]) }
-        lock.withLock { unsafe results[index] = result }
-    }
-    return try unsafe results.compactMap { try $0?.get() }
 }
