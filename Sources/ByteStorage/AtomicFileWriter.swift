@@ -42,9 +42,18 @@ public struct AtomicFileWriter: ~Copyable, Sendable {
     }
 
     /// Checks that a file may be written at `path`, so that a long job can refuse before it begins.
-    public static func checkDestination(path: String, replacingExisting: Bool) throws(FileError) {
+    ///
+    /// Symbolic links are refused: what is renamed over one replaces the link and not the file that it names, which
+    /// for `/dev/stdout` would be the system's.
+    ///
+    /// - Parameter inputs: files that must not be replaced because they are read, whatever name they are read by.
+    public static func checkDestination(
+        path: String,
+        replacingExisting: Bool,
+        inputs: [String] = []
+    ) throws(FileError) {
         var status = stat()
-        guard unsafe stat(path, &status) == 0 else {
+        guard unsafe lstat(path, &status) == 0 else {
             if path.isEmpty || path.hasSuffix("/") {
                 throw FileError(.notFound, path: path, message: "is not the name of a file")
             }
@@ -54,8 +63,20 @@ public struct AtomicFileWriter: ~Copyable, Sendable {
             return
         }
         guard status.st_mode & S_IFMT == S_IFREG else {
-            let kind = status.st_mode & S_IFMT == S_IFDIR ? "a directory" : "not a regular file"
+            let kind =
+                switch status.st_mode & S_IFMT {
+                case S_IFDIR: "a directory"
+                case S_IFLNK: "a symbolic link"
+                default: "not a regular file"
+                }
             throw FileError(.notRegularFile, path: path, message: "is \(kind); pass the name of a file to write")
+        }
+        for input in inputs {
+            var other = stat()
+            guard unsafe stat(input, &other) == 0, other.st_dev == status.st_dev, other.st_ino == status.st_ino else {
+                continue
+            }
+            throw FileError(.alreadyExists, path: path, message: "is read as well; choose another name to write to")
         }
         guard replacingExisting else { throw FileError(errorNumber: EEXIST, path: path, action: "create it") }
     }

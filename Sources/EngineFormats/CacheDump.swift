@@ -7,15 +7,13 @@ public import KVCacheModel
 public enum CacheDump: Sendable {
     /// Maps the dump at `path` and reads it as a cache; keys and values stay in the file.
     ///
-    /// - Parameter profiles: a file with the model's query profile (`layers.N.q2`), used in place of the dump's own profile and
-    ///   queries.
     /// - Throws: `FileError`, `EngineFormatError` or `KVCacheError`, whichever is at fault.
-    public static func read(path: String, profiles: SafetensorsFile? = nil) throws -> KVCache {
-        try read(SafetensorsFile(MappedFile.bytes(path: path)), profiles: profiles)
+    public static func read(path: String) throws -> KVCache {
+        try read(SafetensorsFile(MappedFile.bytes(path: path)))
     }
 
-    /// Reads a safetensors file as a cache; see `read(path:profiles:)`.
-    public static func read(_ file: SafetensorsFile, profiles: SafetensorsFile? = nil) throws -> KVCache {
+    /// Reads a safetensors file as a cache; see `read(path:)`.
+    public static func read(_ file: SafetensorsFile) throws -> KVCache {
         var layers: [KVCacheLayer] = []
         while let keys = file.tensors[name(layers.count, .keys)] {
             let index = layers.count
@@ -31,7 +29,7 @@ public enum CacheDump: Sendable {
                         try tensor($0, name: name(index, .queries))
                     },
                     profile: try QueryProfile.layerProfile(
-                        profiles ?? file,
+                        file,
                         layer: index,
                         shape: [keyTensor.heads, keyTensor.headDimension]
                     )
@@ -45,7 +43,6 @@ public enum CacheDump: Sendable {
             )
         }
         try checkNoLayerIsSkipped(file, count: layers.count)
-        if let profiles { try QueryProfile.check(profiles, layers: layers.count, metadata: file.metadata) }
         return try KVCache(
             layers: layers,
             tokens: try numbers(file, "tokens"),

@@ -65,6 +65,23 @@ public struct KVCache: Sendable {
         self.metadata = metadata
     }
 
+    /// The same cache with a query profile for every layer, in place of its own profile and queries.
+    ///
+    /// - Throws: `KVCacheError` if the profile is not one of such a cache.
+    public func withProfile(_ profile: [[Float]]) throws(KVCacheError) -> KVCache {
+        guard profile.count == layers.count else {
+            throw KVCacheError(.invalidProfile, "a query profile of \(profile.count) layers for \(layers.count)")
+        }
+        return try KVCache(
+            layers: zip(layers, profile).map { layer, profile in
+                KVCacheLayer(keys: layer.keys, values: layer.values, queries: layer.queries, profile: profile)
+            },
+            tokens: tokens,
+            positions: positions,
+            metadata: metadata
+        )
+    }
+
     private static func check(_ layer: KVCacheLayer, index: Int, against first: KVCacheLayer) throws(KVCacheError) {
         for (name, tensor) in [("keys", layer.keys), ("values", layer.values)] {
             guard shape(tensor) == shape(first.keys), tensor.elementType == first.keys.elementType else {

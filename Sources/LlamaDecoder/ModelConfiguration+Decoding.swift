@@ -18,7 +18,9 @@ extension ModelConfiguration {
 
     private init(_ file: File, path: String) throws(ModelError) {
         func unsupported(_ message: String) -> ModelError { ModelError(.unsupported, path: path, message) }
-        func damaged(_ message: String) -> ModelError { ModelError(.damaged, path: path, message) }
+        func damaged(_ message: String) -> ModelError {
+            ModelError(.damaged, path: path, "\(message); take the model's own file")
+        }
         func size(
             _ value: Int?,
             _ name: String,
@@ -81,7 +83,9 @@ extension ModelConfiguration {
             throw damaged("\(error)")
         }
         let epsilon = file.normEpsilon ?? 1e-6
-        guard epsilon >= 0, epsilon < 1 else { throw damaged("rms_norm_eps is \(epsilon), must be 0 to 1") }
+        guard epsilon >= 0, epsilon < 1 else {
+            throw damaged("rms_norm_eps is \(epsilon), must be at least 0 and below 1")
+        }
         normEpsilon = Float(epsilon)
         rotary = try RotaryEmbedding(file.rotary, headDimension: headDimension, path: path)
         slidingWindows = try Self.slidingWindows(file, family: family, layers: layers, path: path)

@@ -48,7 +48,7 @@ struct ModelFolder: Sendable {
         do {
             return try JSONDecoder().decode(type, from: try data(path: path))
         } catch let error as DecodingError {
-            throw ModelError(.damaged, path: path, error.summary)
+            throw ModelError(.damaged, path: path, "\(error.summary); take the model's own file")
         }
     }
 

@@ -13,12 +13,20 @@ enum Console {
     ///
     /// - Throws: what went wrong where standard output is a full disk or a closed pipe.
     static func print(_ text: String) throws {
-        try FileHandle.standardOutput.write(contentsOf: Data("\(text)\n".utf8))
+        try write("\(text)\n")
     }
 
     /// Writes text as it is, without ending a line.
     static func write(_ text: String) throws {
-        try FileHandle.standardOutput.write(contentsOf: Data(text.utf8))
+        do {
+            try FileHandle.standardOutput.write(contentsOf: Data(text.utf8))
+        } catch {
+            throw FileError(
+                .inputOutput,
+                path: "standard output",
+                message: "cannot be written; free some space, or send it elsewhere"
+            )
+        }
     }
 
     /// Tells something beside the result, on standard error.

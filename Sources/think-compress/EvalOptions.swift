@@ -45,7 +45,11 @@ struct EvalOptions: ParsableArguments {
 
     /// Makes the trials that are missing and reports.
     func run(_ tasks: [EvaluationTask], trials: Int) async throws {
-        if let html { try AtomicFileWriter.checkDestination(path: html, replacingExisting: force) }
+        if let html {
+            let files = [text, results].compactMap { $0 } + ModelInput.files(of: model)
+            try AtomicFileWriter.checkDestination(path: html, replacingExisting: force, inputs: files)
+            if html == results { throw ValidationError("--html and --results must be different files") }
+        }
         let content = try ModelInput.text(path: text)
         let opened = try LlamaModel(path: model)
         let metadata = try opened.metadata(producer: ModelInput.producer)

@@ -8,7 +8,7 @@ struct GenerateCommand: AsyncParsableCommand {
         discussion: """
             The prompt is the text of --prompt-file followed by that of --prompt. As far as it begins like the \
             snapshot's, the snapshot is used and not computed; if they share just a prefix, the snapshot is cut there; \
-            if that is shorter than a block of 32 tokens, it is not used.
+            if that is shorter than a block of 32 tokens and than the snapshot, it is not used.
 
             Example:
               think-compress snapshot --model DIR --prompt-file long.txt -o p.tkv \\
@@ -77,15 +77,14 @@ struct GenerateCommand: AsyncParsableCommand {
         let text = try ModelInput.prompt(file: promptFile, text: prompt)
         let opening = ContinuousClock.now
         let opened = try LlamaModel(path: model)
+        let decoder = TransformerDecoder(model: opened)
         // Reads every byte of the weights, so after all that can be refused sooner.
         let metadata = try await readMetadata(of: opened)
-        let decoder = TransformerDecoder(model: opened)
         let generator = TextGenerator(
             decoder: decoder,
             sampler: Sampler(temperature: temperature, topP: topP, seed: seed),
             maximumTokens: maxTokens
         )
-        decoder.workers.wake()
         let start = ContinuousClock.now
         let tokens = try await ModelInput.about(promptFile ?? "--prompt") {
             let tokens = try opened.tokens(of: text)
@@ -94,6 +93,8 @@ struct GenerateCommand: AsyncParsableCommand {
         }
         let cache = try await openSnapshot(for: opened, metadata: metadata)
         let reused = cache.map { TextGenerator.reusableTokens(of: $0, for: tokens) } ?? 0
+        // From here on one thread works, and those that wake find another processor.
+        decoder.workers.wake()
         var stream = opened.tokenizer.makeTextStream()
         var written = ""
         func write(_ piece: String) throws {
@@ -124,7 +125,9 @@ struct GenerateCommand: AsyncParsableCommand {
             peakMemoryBytes: peakMemoryByteCount()
         )
         if snapshot != nil && result.reusedTokens == 0 {
-            Console.printNote("the prompt does not begin as the snapshot's text does, so it was read from its beginning")
+            Console.printNote(
+                "the prompt does not begin as the snapshot's text does, so it was read from its beginning"
+            )
         }
         if json { return try Console.printJSON(report) }
         try Console.write("\n")

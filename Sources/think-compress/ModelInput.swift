@@ -24,6 +24,12 @@ enum ModelInput {
         )
     }
 
+    /// The files of a model's directory.
+    static func files(of model: String) -> [String] {
+        let names = (try? FileManager.default.contentsOfDirectory(atPath: model)) ?? []
+        return names.map { "\(model)/\($0)" }
+    }
+
     /// The prompt that a file and an argument give together, the file's text first.
     static func prompt(file: String?, text: String?) throws -> String {
         try (file.map { try Self.text(path: $0) } ?? "") + (text ?? "")

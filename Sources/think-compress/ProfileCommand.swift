@@ -49,7 +49,11 @@ struct ProfileCommand: AsyncParsableCommand {
     }
 
     func run() async throws {
-        try AtomicFileWriter.checkDestination(path: output, replacingExisting: force)
+        try AtomicFileWriter.checkDestination(
+            path: output,
+            replacingExisting: force,
+            inputs: text + ModelInput.files(of: model)
+        )
         let contents = try text.map { try ModelInput.text(path: $0) }
         let opened = try LlamaModel(path: model)
         let decoder = TransformerDecoder(model: opened)

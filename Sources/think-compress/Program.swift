@@ -9,8 +9,8 @@ enum Program {
         SingleThreadedProducts.adoptForProcess()
         guard Kernels.areAvailable else {
             Console.printError(
-                "THINK_COMPRESS_KERNELS names no instruction set of this machine; unset it, or use scalar, avx2, avx512 "
-                    + "or neon"
+                "THINK_COMPRESS_KERNELS names no instruction set of this machine; unset it, or use scalar, avx2, avx512, "
+                    + "avx512vnni, neon or neondotprod, as far as it has them"
             )
             exit(2)
         }

@@ -57,7 +57,7 @@ struct RestoreCommand: AsyncParsableCommand {
     }
 
     func run() async throws {
-        try AtomicFileWriter.checkDestination(path: output, replacingExisting: force)
+        try AtomicFileWriter.checkDestination(path: output, replacingExisting: force, inputs: [input])
         let reader = try await about(input) { try SnapshotReader(path: input, registry: .standard) }
         let cache = try await about(input) {
             try checkExpectations(reader)

@@ -82,7 +82,8 @@ struct SnapshotCommand: AsyncParsableCommand {
 
     func run() async throws {
         let recipe = try RecipeOption.recipe(codec, option: "--codec")
-        try AtomicFileWriter.checkDestination(path: output, replacingExisting: force)
+        let files = [input, promptFile, profile].compactMap { $0 } + (model.map(ModelInput.files) ?? [])
+        try AtomicFileWriter.checkDestination(path: output, replacingExisting: force, inputs: files)
         let (compressed, quality) =
             if let model {
                 try await compute(model: model, recipe: recipe)
@@ -108,15 +109,18 @@ struct SnapshotCommand: AsyncParsableCommand {
     /// Compresses a dump.
     private func read(_ input: String, recipe: Recipe) async throws -> (CompressedCache, CompressionQuality?) {
         let profiles = try await readProfiles()
-        let cache = try await about(input) { try CacheDump.read(path: input, profiles: profiles) }
+        var cache = try await about(input) { try CacheDump.read(path: input) }
+        let profile = try await queryProfile(profiles, metadata: cache.metadata, geometry: cache.geometry)
+        if let profile { cache = try await about(input) { try cache.withProfile(profile) } }
+        let original = cache
         return try await about(input) {
             let compressed = try await CompressedCache(
-                compressing: cache,
+                compressing: original,
                 recipe: recipe,
                 progress: Console.progress("compressing")
             )
             if skipsQuality { return (compressed, nil) }
-            let comparison = try CacheComparison(original: cache, compressed: compressed)
+            let comparison = try CacheComparison(original: original, compressed: compressed)
             return (compressed, try await comparison.measure(progress: Console.progress("measuring")))
         }
     }

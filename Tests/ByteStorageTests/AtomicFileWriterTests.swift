@@ -159,4 +159,28 @@ import ThinkCompress
         }
         #expect(error?.code == .notFound)
     }
+
+    @Test("links are not replaced, nor files that are read")
+    func refusedDestinations() throws {
+        let folder = try TemporaryFolder()
+        let (file, link) = (folder.file("a"), folder.file("b"))
+        try Data("a".utf8).write(to: URL(filePath: file))
+        try FileManager.default.createSymbolicLink(atPath: link, withDestinationPath: file)
+        for path in [link, "/dev/stdout"] {
+            let error = #expect(throws: FileError.self) {
+                _ = try AtomicFileWriter(path: path, replacingExisting: true)
+            }
+            #expect(error?.code == .notRegularFile)
+        }
+        let hardLink = folder.file("c")
+        try FileManager.default.linkItem(atPath: file, toPath: hardLink)
+        for input in [file, link, hardLink] {
+            let error = #expect(throws: FileError.self) {
+                try AtomicFileWriter.checkDestination(path: file, replacingExisting: true, inputs: [input])
+            }
+            #expect(error?.message.contains("is read as well") == true)
+        }
+        try AtomicFileWriter.checkDestination(path: file, replacingExisting: true, inputs: [folder.file("d")])
+        #expect(try String(contentsOfFile: file, encoding: .utf8) == "a")
+    }
 }

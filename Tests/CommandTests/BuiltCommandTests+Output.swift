@@ -101,13 +101,17 @@ extension BuiltCommandTests {
             #expect(!folder.content.contains { $0.hasSuffix(".partial") })
         }
 
-        @Test("a snapshot may replace the dump that it was made of")
+        @Test("a file that is read is not replaced, even by force")
         func replacedInput() async throws {
             let folder = try TemporaryFolder()
             let path = try writeSmallDump(in: folder)
+            let before = try data(path)
             let result = try await BuiltCommand.run("snapshot", path, "-o", path, "--codec", "f16", "--force")
-            #expect(result.status == 0)
-            #expect(try await BuiltCommand.run("verify", path).status == 0)
+            expectBadInput(result, naming: path, "is read as well")
+            #expect(try data(path) == before)
+            let snapshot = try await makeSnapshot(of: path, in: folder)
+            let other = try await BuiltCommand.run("restore", snapshot, "-o", snapshot, "--force")
+            expectBadInput(other, naming: snapshot, "is read as well")
         }
 
         @Test(

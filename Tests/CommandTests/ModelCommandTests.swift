@@ -271,6 +271,19 @@ import ThinkCompress
         #expect(!FileManager.default.fileExists(atPath: snapshot))
     }
 
+    @Test func whatIsReadIsNotReplaced() async throws {
+        let before = try Data(contentsOf: URL(filePath: text))
+        for arguments in [
+            ["snapshot", "--model", Self.model, "--prompt-file", text, "-o", text, "--codec", "f16", "--force"],
+            ["profile", "--model", Self.model, "--text", text, "-o", text, "--force"],
+            ["eval", "--model", Self.model, "--text", text, "--codecs", "f16", "--html", text, "--force"],
+        ] {
+            let result = try await Subprocess.run(try BuiltCommand.found(), arguments)
+            BuiltCommandTests.expectBadInput(result, naming: text, "is read as well")
+        }
+        #expect(try Data(contentsOf: URL(filePath: text)) == before)
+    }
+
     @Test func promptsLongerThanTheModelsPositionsAreRefused() async throws {
         let manual = "\(Self.model)/text/python-manual.txt"
         let result = try await generate("--prompt-file", manual)

@@ -107,6 +107,17 @@ import ThinkCompress
         #expect(error?.message.contains("line 4") == true)
     }
 
+    @Test func outcomesThatCannotBeAreDamage() throws {
+        try fill(1)
+        try append(
+            #"{"key":{"recipe":"f16","task":{"text":{"prefix":9,"continuation":2}},"trial":0},"outcome":{"text":{"sums":"#
+                + #"{"agreements":3,"divergence":0,"fileBytes":9,"fullSurprise":1,"payloadBytes":9,"surprise":1,"#
+                + #""tokens":2,"values":9}}}}"# + "\n"
+        )
+        let error = #expect(throws: EvaluationError.self) { try EvaluationJournal(path: path, subject: subject()) }
+        #expect(error?.message.contains("line 3") == true)
+    }
+
     @Test func placesThatCannotBeWrittenAreErrors() throws {
         #expect(throws: EvaluationError.self) {
             try EvaluationJournal(path: folder.file("no/such/folder.jsonl"), subject: subject())

@@ -76,7 +76,8 @@ public final class EvaluationJournal {
         // No process that is started meanwhile is to inherit the file, and with it the lock.
         let descriptor = unsafe open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NONBLOCK, 0o666)
         guard descriptor >= 0 else {
-            throw EvaluationError(path: path, "cannot be opened to be written; check the path and its permissions")
+            let reason = unsafe String(cString: strerror(errno))
+            throw EvaluationError(path: path, "cannot be opened to be written: \(reason); choose another name")
         }
         let handle = FileHandle(fileDescriptor: descriptor, closeOnDealloc: true)
         var status = stat()
@@ -116,7 +117,7 @@ public final class EvaluationJournal {
                 }
                 continue
             }
-            guard let record = try? decoder.decode(TrialRecord.self, from: line) else {
+            guard let record = try? decoder.decode(TrialRecord.self, from: line), record.isPossible else {
                 throw EvaluationError(path: path, "line \(index + 1) is damaged; remove it")
             }
             remember(record)

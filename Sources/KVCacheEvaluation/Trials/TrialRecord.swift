@@ -34,6 +34,18 @@ public enum TrialOutcome: Codable, Sendable, Equatable {
 public struct TrialRecord: Codable, Sendable, Equatable {
     public let key: TrialKey
     public let outcome: TrialOutcome
+
+    /// Whether a measurement can have given it.
+    var isPossible: Bool {
+        guard key.trial >= 0 else { return false }
+        guard case .text(let sums) = outcome else { return true }
+        let sizes = [sums.fileBytes, sums.payloadBytes, sums.values, sums.tokens]
+        let numbers =
+            [sums.divergence, sums.surprise, sums.fullSurprise, sums.attentionError ?? 0]
+            + (sums.layerAttentionErrors ?? [])
+        return sizes.allSatisfy { (1...1 << 50).contains($0) } && (0...sums.tokens).contains(sums.agreements)
+            && numbers.allSatisfy(\.isFinite)
+    }
 }
 
 /// What continuing a text after a compressed prefix gave.
