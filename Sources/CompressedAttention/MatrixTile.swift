@@ -1,7 +1,6 @@
 internal import ByteStorage
 internal import COpenBLAS
 internal import CThinkKernels
-internal import Foundation
 internal import Synchronization
 
 /// Attention over a tile of keys and values in float32 by two matrix products.
@@ -92,14 +91,6 @@ package struct SingleThreadedProducts: ~Copyable {
     ///
     /// For the beginning of a program; nobody else may be using OpenBLAS.
     package static func adoptForProcess() {
-        // Where memory is limited, such a thread may wait for memory that it will never have, and whoever speaks to it too.
-        var limit = rlimit()
-        #if canImport(Darwin)
-            let resource = RLIMIT_AS
-        #else
-            let resource = __rlimit_resource_t(RLIMIT_AS.rawValue)
-        #endif
-        guard unsafe getrlimit(resource, &limit) == 0, limit.rlim_cur == rlim_t.max else { return }
         setting.withLock { setting in
             setting.users += 1
             openblas_set_num_threads(1)
