@@ -65,8 +65,9 @@ public struct KVCache: Sendable {
         self.metadata = metadata
     }
 
-    /// The same cache with a query profile for every layer, in place of its own profile and queries.
+    /// The same cache with a query profile for every layer, which is used in place of its own profile and queries.
     ///
+    /// - Parameter profile: for each layer `kvHeads * headDimension` mean squared queries.
     /// - Throws: `KVCacheError` if the profile is not one of such a cache.
     public func withProfile(_ profile: [[Float]]) throws(KVCacheError) -> KVCache {
         guard profile.count == layers.count else {

@@ -30,10 +30,4 @@ final class FloatMatrix: Sendable {
 
     /// The bytes to read, which stay alive with the result.
     var shared: SharedBytes { buffer.shared }
-
-    /// A copy of some rows.
-    func array(rows range: Range<Int>) -> [Float] {
-        precondition(range.upperBound <= rows, "there are no such rows")
-        return unsafe Array(UnsafeBufferPointer(start: self[range.lowerBound], count: range.count * columns))
-    }
 }

@@ -45,11 +45,6 @@ struct EvalOptions: ParsableArguments {
 
     /// Makes the trials that are missing and reports.
     func run(_ tasks: [EvaluationTask], trials: Int) async throws {
-        if let html {
-            let files = [text, results].compactMap { $0 } + ModelInput.files(of: model)
-            try AtomicFileWriter.checkDestination(path: html, replacingExisting: force, inputs: files)
-            if html == results { throw ValidationError("--html and --results must be different files") }
-        }
         let content = try ModelInput.text(path: text)
         let opened = try LlamaModel(path: model)
         let metadata = try opened.metadata(producer: ModelInput.producer)
@@ -72,6 +67,11 @@ struct EvalOptions: ParsableArguments {
         let journal =
             try results.map { try EvaluationJournal(path: $0, subject: subject) }
             ?? EvaluationJournal(subject: subject)
+        if let html {
+            // The journal exists by now, so that it can't be replaced under another name.
+            let files = [text, results].compactMap { $0 } + ModelInput.files(of: model)
+            try AtomicFileWriter.checkDestination(path: html, replacingExisting: force, inputs: files)
+        }
         do {
             try await ModelInput.about(model) {
                 try await evaluator.run(

@@ -192,6 +192,20 @@ import ThinkCompress
             profile
         )
         #expect(result.status == 0, "\(result.errors)")
+        let wrong = try await BuiltCommand.run(
+            "snapshot",
+            BuiltCommandTests.dump,
+            "-o",
+            folder.file("x.tkv"),
+            "--codec",
+            "think(keys=0.5)",
+            "--profile",
+            "\(Self.model)/model.safetensors"
+        )
+        BuiltCommandTests.expectBadInput(
+            wrong,
+            naming: "\(Self.model)/model.safetensors: the query profile has 0 layers"
+        )
         let again = try await BuiltCommand.run("profile", "--model", Self.model, "--text", text, "-o", profile)
         BuiltCommandTests.expectBadInput(again, naming: profile, "exists already")
     }
@@ -281,6 +295,23 @@ import ThinkCompress
             let result = try await Subprocess.run(try BuiltCommand.found(), arguments)
             BuiltCommandTests.expectBadInput(result, naming: text, "is read as well")
         }
+        let journal = folder.file("r.jsonl")
+        let page = "\(folder.path)/./r.jsonl"
+        let result = try await BuiltCommand.run(
+            "eval",
+            "--model",
+            Self.model,
+            "--text",
+            text,
+            "--codecs",
+            "f16",
+            "--results",
+            journal,
+            "--html",
+            page,
+            "--force"
+        )
+        BuiltCommandTests.expectBadInput(result, naming: page, "is read as well")
         #expect(try Data(contentsOf: URL(filePath: text)) == before)
     }
 
