@@ -58,7 +58,12 @@ let package = Package(
             providers: [.apt(["libopenblas-dev"]), .brew(["openblas"])]
         ),
         .target(name: "CThinkKernels"),
-        .target(name: "ByteStorage", dependencies: ["CThinkKernels"], swiftSettings: sourceSettings),
+        .target(name: "CProcessGuard"),
+        .target(
+            name: "ByteStorage",
+            dependencies: ["CThinkKernels", "CProcessGuard"],
+            swiftSettings: sourceSettings
+        ),
         .target(
             name: "KVCacheModel",
             dependencies: ["CThinkKernels", "ByteStorage"],
@@ -118,7 +123,7 @@ let package = Package(
         ),
         .executableTarget(
             name: "think-compress",
-            dependencies: library + [argumentParser],
+            dependencies: library + ["CProcessGuard", argumentParser],
             swiftSettings: sourceSettings
         ),
         .target(
