@@ -1,4 +1,7 @@
-/// Bytes that never change and that keep their owner (a buffer, a mapped file) alive.
+/// Bytes to read that keep their owner (a buffer, a mapped file) alive.
+///
+/// Nobody writes to bytes in memory once they are shared. Those of a mapped file are what the file holds, and change if
+/// another program writes into it: see `MappedFile`.
 @safe
 public struct SharedBytes: Sendable {
     public let count: Int
@@ -6,7 +9,7 @@ public struct SharedBytes: Sendable {
     // Immutable memory that lives as long as `owner`.
     private nonisolated(unsafe) let base: UnsafeRawPointer
 
-    /// - Parameter base: `count` bytes that stay as they are for as long as `owner` lives.
+    /// - Parameter base: `count` bytes that can be read, and that nobody writes to, for as long as `owner` lives.
     @unsafe
     public init(owner: any AnyObject & Sendable, base: UnsafeRawPointer, count: Int) {
         self.owner = owner

@@ -6,8 +6,13 @@ extension CompressedLayer {
 
     /// Checks that restoring to a type makes no infinities of finite numbers.
     ///
+    /// - Parameter firstToken: which token of the cache the layer's first one is.
     /// - Throws: `CodecError` naming the first number that `elementType` can't say.
-    package func checkRange(tokens: Range<Int>, as elementType: ElementType) throws(CodecError) {
+    package func checkRange(
+        tokens: Range<Int>,
+        as elementType: ElementType,
+        firstToken: Int
+    ) throws(CodecError) {
         guard elementType == .float16, shape.elementType != .float16 else { return }
         let restored = decompress(tokens: tokens, as: .float32)
         for part in CachePart.allCases {
@@ -23,7 +28,7 @@ extension CompressedLayer {
                     .unsupportedValue,
                     layer: index,
                     head: head,
-                    token: tokens.lowerBound + found.token,
+                    token: firstToken + tokens.lowerBound + found.token,
                     channel: found.channel,
                     "\(part) hold \(found.value), which F16 can't say; restore to BF16 or F32"
                 )

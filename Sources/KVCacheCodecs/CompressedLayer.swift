@@ -41,18 +41,24 @@ public struct CompressedLayer: Sendable {
         slabs: [SharedBytes],
         window: KVCacheLayer?
     ) {
-        self.init(shape: shape, index: index, plans: plans)
-        self.blockCount = blockCount
-        for (chunk, bytes) in slabs.enumerated() {
-            precondition(bytes.count == slabByteCount(chunk: chunk), "a slab must be as long as its blocks")
-            self.slabs.append(
-                Slab(bytes: bytes, capacity: shape.blocks(ofChunk: chunk, blockCount: blockCount))
-            )
+        self = CompressedLayer(shape: shape, index: index, plans: plans).holding(
+            slabs: slabs,
+            blockCount: blockCount,
+            window: window
+        )
+    }
+
+    /// A layer of the same plans whose blocks and window lie in a file or in another's memory; see above.
+    package func holding(slabs: [SharedBytes], blockCount: Int, window: KVCacheLayer?) -> CompressedLayer {
+        var layer = self
+        layer.blockCount = blockCount
+        layer.slabs = slabs.enumerated().map { chunk, bytes in
+            precondition(bytes.count == layer.slabByteCount(chunk: chunk), "a slab must be as long as its blocks")
+            return Slab(bytes: bytes, capacity: shape.blocks(ofChunk: chunk, blockCount: blockCount))
         }
-        precondition(self.slabs.count == shape.chunkCount(blockCount: blockCount), "every chunk needs its slab")
-        if let window {
-            self.window = ResidualWindow(shape: shape, layer: window)
-        }
+        precondition(layer.slabs.count == layer.chunkCount, "every chunk needs its slab")
+        layer.window = window.map { ResidualWindow(shape: shape, layer: $0) } ?? ResidualWindow(shape: shape)
+        return layer
     }
 
     /// The plan of each KV head.

@@ -19,14 +19,15 @@ struct SnapshotSection {
 
 /// Writes sections one after the other and keeps their table.
 struct SectionSink: ~Copyable {
-    private let file: AtomicFileWriter
+    /// Nil where only sizes are of interest.
+    private let file: AtomicFileWriter?
     private let compressionLevel: Int?
     private var entries: [SectionEntry] = []
     /// Where the last section ends.
     private var end: Int
 
     /// - Parameter sectionCount: how many sections will be appended.
-    init(file: consuming AtomicFileWriter, sectionCount: Int, compressionLevel: Int?) {
+    init(file: consuming AtomicFileWriter?, sectionCount: Int, compressionLevel: Int?) {
         self.file = file
         self.compressionLevel = compressionLevel
         end = SnapshotFormat.headerBytes + sectionCount * SnapshotFormat.tableEntryBytes
@@ -95,19 +96,23 @@ struct SectionSink: ~Copyable {
     }
 
     /// Writes header and table, and lets the file appear under its name.
-    consuming func finish(_ header: SnapshotHeader) throws {
+    ///
+    /// - Returns: how large it is.
+    consuming func finish(_ header: SnapshotHeader) throws -> SnapshotSize {
+        let size = SnapshotSize(entries, fileBytes: end)
         var writer = ByteWriter()
         header.encode(into: &writer, fileLength: end, sectionCount: entries.count)
         for entry in entries { entry.encode(into: &writer) }
         writer.replace(Kernels.checksum(writer.shared.span), at: SnapshotFormat.headerChecksumOffset)
-        try file.write(writer.shared.span, at: 0)
-        try file.commit()
+        try file?.write(writer.shared.span, at: 0)
+        try file?.commit()
+        return size
     }
 
     private func write(_ stored: StoredBytes, at offset: Int) throws {
         var position = offset
         for piece in stored.pieces {
-            try file.write(piece.span, at: position)
+            try file?.write(piece.span, at: position)
             position += piece.count
         }
     }

@@ -46,9 +46,11 @@ struct CompareCommand: AsyncParsableCommand {
 
     func run() async throws {
         let cache = try await about(original) { try CacheDump.read(path: original) }
-        let reader = try await about(snapshot) { try SnapshotReader(path: snapshot, registry: .standard) }
+        let reader = try await about(snapshot) {
+            try SnapshotReader(path: snapshot, access: .reading, registry: .standard)
+        }
         let quality = try await about(snapshot) {
-            let comparison = try CacheComparison(original: cache, compressed: try await reader.cache())
+            let comparison = try CacheComparison(original: cache, snapshot: reader)
             return try await comparison.measure(progress: Console.progress("measuring"))
         }
         if json {

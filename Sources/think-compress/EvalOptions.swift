@@ -53,7 +53,6 @@ struct EvalOptions: ParsableArguments {
                 decoder: TransformerDecoder(model: opened),
                 text: try EvaluationText(content, model: opened),
                 recipes: try RecipeOption.recipes(codecs, option: "--codecs"),
-                registry: .standard,
                 metadata: metadata,
                 seed: seed
             )
@@ -65,7 +64,7 @@ struct EvalOptions: ParsableArguments {
             seed: seed
         )
         let journal =
-            try results.map { try EvaluationJournal(path: $0, subject: subject) }
+            try results.map { try EvaluationJournal(path: $0, access: FileAccess(inputs: [text]), subject: subject) }
             ?? EvaluationJournal(subject: subject)
         if let html {
             // The journal exists by now, so that it can't be replaced under another name.
@@ -86,7 +85,11 @@ struct EvalOptions: ParsableArguments {
         }
         let report = EvaluationReport(journal, recipes: evaluator.recipes.map(\.description), tasks: tasks)
         if let html {
-            let writer = try AtomicFileWriter(path: html, replacingExisting: force)
+            let writer = try AtomicFileWriter(
+                path: html,
+                replacingExisting: force,
+                access: FileAccess(inputs: [text, results].compactMap { $0 })
+            )
             try writer.write(SharedBytes(Array(report.html.utf8)).span, at: 0)
             try writer.commit()
         }

@@ -89,7 +89,8 @@ struct ProfileCommand: AsyncParsableCommand {
             geometry: geometry,
             metadata: try opened.metadata(producer: ModelInput.producer),
             to: output,
-            replacingExisting: force
+            replacingExisting: force,
+            access: FileAccess(inputs: text)
         )
         let report = Report(
             file: output,

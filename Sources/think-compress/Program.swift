@@ -1,11 +1,13 @@
 internal import ArgumentParser
 internal import ByteStorage
+internal import CProcessGuard
 internal import Foundation
 internal import ThinkCompress
 
 @main
 enum Program {
     static func main() async {
+        tcg_install_fault_handlers()
         SingleThreadedProducts.adoptForProcess()
         guard Kernels.areAvailable else {
             Console.printError(

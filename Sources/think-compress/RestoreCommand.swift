@@ -7,7 +7,8 @@ struct RestoreCommand: AsyncParsableCommand {
         commandName: "restore",
         abstract: "Bring a snapshot back as a cache dump.",
         discussion: """
-            Every byte of the snapshot is checked first.
+            Every byte of the snapshot is checked, and what is written is what was checked. The dump is readable \
+            by its owner alone: see --mode.
 
             Example:
               think-compress restore prompt.tkv -o restored.safetensors \\
@@ -29,6 +30,8 @@ struct RestoreCommand: AsyncParsableCommand {
 
     @Option(help: "Refuse a snapshot whose metadata differs: KEY=VALUE. May be repeated.")
     var expect: [String] = []
+
+    @OptionGroup var permissions: PermissionOptions
 
     @Flag(help: "Replace the output if it exists.")
     var force = false
@@ -58,43 +61,54 @@ struct RestoreCommand: AsyncParsableCommand {
 
     func run() async throws {
         try AtomicFileWriter.checkDestination(path: output, replacingExisting: force, inputs: [input])
-        let reader = try await about(input) { try SnapshotReader(path: input, registry: .standard) }
-        let cache = try await about(input) {
+        let reader = try await about(input) { try SnapshotReader(path: input, access: .reading, registry: .standard) }
+        let header = reader.header
+        let count = tokens ?? header.tokenCount
+        let elementType = type.flatMap { ElementType(name: $0.uppercased()) } ?? header.shape.elementType
+        let (layers, contents) = try await about(input) {
             try checkExpectations(reader)
-            try await reader.verify(progress: Console.progress("verifying"))
-            return try await reader.cache(verifyingPages: false)
+            // All but the pages, each of which is checked before it is restored.
+            try await reader.verify(includingPages: false)
+            var contents = CacheDumpWriter.Contents()
+            contents.tokens = try reader.tokens().map { Array($0.prefix(count)) }
+            contents.positions = try reader.positions().map { Array($0.prefix(count)) }
+            contents.profile = try reader.profile()
+            contents.metadata = reader.metadata
+            return (try reader.layers(), contents)
         }
-        let count = tokens ?? cache.tokenCount
-        let elementType = type.flatMap { ElementType(name: $0.uppercased()) } ?? cache.shape.elementType
-        var contents = CacheDumpWriter.Contents()
-        contents.tokens = cache.tokens.map { Array($0.prefix(count)) }
-        contents.positions = cache.positions.map { Array($0.prefix(count)) }
-        contents.profile = cache.profile
-        contents.metadata = cache.metadata
         var writer = try CacheDumpWriter(
             path: output,
             replacingExisting: force,
-            geometry: cache.geometry,
+            access: FileAccess(mode: permissions.mode, isOwnerOnly: true, inputs: [input]),
+            geometry: header.geometry,
             tokenCount: count,
             elementType: elementType,
             contents: contents
         )
-        let progress = Console.progress("restoring")
-        for (index, layer) in cache.layers.enumerated() {
-            try await about(input) { try layer.checkRange(tokens: 0..<count, as: elementType) }
-            try writer.write(layer.decompress(tokens: 0..<count, as: elementType), index: index)
-            try Task.checkCancellation()
-            progress?(Double(index + 1) / Double(cache.layers.count))
+        try await about(input) {
+            try await layers.forEachPiece(progress: Console.progress("restoring")) { piece in
+                // Pieces after the last token that is wanted are still checked.
+                let wanted = 0..<max(min(piece.layer.tokenCount, count - piece.firstToken), 0)
+                try piece.layer.checkRange(tokens: wanted, as: elementType, firstToken: piece.firstToken)
+                return RestoredPiece(
+                    layer: piece.layer.decompress(tokens: wanted, as: elementType),
+                    index: piece.layer.index,
+                    firstToken: piece.firstToken
+                )
+            } take: { piece in
+                if piece.layer.keys.tokens == 0 { return }
+                try writer.write(piece.layer, index: piece.index, firstToken: piece.firstToken)
+            }
         }
         try writer.commit()
         let report = Report(
             file: output,
             tokens: count,
-            layers: cache.geometry.layers,
-            kvHeads: cache.geometry.kvHeads,
-            headDim: cache.geometry.headDimension,
+            layers: header.geometry.layers,
+            kvHeads: header.geometry.kvHeads,
+            headDim: header.geometry.headDimension,
             elementType: elementType.name,
-            recipe: cache.recipe.description
+            recipe: reader.recipe.description
         )
         if json {
             try Console.printJSON(report)
@@ -121,6 +135,13 @@ struct RestoreCommand: AsyncParsableCommand {
             )
         }
     }
+}
+
+/// Some tokens of a layer in full precision.
+private struct RestoredPiece: Sendable {
+    let layer: KVCacheLayer
+    let index: Int
+    let firstToken: Int
 }
 
 /// A snapshot that isn't what was asked for.

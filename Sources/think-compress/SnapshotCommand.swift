@@ -54,6 +54,8 @@ struct SnapshotCommand: AsyncParsableCommand {
     @Flag(name: .customLong("no-quality"), help: "Do not measure and store what compression cost.")
     var skipsQuality = false
 
+    @OptionGroup var permissions: PermissionOptions
+
     @Flag(help: "Replace the output if it exists.")
     var force = false
 
@@ -90,8 +92,16 @@ struct SnapshotCommand: AsyncParsableCommand {
             } else {
                 try await read(input ?? "", recipe: recipe)
             }
-        let writer = SnapshotWriter(compressionLevel: compress, replacesExisting: force)
-        try await about(input ?? output) {
+        let writer = SnapshotWriter(
+            compressionLevel: compress,
+            replacesExisting: force,
+            access: FileAccess(
+                mode: permissions.mode,
+                isOwnerOnly: true,
+                inputs: [input, promptFile, profile].compactMap { $0 }
+            )
+        )
+        _ = try await about(input ?? output) {
             try await writer.write(compressed, quality: quality, to: output, progress: Console.progress("writing"))
         }
         let report = SnapshotReport(try SnapshotReader(path: output), path: output)

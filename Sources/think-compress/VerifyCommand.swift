@@ -49,7 +49,7 @@ struct VerifyCommand: AsyncParsableCommand {
     private func check(_ file: String) async throws -> Report {
         do {
             try await about(file) {
-                try await SnapshotReader(path: file, registry: .standard).verify(
+                try await SnapshotReader(path: file, access: .reading, registry: .standard).verify(
                     progress: Console.progress("verifying")
                 )
             }
