@@ -53,7 +53,7 @@ public struct FileAccess: Sendable {
     /// - Parameter replaced: the file whose place it takes, if there is one.
     func apply(to file: borrowing FileDescriptor, replacing replaced: stat?, path: String) throws(FileError) {
         if let mode {
-            guard fchmod(file.number, mode_t(mode.bits)) == 0 else {
+            guard uninterrupted({ fchmod(file.number, mode_t(mode.bits)) }) == 0 else {
                 throw FileError(errorNumber: errno, path: path, action: "give it the mode \(mode)")
             }
             return
@@ -71,7 +71,7 @@ public struct FileAccess: Sendable {
             // Another group than before gets no more than everybody does.
             permissions &= 0o707 | (permissions & 0o007) << 3
         }
-        if permissions != status.permissions { _ = fchmod(file.number, permissions) }
+        if permissions != status.permissions { _ = uninterrupted { fchmod(file.number, permissions) } }
     }
 }
 

@@ -95,6 +95,13 @@ enum { fatal_signal_count = sizeof fatal_signals / sizeof *fatal_signals };
 static struct sigaction former_actions[fatal_signal_count];
 static bool clears_line;
 
+// Whether a trap's instruction is the next one again: on x86 it is the one behind.
+#if defined(__aarch64__)
+static const bool trap_repeats = true;
+#else
+static const bool trap_repeats = false;
+#endif
+
 static const mapping_place *mapping_at(const void *address) {
   uintptr_t place = (uintptr_t)address;
   for (int index = 0; index < TCG_MAX_MAPPINGS; ++index) {
@@ -138,11 +145,16 @@ static void handle(int number, siginfo_t *information, void *context) {
     }
   }
   tcg_remove_partials();
-  for (int index = 0; index < fatal_signal_count; ++index) {
-    if (fatal_signals[index] == number) sigaction(number, &former_actions[index], NULL);
+  // An instruction that failed does so again when this returns, and meets what was there before, such as Swift's
+  // backtraces. Anything else is sent again.
+  if (is_fault && (number != SIGTRAP || trap_repeats)) {
+    for (int index = 0; index < fatal_signal_count; ++index) {
+      if (fatal_signals[index] == number) sigaction(number, &former_actions[index], NULL);
+    }
+  } else {
+    signal(number, SIG_DFL);
+    raise(number);
   }
-  // The instruction that failed does so again; anything else is sent again, and comes when this returns.
-  if (!is_fault || number == SIGTRAP) raise(number);
 }
 
 void tcg_install_fault_handlers(void) {

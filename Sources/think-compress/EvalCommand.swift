@@ -9,7 +9,8 @@ struct EvalCommand: AsyncParsableCommand {
         discussion: """
             text (what eval does by itself) compares the tokens that follow a compressed prefix, needle asks for a fact \
             hidden in a text, recall for one of many keys and values. All of them may keep their results in one file \
-            (--results), which an interrupted run goes on from, and draw one report (--html) of all that is in it.
+            (--results), which an interrupted run goes on from, and draw one report (--html) of all that is in it. Who may \
+            not read the text may not read what is written either.
 
             Example:
               think-compress eval --model DIR --text book.txt \\

@@ -8,7 +8,8 @@ struct ProfileCommand: AsyncParsableCommand {
         abstract: "Measure a model's query profile, for caches that come without queries.",
         discussion: """
             The mean squared query of every layer, KV head and channel, over all tokens of the texts. ThinK chooses key \
-            channels by it where a cache has no queries of its own, or in place of a prompt's last ones.
+            channels by it where a cache has no queries of its own, or in place of a prompt's last ones. Who may not read \
+            the texts may not read the profile either.
 
             Example:
               think-compress profile --model DIR --text a.txt --text b.txt -o model.q2

@@ -8,7 +8,7 @@ struct SnapshotCommand: AsyncParsableCommand {
         abstract: "Compress the cache of a prompt and write it as a snapshot.",
         discussion: """
             The cache comes from a dump that another engine wrote, or is computed: --model reads the prompt and \
-            compresses layer by layer as it goes.
+            compresses layer by layer as it goes. The snapshot is its owner's alone: see --mode.
 
             Recipes are stages joined by '+':
               f16, bf16, f32    as it came, bit for bit

@@ -96,6 +96,53 @@ extension BuiltCommandTests {
                 "--force"
             )
             #expect(again.status == 0)
+            // And nobody holds it, so that the next writer removes it.
+            #expect(outputs.content == ["a.tkv"])
+        }
+
+        @Test(
+            "a command that ends by a fault of its own leaves nothing, and ends as it would have",
+            arguments: [SIGABRT, SIGSEGV, SIGBUS, SIGTRAP]
+        )
+        func fault(signal: Int32) async throws {
+            let (folder, outputs) = (try TemporaryFolder(), try TemporaryFolder())
+            let result = try await Self.interrupt(by: signal, oldFile: true, in: folder, outputs: outputs)
+            #expect(result.signal == signal)
+            #expect(outputs.content == ["a.tkv"])
+            #expect(try data(outputs.file("a.tkv")) == Self.old)
+        }
+
+        @Test("a file that is cut short while it is mapped is named")
+        func mappedFileCutShort() async throws {
+            let (folder, outputs) = (try TemporaryFolder(), try TemporaryFolder())
+            let dump = try Self.writeLargeDump(in: folder)
+            let process = try BuiltCommand.start(
+                "snapshot",
+                dump,
+                "-o",
+                outputs.file("a.tkv"),
+                "--codec",
+                "kivi(bits=2)"
+            )
+            try await Self.waitForMapping(of: dump, by: process)
+            try #require(truncate(dump, 65536) == 0)
+            let result = try await process.result()
+            expectBadInput(result, naming: dump, "was cut short while it was in use")
+            #expect(outputs.content == [])
+        }
+
+        /// Waits until a process has a file mapped.
+        private static func waitForMapping(of path: String, by process: Subprocess) async throws {
+            #if os(Linux)
+                for _ in 0..<60_000 {
+                    let maps = try? String(contentsOfFile: "/proc/\(process.identifier)/maps", encoding: .utf8)
+                    if maps?.contains(path) == true { return }
+                    try await Task.sleep(for: .milliseconds(1))
+                }
+                Issue.record("nothing is mapped")
+            #else
+                try await Task.sleep(for: .milliseconds(500))
+            #endif
         }
 
         @Test(
