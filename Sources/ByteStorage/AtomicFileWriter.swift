@@ -24,16 +24,14 @@ public struct AtomicFileWriter: ~Copyable, Sendable {
     ///   - access: who may use the file.
     /// - Throws: `FileError` if the name is taken, or the folder can't be written to.
     public init(path: String, replacingExisting: Bool, access: FileAccess = .standard) throws(FileError) {
-        try Self.checkDestination(path: path, replacingExisting: replacingExisting)
+        try Self.checkName(path: path, replacingExisting: replacingExisting)
         let folder = try Folder(of: path)
         folder.removeAbandonedFiles()
         var replaced = stat()
         let isReplacing = unsafe lstat(path, &replaced) == 0
         let partial = try PartialFile.create(
-            folder: Folder.path(of: path),
-            name: String(path.split(separator: "/").last ?? ""),
-            permissions: isReplacing ? 0o600 : access.initialPermissions(in: folder),
-            path: path
+            for: path,
+            permissions: isReplacing ? 0o600 : access.initialPermissions(in: folder)
         )
         try access.apply(to: partial.file, replacing: isReplacing ? replaced : nil, path: path)
         self.path = path
@@ -42,7 +40,8 @@ public struct AtomicFileWriter: ~Copyable, Sendable {
         replacesExisting = replacingExisting
     }
 
-    /// Checks that a file may be written at `path`, so that a long job can refuse before it begins.
+    /// Checks that a file may be written at `path`, so that a long job can refuse before it begins: a partial file is
+    /// created beside it and removed.
     ///
     /// Symbolic links are refused: what is renamed over one replaces the link and not the file that it names, which
     /// for `/dev/stdout` would be the system's.
@@ -53,17 +52,26 @@ public struct AtomicFileWriter: ~Copyable, Sendable {
         replacingExisting: Bool,
         inputs: [String] = []
     ) throws(FileError) {
+        try checkName(path: path, replacingExisting: replacingExisting, inputs: inputs)
+        _ = try PartialFile.create(for: path, permissions: 0o600)
+    }
+
+    private static func checkName(
+        path: String,
+        replacingExisting: Bool,
+        inputs: [String] = []
+    ) throws(FileError) {
         var status = stat()
-        let isThere = unsafe lstat(path, &status) == 0
-        let reason = errno
-        if path.isEmpty || path.hasSuffix("/") && !isThere {
-            throw FileError(.notFound, path: path, message: "is not the name of a file")
-        }
-        guard isThere || reason == ENOENT else { throw FileError(errorNumber: reason, path: path, action: "create it") }
-        let isFolderWritable = unsafe access(Folder.path(of: path), W_OK | X_OK) == 0
-        guard isThere else {
-            if isFolderWritable { return }
-            throw FileError(errorNumber: errno, path: path, action: "create it")
+        guard unsafe lstat(path, &status) == 0 else {
+            let number = errno
+            if path.isEmpty || path.hasSuffix("/") {
+                throw FileError(.notFound, path: path, message: "is not the name of a file")
+            }
+            if number == ENAMETOOLONG {
+                throw FileError(.inputOutput, path: path, message: "is too long a name; choose a shorter one")
+            }
+            guard number == ENOENT else { throw FileError(errorNumber: number, path: path, action: "create it") }
+            return
         }
         guard status.st_mode & S_IFMT == S_IFREG else {
             let kind =
@@ -82,7 +90,6 @@ public struct AtomicFileWriter: ~Copyable, Sendable {
             throw FileError(.alreadyExists, path: path, message: "is read as well; choose another name to write to")
         }
         guard replacingExisting else { throw FileError(errorNumber: EEXIST, path: path, action: "create it") }
-        guard isFolderWritable else { throw FileError(errorNumber: EACCES, path: path, action: "replace it") }
     }
 
     /// Writes bytes at `offset`; what is never written reads as zero.
@@ -106,7 +113,7 @@ public struct AtomicFileWriter: ~Copyable, Sendable {
             } else if errno == EEXIST {
                 throw FileError(errorNumber: EEXIST, path: path, action: "name it")
             } else {
-                try Self.checkDestination(path: path, replacingExisting: false)
+                try Self.checkName(path: path, replacingExisting: false)
                 try Self.moveFile(partial.path, to: path)
             }
         }

@@ -15,7 +15,7 @@ struct Folder: ~Copyable, Sendable {
     init(of path: String) throws(FileError) {
         descriptor = uninterrupted { unsafe open(Self.path(of: path), O_RDONLY | O_DIRECTORY | O_CLOEXEC) }
         guard descriptor >= 0 || errno == EACCES else {
-            throw FileError(errorNumber: errno, path: path, action: "open its folder")
+            throw FileError(errorNumber: errno, path: path, action: "create it")
         }
     }
 

@@ -28,18 +28,14 @@ struct PartialFile: ~Copyable, Sendable {
         self.registration = registration
     }
 
-    /// Creates a partial file for what will be `path`.
-    static func create(
-        folder: String,
-        name: String,
-        permissions: mode_t,
-        path: String
-    ) throws(FileError) -> PartialFile {
+    /// Creates a partial file in the folder of what will be `path`.
+    static func create(for path: String, permissions: mode_t) throws(FileError) -> PartialFile {
+        // Not more of the name than fits into a legal one with what is added.
+        let name = String((path.split(separator: "/").last ?? "").unicodeScalars.prefix(50))
         while true {
             let random = String(UInt64.random(in: .min ... .max), radix: 36)
             let digits = String(repeating: "0", count: randomDigits - random.count) + random
-            // Not more of the name than fits into a legal one with what is added.
-            let partial = "\(folder)/.\(String(name.unicodeScalars.prefix(50))).\(digits)\(suffix)"
+            let partial = "\(Folder.path(of: path))/.\(name).\(digits)\(suffix)"
             let registration = unsafe tcg_register_partial(partial)
             let number = uninterrupted { unsafe open(partial, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, permissions) }
             guard number >= 0 else {

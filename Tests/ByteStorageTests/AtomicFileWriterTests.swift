@@ -166,7 +166,7 @@ import ThinkCompress
         let error = #expect(throws: FileError.self) {
             try AtomicFileWriter.checkDestination(path: path, replacingExisting: true)
         }
-        #expect(error?.message == "cannot create it: File name too long")
+        #expect(error?.message == "is too long a name; choose a shorter one")
     }
 
     @Test("links are not replaced, nor files that are read")
