@@ -338,7 +338,7 @@ struct AttentionStep {
         guard nextHead < layer.shape.kvHeads else { return unsafe UnsafeRawBufferPointer(start: nil, count: 0) }
         return unsafe UnsafeRawBufferPointer(
             start: pages.page(chunk: nextChunk, head: nextHead),
-            count: layer.blockCount(chunk: nextChunk) * layer.blockFormat(head: nextHead).byte_count
+            count: layer.blockCount(chunk: nextChunk) * layer.blockByteCount(head: nextHead)
         )
     }
 

@@ -25,6 +25,9 @@ extension CompressedLayer {
     /// What a head's blocks hold and where.
     package func blockFormat(head: Int) -> tck_block_format { coders[head].format }
 
+    /// Bytes of a block of a head.
+    package func blockByteCount(head: Int) -> Int { coders[head].layout.byteCount }
+
     package func plan(head: Int) -> HeadPlan { coders[head].plan }
 
     /// What stands in for the pruned channels of a head, zero for kept ones; nil if nothing but zeros does.

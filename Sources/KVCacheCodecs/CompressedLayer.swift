@@ -23,7 +23,7 @@ public struct CompressedLayer: Sendable {
         precondition(plans.count == shape.kvHeads, "every KV head needs a plan")
         self.shape = shape
         self.index = index
-        coders = plans.map { BlockCoder(plan: $0, shape: shape) }
+        coders = BlockCoder.coders(for: plans, shape: shape)
         pageOffsets = coders.reduce(into: [0]) { $0.append($0[$0.count - 1] + $1.layout.byteCount) }
         window = ResidualWindow(shape: shape)
     }
