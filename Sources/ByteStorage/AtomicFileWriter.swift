@@ -22,12 +22,8 @@ public struct AtomicFileWriter: ~Copyable, Sendable {
     /// - Parameter replacingExisting: whether a regular file of that name may be replaced.
     /// - Throws: `FileError` if the name is taken, or the folder can't be written to.
     public init(path: String, replacingExisting: Bool) throws(FileError) {
-        try Self.checkDestination(path: path, replacingExisting: replacingExisting)
-        let folder = Self.folder(of: path)
-        // Not more of the name than fits into a legal one with what is added.
-        let name = String((path.split(separator: "/").last ?? "").unicodeScalars.prefix(50))
-        let random = String(UInt64.random(in: .min ... .max), radix: 36)
-        let temporaryPath = "\(folder)/.\(name).\(random).partial"
+        try Self.checkName(path: path, replacingExisting: replacingExisting)
+        let temporaryPath = Self.temporaryPath(for: path)
         let descriptor = unsafe open(temporaryPath, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0o666)
         guard descriptor >= 0 else { throw FileError(errorNumber: errno, path: path, action: "create it") }
         self.path = path
@@ -41,7 +37,16 @@ public struct AtomicFileWriter: ~Copyable, Sendable {
         if !isCommitted { unsafe unlink(temporaryPath) }
     }
 
-    /// Checks that a file may be written at `path`, so that a long job can refuse before it begins.
+    /// A name for the temporary file of a file, in the same folder.
+    private static func temporaryPath(for path: String) -> String {
+        // Not more of the name than fits into a legal one with what is added.
+        let name = String((path.split(separator: "/").last ?? "").unicodeScalars.prefix(50))
+        let random = String(UInt64.random(in: .min ... .max), radix: 36)
+        return "\(folder(of: path))/.\(name).\(random).partial"
+    }
+
+    /// Checks that a file may be written at `path`, so that a long job can refuse before it begins: a temporary file is
+    /// created beside it and removed.
     ///
     /// Symbolic links are refused: what is renamed over one replaces the link and not the file that it names, which
     /// for `/dev/stdout` would be the system's.
@@ -52,14 +57,25 @@ public struct AtomicFileWriter: ~Copyable, Sendable {
         replacingExisting: Bool,
         inputs: [String] = []
     ) throws(FileError) {
+        try checkName(path: path, replacingExisting: replacingExisting, inputs: inputs)
+        try tryToCreate(beside: path)
+    }
+
+    private static func checkName(
+        path: String,
+        replacingExisting: Bool,
+        inputs: [String] = []
+    ) throws(FileError) {
         var status = stat()
         guard unsafe lstat(path, &status) == 0 else {
+            let number = errno
             if path.isEmpty || path.hasSuffix("/") {
                 throw FileError(.notFound, path: path, message: "is not the name of a file")
             }
-            guard unsafe access(folder(of: path), W_OK) == 0 else {
-                throw FileError(errorNumber: errno, path: path, action: "create it")
+            if number == ENAMETOOLONG {
+                throw FileError(.inputOutput, path: path, message: "is too long a name; choose a shorter one")
             }
+            guard number == ENOENT else { throw FileError(errorNumber: number, path: path, action: "create it") }
             return
         }
         guard status.st_mode & S_IFMT == S_IFREG else {
@@ -79,6 +95,15 @@ public struct AtomicFileWriter: ~Copyable, Sendable {
             throw FileError(.alreadyExists, path: path, message: "is read as well; choose another name to write to")
         }
         guard replacingExisting else { throw FileError(errorNumber: EEXIST, path: path, action: "create it") }
+    }
+
+    /// Creates a temporary file as a writer would, and removes it: only so is it known that the folder takes files.
+    private static func tryToCreate(beside path: String) throws(FileError) {
+        let temporaryPath = temporaryPath(for: path)
+        let descriptor = unsafe open(temporaryPath, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0o600)
+        guard descriptor >= 0 else { throw FileError(errorNumber: errno, path: path, action: "create it") }
+        close(descriptor)
+        unsafe unlink(temporaryPath)
     }
 
     /// Writes bytes at `offset`; what is never written reads as zero.
@@ -111,7 +136,7 @@ public struct AtomicFileWriter: ~Copyable, Sendable {
             } else if errno == EEXIST {
                 throw FileError(errorNumber: EEXIST, path: path, action: "name it")
             } else {
-                try Self.checkDestination(path: path, replacingExisting: false)
+                try Self.checkName(path: path, replacingExisting: false)
                 guard unsafe rename(temporaryPath, path) == 0 else {
                     throw FileError(errorNumber: errno, path: path, action: "name it")
                 }

@@ -11,6 +11,8 @@ struct CompareCommand: AsyncParsableCommand {
 
             Example:
               think-compress compare dump.safetensors prompt.tkv
+
+            A file called '-' is standard input.
             """
     )
 
@@ -22,6 +24,10 @@ struct CompareCommand: AsyncParsableCommand {
 
     @Flag(help: "Print JSON.")
     var json = false
+
+    func validate() throws {
+        try StandardStreams.check(inputs: [original, snapshot])
+    }
 
     private struct Report: Encodable {
         let recipe: String
@@ -45,12 +51,16 @@ struct CompareCommand: AsyncParsableCommand {
     }
 
     func run() async throws {
-        let cache = try await about(original) { try CacheDump.read(path: original) }
-        let reader = try await about(snapshot) { try SnapshotReader(path: snapshot, registry: .standard) }
-        let quality = try await about(snapshot) {
-            let comparison = try CacheComparison(original: cache, compressed: try await reader.cache())
-            return try await comparison.measure(progress: Console.progress("measuring"))
+        let original = try InputFile(self.original)
+        let snapshot = try InputFile(self.snapshot)
+        let cache = try await about(original) { try CacheDump.read(path: original.path) }
+        let reader = try await about(snapshot) { try SnapshotReader(path: snapshot.path, registry: .standard) }
+        let (compressed, quality) = try await about(snapshot) {
+            let compressed = try await reader.cache()
+            let comparison = try CacheComparison(original: cache, compressed: compressed)
+            return (compressed, try await comparison.measure(progress: Console.progress("measuring")))
         }
+        if !quality.isFinite { tellWhatIsNotFinite(compressed, name: snapshot.name) }
         if json {
             try Console.printJSON(
                 Report(
@@ -73,6 +83,16 @@ struct CompareCommand: AsyncParsableCommand {
         try Console.print(table.text)
         if quality.total.scores == nil {
             try Console.print("\nscores and attention need queries in the dump (layers.N.queries)")
+        }
+    }
+
+    /// Says why errors are missing: numbers of the snapshot, or else of the dump, are infinite or none at all.
+    private func tellWhatIsNotFinite(_ cache: CompressedCache, name: String) {
+        do {
+            for layer in cache.layers { try layer.checkFinite() }
+            Console.printNote("errors that are missing are not finite: the dump holds infinities, or what is no number")
+        } catch {
+            Console.printNote("errors that are missing are not finite: \(name): \(error)")
         }
     }
 }

@@ -39,13 +39,13 @@ struct EvalTextCommand: AsyncParsableCommand {
 
     @OptionGroup var options: EvalOptions
 
-    @Option(help: "Tokens of the prefix that is compressed.")
+    @Option(parsing: .unconditional, help: "Tokens of the prefix that is compressed.")
     var prefix = 1024
 
-    @Option(help: "Tokens after it that are measured.")
+    @Option(parsing: .unconditional, help: "Tokens after it that are measured.")
     var continuation = 64
 
-    @Option(help: "Places of the text that are measured.")
+    @Option(parsing: .unconditional, help: "Places of the text that are measured.")
     var trials = 30
 
     func validate() throws {
@@ -81,7 +81,7 @@ struct EvalNeedleCommand: AsyncParsableCommand {
     @Option(help: "Depths of the needle, 0 at the beginning and 1 before the question, separated by commas.")
     var depths = "0,0.25,0.5,0.75,1"
 
-    @Option(help: "Needles of each length and depth.")
+    @Option(parsing: .unconditional, help: "Needles of each length and depth.")
     var trials = 20
 
     func validate() throws {
@@ -116,13 +116,13 @@ struct EvalRecallCommand: AsyncParsableCommand {
 
     @OptionGroup var options: EvalOptions
 
-    @Option(help: "Keys and values in the list.")
+    @Option(parsing: .unconditional, help: "Keys and values in the list.")
     var pairs = 16
 
-    @Option(help: "Tokens of the prompt, question and answer included.")
+    @Option(parsing: .unconditional, help: "Tokens of the prompt, question and answer included.")
     var context = 1024
 
-    @Option(help: "Lists that are asked for a value.")
+    @Option(parsing: .unconditional, help: "Lists that are asked for a value.")
     var trials = 50
 
     func validate() throws {

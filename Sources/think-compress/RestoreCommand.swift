@@ -1,5 +1,4 @@
 internal import ArgumentParser
-internal import ByteStorage
 internal import ThinkCompress
 
 struct RestoreCommand: AsyncParsableCommand {
@@ -12,6 +11,8 @@ struct RestoreCommand: AsyncParsableCommand {
             Example:
               think-compress restore prompt.tkv -o restored.safetensors \\
                 --tokens 1024 --expect model.id=my-model
+
+            A file called '-' is standard input, or standard output for -o.
             """
     )
 
@@ -21,13 +22,16 @@ struct RestoreCommand: AsyncParsableCommand {
     @Option(name: .shortAndLong, help: "The dump to write.")
     var output: String
 
-    @Option(help: "Restore only the first so many tokens.")
+    @Option(parsing: .unconditional, help: "Restore only the first so many tokens.")
     var tokens: Int?
 
     @Option(help: "The element type of the dump: F16, BF16 or F32; by default the cache's own.")
     var type: String?
 
-    @Option(help: "Refuse a snapshot whose metadata differs: KEY=VALUE. May be repeated.")
+    @Option(
+        parsing: .unconditionalSingleValue,
+        help: "Refuse a snapshot whose metadata differs: KEY=VALUE. May be repeated."
+    )
     var expect: [String] = []
 
     @Flag(help: "Replace the output if it exists.")
@@ -44,6 +48,7 @@ struct RestoreCommand: AsyncParsableCommand {
         if let pair = expect.first(where: { !$0.contains("=") }) {
             throw ValidationError("--expect \(pair): must be KEY=VALUE")
         }
+        try StandardStreams.check(inputs: [input], output: output, json: json)
     }
 
     private struct Report: Encodable {
@@ -57,8 +62,9 @@ struct RestoreCommand: AsyncParsableCommand {
     }
 
     func run() async throws {
-        try AtomicFileWriter.checkDestination(path: output, replacingExisting: force, inputs: [input])
-        let reader = try await about(input) { try SnapshotReader(path: input, registry: .standard) }
+        let output = try OutputFile(self.output, replacingExisting: force, inputs: [input])
+        let input = try InputFile(self.input)
+        let reader = try await about(input) { try SnapshotReader(path: input.path, registry: .standard) }
         let cache = try await about(input) {
             try checkExpectations(reader)
             try await reader.verify(progress: Console.progress("verifying"))
@@ -72,8 +78,8 @@ struct RestoreCommand: AsyncParsableCommand {
         contents.profile = cache.profile
         contents.metadata = cache.metadata
         var writer = try CacheDumpWriter(
-            path: output,
-            replacingExisting: force,
+            path: output.path,
+            replacingExisting: output.replacesExisting,
             geometry: cache.geometry,
             tokenCount: count,
             elementType: elementType,
@@ -88,7 +94,7 @@ struct RestoreCommand: AsyncParsableCommand {
         }
         try writer.commit()
         let report = Report(
-            file: output,
+            file: output.name,
             tokens: count,
             layers: cache.geometry.layers,
             kvHeads: cache.geometry.kvHeads,
@@ -99,8 +105,9 @@ struct RestoreCommand: AsyncParsableCommand {
         if json {
             try Console.printJSON(report)
         } else {
-            try Console.print("\(output): \(count.grouped) tokens of \(report.layers) layers, \(elementType.name)")
+            try output.print("\(output.name): \(count.grouped) tokens of \(report.layers) layers, \(elementType.name)")
         }
+        try output.finish()
     }
 
     private func checkExpectations(_ reader: SnapshotReader) throws {
