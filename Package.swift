@@ -59,6 +59,8 @@ let package = Package(
         ),
         .target(name: "CThinkKernels"),
         .target(name: "CProcessGuard"),
+        // For the command alone: the library changes nothing of the process that links it.
+        .target(name: "CCommandStart"),
         .target(
             name: "ByteStorage",
             dependencies: ["CThinkKernels", "CProcessGuard"],
@@ -123,7 +125,7 @@ let package = Package(
         ),
         .executableTarget(
             name: "think-compress",
-            dependencies: library + ["CProcessGuard", argumentParser],
+            dependencies: library + ["CCommandStart", "CProcessGuard", argumentParser],
             swiftSettings: sourceSettings
         ),
         .target(

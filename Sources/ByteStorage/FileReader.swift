@@ -31,7 +31,12 @@ public final class FileReader: Sendable {
     /// - Throws: `FileError` if it can't be read, or if the file's length has changed since it was opened.
     public func bytes(_ range: Range<Int>) throws(FileError) -> SharedBytes {
         precondition(range.lowerBound >= 0 && range.upperBound <= byteCount, "range outside of the file")
-        let buffer = AlignedBuffer(byteCount: range.count)
+        let buffer: AlignedBuffer
+        do {
+            buffer = try AlignedBuffer(byteCount: range.count)
+        } catch {
+            throw FileError(.inputOutput, path: path, message: "\(error)")
+        }
         let failure: Int32? = unsafe buffer.withUnsafeMutableBytes { bytes in
             var done = 0
             while done < bytes.count {

@@ -17,16 +17,20 @@ public struct SharedBytes: Sendable {
         self.count = count
     }
 
-    /// A copy of bytes, in memory of its own.
+    /// A copy of bytes, in memory of its own. For few bytes: as with arrays, the process ends if there is no memory.
     public init(_ bytes: [UInt8]) {
-        let buffer = AlignedBuffer(byteCount: bytes.count)
+        guard let buffer = try? AlignedBuffer(byteCount: bytes.count) else {
+            preconditionFailure("no memory for \(bytes.count) bytes")
+        }
         unsafe buffer.withUnsafeMutableBytes { unsafe $0.copyBytes(from: bytes) }
         self = buffer.shared
     }
 
     /// A copy of four-byte words, little-endian.
-    public init(words: some Collection<UInt32>) {
-        let buffer = AlignedBuffer(byteCount: words.count * MemoryLayout<UInt32>.size)
+    ///
+    /// - Throws: `MemoryError` if there is no memory for it.
+    public init(words: some Collection<UInt32>) throws(MemoryError) {
+        let buffer = try AlignedBuffer(byteCount: words.count * MemoryLayout<UInt32>.size)
         unsafe buffer.withUnsafeMutableBytes { bytes in
             for (index, word) in words.enumerated() {
                 unsafe bytes.storeBytes(

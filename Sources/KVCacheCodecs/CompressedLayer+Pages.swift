@@ -36,9 +36,14 @@ extension CompressedLayer {
     package func blockCount(chunk: Int) -> Int { shape.blocks(ofChunk: chunk, blockCount: blockCount) }
 
     /// Lends the addresses of all pages.
-    package func withPages<Result>(_ body: (PageTable) -> Result) -> Result {
+    package func withPages<Result, Failure: Error>(
+        _ body: (PageTable) throws(Failure) -> Result
+    ) throws(Failure) -> Result {
         defer { extendLifetime(slabs) }
-        return unsafe withUnsafeTemporaryAllocation(of: PageTable.Entry.self, capacity: slabs.count) { entries in
+        return unsafe try withUnsafeTemporaryAllocation(
+            of: PageTable.Entry.self,
+            capacity: slabs.count
+        ) { (entries) throws(Failure) in
             for (chunk, slab) in slabs.enumerated() {
                 unsafe slab.bytes.withUnsafeBytes { bytes in
                     guard let base = bytes.baseAddress else { preconditionFailure("a slab has blocks") }
@@ -48,7 +53,7 @@ extension CompressedLayer {
                     )
                 }
             }
-            return unsafe body(PageTable(entries: UnsafeBufferPointer(entries), offsets: pageOffsets))
+            return unsafe try body(PageTable(entries: UnsafeBufferPointer(entries), offsets: pageOffsets))
         }
     }
 }

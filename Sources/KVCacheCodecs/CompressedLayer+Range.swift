@@ -14,7 +14,7 @@ extension CompressedLayer {
         firstToken: Int
     ) throws(CodecError) {
         guard elementType == .float16, shape.elementType != .float16 else { return }
-        let restored = decompress(tokens: tokens, as: .float32)
+        let restored = try decompress(tokens: tokens, as: .float32)
         for part in CachePart.allCases {
             for head in 0..<shape.kvHeads {
                 let found = UnsupportedValue.first(

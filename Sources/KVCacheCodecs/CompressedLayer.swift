@@ -99,15 +99,31 @@ public struct CompressedLayer: Sendable {
     }
 
     /// The same layer in memory of its own, shared with no file and no copy.
-    public func detached() -> CompressedLayer {
+    ///
+    /// - Throws: `CodecError` if there is no such memory.
+    public func detached() throws(CodecError) -> CompressedLayer {
         var copy = self
-        for chunk in slabs.indices {
-            let slab = Slab(blockBytes: blockBytes, capacity: shape.blocks(ofChunk: chunk, blockCount: blockCount))
-            slab.fill(from: slabPieces(chunk: chunk))
-            copy.slabs[chunk] = slab
+        do {
+            for chunk in slabs.indices {
+                let capacity = shape.blocks(ofChunk: chunk, blockCount: blockCount)
+                let slab = try Slab(blockBytes: blockBytes, capacity: capacity)
+                slab.fill(from: slabPieces(chunk: chunk))
+                copy.slabs[chunk] = slab
+            }
+            copy.window = try window.detached()
+        } catch {
+            throw CodecError(error, layer: index)
         }
-        copy.window = window.detached()
         return copy
+    }
+
+    /// A buffer for tokens of this layer.
+    func emptyBuffer(byteCount: Int) throws(CodecError) -> AlignedBuffer {
+        do {
+            return try AlignedBuffer(byteCount: byteCount)
+        } catch {
+            throw CodecError(error, layer: index)
+        }
     }
 
     /// The bytes of a block.

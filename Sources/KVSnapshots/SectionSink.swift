@@ -37,7 +37,7 @@ struct SectionSink: ~Copyable {
     mutating func append(_ section: SnapshotSection) throws {
         // Plans become many small values in memory: their bytes in the file bound these.
         let level = section.kind == .plan ? nil : compressionLevel
-        let stored = StoredBytes(section.pieces, compressionLevel: level)
+        let stored = try StoredBytes(section.pieces, compressionLevel: level)
         let start = SnapshotFormat.align(end)
         try write(stored, at: start)
         entries.append(
@@ -69,7 +69,7 @@ struct SectionSink: ~Copyable {
             let slots = Slots<StoredBytes>(count: count)
             try await forEachConcurrently(count: count) { index in
                 let slab = first + index
-                slots[index] = StoredBytes(
+                slots[index] = try StoredBytes(
                     layers[slab % layers.count].slabPieces(chunk: slab / layers.count),
                     compressionLevel: level
                 )
@@ -124,8 +124,8 @@ private struct StoredBytes: Sendable {
     let isFrame: Bool
     let checksum: UInt32
 
-    init(_ pieces: [SharedBytes], compressionLevel: Int?) {
-        if let compressionLevel, let frame = Zstandard.compress(pieces.joined, level: compressionLevel) {
+    init(_ pieces: [SharedBytes], compressionLevel: Int?) throws(MemoryError) {
+        if let compressionLevel, let frame = try Zstandard.compress(pieces.joined(), level: compressionLevel) {
             self.pieces = [frame]
             isFrame = true
         } else {
@@ -142,9 +142,9 @@ extension [SharedBytes] {
     fileprivate var byteCount: Int { reduce(0) { $0 + $1.count } }
 
     /// The pieces as one, copied only if there are several.
-    fileprivate var joined: SharedBytes {
+    fileprivate func joined() throws(MemoryError) -> SharedBytes {
         if count == 1 { return self[0] }
-        let buffer = AlignedBuffer(byteCount: byteCount)
+        let buffer = try AlignedBuffer(byteCount: byteCount)
         var end = 0
         for piece in self {
             buffer.copy(piece, at: end)

@@ -90,7 +90,7 @@ struct ModelFolder: Sendable {
     func fingerprint() throws -> String {
         let names = [Self.configurationName] + (try weightFiles().names)
         let digests = Slots<Result<String, any Error>>(count: names.count)
-        DispatchQueue.concurrentPerform(iterations: names.count) { index in
+        SystemThread.forEach(count: names.count) { index in
             digests[index] = Result { try digest(of: names[index]) }
         }
         let text = try zip(names, digests.values).map { "\(try $1.get())  \($0)\n" }.joined()

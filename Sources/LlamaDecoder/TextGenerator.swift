@@ -57,7 +57,7 @@ public struct TextGenerator: Sendable {
         var cache = cache
         let reused = cache.map { Self.reusableTokens(of: $0, for: prompt) } ?? 0
         if reused > 0, var begun = cache.take() {
-            begun.truncate(to: reused)
+            try begun.truncate(to: reused)
             logits = try decoder.extend(&begun, with: Array(prompt[reused...]), progress: progress)
             cache = begun
         } else {

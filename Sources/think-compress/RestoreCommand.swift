@@ -91,7 +91,7 @@ struct RestoreCommand: AsyncParsableCommand {
                 let wanted = 0..<max(min(piece.layer.tokenCount, count - piece.firstToken), 0)
                 try piece.layer.checkRange(tokens: wanted, as: elementType, firstToken: piece.firstToken)
                 return RestoredPiece(
-                    layer: piece.layer.decompress(tokens: wanted, as: elementType),
+                    layer: try piece.layer.decompress(tokens: wanted, as: elementType),
                     index: piece.layer.index,
                     firstToken: piece.firstToken
                 )

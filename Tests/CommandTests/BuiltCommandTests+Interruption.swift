@@ -17,7 +17,7 @@ extension BuiltCommandTests {
         private static var old: Data { Data("what was here before".utf8) }
 
         /// A dump that takes seconds to be packed, so that there is time to interrupt.
-        private static func writeLargeDump(in folder: TemporaryFolder) throws -> String {
+        static func writeLargeDump(in folder: TemporaryFolder) throws -> String {
             var model = TestCache()
             model.layers = 4
             model.headDimension = 64
@@ -39,7 +39,7 @@ extension BuiltCommandTests {
         }
 
         /// Waits until a file is being written in a folder.
-        private static func waitForPartialFile(in folder: TemporaryFolder) async throws {
+        static func waitForPartialFile(in folder: TemporaryFolder) async throws {
             for _ in 0..<60_000 {
                 if folder.content.contains(where: { $0.hasSuffix(".partial") }) { return }
                 try await Task.sleep(for: .milliseconds(1))

@@ -39,7 +39,7 @@ public struct Subprocess: Sendable {
         posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, folder.file("output"), mode, 0o600)
         posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, folder.file("errors"), mode, 0o600)
 
-        // A test run in the background may ignore SIGINT, and its children would inherit that.
+        // A test run in the background may ignore signals, and its children would inherit that.
         var attributes = posix_spawnattr_t()
         posix_spawnattr_init(&attributes)
         defer { posix_spawnattr_destroy(&attributes) }
@@ -48,6 +48,7 @@ public struct Subprocess: Sendable {
         posix_spawnattr_setsigmask(&attributes, &signals)
         sigaddset(&signals, SIGINT)
         sigaddset(&signals, SIGTERM)
+        sigaddset(&signals, SIGHUP)
         posix_spawnattr_setsigdefault(&attributes, &signals)
         posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETSIGDEF) | Int16(POSIX_SPAWN_SETSIGMASK))
 
