@@ -29,7 +29,7 @@ let modules = [
     "ByteStorage", "KVCacheModel", "KVCacheCodecs", "KIVIQuantization", "ThinKPruning", "CompressedAttention",
     "KVSnapshots", "EngineFormats", "TextTokenization", "LlamaDecoder", "KVCacheEvaluation",
 ]
-let library = (modules + ["ThinkCompress"]).map { Target.Dependency(stringLiteral: $0) }
+let library = (["JSONText"] + modules + ["ThinkCompress"]).map { Target.Dependency(stringLiteral: $0) }
 
 // Each target uses only targets above it.
 let package = Package(
@@ -89,17 +89,19 @@ let package = Package(
             dependencies: ["CZstd", "ByteStorage", "KVCacheModel", "KVCacheCodecs", crypto],
             swiftSettings: sourceSettings
         ),
+        // For the targets below alone: what it has is no interface of the library.
+        .target(name: "JSONText", dependencies: ["ByteStorage"], swiftSettings: sourceSettings),
         .target(
             name: "EngineFormats",
-            dependencies: ["ByteStorage", "KVCacheModel"],
+            dependencies: ["ByteStorage", "KVCacheModel", "JSONText"],
             swiftSettings: sourceSettings
         ),
-        .target(name: "TextTokenization", dependencies: ["ByteStorage"], swiftSettings: sourceSettings),
+        .target(name: "TextTokenization", dependencies: ["ByteStorage", "JSONText"], swiftSettings: sourceSettings),
         .target(
             name: "LlamaDecoder",
             dependencies: [
                 "COpenBLAS", "CThinkKernels", "ByteStorage", "KVCacheModel", "KVCacheCodecs", "CompressedAttention",
-                "EngineFormats", "TextTokenization", crypto,
+                "JSONText", "EngineFormats", "TextTokenization", crypto,
             ],
             swiftSettings: sourceSettings
         ),
@@ -133,7 +135,7 @@ let package = Package(
             swiftSettings: testSettings
         ),
     ]
-        + modules.map { name in
+        + (["JSONText"] + modules).map { name in
             .testTarget(
                 name: "\(name)Tests",
                 dependencies: library + ["TestSupport"],

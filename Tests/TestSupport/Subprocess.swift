@@ -17,6 +17,8 @@ public struct Subprocess: Sendable {
         public let signal: Int32?
         public let output: String
         public let errors: String
+        /// The most memory that it had at a time, in bytes.
+        public let peakMemory: Int
     }
 
     public let identifier: Int32
@@ -66,12 +68,13 @@ public struct Subprocess: Sendable {
     /// Waits for the end; to be called once.
     public func result() async throws -> Result {
         let child = identifier
-        let status = await withCheckedContinuation { (continuation: CheckedContinuation<Int32, Never>) in
+        let (status, peak) = await withCheckedContinuation { (continuation: CheckedContinuation<(Int32, Int), Never>) in
             // A thread of its own: tests' threads are few and must not wait.
             Thread.detachNewThread {
                 var status: Int32 = 0
-                while waitpid(child, &status, 0) < 0 && errno == EINTR {}
-                continuation.resume(returning: status)
+                var usage = rusage()
+                while wait4(child, &status, 0, &usage) < 0 && errno == EINTR {}
+                continuation.resume(returning: (status, usage.ru_maxrss))
             }
         }
         let signal = status & 0x7F
@@ -79,8 +82,18 @@ public struct Subprocess: Sendable {
             status: signal == 0 ? status >> 8 & 0xFF : nil,
             signal: signal == 0 ? nil : signal,
             output: try text("output"),
-            errors: try text("errors")
+            errors: try text("errors"),
+            peakMemory: peak * Self.memoryUnit
         )
+    }
+
+    /// What `ru_maxrss` counts in.
+    private static var memoryUnit: Int {
+        #if canImport(Darwin)
+            1
+        #else
+            1024
+        #endif
     }
 
     private func text(_ name: String) throws -> String {
