@@ -41,6 +41,8 @@ let package = Package(
         // For Tools/Benchmarks.
         .library(name: "CThinkKernels", targets: ["CThinkKernels"]),
         .library(name: "COpenBLAS", targets: ["COpenBLAS"]),
+        // For Tools/Fuzzing.
+        .library(name: "FuzzTargets", targets: ["FuzzTargets"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
@@ -125,6 +127,18 @@ let package = Package(
             name: "TestSupport",
             dependencies: library,
             path: "Tests/TestSupport",
+            swiftSettings: testSettings
+        ),
+        .target(
+            name: "FuzzTargets",
+            dependencies: library + ["TestSupport"],
+            path: "Tests/FuzzTargets",
+            swiftSettings: testSettings
+        ),
+        .testTarget(
+            name: "FuzzTests",
+            dependencies: library + ["TestSupport", "FuzzTargets"],
+            exclude: ["FailCases"],
             swiftSettings: testSettings
         ),
         .testTarget(
