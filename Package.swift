@@ -41,6 +41,8 @@ let package = Package(
         // For Tools/Benchmarks.
         .library(name: "CThinkKernels", targets: ["CThinkKernels"]),
         .library(name: "COpenBLAS", targets: ["COpenBLAS"]),
+        // For CommandTests, which load it into the command.
+        .library(name: "FaultInjection", type: .dynamic, targets: ["FaultInjection"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
@@ -121,6 +123,7 @@ let package = Package(
             dependencies: library + [argumentParser],
             swiftSettings: sourceSettings
         ),
+        .target(name: "FaultInjection", path: "Tests/FaultInjection"),
         .target(
             name: "TestSupport",
             dependencies: library,

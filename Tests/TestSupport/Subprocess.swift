@@ -15,6 +15,8 @@ public struct Subprocess: Sendable {
         public let status: Int32?
         /// The signal that ended the program, if one did.
         public let signal: Int32?
+        /// Whether it was killed because its time was over.
+        public let ranOutOfTime: Bool
         public let output: String
         public let errors: String
     }
@@ -29,7 +31,9 @@ public struct Subprocess: Sendable {
     }
 
     /// Starts a program with an empty standard input and the signals' default meanings.
-    public init(_ program: String, _ arguments: [String] = []) throws {
+    ///
+    /// - Parameter environment: variables that it gets beside those of this process.
+    public init(_ program: String, _ arguments: [String] = [], environment: [String: String] = [:]) throws {
         folder = try TemporaryFolder()
         var actions = posix_spawn_file_actions_t()
         posix_spawn_file_actions_init(&actions)
@@ -53,8 +57,11 @@ public struct Subprocess: Sendable {
 
         var copies = ([program] + arguments).map { strdup($0) } + [nil]
         defer { for copy in copies { free(copy) } }
+        let all = ProcessInfo.processInfo.environment.merging(environment) { _, new in new }
+        var variables = all.map { strdup("\($0)=\($1)") } + [nil]
+        defer { for variable in variables { free(variable) } }
         var child: pid_t = 0
-        let status = posix_spawn(&child, program, &actions, &attributes, &copies, environ)
+        let status = posix_spawn(&child, program, &actions, &attributes, &copies, &variables)
         guard status == 0 else {
             throw SubprocessError(description: "\(program): \(String(cString: strerror(status)))")
         }
@@ -64,23 +71,42 @@ public struct Subprocess: Sendable {
     public func send(_ signal: Int32) { kill(identifier, signal) }
 
     /// Waits for the end; to be called once.
-    public func result() async throws -> Result {
+    ///
+    /// - Parameter limit: how long it may run before it is killed; nil for as long as it takes.
+    public func result(within limit: Duration? = nil) async throws -> Result {
         let child = identifier
-        let status = await withCheckedContinuation { (continuation: CheckedContinuation<Int32, Never>) in
+        let end = await withCheckedContinuation { (continuation: CheckedContinuation<End, Never>) in
             // A thread of its own: tests' threads are few and must not wait.
-            Thread.detachNewThread {
-                var status: Int32 = 0
-                while waitpid(child, &status, 0) < 0 && errno == EINTR {}
-                continuation.resume(returning: status)
-            }
+            Thread.detachNewThread { continuation.resume(returning: Self.wait(for: child, within: limit)) }
         }
-        let signal = status & 0x7F
+        let signal = end.status & 0x7F
         return Result(
-            status: signal == 0 ? status >> 8 & 0xFF : nil,
+            status: signal == 0 ? end.status >> 8 & 0xFF : nil,
             signal: signal == 0 ? nil : signal,
+            ranOutOfTime: end.ranOutOfTime,
             output: try text("output"),
             errors: try text("errors")
         )
+    }
+
+    private struct End: Sendable {
+        var status: Int32 = 0
+        var ranOutOfTime = false
+    }
+
+    private static func wait(for child: pid_t, within limit: Duration?) -> End {
+        var end = End()
+        if let limit {
+            let deadline = ContinuousClock.now + limit
+            while ContinuousClock.now < deadline {
+                if waitpid(child, &end.status, WNOHANG) == child { return end }
+                usleep(5000)
+            }
+            end.ranOutOfTime = true
+            kill(child, SIGKILL)
+        }
+        while waitpid(child, &end.status, 0) < 0 && errno == EINTR {}
+        return end
     }
 
     private func text(_ name: String) throws -> String {
