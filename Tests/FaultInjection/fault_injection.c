@@ -16,6 +16,7 @@
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -89,11 +90,11 @@ static void record(enum kind kind, const char *function, const char *path, long 
     syscall(SYS_close, log);
 }
 
-// Counts a call and says whether it is one that fails. `value` is a descriptor or a number of bytes.
+// Counts a call and says whether it is one that fails. `value` is a descriptor, a number of bytes, or flags.
 static bool fails(enum kind kind, const char *function, const char *path, long value)
 {
-    // A limit on threads meets those that libraries create while they are loaded, too. Everything else is the
-    // loader's before the program begins.
+    // A limit on threads meets those that libraries create while they are loaded, too. Whatever else happens before the
+    // program begins is the loader's.
     if (kind != THREAD && !main_began) return false;
     int saved = errno;
     unsigned long number = atomic_fetch_add(&counts[kind], 1) + 1;
@@ -251,6 +252,7 @@ CALL(OPEN, -1, int, creat64, (const char *path, mode_t mode), (path, mode), path
 CALL(OPEN, NULL, FILE *, fopen, (const char *path, const char *mode), (path, mode), path, 0)
 CALL(OPEN, NULL, FILE *, fopen64, (const char *path, const char *mode), (path, mode), path, 0)
 CALL(OPEN, NULL, DIR *, opendir, (const char *path), (path), path, 0)
+CALL(OPEN, NULL, DIR *, fdopendir, (int descriptor), (descriptor), NULL, descriptor)
 
 int close(int descriptor)
 {
@@ -321,7 +323,8 @@ CALL(RENAME, -1, int, renameat, (int a, const char *old, int b, const char *new)
 CALL(RENAME, -1, int, renameat2, (int a, const char *old, int b, const char *new, unsigned flags),
      (a, old, b, new, flags), old, 0)
 CALL(LINK, -1, int, link, (const char *old, const char *new), (old, new), old, 0)
-CALL(LINK, -1, int, linkat, (int a, const char *old, int b, const char *new, int flags), (a, old, b, new, flags), old, 0)
+CALL(LINK, -1, int, linkat, (int a, const char *old, int b, const char *new, int flags),
+     (a, old, b, new, flags), old, 0)
 CALL(STATUS, -1, int, fstat, (int descriptor, struct stat *status), (descriptor, status), NULL, descriptor)
 CALL(STATUS, -1, int, fstat64, (int descriptor, struct stat64 *status), (descriptor, status), NULL, descriptor)
 CALL(STATUS, -1, int, stat, (const char *path, struct stat *status), (path, status), path, 0)
@@ -335,7 +338,8 @@ CALL(STATUS, -1, int, fstatat64, (int folder, const char *path, struct stat64 *s
 CALL(STATUS, -1, int, access, (const char *path, int mode), (path, mode), path, mode)
 CALL(MODE, -1, int, fchmod, (int descriptor, mode_t mode), (descriptor, mode), NULL, descriptor)
 CALL(MODE, -1, int, chmod, (const char *path, mode_t mode), (path, mode), path, mode)
-CALL(MODE, -1, int, fchmodat, (int folder, const char *path, mode_t mode, int flags), (folder, path, mode, flags), path, mode)
+CALL(MODE, -1, int, fchmodat, (int folder, const char *path, mode_t mode, int flags),
+     (folder, path, mode, flags), path, mode)
 CALL(LOCK, -1, int, flock, (int descriptor, int operation), (descriptor, operation), NULL, descriptor)
 
 #endif

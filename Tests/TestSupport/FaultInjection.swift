@@ -86,7 +86,11 @@ public enum FaultInjection {
         let folder = try TemporaryFolder()
         let log = folder.file("log")
         try Data().write(to: URL(filePath: log))
-        var variables = ["LD_PRELOAD": library, "FAULT_LOG": log, "FAULT_BYTES": "\(allocationBytes)"]
+        // Swift's backtraces take seconds and would meet the faults as well.
+        var variables = [
+            "LD_PRELOAD": library, "FAULT_LOG": log, "FAULT_BYTES": "\(allocationBytes)",
+            "SWIFT_BACKTRACE": "enable=no",
+        ]
         if let fault { variables.merge(fault.variables(number: number)) { _, new in new } }
         let result = try await Subprocess(BuiltCommand.found(), arguments, environment: variables).result(within: limit)
         let lines = try String(contentsOfFile: log, encoding: .utf8).split(separator: "\n")

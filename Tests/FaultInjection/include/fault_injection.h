@@ -10,6 +10,7 @@
 //   FAULT_ERROR      the value of errno, 5 (EIO) if absent; 0 lets a read or write do only a part
 //   FAULT_BYTES      the least size of an allocation that counts, 1048576 if absent
 //   FAULT_LOG        an existing file to which a line is added for each call:
-//                    [! ]KIND FUNCTION DESCRIPTOR-OR-BYTES PATH, where ! means that it failed
+//                    [! ]KIND FUNCTION NUMBER PATH, where ! means that it failed, and the number is the descriptor,
+//                    the size or the flags
 //
-// Calls count from the begin of main on, threads from the begin of the process on.
+// Calls count once main has begun, threads from the beginning of the process.
