@@ -187,11 +187,25 @@ int posix_memalign(void **block, size_t alignment, size_t bytes)
     return 0;
 }
 
+// A thread that asks twice for the same much asks the first time in order to know: OpenBLAS, whose buffers are tried
+// this way, waits for ever where it gets none. What was there a moment ago is taken to be there still.
+static bool fails_to_map(const char *function, size_t bytes)
+{
+    static _Thread_local size_t granted;
+    if (bytes == granted) {
+        granted = 0;
+        return false;
+    }
+    granted = 0;
+    if (fails_to_allocate(function, bytes)) return true;
+    granted = bytes;
+    return false;
+}
+
 #define MAP_FUNCTION(name, offset_t) \
     void *name(void *address, size_t bytes, int protection, int flags, int descriptor, offset_t offset) \
     { \
-        if (flags & MAP_ANONYMOUS ? fails_to_allocate(#name, bytes) : fails(MAP, #name, NULL, descriptor)) \
-            return MAP_FAILED; \
+        if (flags & MAP_ANONYMOUS ? fails_to_map(#name, bytes) : fails(MAP, #name, NULL, descriptor)) return MAP_FAILED; \
         return NEXT(name)(address, bytes, protection, flags, descriptor, offset); \
     }
 MAP_FUNCTION(mmap, off_t)
