@@ -46,6 +46,9 @@ static struct {
     size_t bytes;
 } settings = {.kind = KINDS};
 
+// What tries for ever must not fill the disk.
+static const unsigned long most_recorded = 10000;
+
 static atomic_ulong counts[KINDS];
 static atomic_bool main_began;
 
@@ -100,7 +103,7 @@ static bool fails(enum kind kind, const char *function, const char *path, long v
     unsigned long number = atomic_fetch_add(&counts[kind], 1) + 1;
     bool failing = kind == settings.kind
         && (number == settings.number || (settings.following && settings.number > 0 && number > settings.number));
-    if (settings.log) record(kind, function, path, value, failing);
+    if (settings.log && number <= most_recorded) record(kind, function, path, value, failing);
     errno = failing ? settings.error : saved;
     return failing;
 }
@@ -187,12 +190,12 @@ int posix_memalign(void **block, size_t alignment, size_t bytes)
     return 0;
 }
 
-// A thread that asks twice for the same much asks the first time in order to know: OpenBLAS, whose buffers are tried
-// this way, waits for ever where it gets none. What was there a moment ago is taken to be there still.
+// A thread that asks for no more than it was granted just before has asked in order to know: OpenBLAS, whose buffers
+// are tried this way, waits for ever where it gets none. What was there a moment ago is taken to be there still.
 static bool fails_to_map(const char *function, size_t bytes)
 {
     static _Thread_local size_t granted;
-    if (bytes == granted) {
+    if (bytes >= settings.bytes && bytes <= granted) {
         granted = 0;
         return false;
     }
@@ -205,7 +208,8 @@ static bool fails_to_map(const char *function, size_t bytes)
 #define MAP_FUNCTION(name, offset_t) \
     void *name(void *address, size_t bytes, int protection, int flags, int descriptor, offset_t offset) \
     { \
-        if (flags & MAP_ANONYMOUS ? fails_to_map(#name, bytes) : fails(MAP, #name, NULL, descriptor)) return MAP_FAILED; \
+        if (flags & MAP_ANONYMOUS ? fails_to_map(#name, bytes) : fails(MAP, #name, NULL, descriptor)) \
+            return MAP_FAILED; \
         return NEXT(name)(address, bytes, protection, flags, descriptor, offset); \
     }
 MAP_FUNCTION(mmap, off_t)
