@@ -29,7 +29,7 @@ let modules = [
     "ByteStorage", "KVCacheModel", "KVCacheCodecs", "KIVIQuantization", "ThinKPruning", "CompressedAttention",
     "KVSnapshots", "EngineFormats", "TextTokenization", "LlamaDecoder", "KVCacheEvaluation",
 ]
-let library = (modules + ["ThinkCompress"]).map { Target.Dependency(stringLiteral: $0) }
+let library = (["JSONText"] + modules + ["ThinkCompress"]).map { Target.Dependency(stringLiteral: $0) }
 
 // Each target uses only targets above it.
 let package = Package(
@@ -41,6 +41,10 @@ let package = Package(
         // For Tools/Benchmarks.
         .library(name: "CThinkKernels", targets: ["CThinkKernels"]),
         .library(name: "COpenBLAS", targets: ["COpenBLAS"]),
+        // For Tools/Fuzzing.
+        .library(name: "FuzzTargets", targets: ["FuzzTargets"]),
+        // For CommandTests, which load it into the command.
+        .library(name: "FaultInjection", type: .dynamic, targets: ["FaultInjection"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
@@ -58,7 +62,14 @@ let package = Package(
             providers: [.apt(["libopenblas-dev"]), .brew(["openblas"])]
         ),
         .target(name: "CThinkKernels"),
-        .target(name: "ByteStorage", dependencies: ["CThinkKernels"], swiftSettings: sourceSettings),
+        .target(name: "CProcessGuard"),
+        // For the command alone: the library changes nothing of the process that links it.
+        .target(name: "CCommandStart"),
+        .target(
+            name: "ByteStorage",
+            dependencies: ["CThinkKernels", "CProcessGuard"],
+            swiftSettings: sourceSettings
+        ),
         .target(
             name: "KVCacheModel",
             dependencies: ["CThinkKernels", "ByteStorage"],
@@ -89,17 +100,19 @@ let package = Package(
             dependencies: ["CZstd", "ByteStorage", "KVCacheModel", "KVCacheCodecs", crypto],
             swiftSettings: sourceSettings
         ),
+        // For the targets below alone: what it has is no interface of the library.
+        .target(name: "JSONText", dependencies: ["ByteStorage"], swiftSettings: sourceSettings),
         .target(
             name: "EngineFormats",
-            dependencies: ["ByteStorage", "KVCacheModel"],
+            dependencies: ["ByteStorage", "KVCacheModel", "JSONText"],
             swiftSettings: sourceSettings
         ),
-        .target(name: "TextTokenization", dependencies: ["ByteStorage"], swiftSettings: sourceSettings),
+        .target(name: "TextTokenization", dependencies: ["ByteStorage", "JSONText"], swiftSettings: sourceSettings),
         .target(
             name: "LlamaDecoder",
             dependencies: [
                 "COpenBLAS", "CThinkKernels", "ByteStorage", "KVCacheModel", "KVCacheCodecs", "CompressedAttention",
-                "EngineFormats", "TextTokenization", crypto,
+                "JSONText", "EngineFormats", "TextTokenization", crypto,
             ],
             swiftSettings: sourceSettings
         ),
@@ -118,13 +131,26 @@ let package = Package(
         ),
         .executableTarget(
             name: "think-compress",
-            dependencies: library + [argumentParser],
+            dependencies: library + ["CCommandStart", "CProcessGuard", argumentParser],
             swiftSettings: sourceSettings
         ),
+        .target(name: "FaultInjection", path: "Tests/FaultInjection"),
         .target(
             name: "TestSupport",
             dependencies: library,
             path: "Tests/TestSupport",
+            swiftSettings: testSettings
+        ),
+        .target(
+            name: "FuzzTargets",
+            dependencies: library + ["TestSupport"],
+            path: "Tests/FuzzTargets",
+            swiftSettings: testSettings
+        ),
+        .testTarget(
+            name: "FuzzTests",
+            dependencies: library + ["TestSupport", "FuzzTargets"],
+            exclude: ["FailCases"],
             swiftSettings: testSettings
         ),
         .testTarget(
@@ -133,7 +159,7 @@ let package = Package(
             swiftSettings: testSettings
         ),
     ]
-        + modules.map { name in
+        + (["JSONText"] + modules).map { name in
             .testTarget(
                 name: "\(name)Tests",
                 dependencies: library + ["TestSupport"],

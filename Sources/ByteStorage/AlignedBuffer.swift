@@ -1,3 +1,11 @@
+#if canImport(Glibc)
+    internal import Glibc
+#elseif canImport(Musl)
+    internal import Musl
+#else
+    internal import Darwin
+#endif
+
 /// Memory of its own, aligned to 64 bytes and zero at first.
 ///
 /// Sendable because whoever shares one agrees on who writes where: package code gives concurrent writers disjoint
@@ -11,15 +19,32 @@ public final class AlignedBuffer: @unchecked Sendable {
     private let base: UnsafeMutableRawPointer
 
     /// A buffer of zeros.
-    public init(byteCount: Int) {
+    ///
+    /// - Throws: `MemoryError` if there is no such memory.
+    public init(byteCount: Int) throws(MemoryError) {
         precondition(byteCount >= 0, "a buffer needs a length")
         self.byteCount = byteCount
-        unsafe base = UnsafeMutableRawPointer.allocate(byteCount: max(byteCount, 1), alignment: Self.alignment)
+        unsafe base = unsafe try Self.allocate(byteCount: byteCount)
         unsafe base.initializeMemory(as: UInt8.self, repeating: 0, count: byteCount)
     }
 
     deinit {
-        unsafe base.deallocate()
+        unsafe free(base)
+    }
+
+    /// Checks that so many bytes can be had at this moment: for arrays, which end the process if they can't.
+    ///
+    /// - Throws: `MemoryError` if they can't.
+    package static func checkAvailability(byteCount: Int) throws(MemoryError) {
+        unsafe free(try allocate(byteCount: byteCount))
+    }
+
+    private static func allocate(byteCount: Int) throws(MemoryError) -> UnsafeMutableRawPointer {
+        var memory: UnsafeMutableRawPointer?
+        guard unsafe posix_memalign(&memory, alignment, max(byteCount, 1)) == 0, let memory = unsafe memory else {
+            throw MemoryError(byteCount: byteCount)
+        }
+        return unsafe memory
     }
 
     /// The bytes to read, which stay alive with the result.

@@ -8,40 +8,40 @@
 
 /// Writes a file that appears under its name whole or not at all.
 ///
-/// Bytes go to a temporary file in the same folder, `.NAME.RANDOM.partial`, which `commit` synchronizes and renames;
-/// without `commit` it is removed. Only a process that is killed leaves it behind.
+/// Bytes go to a temporary file in the same folder, `.NAME.RANDOM.think-compress.partial`, which `commit` synchronizes and
+/// renames; without `commit` it is removed. Only a process that is killed leaves it behind, for the next writer of that
+/// folder to remove.
 public struct AtomicFileWriter: ~Copyable, Sendable {
     private let path: String
-    private let temporaryPath: String
     private let replacesExisting: Bool
-    private let descriptor: Int32
-    private var isCommitted = false
+    private let folder: Folder
+    private var partial: PartialFile
 
     /// Begins a file.
     ///
-    /// - Parameter replacingExisting: whether a regular file of that name may be replaced.
+    /// - Parameters:
+    ///   - replacingExisting: whether a regular file of that name may be replaced.
+    ///   - access: who may use the file.
     /// - Throws: `FileError` if the name is taken, or the folder can't be written to.
-    public init(path: String, replacingExisting: Bool) throws(FileError) {
-        try Self.checkDestination(path: path, replacingExisting: replacingExisting)
-        let folder = Self.folder(of: path)
-        // Not more of the name than fits into a legal one with what is added.
-        let name = String((path.split(separator: "/").last ?? "").unicodeScalars.prefix(50))
-        let random = String(UInt64.random(in: .min ... .max), radix: 36)
-        let temporaryPath = "\(folder)/.\(name).\(random).partial"
-        let descriptor = unsafe open(temporaryPath, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0o666)
-        guard descriptor >= 0 else { throw FileError(errorNumber: errno, path: path, action: "create it") }
+    public init(path: String, replacingExisting: Bool, access: FileAccess = .standard) throws(FileError) {
+        try Self.checkName(path: path, replacingExisting: replacingExisting)
+        let folder = try Folder(of: path)
+        folder.removeAbandonedFiles()
+        var replaced = stat()
+        let isReplacing = unsafe lstat(path, &replaced) == 0
+        let partial = try PartialFile.create(
+            for: path,
+            permissions: isReplacing ? 0o600 : access.initialPermissions(in: folder)
+        )
+        try access.apply(to: partial.file, replacing: isReplacing ? replaced : nil, path: path)
         self.path = path
-        self.temporaryPath = temporaryPath
-        self.descriptor = descriptor
+        self.folder = folder
+        self.partial = partial
         replacesExisting = replacingExisting
     }
 
-    deinit {
-        close(descriptor)
-        if !isCommitted { unsafe unlink(temporaryPath) }
-    }
-
-    /// Checks that a file may be written at `path`, so that a long job can refuse before it begins.
+    /// Checks that a file may be written at `path`, so that a long job can refuse before it begins: a partial file is
+    /// created beside it and removed.
     ///
     /// Symbolic links are refused: what is renamed over one replaces the link and not the file that it names, which
     /// for `/dev/stdout` would be the system's.
@@ -52,14 +52,25 @@ public struct AtomicFileWriter: ~Copyable, Sendable {
         replacingExisting: Bool,
         inputs: [String] = []
     ) throws(FileError) {
+        try checkName(path: path, replacingExisting: replacingExisting, inputs: inputs)
+        _ = try PartialFile.create(for: path, permissions: 0o600)
+    }
+
+    private static func checkName(
+        path: String,
+        replacingExisting: Bool,
+        inputs: [String] = []
+    ) throws(FileError) {
         var status = stat()
         guard unsafe lstat(path, &status) == 0 else {
+            let number = errno
             if path.isEmpty || path.hasSuffix("/") {
                 throw FileError(.notFound, path: path, message: "is not the name of a file")
             }
-            guard unsafe access(folder(of: path), W_OK) == 0 else {
-                throw FileError(errorNumber: errno, path: path, action: "create it")
+            if number == ENAMETOOLONG {
+                throw FileError(.inputOutput, path: path, message: "is too long a name; choose a shorter one")
             }
+            guard number == ENOENT else { throw FileError(errorNumber: number, path: path, action: "create it") }
             return
         }
         guard status.st_mode & S_IFMT == S_IFREG else {
@@ -83,59 +94,36 @@ public struct AtomicFileWriter: ~Copyable, Sendable {
 
     /// Writes bytes at `offset`; what is never written reads as zero.
     public func write(_ bytes: RawSpan, at offset: Int) throws(FileError) {
-        unsafe try bytes.withUnsafeBytes { (buffer) throws(FileError) in
-            var written = 0
-            while written < buffer.count {
-                let rest = unsafe UnsafeRawBufferPointer(rebasing: buffer[written...])
-                let count = unsafe pwrite(descriptor, rest.baseAddress, rest.count, off_t(offset + written))
-                if count < 0 && errno == EINTR { continue }
-                guard count > 0 else {
-                    throw FileError(errorNumber: count == 0 ? EIO : errno, path: path, action: "write it")
-                }
-                written += count
-            }
-        }
+        try partial.file.write(bytes, at: offset, path: path)
     }
 
     /// Makes the file appear under its name, after everything has reached the disk.
+    ///
+    /// - Throws: `FileError` if something could not be done. Unless its code is `.notSynchronized`, the file did not
+    ///   appear; with that it did, but may be gone after a loss of power.
     public consuming func commit() throws(FileError) {
-        guard Self.synchronize(descriptor) else { throw FileError(errorNumber: errno, path: path, action: "write it") }
+        let failure = synchronize(partial.file.number)
+        guard failure == 0 else { throw FileError(errorNumber: failure, path: path, action: "write it") }
         if replacesExisting {
-            guard unsafe rename(temporaryPath, path) == 0 else {
-                throw FileError(errorNumber: errno, path: path, action: "name it")
-            }
+            try Self.moveFile(partial.path, to: path)
         } else {
             // link() refuses a name that was taken meanwhile; file systems without links get a plain rename.
-            if unsafe link(temporaryPath, path) == 0 {
-                unsafe unlink(temporaryPath)
+            if unsafe link(partial.path, path) == 0 {
+                unsafe unlink(partial.path)
             } else if errno == EEXIST {
                 throw FileError(errorNumber: EEXIST, path: path, action: "name it")
             } else {
-                try Self.checkDestination(path: path, replacingExisting: false)
-                guard unsafe rename(temporaryPath, path) == 0 else {
-                    throw FileError(errorNumber: errno, path: path, action: "name it")
-                }
+                try Self.checkName(path: path, replacingExisting: false)
+                try Self.moveFile(partial.path, to: path)
             }
         }
-        isCommitted = true
-        // The name itself is on disk only once the folder is.
-        let folder = unsafe open(Self.folder(of: path), O_RDONLY | O_CLOEXEC)
-        if folder >= 0 {
-            _ = Self.synchronize(folder)
-            close(folder)
+        partial.finish()
+        try folder.synchronizeName(of: path)
+    }
+
+    private static func moveFile(_ partial: String, to path: String) throws(FileError) {
+        guard unsafe rename(partial, path) == 0 else {
+            throw FileError(errorNumber: errno, path: path, action: "name it")
         }
-    }
-
-    /// Brings everything to the disk itself, which fsync alone doesn't on Apple's systems.
-    private static func synchronize(_ descriptor: Int32) -> Bool {
-        #if canImport(Darwin)
-            if fcntl(descriptor, F_FULLFSYNC) == 0 { return true }
-        #endif
-        return fsync(descriptor) == 0
-    }
-
-    private static func folder(of path: String) -> String {
-        guard let slash = path.lastIndex(of: "/") else { return "." }
-        return slash == path.startIndex ? "/" : String(path[..<slash])
     }
 }

@@ -10,6 +10,12 @@
 public struct FileError: Error, Sendable, Equatable, CustomStringConvertible {
     public enum Code: Sendable {
         case notFound, permissionDenied, notRegularFile, empty, alreadyExists, noSpace, inputOutput
+        /// Another process writes to it.
+        case inUse
+        /// Another program changed, removed or replaced it while it was used.
+        case changed
+        /// It was written and has its name, but the disk didn't confirm that the name is there to stay.
+        case notSynchronized
     }
 
     public let code: Code

@@ -1,3 +1,5 @@
+internal import CProcessGuard
+
 #if canImport(Glibc)
     internal import Glibc
 #elseif canImport(Musl)
@@ -8,12 +10,15 @@
 
 /// A regular file mapped for reading; the mapping ends with the last user of its bytes.
 ///
-/// Nothing is read until it is touched. A file that is cut short by another program while it is mapped ends the
-/// process when the missing part is touched: replace files by renaming, as `AtomicFileWriter` does.
+/// Nothing is read until it is touched, and what another program writes into the file meanwhile is seen: what was checked
+/// may have changed when it is used. That assumes files that are replaced by renaming, as `AtomicFileWriter` does, and
+/// never overwritten in place or cut short; `FileReader` assumes nothing. A missing part that is touched raises SIGBUS,
+/// which ends the process (the command `think-compress` with a message that names the file).
 @safe
 public final class MappedFile: Sendable {
     private nonisolated(unsafe) let base: UnsafeMutableRawPointer
     private let byteCount: Int
+    private let registration: Int32
 
     /// Maps the file at `path` and returns its bytes.
     ///
@@ -24,30 +29,18 @@ public final class MappedFile: Sendable {
     }
 
     private init(path: String) throws(FileError) {
-        // Without O_NONBLOCK a named pipe would wait for its writer.
-        let descriptor = unsafe open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
-        guard descriptor >= 0 else { throw FileError(errorNumber: errno, path: path, action: "open it") }
-        defer { close(descriptor) }
-        var status = stat()
-        guard unsafe fstat(descriptor, &status) == 0 else {
-            throw FileError(errorNumber: errno, path: path, action: "examine it")
-        }
-        guard status.st_mode & S_IFMT == S_IFREG else {
-            let kind = status.st_mode & S_IFMT == S_IFDIR ? "a directory" : "not a regular file"
-            throw FileError(.notRegularFile, path: path, message: "is \(kind); pass the path of a file")
-        }
-        guard status.st_size > 0 else {
-            throw FileError(.empty, path: path, message: "is empty; it may be left from a copy that failed")
-        }
-        guard let size = Int(exactly: status.st_size),
-            let mapping = unsafe mmap(nil, size, PROT_READ, MAP_PRIVATE, descriptor, 0),
+        let file = try RegularFile(path: path)
+        let size = file.byteCount
+        guard let mapping = unsafe mmap(nil, size, PROT_READ, MAP_PRIVATE, file.file.number, 0),
             unsafe mapping != UnsafeMutableRawPointer(bitPattern: -1)
         else { throw FileError(errorNumber: errno, path: path, action: "map it") }
         unsafe base = unsafe mapping
         byteCount = size
+        registration = unsafe tcg_register_mapping(mapping, size, path)
     }
 
     deinit {
+        tcg_forget_mapping(registration)
         unsafe munmap(base, byteCount)
     }
 }

@@ -1,4 +1,7 @@
-/// Bytes that never change and that keep their owner (a buffer, a mapped file) alive.
+/// Bytes to read that keep their owner (a buffer, a mapped file) alive.
+///
+/// Nobody writes to bytes in memory once they are shared. Those of a mapped file are what the file holds, and change if
+/// another program writes into it: see `MappedFile`.
 @safe
 public struct SharedBytes: Sendable {
     public let count: Int
@@ -6,7 +9,7 @@ public struct SharedBytes: Sendable {
     // Immutable memory that lives as long as `owner`.
     private nonisolated(unsafe) let base: UnsafeRawPointer
 
-    /// - Parameter base: `count` bytes that stay as they are for as long as `owner` lives.
+    /// - Parameter base: `count` bytes that can be read, and that nobody writes to, for as long as `owner` lives.
     @unsafe
     public init(owner: any AnyObject & Sendable, base: UnsafeRawPointer, count: Int) {
         self.owner = owner
@@ -14,16 +17,20 @@ public struct SharedBytes: Sendable {
         self.count = count
     }
 
-    /// A copy of bytes, in memory of its own.
+    /// A copy of bytes, in memory of its own. For few bytes: as with arrays, the process ends if there is no memory.
     public init(_ bytes: [UInt8]) {
-        let buffer = AlignedBuffer(byteCount: bytes.count)
+        guard let buffer = try? AlignedBuffer(byteCount: bytes.count) else {
+            preconditionFailure("no memory for \(bytes.count) bytes")
+        }
         unsafe buffer.withUnsafeMutableBytes { unsafe $0.copyBytes(from: bytes) }
         self = buffer.shared
     }
 
     /// A copy of four-byte words, little-endian.
-    public init(words: some Collection<UInt32>) {
-        let buffer = AlignedBuffer(byteCount: words.count * MemoryLayout<UInt32>.size)
+    ///
+    /// - Throws: `MemoryError` if there is no memory for it.
+    public init(words: some Collection<UInt32>) throws(MemoryError) {
+        let buffer = try AlignedBuffer(byteCount: words.count * MemoryLayout<UInt32>.size)
         unsafe buffer.withUnsafeMutableBytes { bytes in
             for (index, word) in words.enumerated() {
                 unsafe bytes.storeBytes(

@@ -48,7 +48,7 @@ public struct Attention: Sendable, Equatable {
     ///   - newer: keys and values `[kvHeads, tokens, headDimension]` of tokens after the layer's, in full precision.
     ///   - workers: the threads to work on.
     ///   - output: receives `[queries, queryHeads, headDimension]`.
-    /// - Throws: `CodecError` naming the shape, or the option, that doesn't fit.
+    /// - Throws: `CodecError` naming the shape, or the option, that doesn't fit, or the memory that can't be had.
     public func attend(
         _ queries: KVTensor,
         over layer: CompressedLayer,
@@ -58,9 +58,9 @@ public struct Attention: Sendable, Equatable {
     ) throws(CodecError) {
         try check(queries, layer: layer, newer: newer, outputCount: output.count)
         guard queries.tokens > 0 else { return }
-        unsafe output.withUnsafeMutableBufferPointer { pointer in
+        unsafe try output.withUnsafeMutableBufferPointer { (pointer) throws(CodecError) in
             guard let base = pointer.baseAddress else { return }
-            unsafe AttentionStep(
+            unsafe try AttentionStep(
                 attention: self,
                 queries: queries,
                 layer: layer,

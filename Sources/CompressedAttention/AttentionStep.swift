@@ -67,11 +67,22 @@ struct AttentionStep {
     }
 
     /// Computes the step on all workers.
-    func run(on workers: AttentionWorkers) {
+    ///
+    /// - Throws: `CodecError` if there is no memory to work in; nothing has been computed then.
+    func run(on workers: AttentionWorkers) throws(CodecError) {
+        do {
+            try compute(on: workers)
+        } catch {
+            throw CodecError(error, layer: layer.index)
+        }
+    }
+
+    private func compute(on workers: AttentionWorkers) throws(MemoryError) {
         let dimension = queries.headDimension
         let jobRows = jobPositions * group
         let least = unsafe Kernels.best.product_rows
         let usesProducts = jobRows >= min(least.fast, least.precise, least.full)
+        if usesProducts { try SingleThreadedProducts.reserve(callers: workers.threadCount) }
         let products = usesProducts ? SingleThreadedProducts() : nil
         defer { extendLifetime(products) }
         let bytes =
@@ -80,10 +91,13 @@ struct AttentionStep {
             + (usesProducts ? MatrixTile.byteCount(rows: jobRows, dimension: dimension) : 0)
         let total = layer.shape.kvHeads * jobsPerHead * tileCount
         let threads = workers.threadCount
-        unsafe withUnsafeTemporaryAllocation(of: Part?.self, capacity: 2 * threads) { parts in
+        unsafe try withUnsafeTemporaryAllocation(
+            of: Part?.self,
+            capacity: 2 * threads
+        ) { (parts) throws(MemoryError) in
             unsafe parts.initialize(repeating: nil)
-            layer.withPages { pages in
-                unsafe workers.run(scratchBytes: bytes) { thread, memory in
+            try layer.withPages { (pages) throws(MemoryError) in
+                unsafe try workers.run(scratchBytes: bytes) { thread, memory in
                     unsafe work(
                         on: total * thread / threads..<total * (thread + 1) / threads,
                         pages: pages,
@@ -338,7 +352,7 @@ struct AttentionStep {
         guard nextHead < layer.shape.kvHeads else { return unsafe UnsafeRawBufferPointer(start: nil, count: 0) }
         return unsafe UnsafeRawBufferPointer(
             start: pages.page(chunk: nextChunk, head: nextHead),
-            count: layer.blockCount(chunk: nextChunk) * layer.blockFormat(head: nextHead).byte_count
+            count: layer.blockCount(chunk: nextChunk) * layer.blockByteCount(head: nextHead)
         )
     }
 

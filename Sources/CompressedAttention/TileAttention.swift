@@ -1,4 +1,4 @@
-internal import ByteStorage
+package import ByteStorage
 internal import CThinkKernels
 internal import Foundation
 
@@ -17,10 +17,11 @@ package final class TileAttention {
     package private(set) var scores: [Float] = []
 
     /// - Parameter queries: `[rows, headDimension]`.
-    package init(queries: [Float], headDimension: Int) {
+    /// - Throws: `MemoryError` if there is no memory for it.
+    package init(queries: [Float], headDimension: Int) throws(MemoryError) {
         let count = queries.count / headDimension
         let workspaceBytes = tck_attention_workspace_bytes(headDimension)
-        memory = AlignedBuffer(
+        memory = try AlignedBuffer(
             byteCount: QueryRows.byteCount(capacity: count, dimension: headDimension)
                 + MatrixTile.byteCount(rows: count, dimension: headDimension)
                 + QueryRows.Arena.byteCount(UInt8.self, count: workspaceBytes)

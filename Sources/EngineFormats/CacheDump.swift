@@ -64,7 +64,7 @@ public enum CacheDump: Sendable {
 
     /// Layers must be numbered without gaps: one that is skipped would silently be lost.
     private static func checkNoLayerIsSkipped(_ file: SafetensorsFile, count: Int) throws {
-        for name in file.tensors.keys.sorted() {
+        for name in file.tensors.names where name.hasPrefix("layers.") {
             let parts = name.split(separator: ".")
             guard parts.count == 3, parts[0] == "layers", let layer = Int(parts[1]), layer >= count,
                 ["keys", "values", "queries", "q2"].contains(parts[2])

@@ -1,13 +1,14 @@
-internal import ByteStorage
+public import ByteStorage
 public import KVCacheModel
 
-/// Writes a cache dump layer by layer: Formats/dump.md.
+/// Writes a cache dump layer by layer, or some tokens of a layer at a time: Formats/dump.md.
 public struct CacheDumpWriter: ~Copyable, Sendable {
     private let writer: SafetensorsWriter
     /// What every layer's keys and values must be.
     private let shape: [Int]
     private let elementType: ElementType
-    private var missingLayers: Set<Int>
+    /// How many tokens of each layer are still to be written.
+    private var missingTokens: [Int]
 
     /// What a dump will hold beside keys and values.
     public struct Contents: Sendable {
@@ -25,10 +26,12 @@ public struct CacheDumpWriter: ~Copyable, Sendable {
 
     /// Begins a dump; keys and values of every layer must follow.
     ///
+    /// - Parameter access: who may use the file: a cache can be read back, at least in part, as its prompt.
     /// - Throws: `FileError` if the file can't be written.
     public init(
         path: String,
         replacingExisting: Bool,
+        access: FileAccess = .ownerOnly,
         geometry: CacheGeometry,
         tokenCount: Int,
         elementType: ElementType,
@@ -65,6 +68,7 @@ public struct CacheDumpWriter: ~Copyable, Sendable {
         let writer = try SafetensorsWriter(
             path: path,
             replacingExisting: replacingExisting,
+            access: access,
             tensors: entries,
             metadata: contents.metadata
         )
@@ -74,28 +78,44 @@ public struct CacheDumpWriter: ~Copyable, Sendable {
         self.writer = writer
         self.shape = Array(shape.dropFirst())
         self.elementType = elementType
-        missingLayers = Set(0..<geometry.layers)
+        missingTokens = [Int](repeating: tokenCount, count: geometry.layers)
     }
 
     /// Writes a layer's keys and values, rows side by side, of the dump's shape and type.
-    public mutating func write(_ layer: KVCacheLayer, index: Int) throws {
-        precondition(missingLayers.remove(index) != nil, "every layer is written once")
+    ///
+    /// - Parameter firstToken: which token of the dump the layer's first one is, where it has only some of them. Every
+    ///   token is written once.
+    public mutating func write(_ layer: KVCacheLayer, index: Int, firstToken: Int = 0) throws {
+        let count = layer.keys.tokens
+        let (heads, tokenCount, dimension) = (shape[0], shape[1], shape[2])
+        precondition(
+            missingTokens.indices.contains(index) && missingTokens[index] >= count,
+            "every layer is written once"
+        )
+        precondition(firstToken >= 0 && firstToken + count <= tokenCount, "the dump has no such tokens")
+        missingTokens[index] -= count
+        let rowBytes = dimension * elementType.byteCount
         for (part, tensor) in [(CacheDump.Part.keys, layer.keys), (.values, layer.values)] {
             precondition(
-                [tensor.heads, tensor.tokens, tensor.headDimension] == shape && tensor.elementType == elementType,
+                [tensor.heads, tensor.tokens, tensor.headDimension] == [heads, count, dimension]
+                    && tensor.elementType == elementType,
                 "a layer must have the dump's shape and type"
             )
-            var offset = 0
-            for piece in tensor.contiguousPieces {
-                try writer.write(piece, to: CacheDump.name(index, part), at: offset)
-                offset += piece.count
+            precondition(count <= 1 || tensor.tokenStride == rowBytes, "rows must lie side by side")
+            for head in 0..<heads where count > 0 {
+                let start = head * tensor.headStride
+                try writer.write(
+                    tensor.bytes[start..<start + count * rowBytes],
+                    to: CacheDump.name(index, part),
+                    at: (head * tokenCount + firstToken) * rowBytes
+                )
             }
         }
     }
 
     /// Lets the dump appear under its name; every layer must have been written.
     public consuming func commit() throws {
-        precondition(missingLayers.isEmpty, "a layer was not written")
+        precondition(missingTokens.allSatisfy { $0 == 0 }, "a layer was not written")
         try writer.commit()
     }
 }

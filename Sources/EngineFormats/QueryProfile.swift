@@ -1,4 +1,4 @@
-internal import ByteStorage
+public import ByteStorage
 public import KVCacheModel
 
 /// A model's query profile in a file of its own, for caches that come without queries: Formats/dump.md.
@@ -35,17 +35,20 @@ public enum QueryProfile: Sendable {
     /// - Parameters:
     ///   - layers: for each layer `kvHeads * headDimension` mean squared queries.
     ///   - metadata: of the model, and how the profile was made.
+    ///   - access: who may use the file.
     /// - Throws: `FileError` if the file can't be written.
     public static func write(
         _ layers: [[Float]],
         geometry: CacheGeometry,
         metadata: [String: String],
         to path: String,
-        replacingExisting: Bool
+        replacingExisting: Bool,
+        access: FileAccess = .standard
     ) throws {
         let writer = try SafetensorsWriter(
             path: path,
             replacingExisting: replacingExisting,
+            access: access,
             tensors: layers.indices.map { entry(layer: $0, geometry: geometry) },
             metadata: metadata
         )

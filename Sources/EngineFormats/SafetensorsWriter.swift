@@ -23,10 +23,12 @@ public struct SafetensorsWriter: ~Copyable, Sendable {
 
     /// Begins a file and writes its header; the data begins at a multiple of 8.
     ///
+    /// - Parameter access: who may use the file.
     /// - Throws: `FileError` if the file can't be written.
     public init(
         path: String,
         replacingExisting: Bool,
+        access: FileAccess = .standard,
         tensors: [Entry],
         metadata: [String: String]
     ) throws {
@@ -48,7 +50,7 @@ public struct SafetensorsWriter: ~Copyable, Sendable {
         var json = [UInt8](try encoder.encode(header))
         json += [UInt8](repeating: UInt8(ascii: " "), count: (8 - json.count % 8) % 8)
         let length = (0..<SafetensorsFile.lengthBytes).map { UInt8(truncatingIfNeeded: json.count >> (8 * $0)) }
-        let file = try AtomicFileWriter(path: path, replacingExisting: replacingExisting)
+        let file = try AtomicFileWriter(path: path, replacingExisting: replacingExisting, access: access)
         try file.write(SharedBytes(length + json).span, at: 0)
         let dataStart = length.count + json.count
         self.file = file

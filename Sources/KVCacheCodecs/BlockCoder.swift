@@ -12,20 +12,37 @@ final class BlockCoder: Sendable {
     /// What the attention kernels need to know of the blocks.
     let format: tck_block_format
     private let shape: BlockShape
-    /// A row that has the pruned channels' stand-ins, or empty if no channel is pruned or all of them are zero.
+    /// A row that has the pruned channels' means, or empty if the plan has none: zeros then stand in for them.
     let prunedRow: [Float]
 
     init(plan: HeadPlan, shape: BlockShape) {
-        if let fault = plan.fault(shape: shape) { preconditionFailure("not a plan for these heads: \(fault)") }
         self.plan = plan
         self.shape = shape
         layout = BlockLayout(plan: plan, shape: shape)
         format = layout.format(plan: plan, shape: shape)
+        // Only where the file has a mean for every pruned channel: a row for each head may be much more than the file.
+        guard !plan.prunedMeans.isEmpty else {
+            prunedRow = []
+            return
+        }
         var row = [Float](repeating: 0, count: shape.headDimension)
         for (channel, mean) in zip(plan.prunedChannels(headDimension: row.count), plan.prunedMeans) {
             row[channel] = mean
         }
         prunedRow = row
+    }
+
+    /// A coder for each plan; plans that are equal share theirs.
+    static func coders(for plans: [HeadPlan], shape: BlockShape) -> [BlockCoder] {
+        var known: [HeadPlan: BlockCoder] = [:]
+        return plans.map { plan in
+            // Means that are equal as numbers may differ in the sign of zero.
+            guard plan.prunedMeans.isEmpty else { return BlockCoder(plan: plan, shape: shape) }
+            if let coder = known[plan] { return coder }
+            let coder = BlockCoder(plan: plan, shape: shape)
+            known[plan] = coder
+            return coder
+        }
     }
 
     /// Which channels of keys or values are quantized: pruned and full-precision ones may hold any number.
@@ -168,7 +185,11 @@ final class BlockCoder: Sendable {
     private func fillPruned(_ rows: tck_mutable_rows) {
         guard let base = unsafe rows.bytes else { return }
         let rowBytes = unsafe shape.headDimension * rows.type.byteCount
-        unsafe Kernels.best.narrow(rows.type, prunedRow, shape.headDimension, base)
+        if prunedRow.isEmpty {
+            unsafe base.initializeMemory(as: UInt8.self, repeating: 0, count: rowBytes)
+        } else {
+            unsafe Kernels.best.narrow(rows.type, prunedRow, shape.headDimension, base)
+        }
         for row in 1..<shape.blockLength {
             unsafe (base + row * rows.token_stride).copyMemory(from: base, byteCount: rowBytes)
         }

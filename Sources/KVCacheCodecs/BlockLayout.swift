@@ -57,7 +57,9 @@ struct BlockLayout: Sendable, Equatable {
     let values: Part
     let byteCount: Int
 
+    /// The layout of a plan that keeps the rules; others are a programming error.
     init(plan: HeadPlan, shape: BlockShape) {
+        if let fault = plan.fault(shape: shape) { preconditionFailure("not a plan for these heads: \(fault)") }
         let tokens = shape.blockLength
         let fullWidth = shape.elementType.bitWidth
         var runs = [Part](repeating: Part(), count: plan.keyRuns.count)
@@ -124,5 +126,8 @@ struct BlockLayout: Sendable, Equatable {
 
 extension HeadPlan {
     /// Bytes of a block: Formats/snapshot.md, "PLAN".
+    ///
+    /// - Parameter shape: that of the plan's heads. A plan that doesn't keep the format's rules for them (widths,
+    ///   channels, means) is a programming error.
     public func blockByteCount(shape: BlockShape) -> Int { BlockLayout(plan: self, shape: shape).byteCount }
 }

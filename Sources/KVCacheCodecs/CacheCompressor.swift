@@ -76,7 +76,7 @@ public struct CacheCompressor: Sendable {
         try await forEachConcurrently(count: units, progress: progress?.part(0.3...1)) { unit in
             try packing.layers[unit / heads].packBlocks(of: packing.steps[unit / heads], head: unit % heads)
         }
-        for index in added.indices { added[index].finishAppend(steps[index]) }
+        for index in added.indices { try added[index].finishAppend(steps[index]) }
         layers += added
         profiles += decided.map(\.profile)
     }

@@ -1,3 +1,5 @@
+package import ByteStorage
+
 /// A cache that a codec refuses: why, and where in the cache.
 public struct CodecError: Error, Sendable, Equatable, CustomStringConvertible {
     public enum Code: Sendable {
@@ -9,6 +11,8 @@ public struct CodecError: Error, Sendable, Equatable, CustomStringConvertible {
         case elementTypeMismatch
         /// What is appended or asked for doesn't fit the cache.
         case shapeMismatch
+        /// There is no memory for it.
+        case outOfMemory
     }
 
     public let code: Code
@@ -39,5 +43,9 @@ public struct CodecError: Error, Sendable, Equatable, CustomStringConvertible {
         self.token = token
         self.channel = channel
         self.message = message
+    }
+
+    package init(_ error: MemoryError, layer: Int? = nil) {
+        self.init(.outOfMemory, layer: layer, error.description)
     }
 }

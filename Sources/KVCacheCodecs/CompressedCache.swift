@@ -82,12 +82,13 @@ public struct CompressedCache: Sendable {
                 for head in 0..<shape.kvHeads {
                     try layers[index].packBlocks(of: steps[index], head: head)
                 }
+                try layers[index].makeWindowRoom(for: steps[index])
             }
         } catch {
             for index in steps.indices { layers[index].abandonAppend() }
             throw error
         }
-        for index in layers.indices { layers[index].finishAppend(steps[index]) }
+        for index in layers.indices { try layers[index].finishAppend(steps[index]) }
         if let newTokens { tokens?.append(contentsOf: newTokens) } else { tokens = nil }
         if positions != nil || newPositions != nil {
             let first = Int32(tokenCount - count)
@@ -97,15 +98,23 @@ public struct CompressedCache: Sendable {
     }
 
     /// The same cache in memory of its own, shared with no file and no copy.
-    public func detached() -> CompressedCache {
+    ///
+    /// - Throws: `CodecError` if there is no such memory.
+    public func detached() throws(CodecError) -> CompressedCache {
         var copy = self
-        copy.layers = layers.map { $0.detached() }
+        copy.layers = try layers.map { layer throws(CodecError) in try layer.detached() }
         return copy
     }
 
     /// Keeps the first `count` tokens; see `CompressedLayer.truncate(to:)`.
-    public mutating func truncate(to count: Int) {
-        for index in layers.indices { layers[index].truncate(to: count) }
+    ///
+    /// - Throws: `CodecError` if there is no memory for it; nothing is dropped then.
+    public mutating func truncate(to count: Int) throws(CodecError) {
+        layers = try layers.map { layer throws(CodecError) in
+            var shorter = layer
+            try shorter.truncate(to: count)
+            return shorter
+        }
         tokens = tokens.map { Array($0.prefix(count)) }
         positions = positions.map { Array($0.prefix(count)) }
     }

@@ -18,7 +18,7 @@ extension CompressedLayer {
     /// - Parameters:
     ///   - keys: `[kvHeads, tokens, headDimension]`, after rotary embedding, of the cache's element type.
     ///   - values: of the same shape.
-    /// - Throws: `CodecError` if the shapes don't fit or a number can't be quantized.
+    /// - Throws: `CodecError` if the shapes don't fit, a number can't be quantized, or there is no memory.
     public mutating func append(keys: KVTensor, values: KVTensor) throws(CodecError) {
         let step = try beginAppend(KVCacheLayer(keys: keys, values: values))
         for head in 0..<shape.kvHeads {
@@ -29,7 +29,13 @@ extension CompressedLayer {
                 throw error
             }
         }
-        finishAppend(step)
+        do {
+            try makeWindowRoom(for: step)
+        } catch {
+            abandonAppend()
+            throw error
+        }
+        try finishAppend(step)
     }
 
     /// Checks what is appended and makes room for the blocks that it fills.
@@ -55,7 +61,12 @@ extension CompressedLayer {
             newBlocks: max(pending - shape.residualWindow, 0) / shape.blockLength,
             windowCount: window.count
         )
-        makeRoom(forBlocks: blockCount + step.newBlocks)
+        do {
+            try makeRoom(forBlocks: blockCount + step.newBlocks)
+        } catch {
+            abandonAppend()
+            throw CodecError(error, layer: index)
+        }
         return step
     }
 
@@ -70,7 +81,13 @@ extension CompressedLayer {
             let packed =
                 start >= step.windowCount
                 ? pack(block, head: head, from: step.source, sourceHead: head, token: start - step.windowCount)
-                : pack(block, head: head, from: joinedBlock(at: start, head: head, step: step), sourceHead: 0, token: 0)
+                : pack(
+                    block,
+                    head: head,
+                    from: try joinedBlock(at: start, head: head, step: step),
+                    sourceHead: 0,
+                    token: 0
+                )
             if !packed {
                 throw unsupportedValue(in: step.source, head: head, tokens: 0..<step.source.keys.tokens)
                     ?? CodecError(.unsupportedValue, layer: index, head: head, "a number can't be quantized")
@@ -82,10 +99,23 @@ extension CompressedLayer {
         if let error = unsupportedValue(in: step.source, head: head, tokens: staying) { throw error }
     }
 
+    /// Makes room in the window, so that `finishAppend` can't fail as long as nobody copies the layer.
+    package mutating func makeWindowRoom(for step: AppendStep) throws(CodecError) {
+        do {
+            try window.makeRoom(for: step.source, dropping: step.newBlocks * shape.blockLength)
+        } catch {
+            throw CodecError(error, layer: index)
+        }
+    }
+
     /// Moves the rest of the tokens into the window.
-    package mutating func finishAppend(_ step: AppendStep) {
+    package mutating func finishAppend(_ step: AppendStep) throws(CodecError) {
+        do {
+            try window.append(step.source, dropping: step.newBlocks * shape.blockLength)
+        } catch {
+            throw CodecError(error, layer: index)
+        }
         blockCount = step.firstBlock + step.newBlocks
-        window.append(step.source, dropping: step.newBlocks * shape.blockLength)
     }
 
     /// Gives back the room that `beginAppend` made.
@@ -95,24 +125,24 @@ extension CompressedLayer {
 
     // MARK: -
 
-    private mutating func makeRoom(forBlocks count: Int) {
+    private mutating func makeRoom(forBlocks count: Int) throws(MemoryError) {
         guard count > blockCount else { return }
         for chunk in blockCount / shape.blocksPerPage..<shape.chunkCount(blockCount: count) {
             let needed = shape.blocks(ofChunk: chunk, blockCount: count)
             if chunk < slabs.count {
                 if slabs[chunk].capacity >= needed && slabs[chunk].isWritable() { continue }
-                slabs[chunk] = grown(slabs[chunk], filled: shape.blocks(ofChunk: chunk, blockCount: blockCount))
+                slabs[chunk] = try grown(slabs[chunk], filled: shape.blocks(ofChunk: chunk, blockCount: blockCount))
             } else {
                 // A cache's last slab is as long as it must be; only one that grows gets room for full pages.
                 let capacity = blockCount == 0 ? needed : shape.blocksPerPage
-                slabs.append(Slab(blockBytes: blockBytes, capacity: capacity))
+                slabs.append(try Slab(blockBytes: blockBytes, capacity: capacity))
             }
         }
     }
 
     /// A copy of a slab with room for full pages.
-    private func grown(_ slab: Slab, filled: Int) -> Slab {
-        let result = Slab(blockBytes: blockBytes, capacity: shape.blocksPerPage)
+    private func grown(_ slab: Slab, filled: Int) throws(MemoryError) -> Slab {
+        let result = try Slab(blockBytes: blockBytes, capacity: shape.blocksPerPage)
         unsafe result.withUnsafeMutableBytes { destination in
             unsafe slab.bytes.withUnsafeBytes { source in
                 guard let to = destination.baseAddress, let from = source.baseAddress else { return }
@@ -144,10 +174,10 @@ extension CompressedLayer {
     }
 
     /// The tokens of a block of one head that begins in the window and, perhaps, ends in the new tokens.
-    private func joinedBlock(at start: Int, head: Int, step: AppendStep) -> KVCacheLayer {
+    private func joinedBlock(at start: Int, head: Int, step: AppendStep) throws(CodecError) -> KVCacheLayer {
         let fromWindow = min(step.windowCount - start, shape.blockLength)
-        let parts = CachePart.allCases.map { part in
-            let buffer = AlignedBuffer(byteCount: shape.blockLength * shape.rowBytes)
+        let parts = try CachePart.allCases.map { part throws(CodecError) in
+            let buffer = try emptyBuffer(byteCount: shape.blockLength * shape.rowBytes)
             let pieces = [
                 (tensor: window[part], row: start, count: fromWindow),
                 (tensor: step.source[part], row: 0, count: shape.blockLength - fromWindow),

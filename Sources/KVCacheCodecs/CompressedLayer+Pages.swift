@@ -25,6 +25,9 @@ extension CompressedLayer {
     /// What a head's blocks hold and where.
     package func blockFormat(head: Int) -> tck_block_format { coders[head].format }
 
+    /// Bytes of a block of a head.
+    package func blockByteCount(head: Int) -> Int { coders[head].layout.byteCount }
+
     package func plan(head: Int) -> HeadPlan { coders[head].plan }
 
     /// What stands in for the pruned channels of a head, zero for kept ones; nil if nothing but zeros does.
@@ -36,9 +39,14 @@ extension CompressedLayer {
     package func blockCount(chunk: Int) -> Int { shape.blocks(ofChunk: chunk, blockCount: blockCount) }
 
     /// Lends the addresses of all pages.
-    package func withPages<Result>(_ body: (PageTable) -> Result) -> Result {
+    package func withPages<Result, Failure: Error>(
+        _ body: (PageTable) throws(Failure) -> Result
+    ) throws(Failure) -> Result {
         defer { extendLifetime(slabs) }
-        return unsafe withUnsafeTemporaryAllocation(of: PageTable.Entry.self, capacity: slabs.count) { entries in
+        return unsafe try withUnsafeTemporaryAllocation(
+            of: PageTable.Entry.self,
+            capacity: slabs.count
+        ) { (entries) throws(Failure) in
             for (chunk, slab) in slabs.enumerated() {
                 unsafe slab.bytes.withUnsafeBytes { bytes in
                     guard let base = bytes.baseAddress else { preconditionFailure("a slab has blocks") }
@@ -48,7 +56,7 @@ extension CompressedLayer {
                     )
                 }
             }
-            return unsafe body(PageTable(entries: UnsafeBufferPointer(entries), offsets: pageOffsets))
+            return unsafe try body(PageTable(entries: UnsafeBufferPointer(entries), offsets: pageOffsets))
         }
     }
 }

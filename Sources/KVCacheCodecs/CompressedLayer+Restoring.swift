@@ -9,10 +9,11 @@ extension CompressedLayer {
     ///   - tokens: a range of the layer's tokens.
     ///   - elementType: the type to restore to; the cache's own restores full-precision parts bit for bit.
     /// - Returns: keys and values `[kvHeads, tokens, headDimension]` without gaps, in memory of their own.
-    public func decompress(tokens: Range<Int>, as elementType: ElementType) -> KVCacheLayer {
-        let parts = CachePart.allCases.map { part in
+    /// - Throws: `CodecError` if there is no memory for them.
+    public func decompress(tokens: Range<Int>, as elementType: ElementType) throws(CodecError) -> KVCacheLayer {
+        let parts = try CachePart.allCases.map { part throws(CodecError) in
             let headBytes = tokens.count * shape.headDimension * elementType.byteCount
-            let buffer = AlignedBuffer(byteCount: shape.kvHeads * headBytes)
+            let buffer = try emptyBuffer(byteCount: shape.kvHeads * headBytes)
             for head in 0..<shape.kvHeads {
                 unsafe buffer.withUnsafeMutableBytes { bytes in
                     guard let base = bytes.baseAddress else { return }
@@ -130,17 +131,18 @@ extension CompressedLayer {
     ///
     /// Whole blocks stay as they are. Tokens of a block that is cut return to the window as they are restored, with
     /// the stand-ins of pruned channels, so appending goes on from there.
-    public mutating func truncate(to count: Int) {
+    ///
+    /// - Throws: `CodecError` if there is no memory for these; nothing is dropped then.
+    public mutating func truncate(to count: Int) throws(CodecError) {
         precondition(count >= 0 && count <= tokenCount, "a cache is truncated to some of its tokens")
         guard count < blockTokenCount else {
             window.truncate(to: count - blockTokenCount)
             return
         }
         let wholeBlocks = count / shape.blockLength
-        let cut = decompress(tokens: wholeBlocks * shape.blockLength..<count, as: shape.elementType)
+        let cut = try decompress(tokens: wholeBlocks * shape.blockLength..<count, as: shape.elementType)
         blockCount = wholeBlocks
         slabs.removeLast(slabs.count - chunkCount)
-        window = ResidualWindow(shape: shape)
-        window.append(cut, dropping: 0)
+        window = ResidualWindow(shape: shape, layer: cut)
     }
 }

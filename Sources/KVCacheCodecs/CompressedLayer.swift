@@ -23,7 +23,7 @@ public struct CompressedLayer: Sendable {
         precondition(plans.count == shape.kvHeads, "every KV head needs a plan")
         self.shape = shape
         self.index = index
-        coders = plans.map { BlockCoder(plan: $0, shape: shape) }
+        coders = BlockCoder.coders(for: plans, shape: shape)
         pageOffsets = coders.reduce(into: [0]) { $0.append($0[$0.count - 1] + $1.layout.byteCount) }
         window = ResidualWindow(shape: shape)
     }
@@ -41,18 +41,24 @@ public struct CompressedLayer: Sendable {
         slabs: [SharedBytes],
         window: KVCacheLayer?
     ) {
-        self.init(shape: shape, index: index, plans: plans)
-        self.blockCount = blockCount
-        for (chunk, bytes) in slabs.enumerated() {
-            precondition(bytes.count == slabByteCount(chunk: chunk), "a slab must be as long as its blocks")
-            self.slabs.append(
-                Slab(bytes: bytes, capacity: shape.blocks(ofChunk: chunk, blockCount: blockCount))
-            )
+        self = CompressedLayer(shape: shape, index: index, plans: plans).holding(
+            slabs: slabs,
+            blockCount: blockCount,
+            window: window
+        )
+    }
+
+    /// A layer of the same plans whose blocks and window lie in a file or in another's memory; see above.
+    package func holding(slabs: [SharedBytes], blockCount: Int, window: KVCacheLayer?) -> CompressedLayer {
+        var layer = self
+        layer.blockCount = blockCount
+        layer.slabs = slabs.enumerated().map { chunk, bytes in
+            precondition(bytes.count == layer.slabByteCount(chunk: chunk), "a slab must be as long as its blocks")
+            return Slab(bytes: bytes, capacity: shape.blocks(ofChunk: chunk, blockCount: blockCount))
         }
-        precondition(self.slabs.count == shape.chunkCount(blockCount: blockCount), "every chunk needs its slab")
-        if let window {
-            self.window = ResidualWindow(shape: shape, layer: window)
-        }
+        precondition(layer.slabs.count == layer.chunkCount, "every chunk needs its slab")
+        layer.window = window.map { ResidualWindow(shape: shape, layer: $0) } ?? ResidualWindow(shape: shape)
+        return layer
     }
 
     /// The plan of each KV head.
@@ -93,15 +99,31 @@ public struct CompressedLayer: Sendable {
     }
 
     /// The same layer in memory of its own, shared with no file and no copy.
-    public func detached() -> CompressedLayer {
+    ///
+    /// - Throws: `CodecError` if there is no such memory.
+    public func detached() throws(CodecError) -> CompressedLayer {
         var copy = self
-        for chunk in slabs.indices {
-            let slab = Slab(blockBytes: blockBytes, capacity: shape.blocks(ofChunk: chunk, blockCount: blockCount))
-            slab.fill(from: slabPieces(chunk: chunk))
-            copy.slabs[chunk] = slab
+        do {
+            for chunk in slabs.indices {
+                let capacity = shape.blocks(ofChunk: chunk, blockCount: blockCount)
+                let slab = try Slab(blockBytes: blockBytes, capacity: capacity)
+                slab.fill(from: slabPieces(chunk: chunk))
+                copy.slabs[chunk] = slab
+            }
+            copy.window = try window.detached()
+        } catch {
+            throw CodecError(error, layer: index)
         }
-        copy.window = window.detached()
         return copy
+    }
+
+    /// A buffer for tokens of this layer.
+    func emptyBuffer(byteCount: Int) throws(CodecError) -> AlignedBuffer {
+        do {
+            return try AlignedBuffer(byteCount: byteCount)
+        } catch {
+            throw CodecError(error, layer: index)
+        }
     }
 
     /// The bytes of a block.

@@ -1,4 +1,4 @@
-internal import Foundation
+internal import ByteStorage
 
 /// Tells somebody how much of a long job is done.
 public struct ProgressHandler: Sendable {
@@ -27,7 +27,7 @@ package func forEachConcurrently(
     progress: ProgressHandler? = nil,
     _ body: @escaping @Sendable (Int) throws -> Void
 ) async throws {
-    let width = min(count, ProcessInfo.processInfo.activeProcessorCount)
+    let width = min(count, SystemThread.processorCount)
     let failure = await withTaskGroup(of: Outcome.self) { group in
         var next = 0
         func begin() {

@@ -1,9 +1,9 @@
 public import KVCacheModel
 
 /// How one layer's KV head is packed: Formats/snapshot.md, "PLAN".
-public struct HeadPlan: Sendable, Equatable {
+public struct HeadPlan: Sendable, Hashable {
     /// Key channels of equal width, ascending.
-    public struct KeyRun: Sendable, Equatable {
+    public struct KeyRun: Sendable, Hashable {
         /// Bits per key: 2, 4, 8, or those of the element type for full precision.
         public var width: Int
         public var channels: [UInt16]
@@ -28,6 +28,7 @@ public struct HeadPlan: Sendable, Equatable {
 
     /// A plan that keeps everything in full precision.
     public init(headDimension: Int, elementType: ElementType) {
+        precondition(CacheGeometry.Limits.headDimension.contains(headDimension), "the head dimension is out of range")
         keyRuns = [KeyRun(width: elementType.bitWidth, channels: (0..<UInt16(headDimension)).map { $0 })]
         valueWidth = elementType.bitWidth
         prunedMeans = []
@@ -71,7 +72,10 @@ public struct HeadPlan: Sendable, Equatable {
     public func keepMask(headDimension: Int) -> [Bool] {
         var mask = [Bool](repeating: false, count: headDimension)
         for run in keyRuns {
-            for channel in run.channels { mask[Int(channel)] = true }
+            for channel in run.channels {
+                precondition(Int(channel) < headDimension, "channels are below the head dimension")
+                mask[Int(channel)] = true
+            }
         }
         return mask
     }

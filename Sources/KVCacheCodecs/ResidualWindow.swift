@@ -45,14 +45,22 @@ struct ResidualWindow: Sendable {
         )
     }
 
+    /// Makes room for appending `new`, which then can't fail as long as nobody copies the window.
+    mutating func makeRoom(for new: KVCacheLayer, dropping dropped: Int) throws(MemoryError) {
+        let total = count + new.keys.tokens - dropped
+        if total > 0 { try slide(from: 0, count: count, room: max(total, count)) }
+    }
+
     /// Appends tokens and drops the oldest `dropped` of old and new together.
-    mutating func append(_ new: KVCacheLayer, dropping dropped: Int) {
+    ///
+    /// - Throws: `MemoryError` if there is no room for them; the window is as it was then.
+    mutating func append(_ new: KVCacheLayer, dropping dropped: Int) throws(MemoryError) {
         let oldStart = min(dropped, count)
         let newStart = dropped - oldStart
         let kept = count - oldStart
         let total = kept + new.keys.tokens - newStart
         precondition(total <= shape.residualWindow + shape.blockLength, "a full window must be flushed")
-        slide(from: oldStart, count: kept, room: total)
+        try slide(from: oldStart, count: kept, room: total)
         guard let buffer else { return }
         unsafe buffer.withUnsafeMutableBytes { bytes in
             guard let base = bytes.baseAddress else { return }
@@ -78,10 +86,10 @@ struct ResidualWindow: Sendable {
     }
 
     /// The same window in memory of its own.
-    func detached() -> ResidualWindow {
+    func detached() throws(MemoryError) -> ResidualWindow {
         guard let keys = self[.keys], let values = self[.values] else { return ResidualWindow(shape: shape) }
         var copy = ResidualWindow(shape: shape)
-        copy.append(KVCacheLayer(keys: keys, values: values), dropping: 0)
+        try copy.append(KVCacheLayer(keys: keys, values: values), dropping: 0)
         return copy
     }
 
@@ -95,7 +103,7 @@ struct ResidualWindow: Sendable {
     }
 
     /// Moves tokens `from...` to the front, into memory that nobody else sees and that has room for `room` tokens.
-    private mutating func slide(from start: Int, count kept: Int, room: Int) {
+    private mutating func slide(from start: Int, count kept: Int, room: Int) throws(MemoryError) {
         if buffer != nil && capacity >= room && isKnownUniquelyReferenced(&buffer) {
             guard let buffer, start > 0 else { return }
             unsafe buffer.withUnsafeMutableBytes { bytes in
@@ -111,7 +119,7 @@ struct ResidualWindow: Sendable {
         }
         // Grows with what is in it: a window may be allowed to be far longer than its cache.
         let larger = buffer == nil ? room : min(max(room, 2 * capacity), shape.residualWindow + shape.blockLength)
-        let copy = AlignedBuffer(byteCount: 2 * shape.kvHeads * larger * shape.rowBytes)
+        let copy = try AlignedBuffer(byteCount: 2 * shape.kvHeads * larger * shape.rowBytes)
         unsafe copy.withUnsafeMutableBytes { bytes in
             guard let base = bytes.baseAddress else { return }
             for part in CachePart.allCases {

@@ -11,8 +11,8 @@ struct Slab: Sendable {
     let capacity: Int
 
     /// A slab in memory of its own, zero at first.
-    init(blockBytes: Int, capacity: Int) {
-        buffer = AlignedBuffer(byteCount: blockBytes * capacity)
+    init(blockBytes: Int, capacity: Int) throws(MemoryError) {
+        buffer = try AlignedBuffer(byteCount: blockBytes * capacity)
         fixedBytes = nil
         self.capacity = capacity
     }

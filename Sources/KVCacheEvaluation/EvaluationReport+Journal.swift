@@ -25,8 +25,9 @@ extension EvaluationReport {
 
         var order = recipes
         var outcomes: [String: [EvaluationTask: [TrialOutcome]]] = [:]
+        var known = Set(recipes)
         for record in journal.records {
-            if !order.contains(record.key.recipe) { order.append(record.key.recipe) }
+            if known.insert(record.key.recipe).inserted { order.append(record.key.recipe) }
             outcomes[record.key.recipe, default: [:]][record.key.task, default: []].append(record.outcome)
         }
         for recipe in order {

@@ -10,7 +10,7 @@ struct LayerComparison: Sendable {
     /// How many tokens a query sees, its own included.
     let slidingWindow: Int
 
-    func measure(head: Int) -> ErrorSums {
+    func measure(head: Int) throws(MemoryError) -> ErrorSums {
         let dimension = original.keys.headDimension
         let tokenCount = original.keys.tokens
         let tile = TileAttention.maximumTokens
@@ -19,8 +19,11 @@ struct LayerComparison: Sendable {
             let last = max(queries.tokens - QualityMeasurement.maximumQueries, 0)..<queries.tokens
             return Observation(queries: queries[tokens: last], head: head, kvHeads: original.keys.heads)
         }
-        let exact = observation.map { TileAttention(queries: $0.rows, headDimension: dimension) }
-        let lossy = observation.map { TileAttention(queries: $0.rows, headDimension: dimension) }
+        func attention(_ observation: Observation) throws(MemoryError) -> TileAttention {
+            try TileAttention(queries: observation.rows, headDimension: dimension)
+        }
+        let exact = try observation.map(attention)
+        let lossy = try observation.map(attention)
         var sums = ErrorSums()
         if observation != nil { sums.scores = ErrorSums.Pair() }
         for start in stride(from: 0, to: tokenCount, by: tile) {

@@ -1,3 +1,4 @@
+internal import ByteStorage
 internal import CompressedAttention
 public import KVCacheCodecs
 public import KVCacheModel
@@ -15,13 +16,14 @@ public struct QualityMeasurement: Sendable {
     /// OpenBLAS works on one thread per caller.
     ///
     /// - Parameter slidingWindow: how many tokens a query of the layer sees, its own included; nil for all.
-    /// - Throws: `CancellationError` if the task is cancelled.
+    /// - Throws: `CancellationError` if the task is cancelled, `MemoryError` if there is no memory for it.
     public mutating func add(
         _ original: KVCacheLayer,
         compressed: CompressedLayer,
         slidingWindow: Int? = nil
     ) async throws {
         let products = SingleThreadedProducts()
+        try SingleThreadedProducts.reserve(callers: min(original.keys.heads, SystemThread.processorCount))
         defer { extendLifetime(products) }
         let comparison = LayerComparison(
             original: original,
@@ -30,7 +32,7 @@ public struct QualityMeasurement: Sendable {
         )
         let slots = Slots<ErrorSums>(count: original.keys.heads)
         try await forEachConcurrently(count: original.keys.heads) { head in
-            slots[head] = comparison.measure(head: head)
+            slots[head] = try comparison.measure(head: head)
         }
         var sums = ErrorSums()
         for head in slots.values { sums.add(head) }

@@ -27,9 +27,14 @@ enum PlanSection {
     /// Reads the plans of all layers and heads, fields in the order that `encode` has them.
     static func decode(_ reader: inout ByteReader, header: SnapshotHeader) throws(SnapshotError) -> [[HeadPlan]] {
         var layers: [[HeadPlan]] = []
+        // Heads with equal plans share them in memory. Means may be equal as numbers and differ in the sign of zero.
+        var known: Set<HeadPlan> = []
         for _ in 0..<header.geometry.layers {
             var heads: [HeadPlan] = []
-            for _ in 0..<header.geometry.kvHeads { heads.append(try decodeHead(&reader, shape: header.shape)) }
+            for _ in 0..<header.geometry.kvHeads {
+                let plan = try decodeHead(&reader, shape: header.shape)
+                heads.append(plan.prunedMeans.isEmpty ? known.insert(plan).memberAfterInsert : plan)
+            }
             layers.append(heads)
         }
         try reader.expectEnd()

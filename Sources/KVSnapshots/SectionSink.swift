@@ -19,14 +19,15 @@ struct SnapshotSection {
 
 /// Writes sections one after the other and keeps their table.
 struct SectionSink: ~Copyable {
-    private let file: AtomicFileWriter
+    /// Nil where only sizes are of interest.
+    private let file: AtomicFileWriter?
     private let compressionLevel: Int?
     private var entries: [SectionEntry] = []
     /// Where the last section ends.
     private var end: Int
 
     /// - Parameter sectionCount: how many sections will be appended.
-    init(file: consuming AtomicFileWriter, sectionCount: Int, compressionLevel: Int?) {
+    init(file: consuming AtomicFileWriter?, sectionCount: Int, compressionLevel: Int?) {
         self.file = file
         self.compressionLevel = compressionLevel
         end = SnapshotFormat.headerBytes + sectionCount * SnapshotFormat.tableEntryBytes
@@ -36,7 +37,7 @@ struct SectionSink: ~Copyable {
     mutating func append(_ section: SnapshotSection) throws {
         // Plans become many small values in memory: their bytes in the file bound these.
         let level = section.kind == .plan ? nil : compressionLevel
-        let stored = StoredBytes(section.pieces, compressionLevel: level)
+        let stored = try StoredBytes(section.pieces, compressionLevel: level)
         let start = SnapshotFormat.align(end)
         try write(stored, at: start)
         entries.append(
@@ -68,7 +69,7 @@ struct SectionSink: ~Copyable {
             let slots = Slots<StoredBytes>(count: count)
             try await forEachConcurrently(count: count) { index in
                 let slab = first + index
-                slots[index] = StoredBytes(
+                slots[index] = try StoredBytes(
                     layers[slab % layers.count].slabPieces(chunk: slab / layers.count),
                     compressionLevel: level
                 )
@@ -95,19 +96,23 @@ struct SectionSink: ~Copyable {
     }
 
     /// Writes header and table, and lets the file appear under its name.
-    consuming func finish(_ header: SnapshotHeader) throws {
+    ///
+    /// - Returns: how large it is.
+    consuming func finish(_ header: SnapshotHeader) throws -> SnapshotSize {
+        let size = SnapshotSize(entries, fileBytes: end)
         var writer = ByteWriter()
         header.encode(into: &writer, fileLength: end, sectionCount: entries.count)
         for entry in entries { entry.encode(into: &writer) }
         writer.replace(Kernels.checksum(writer.shared.span), at: SnapshotFormat.headerChecksumOffset)
-        try file.write(writer.shared.span, at: 0)
-        try file.commit()
+        try file?.write(writer.shared.span, at: 0)
+        try file?.commit()
+        return size
     }
 
     private func write(_ stored: StoredBytes, at offset: Int) throws {
         var position = offset
         for piece in stored.pieces {
-            try file.write(piece.span, at: position)
+            try file?.write(piece.span, at: position)
             position += piece.count
         }
     }
@@ -119,8 +124,8 @@ private struct StoredBytes: Sendable {
     let isFrame: Bool
     let checksum: UInt32
 
-    init(_ pieces: [SharedBytes], compressionLevel: Int?) {
-        if let compressionLevel, let frame = Zstandard.compress(pieces.joined, level: compressionLevel) {
+    init(_ pieces: [SharedBytes], compressionLevel: Int?) throws(MemoryError) {
+        if let compressionLevel, let frame = try Zstandard.compress(pieces.joined(), level: compressionLevel) {
             self.pieces = [frame]
             isFrame = true
         } else {
@@ -137,9 +142,9 @@ extension [SharedBytes] {
     fileprivate var byteCount: Int { reduce(0) { $0 + $1.count } }
 
     /// The pieces as one, copied only if there are several.
-    fileprivate var joined: SharedBytes {
+    fileprivate func joined() throws(MemoryError) -> SharedBytes {
         if count == 1 { return self[0] }
-        let buffer = AlignedBuffer(byteCount: byteCount)
+        let buffer = try AlignedBuffer(byteCount: byteCount)
         var end = 0
         for piece in self {
             buffer.copy(piece, at: end)

@@ -104,23 +104,30 @@ struct SectionTable: Sendable {
     let entries: [SectionEntry]
 
     /// Reads and checks the table against the header: order, places, and the lengths that follow from the shape.
-    init(decoding file: SharedBytes, sectionCount: Int, header: SnapshotHeader) throws(SnapshotError) {
+    ///
+    /// - Parameter front: the first bytes of the file, the table at least.
+    init(
+        decoding front: SharedBytes,
+        sectionCount: Int,
+        header: SnapshotHeader,
+        fileLength: Int
+    ) throws(SnapshotError) {
         let tableEnd = SnapshotFormat.headerBytes + sectionCount * SnapshotFormat.tableEntryBytes
-        var reader = ByteReader(file[0..<tableEnd], origin: 0, code: .invalidSectionTable)
+        var reader = ByteReader(front[0..<tableEnd], origin: 0, code: .invalidSectionTable)
         _ = try reader.bytes(count: SnapshotFormat.headerBytes, "the header")
         var entries: [SectionEntry] = []
         var end = tableEnd
         for _ in 0..<sectionCount {
-            let entry = try SectionEntry(decoding: &reader, after: entries.last, end: end, fileLength: file.count)
+            let entry = try SectionEntry(decoding: &reader, after: entries.last, end: end, fileLength: fileLength)
             try Self.checkLength(of: entry, header: header, reader: reader)
             entries.append(entry)
             end = entry.range.upperBound
         }
-        guard end == file.count else {
+        guard end == fileLength else {
             throw SnapshotError(
                 .invalidSectionTable,
                 at: entries.last?.entryOffset ?? SnapshotFormat.sectionCountOffset,
-                "the last section ends at byte \(end) and the file has \(file.count)"
+                "the last section ends at byte \(end) and the file has \(fileLength)"
             )
         }
         self.entries = entries

@@ -74,7 +74,7 @@ extension SnapshotReader {
     var slabs: SlabDirectory { SlabDirectory(header: header, plans: plans) }
 
     /// The slabs of the file, chunk by chunk and layer by layer.
-    func slabList() throws(SnapshotError) -> [SlabDirectory.Slab] {
+    func slabList() throws -> [SlabDirectory.Slab] {
         guard let pages = table[.pages] else { return [] }
         return try slabs.slabs(
             table: source.requiredReader(.pageTable, code: .invalidPageTable),
@@ -82,10 +82,10 @@ extension SnapshotReader {
         )
     }
 
-    /// A slab's bytes, checked against their checksum if `verifying` or if they must be decoded.
-    func bytes(of slab: SlabDirectory.Slab, verifying: Bool) throws(SnapshotError) -> SharedBytes {
-        let stored = file[slab.range]
-        if verifying || !slab.isRaw {
+    /// A slab's bytes, checked against their checksum if `verifying`, if they must be decoded, or if they were read.
+    func bytes(of slab: SlabDirectory.Slab, verifying: Bool) throws -> SharedBytes {
+        let stored = try file.bytes(slab.range)
+        if verifying || !slab.isRaw || file.isStable {
             guard Kernels.checksum(stored.span) == slab.checksum else {
                 throw SnapshotError(
                     .checksumMismatch,

@@ -5,6 +5,8 @@ enum SnapshotFormat {
     static let headerBytes = 128
     static let tableEntryBytes = 40
     static let sectionCounts = 3...64
+    /// Bytes that header and section table take at the most.
+    static let maximumFrontBytes = headerBytes + sectionCounts.upperBound * tableEntryBytes
     static let alignment = 64
     /// A zstd frame may expand so many times, so that nobody allocates much more than they were sent.
     static let maximumExpansion = 256

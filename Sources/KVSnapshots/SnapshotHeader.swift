@@ -42,19 +42,22 @@ public struct SnapshotHeader: Sendable, Equatable {
 
     /// Checks what must hold before header and table can be trusted, and their checksum.
     ///
+    /// - Parameters:
+    ///   - front: the first bytes of the file, at least `SnapshotFormat.maximumFrontBytes` unless it has fewer.
+    ///   - fileLength: bytes that the file has.
     /// - Returns: the number of sections.
-    static func checkPreamble(of file: SharedBytes) throws(SnapshotError) -> Int {
-        guard file.count >= SnapshotFormat.headerBytes else {
+    static func checkPreamble(of front: SharedBytes, fileLength: Int) throws(SnapshotError) -> Int {
+        guard fileLength >= SnapshotFormat.headerBytes else {
             throw SnapshotError(
                 .truncated,
-                at: file.count,
-                "the file has \(file.count) bytes, too few for the header of a snapshot"
+                at: fileLength,
+                "the file has \(fileLength) bytes, too few for the header of a snapshot"
             )
         }
-        guard file[0..<SnapshotFormat.magic.count].array == SnapshotFormat.magic else {
+        guard front[0..<SnapshotFormat.magic.count].array == SnapshotFormat.magic else {
             throw SnapshotError(.notASnapshot, at: 0, "the file does not begin like a snapshot")
         }
-        let version = file.integer(UInt32.self, at: SnapshotFormat.versionOffset)
+        let version = front.integer(UInt32.self, at: SnapshotFormat.versionOffset)
         guard version == SnapshotFormat.version else {
             throw SnapshotError(
                 .unsupportedVersion,
@@ -62,7 +65,7 @@ public struct SnapshotHeader: Sendable, Equatable {
                 "the snapshot has format version \(version), this program reads \(SnapshotFormat.version)"
             )
         }
-        let sectionCount = Int(file.integer(UInt32.self, at: SnapshotFormat.sectionCountOffset))
+        let sectionCount = Int(front.integer(UInt32.self, at: SnapshotFormat.sectionCountOffset))
         guard SnapshotFormat.sectionCounts.contains(sectionCount) else {
             throw SnapshotError(
                 .invalidHeader,
@@ -71,26 +74,26 @@ public struct SnapshotHeader: Sendable, Equatable {
             )
         }
         let tableEnd = SnapshotFormat.headerBytes + sectionCount * SnapshotFormat.tableEntryBytes
-        guard tableEnd <= file.count else {
-            throw SnapshotError(.truncated, at: file.count, "the section table ends at byte \(tableEnd)")
+        guard tableEnd <= fileLength else {
+            throw SnapshotError(.truncated, at: fileLength, "the section table ends at byte \(tableEnd)")
         }
-        let length = file.integer(UInt64.self, at: SnapshotFormat.fileLengthOffset)
-        guard length <= UInt64(file.count) else {
+        let length = front.integer(UInt64.self, at: SnapshotFormat.fileLengthOffset)
+        guard length <= UInt64(fileLength) else {
             throw SnapshotError(
                 .truncated,
-                at: file.count,
-                "the file should have \(length) bytes and has \(file.count)"
+                at: fileLength,
+                "the file should have \(length) bytes and has \(fileLength)"
             )
         }
-        guard length == UInt64(file.count) else {
+        guard length == UInt64(fileLength) else {
             throw SnapshotError(
                 .invalidHeader,
                 at: SnapshotFormat.fileLengthOffset,
-                "the file should have \(length) bytes and has \(file.count)"
+                "the file should have \(length) bytes and has \(fileLength)"
             )
         }
-        var covered = file[0..<tableEnd].array
-        let stored = file.integer(UInt32.self, at: SnapshotFormat.headerChecksumOffset)
+        var covered = front[0..<tableEnd].array
+        let stored = front.integer(UInt32.self, at: SnapshotFormat.headerChecksumOffset)
         for index in 0..<4 { covered[SnapshotFormat.headerChecksumOffset + index] = 0 }
         guard Kernels.checksum(SharedBytes(covered).span) == stored else {
             throw SnapshotError(
@@ -103,8 +106,8 @@ public struct SnapshotHeader: Sendable, Equatable {
     }
 
     /// Reads the fields from `elementType` on, in the order that `encode` has them.
-    init(decoding file: SharedBytes) throws(SnapshotError) {
-        var reader = ByteReader(file[0..<SnapshotFormat.headerBytes], origin: 0, code: .invalidHeader)
+    init(decoding front: SharedBytes) throws(SnapshotError) {
+        var reader = ByteReader(front[0..<SnapshotFormat.headerBytes], origin: 0, code: .invalidHeader)
         _ = try reader.bytes(count: SnapshotFormat.sectionCountOffset + 4, "the preamble")
         let limits = CacheGeometry.Limits.self
         let typeNumber = try reader.integer(UInt32.self, "the element type", in: 1...3)

@@ -3,11 +3,13 @@ public import KVCacheCodecs
 internal import KVCacheModel
 
 extension SnapshotReader {
-    /// The cache, whose raw pages and window lie in the mapped file.
+    /// The cache, whose raw pages and window lie in the mapped file, or in memory where the file is read.
     ///
-    /// - Parameter verifyingPages: whether the checksums of raw pages are checked now. Without, opening touches no
-    ///   page, and damage that `verify` would find goes unnoticed. Pages that must be decoded are checked in any case.
-    /// - Throws: `SnapshotError` if something is wrong; `CancellationError` if the task is cancelled.
+    /// - Parameter verifyingPages: whether the checksums of raw pages in a mapped file are checked now. Without, opening
+    ///   touches no page, and damage that `verify` would find goes unnoticed. Pages that must be decoded, and those that
+    ///   are read, are checked in any case.
+    /// - Throws: `SnapshotError` if something is wrong; `FileError` if the file can't be read; `CancellationError` if the
+    ///   task is cancelled.
     public func cache(verifyingPages: Bool = true, progress: ProgressHandler? = nil) async throws -> CompressedCache {
         let list = try slabList()
         let bytes = Slots<SharedBytes>(count: list.count)
@@ -31,14 +33,14 @@ extension SnapshotReader {
             geometry: header.geometry,
             recipe: recipe,
             layers: layers,
-            tokens: try numbers(.tokens),
-            positions: try numbers(.positions),
+            tokens: try self.tokens(),
+            positions: try self.positions(),
             metadata: metadata,
             profile: try profile()
         )
     }
 
-    private func windows() throws(SnapshotError) -> [KVCacheLayer]? {
+    func windows() throws -> [KVCacheLayer]? {
         guard let bytes = try source.content(.window) else { return nil }
         let shape = header.shape
         let partBytes = shape.kvHeads * header.windowTokenCount * shape.rowBytes
@@ -54,8 +56,8 @@ extension SnapshotReader {
         return (0..<header.geometry.layers).map { KVCacheLayer(keys: tensor(2 * $0), values: tensor(2 * $0 + 1)) }
     }
 
-    /// The query profile of each layer.
-    func profile() throws(SnapshotError) -> [[Float]]? {
+    /// The query profile of each layer, `kvHeads * headDimension` numbers, if the snapshot has one.
+    public func profile() throws -> [[Float]]? {
         guard var reader = try source.reader(.profile, code: .invalidProfile) else { return nil }
         var layers: [[Float]] = []
         for _ in 0..<header.geometry.layers {

@@ -5,12 +5,14 @@ internal import KVCacheModel
 extension SnapshotReader {
     /// Checks every byte of the file: padding, checksums, the page table, and the chain against the tokens.
     ///
-    /// - Throws: `SnapshotError` for the first thing that is wrong; `CancellationError` if the task is cancelled.
-    public func verify(progress: ProgressHandler? = nil) async throws {
+    /// - Parameter includingPages: whether pages are checked, too; without, for those who read all of them anyway.
+    /// - Throws: `SnapshotError` for the first thing that is wrong; `FileError` if the file can't be read;
+    ///   `CancellationError` if the task is cancelled.
+    public func verify(includingPages: Bool = true, progress: ProgressHandler? = nil) async throws {
         try checkPadding()
         for entry in table.entries {
             switch entry.kind {
-            case .pages: try await verifySlabs(progress: progress)
+            case .pages: if includingPages { try await verifySlabs(progress: progress) }
             case .chain: try verifyChain()
             case .profile: _ = try profile()
             case .some(let kind): _ = try source.content(kind)
@@ -19,10 +21,11 @@ extension SnapshotReader {
         }
     }
 
-    private func checkPadding() throws(SnapshotError) {
+    private func checkPadding() throws {
         var end = SnapshotFormat.headerBytes + table.entries.count * SnapshotFormat.tableEntryBytes
         for entry in table.entries {
-            for (index, byte) in file[end..<entry.offset].array.enumerated() where byte != 0 {
+            let padding = try file.bytes(end..<entry.offset)
+            for (index, byte) in padding.array.enumerated() where byte != 0 {
                 throw SnapshotError(.invalidPadding, at: end + index, "a byte between sections is \(byte), must be 0")
             }
             end = entry.range.upperBound
@@ -36,8 +39,8 @@ extension SnapshotReader {
         }
     }
 
-    private func verifyChain() throws(SnapshotError) {
-        guard let tokens = try numbers(.tokens),
+    private func verifyChain() throws {
+        guard let tokens = try tokens(),
             let stored = try source.reader(.chain, code: .invalidChain)
         else { return }
         let digests = PrefixChain.digests(
@@ -54,8 +57,14 @@ extension SnapshotReader {
         }
     }
 
+    /// Token ids, one per token, if the snapshot has them.
+    public func tokens() throws -> [Int32]? { try numbers(.tokens) }
+
+    /// Positions, one per token; nil where token t has position t.
+    public func positions() throws -> [Int32]? { try numbers(.positions) }
+
     /// Token ids or positions.
-    func numbers(_ kind: SectionKind) throws(SnapshotError) -> [Int32]? {
+    private func numbers(_ kind: SectionKind) throws -> [Int32]? {
         guard let bytes = try source.content(kind) else { return nil }
         return (0..<header.tokenCount).map { bytes.integer(Int32.self, at: $0 * MemoryLayout<Int32>.size) }
     }

@@ -2,7 +2,7 @@ public import ByteStorage
 public import KVCacheCodecs
 internal import KVCacheModel
 
-/// A snapshot in a mapped file, checked as far as it has been used.
+/// A snapshot in a file or in memory, checked as far as it has been used.
 ///
 /// Opening checks header, section table, and the sections that tell what the cache is; pages are checked when they
 /// are verified or handed out. Source: Formats/snapshot.md, "Reading".
@@ -15,21 +15,46 @@ public struct SnapshotReader: Sendable {
     public let plans: [[HeadPlan]]
     /// What compression cost when the file was made, if it was measured.
     public let quality: CompressionQuality?
-    let file: SharedBytes
+    let file: ByteSource
     let table: SectionTable
 
-    /// Maps and opens the file at `path`.
+    /// How the bytes of a file are had.
+    public enum Access: Sendable {
+        /// Pages are used where they lie in the mapped file, and only those that are touched are read. That assumes that
+        /// nobody overwrites the file in place: see `MappedFile`.
+        case mapped
+        /// Every section and slab is read into memory of its own, checked there and decoded from there, so that what is
+        /// handed on is what was checked, whatever happens to the file meanwhile.
+        case reading
+    }
+
+    /// Opens the file at `path`.
     ///
-    /// - Throws: `FileError` if it can't be mapped, `SnapshotError` if it isn't a snapshot that this version reads.
-    public init(path: String, registry: CodecRegistry) throws {
-        try self.init(MappedFile.bytes(path: path), registry: registry)
+    /// - Throws: `FileError` if it can't be read, `SnapshotError` if it isn't a snapshot that this version reads.
+    public init(path: String, access: Access = .mapped, registry: CodecRegistry) throws {
+        switch access {
+        case .mapped: try self.init(.memory(MappedFile.bytes(path: path)), registry: registry)
+        case .reading: try self.init(.file(FileReader(path: path)), registry: registry)
+        }
     }
 
     /// Opens a snapshot in memory.
-    public init(_ file: SharedBytes, registry: CodecRegistry) throws(SnapshotError) {
-        let sectionCount = try SnapshotHeader.checkPreamble(of: file)
-        header = try SnapshotHeader(decoding: file)
-        table = try SectionTable(decoding: file, sectionCount: sectionCount, header: header)
+    ///
+    /// - Throws: `SnapshotError` if it isn't a snapshot that this version reads.
+    public init(_ bytes: SharedBytes, registry: CodecRegistry) throws {
+        try self.init(.memory(bytes), registry: registry)
+    }
+
+    private init(_ file: ByteSource, registry: CodecRegistry) throws {
+        let front = try file.bytes(0..<min(file.count, SnapshotFormat.maximumFrontBytes))
+        let sectionCount = try SnapshotHeader.checkPreamble(of: front, fileLength: file.count)
+        header = try SnapshotHeader(decoding: front)
+        table = try SectionTable(
+            decoding: front,
+            sectionCount: sectionCount,
+            header: header,
+            fileLength: file.count
+        )
         self.file = file
         let sections = SectionSource(file: file, table: table)
         if var reader = try sections.reader(.metadata, code: .invalidMetadata) {
@@ -56,10 +81,7 @@ public struct SnapshotReader: Sendable {
     public var fileByteCount: Int { file.count }
 
     /// Bytes that hold keys and values and tell how to read them, as stored: plan, pages, page table and window.
-    public var payloadByteCount: Int {
-        let kinds: [SectionKind] = [.plan, .pages, .pageTable, .window]
-        return kinds.reduce(0) { $0 + (table[$1]?.storedLength ?? 0) }
-    }
+    public var payloadByteCount: Int { SnapshotSize(table.entries, fileBytes: file.count).payloadBytes }
 
     /// Numbers of the cache, keys and values together.
     private var valueCount: Int { header.geometry.valueCount(tokens: header.tokenCount) }
@@ -98,10 +120,10 @@ public struct SnapshotReader: Sendable {
 
 /// Reads sections of a file after checking their checksums.
 struct SectionSource {
-    let file: SharedBytes
+    let file: ByteSource
     let table: SectionTable
 
-    func requiredReader(_ kind: SectionKind, code: SnapshotError.Code) throws(SnapshotError) -> ByteReader {
+    func requiredReader(_ kind: SectionKind, code: SnapshotError.Code) throws -> ByteReader {
         guard let reader = try reader(kind, code: code) else {
             preconditionFailure("the section table has been checked for required sections")
         }
@@ -109,13 +131,13 @@ struct SectionSource {
     }
 
     /// A reader of a section's content, or nil if there is no such section.
-    func reader(_ kind: SectionKind, code: SnapshotError.Code) throws(SnapshotError) -> ByteReader? {
+    func reader(_ kind: SectionKind, code: SnapshotError.Code) throws -> ByteReader? {
         guard let entry = table[kind], let bytes = try content(kind) else { return nil }
         return ByteReader(bytes, origin: entry.offset, isDecoded: entry.encoding == .zstd, code: code)
     }
 
     /// A section's content: in place if raw, decoded otherwise.
-    func content(_ kind: SectionKind) throws(SnapshotError) -> SharedBytes? {
+    func content(_ kind: SectionKind) throws -> SharedBytes? {
         guard let entry = table[kind] else { return nil }
         let stored = try checkedBytes(of: entry)
         guard entry.encoding == .zstd else { return stored }
@@ -123,8 +145,8 @@ struct SectionSource {
     }
 
     /// The stored bytes of a section, which have their checksum.
-    func checkedBytes(of entry: SectionEntry) throws(SnapshotError) -> SharedBytes {
-        let stored = file[entry.range]
+    func checkedBytes(of entry: SectionEntry) throws -> SharedBytes {
+        let stored = try file.bytes(entry.range)
         guard Kernels.checksum(stored.span) == entry.checksum else {
             throw SnapshotError(
                 .checksumMismatch,

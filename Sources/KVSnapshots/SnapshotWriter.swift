@@ -1,4 +1,4 @@
-internal import ByteStorage
+public import ByteStorage
 public import KVCacheCodecs
 internal import KVCacheModel
 
@@ -8,31 +8,54 @@ public struct SnapshotWriter: Sendable {
     public let compressionLevel: Int?
     /// Whether a file of the same name may be replaced.
     public let replacesExisting: Bool
+    /// Who may use the file: a cache can be read back, at least in part, as the prompt that it was computed from.
+    public let access: FileAccess
 
     /// The zstd levels that a writer takes.
     public static let compressionLevels = Zstandard.levels
 
     /// A writer; a level outside of `compressionLevels` is a programming error.
-    public init(compressionLevel: Int? = nil, replacesExisting: Bool = false) {
+    public init(compressionLevel: Int? = nil, replacesExisting: Bool = false, access: FileAccess = .ownerOnly) {
         precondition(
             compressionLevel.map(Self.compressionLevels.contains) ?? true,
             "zstd levels are \(Self.compressionLevels)"
         )
         self.compressionLevel = compressionLevel
         self.replacesExisting = replacesExisting
+        self.access = access
     }
 
     /// Writes the cache to `path`, whole or not at all.
     ///
     /// - Parameter quality: what compression cost, if it was measured.
+    /// - Returns: how large the file is.
     /// - Throws: `FileError` if the file can't be written, `SnapshotWritingError` if the format can't say the cache,
     ///   `CancellationError` if the task is cancelled.
+    @discardableResult
     public func write(
         _ cache: CompressedCache,
         quality: CompressionQuality? = nil,
         to path: String,
         progress: ProgressHandler? = nil
-    ) async throws {
+    ) async throws -> SnapshotSize {
+        try await write(cache, quality: quality, progress: progress) {
+            try AtomicFileWriter(path: path, replacingExisting: replacesExisting, access: access)
+        }
+    }
+
+    /// How large the file of a cache would be; none is written.
+    ///
+    /// - Throws: as `write`.
+    public func size(of cache: CompressedCache, quality: CompressionQuality? = nil) async throws -> SnapshotSize {
+        try await write(cache, quality: quality, progress: nil) { nil }
+    }
+
+    private func write(
+        _ cache: CompressedCache,
+        quality: CompressionQuality?,
+        progress: ProgressHandler?,
+        into file: () throws -> AtomicFileWriter?
+    ) async throws -> SnapshotSize {
         if let problem = MetadataSection.problem(with: cache.metadata) { throw SnapshotWritingError(message: problem) }
         guard cache.tokenCount > 0 else { throw SnapshotWritingError(message: "the cache has no tokens") }
         precondition(quality.map { $0.layers.count == cache.layers.count } ?? true, "quality is of every layer")
@@ -40,7 +63,7 @@ public struct SnapshotWriter: Sendable {
         let (front, back) = sections(of: cache, quality: quality)
         let hasBlocks = header.blockTokenCount > 0
         var sink = SectionSink(
-            file: try AtomicFileWriter(path: path, replacingExisting: replacesExisting),
+            file: try file(),
             sectionCount: front.count + back.count + (hasBlocks ? 2 : 0),
             compressionLevel: compressionLevel
         )
@@ -48,7 +71,7 @@ public struct SnapshotWriter: Sendable {
         if hasBlocks { try await sink.appendPages(of: cache, progress: progress) }
         for section in back { try sink.append(section) }
         try Task.checkCancellation()
-        try sink.finish(header)
+        return try sink.finish(header)
     }
 
     // MARK: -

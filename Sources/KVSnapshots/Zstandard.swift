@@ -6,9 +6,11 @@ enum Zstandard {
     static let levels = 1...19
 
     /// A frame of the bytes, or nil where they are better stored raw: the frame isn't smaller, or would expand too much.
-    static func compress(_ bytes: SharedBytes, level: Int) -> SharedBytes? {
+    ///
+    /// - Throws: `MemoryError` if there is no memory for it.
+    static func compress(_ bytes: SharedBytes, level: Int) throws(MemoryError) -> SharedBytes? {
         let bound = ZSTD_compressBound(bytes.count)
-        let frame = AlignedBuffer(byteCount: bound)
+        let frame = try AlignedBuffer(byteCount: bound)
         let count = unsafe frame.withUnsafeMutableBytes { destination in
             unsafe bytes.withUnsafeBytes { source in
                 unsafe ZSTD_compress(
@@ -20,16 +22,22 @@ enum Zstandard {
                 )
             }
         }
+        if lacksMemory(count) { throw MemoryError(byteCount: nil) }
         guard ZSTD_isError(count) == 0, count < bytes.count,
             bytes.count <= count * SnapshotFormat.maximumExpansion
         else { return nil }
         return frame.shared[0..<count]
     }
 
+    private static func lacksMemory(_ result: Int) -> Bool {
+        ZSTD_getErrorCode(result) == ZSTD_error_memory_allocation
+    }
+
     /// Decodes one frame of exactly `byteCount` bytes.
     ///
     /// - Parameter offset: where the frame lies in the file, for the error.
-    static func decompress(_ frame: SharedBytes, byteCount: Int, offset: Int) throws(SnapshotError) -> SharedBytes {
+    /// - Throws: `SnapshotError` if the frame isn't sound, `MemoryError` if there is no memory for what is in it.
+    static func decompress(_ frame: SharedBytes, byteCount: Int, offset: Int) throws -> SharedBytes {
         func error(_ message: String) -> SnapshotError {
             SnapshotError(.invalidFrame, at: offset, "a zstd frame \(message)")
         }
@@ -41,12 +49,13 @@ enum Zstandard {
         }
         guard ZSTD_isError(frameLength) == 0 else { throw error("is damaged") }
         guard frameLength == frame.count else { throw error("is followed by other bytes") }
-        let buffer = AlignedBuffer(byteCount: byteCount)
+        let buffer = try AlignedBuffer(byteCount: byteCount)
         let count = unsafe buffer.withUnsafeMutableBytes { destination in
             unsafe frame.withUnsafeBytes { source in
                 unsafe ZSTD_decompress(destination.baseAddress, destination.count, source.baseAddress, source.count)
             }
         }
+        if lacksMemory(count) { throw MemoryError(byteCount: nil) }
         guard ZSTD_isError(count) == 0 else { throw error("is damaged") }
         guard count == byteCount else { throw error("has \(count) bytes and must have \(byteCount)") }
         return buffer.shared

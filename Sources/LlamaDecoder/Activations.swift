@@ -14,17 +14,17 @@ struct Activations: Sendable {
     let gates: FloatMatrix
     let ups: FloatMatrix
 
-    init(rows: Int, configuration: ModelConfiguration) {
-        func matrix(_ columns: Int) -> FloatMatrix { FloatMatrix(rows: rows, columns: columns) }
+    init(rows: Int, configuration: ModelConfiguration) throws(MemoryError) {
+        func matrix(_ columns: Int) throws(MemoryError) -> FloatMatrix { try FloatMatrix(rows: rows, columns: columns) }
         self.rows = rows
-        normalized = matrix(configuration.hiddenSize)
-        queries = matrix(configuration.queryWidth)
-        keys = matrix(configuration.keyValueWidth)
-        values = matrix(configuration.keyValueWidth)
-        attended = matrix(configuration.queryWidth)
-        projected = matrix(configuration.hiddenSize)
-        gates = matrix(configuration.intermediateSize)
-        ups = matrix(configuration.intermediateSize)
+        normalized = try matrix(configuration.hiddenSize)
+        queries = try matrix(configuration.queryWidth)
+        keys = try matrix(configuration.keyValueWidth)
+        values = try matrix(configuration.keyValueWidth)
+        attended = try matrix(configuration.queryWidth)
+        projected = try matrix(configuration.hiddenSize)
+        gates = try matrix(configuration.intermediateSize)
+        ups = try matrix(configuration.intermediateSize)
     }
 
     /// Queries of some rows as attention takes them: `[queryHeads, rows, headDimension]`.

@@ -12,10 +12,10 @@ final class FloatMatrix: Sendable {
     private nonisolated(unsafe) let base: UnsafeMutablePointer<Float>
 
     /// A matrix of zeros.
-    init(rows: Int, columns: Int) {
+    init(rows: Int, columns: Int) throws(MemoryError) {
         self.rows = rows
         self.columns = columns
-        buffer = AlignedBuffer(byteCount: rows * columns * MemoryLayout<Float>.size)
+        buffer = try AlignedBuffer(byteCount: rows * columns * MemoryLayout<Float>.size)
         let start = unsafe buffer.withUnsafeMutableBytes { $0.baseAddress }
         guard let start = unsafe start else { preconditionFailure("a buffer has memory") }
         unsafe base = start.assumingMemoryBound(to: Float.self)

@@ -10,13 +10,13 @@ struct LayerBuffer: Sendable {
     private let geometry: CacheGeometry
     private let capacity: Int
 
-    init(geometry: CacheGeometry, elementType: ElementType, capacity: Int) {
+    init(geometry: CacheGeometry, elementType: ElementType, capacity: Int) throws(MemoryError) {
         self.geometry = geometry
         self.elementType = elementType
         self.capacity = capacity
         let byteCount = geometry.kvHeads * capacity * geometry.headDimension * elementType.byteCount
-        keys = AlignedBuffer(byteCount: byteCount)
-        values = AlignedBuffer(byteCount: byteCount)
+        keys = try AlignedBuffer(byteCount: byteCount)
+        values = try AlignedBuffer(byteCount: byteCount)
     }
 
     /// Converts rows of activations to tokens from `token` on.

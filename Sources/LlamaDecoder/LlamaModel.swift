@@ -1,5 +1,6 @@
 internal import ByteStorage
 internal import Foundation
+internal import JSONText
 public import KVCacheModel
 public import TextTokenization
 
@@ -23,8 +24,7 @@ public struct LlamaModel: Sendable {
         weights = try ModelWeights(folder: folder, configuration: configuration)
         if folder.has(ModelFolder.generationName) {
             let path = folder.file(ModelFolder.generationName)
-            let file = try ModelFolder.decode(GenerationFile.self, path: path)
-            configuration.endTokens.formUnion(file.endTokens?.ids ?? [])
+            configuration.endTokens.formUnion(try ModelFolder.read(path, ConfigurationFile.endTokens))
         }
         self.configuration = configuration
         let tokenizerPath = folder.file(ModelFolder.tokenizerName)
@@ -34,12 +34,6 @@ public struct LlamaModel: Sendable {
             throw ModelError(error.code == .unsupported ? .unsupported : .damaged, path: tokenizerPath, "\(error)")
         }
         try Self.check(tokenizer, path: tokenizerPath, configuration: configuration, folder: folder)
-    }
-
-    private struct GenerationFile: Decodable {
-        let endTokens: TokenList?
-
-        enum CodingKeys: String, CodingKey { case endTokens = "eos_token_id" }
     }
 
     /// A tokenizer must be of the model: no token of its own vocabulary beyond the model's, and what begins and ends a
@@ -59,21 +53,29 @@ public struct LlamaModel: Sendable {
             )
         }
         guard folder.has(ModelFolder.tokenizerSettingsName) else { return }
-        let settings = try ModelFolder.decode(
-            TokenizerSettings.self,
-            path: folder.file(ModelFolder.tokenizerSettingsName)
-        )
+        let settings = folder.file(ModelFolder.tokenizerSettingsName)
+        let tokens = try ModelFolder.read(settings) { object throws(JSONError) in
+            try ["bos_token", "eos_token"].map { name throws(JSONError) in
+                (name: name, content: try Self.content(of: object.optional(name)))
+            }
+        }
         // Checkpoints give texts other ends, and even other beginnings, than their configuration says; but a token that
         // the tokenizer doesn't know is of another one.
-        for (name, token) in [("bos_token", settings.beginToken), ("eos_token", settings.endToken)] {
-            guard let content = token?.content, tokenizer.id(of: content) == nil else { continue }
+        for (name, content) in tokens {
+            guard let content, tokenizer.id(of: content) == nil else { continue }
             throw ModelError(
                 .mismatch,
                 path: path,
-                "has no token '\(content)', the \(name) of \(ModelFolder.tokenizerSettingsName); it is the tokenizer of "
-                    + "another model"
+                "has no token '\(content.prefix(80))', the \(name) of \(ModelFolder.tokenizerSettingsName); it "
+                    + "is the tokenizer of another model"
             )
         }
+    }
+
+    /// A token's text, plain or within its description.
+    private static func content(of token: JSONValue?) throws(JSONError) -> String? {
+        guard let token else { return nil }
+        return try token.kind == .object ? token.required("content").text() : token.text()
     }
 
     // MARK: - Identity
@@ -140,31 +142,5 @@ public struct LlamaModel: Sendable {
         let tokens = try tokenizer.encode(text)
         guard !tokens.isEmpty else { throw ModelError(.invalidTokens, "the prompt has no tokens; pass some text") }
         return tokens
-    }
-}
-
-/// What `tokenizer_config.json` says of the tokens that begin and end a text.
-private struct TokenizerSettings: Decodable {
-    /// A token's text, plain or within its description.
-    struct Token: Decodable {
-        let content: String
-
-        private enum CodingKeys: String, CodingKey { case content }
-
-        init(from decoder: any Decoder) throws {
-            if let text = try? decoder.singleValueContainer().decode(String.self) {
-                content = text
-            } else {
-                content = try decoder.container(keyedBy: CodingKeys.self).decode(String.self, forKey: .content)
-            }
-        }
-    }
-
-    let beginToken: Token?
-    let endToken: Token?
-
-    enum CodingKeys: String, CodingKey {
-        case beginToken = "bos_token"
-        case endToken = "eos_token"
     }
 }

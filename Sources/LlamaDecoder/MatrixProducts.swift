@@ -27,12 +27,13 @@ struct MatrixProducts: Sendable {
     /// - Parameters:
     ///   - input: `[count or more, columns of the weights]`, contiguous.
     ///   - output: `[count or more, rows of the weights]`.
+    /// - Throws: `MemoryError` if there is no memory to work in.
     func multiply(
         _ input: UnsafeMutablePointer<Float>,
         count: Int,
         by linear: Linear,
         into output: UnsafeMutablePointer<Float>
-    ) {
+    ) throws(MemoryError) {
         let weights = linear.weights
         if count <= Self.vectorRows {
             unsafe multiplyVectors(input, count: count, by: linear, into: output)
@@ -42,7 +43,8 @@ struct MatrixProducts: Sendable {
             max(Self.panelNumbers / weights.columns, Self.rowStep),
             weights.rows
         )
-        unsafe workers.run(scratchBytes: panelRows * weights.columns * MemoryLayout<Float>.size) { thread, memory in
+        try SingleThreadedProducts.reserve(callers: workers.threadCount)
+        unsafe try workers.run(scratchBytes: panelRows * weights.columns * MemoryLayout<Float>.size) { thread, memory in
             let panel = unsafe memory.assumingMemoryBound(to: Float.self)
             let share = rows(of: weights.rows, thread: thread)
             for start in stride(from: share.lowerBound, to: share.upperBound, by: panelRows) {
@@ -115,11 +117,6 @@ struct MatrixProducts: Sendable {
 }
 
 extension AttentionWorkers {
-    /// Runs `body` once on every thread, with the thread's number.
-    func run(_ body: (_ thread: Int) -> Void) {
-        unsafe run(scratchBytes: 0) { thread, _ in body(thread) }
-    }
-
     /// Runs `body` for parts of 0..<count, one part on every thread.
     func forEachShare(of count: Int, _ body: (Range<Int>) -> Void) {
         if count == 1 { return body(0..<1) }

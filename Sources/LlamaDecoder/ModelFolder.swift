@@ -1,7 +1,7 @@
 internal import ByteStorage
 internal import Crypto
-internal import EngineFormats
 internal import Foundation
+internal import JSONText
 internal import KVCacheCodecs
 
 /// The files of a model's directory, as Hugging Face lays them out.
@@ -34,43 +34,54 @@ struct ModelFolder: Sendable {
         }
     }
 
-    /// The bytes of a JSON file.
-    static func data(path: String) throws -> Data {
+    /// Reads the object in a JSON file.
+    ///
+    /// - Throws: `FileError` if the file can't be read, `ModelError` if it isn't such an object or `body` refuses it.
+    static func read<Value>(_ path: String, _ body: (JSONObject) throws(JSONError) -> Value) throws -> Value {
         let bytes = try MappedFile.bytes(path: path)
         guard bytes.count <= largestJSON else {
             throw ModelError(.damaged, path: path, "has \(bytes.count) bytes, far too many for what it is")
         }
-        return unsafe bytes.withUnsafeBytes { unsafe Data($0) }
-    }
-
-    /// Decodes a JSON file.
-    static func decode<Value: Decodable>(_ type: Value.Type, path: String) throws -> Value {
-        do {
-            return try JSONDecoder().decode(type, from: try data(path: path))
-        } catch let error as DecodingError {
-            throw ModelError(.damaged, path: path, "\(error.summary); take the model's own file")
+        do throws(JSONError) {
+            return try body(JSONDocument(bytes, remedy: "take the model's own file").root.object())
+        } catch {
+            throw ModelError(error.code == .unsupported ? .unsupported : .damaged, path: path, error.description)
         }
     }
 
     // MARK: - Weights
 
-    private struct Index: Decodable {
-        let files: [String: String]
-
-        enum CodingKeys: String, CodingKey { case files = "weight_map" }
+    /// The weight files, and which tensor each is said to have.
+    struct WeightFiles {
+        /// In byte order.
+        let names: [String]
+        /// The index's `weight_map`, by tensor; nil where there is no index.
+        let places: JSONObject?
     }
 
-    /// The names of the weight files in byte order, and which tensor each is said to have, where an index says so.
-    func weightFiles() throws -> (names: [String], places: [String: String]?) {
-        if has(Self.weightsName) || !has(Self.weightIndexName) { return ([Self.weightsName], nil) }
-        let path = file(Self.weightIndexName)
-        let places = try Self.decode(Index.self, path: path).files
-        let names = Set(places.values)
-        guard !names.isEmpty else { throw ModelError(.damaged, path: path, "weight_map names no file") }
-        for name in names where name.contains("/") || name.hasPrefix(".") || name.isEmpty {
-            throw ModelError(.damaged, path: path, "weight_map names '\(name)', which is no file of the model's folder")
+    func weightFiles() throws -> WeightFiles {
+        if has(Self.weightsName) || !has(Self.weightIndexName) {
+            return WeightFiles(names: [Self.weightsName], places: nil)
         }
-        return (names.sorted { Array($0.utf8).lexicographicallyPrecedes(Array($1.utf8)) }, places)
+        return try Self.read(file(Self.weightIndexName)) { object throws(JSONError) in
+            let places = try object.required("weight_map").object()
+            // By their bytes: a file system may have both where Unicode has one.
+            var names: Set<[UInt8]> = []
+            for member in places.members {
+                let name = try member.value.bytes()
+                guard !name.isEmpty, name.first != UInt8(ascii: "."), !name.contains(UInt8(ascii: "/")),
+                    !name.contains(0)
+                else {
+                    throw member.value.wrong(
+                        "names '\(try member.value.string())', which is no file of the model's folder"
+                    )
+                }
+                names.insert(name)
+            }
+            guard !names.isEmpty else { throw places.value.wrong("names no file") }
+            let sorted = names.sorted { $0.lexicographicallyPrecedes($1) }
+            return WeightFiles(names: sorted.map { String(decoding: $0, as: UTF8.self) }, places: places)
+        }
     }
 
     // MARK: - Identity
@@ -90,7 +101,7 @@ struct ModelFolder: Sendable {
     func fingerprint() throws -> String {
         let names = [Self.configurationName] + (try weightFiles().names)
         let digests = Slots<Result<String, any Error>>(count: names.count)
-        DispatchQueue.concurrentPerform(iterations: names.count) { index in
+        SystemThread.forEach(count: names.count) { index in
             digests[index] = Result { try digest(of: names[index]) }
         }
         let text = try zip(names, digests.values).map { "\(try $1.get())  \($0)\n" }.joined()

@@ -35,7 +35,9 @@ struct ModelWeights: Sendable {
         let keys = configuration.keyValueWidth
 
         // Where both are there, they are used even by models that say they have one for both; where one is, it is both.
-        let (embeddingName, headName) = ("model.embed_tokens", "lm_head")
+        // Checkpoints of the model without its head have no prefix.
+        let prefix = tensors.has("norm.weight") && !tensors.has("model.norm.weight") ? "" : "model."
+        let (embeddingName, headName) = ("\(prefix)embed_tokens", "lm_head")
         let isTied = configuration.tiesEmbeddings
         let hasEmbedding = !isTied || tensors.has("\(embeddingName).weight")
         let hasHead = !isTied || tensors.has("\(headName).weight")
@@ -45,7 +47,7 @@ struct ModelWeights: Sendable {
             columns: hidden
         )
         layers = try (0..<configuration.geometry.layers).map { layer in
-            func name(_ part: String) -> String { "model.layers.\(layer).\(part)" }
+            func name(_ part: String) -> String { "\(prefix)layers.\(layer).\(part)" }
             func linear(_ part: String, _ rows: Int, _ columns: Int, hasBias: Bool) throws -> Linear {
                 try tensors.linear(name(part), rows: rows, columns: columns, hasBias: hasBias)
             }
@@ -70,114 +72,12 @@ struct ModelWeights: Sendable {
                 down: try linear("mlp.down_proj", hidden, wide, hasBias: hasWideBias)
             )
         }
-        norm = try tensors.vector("model.norm.weight", count: hidden)
+        norm = try tensors.vector("\(prefix)norm.weight", count: hidden)
         head = try tensors.linear(
             hasHead ? headName : embeddingName,
             rows: configuration.vocabularySize,
             columns: hidden,
             hasBias: false
         )
-    }
-}
-
-/// The tensors of all weight files, by name.
-private struct TensorFiles {
-    private struct Place {
-        let path: String
-        let tensor: SafetensorsFile.Tensor
-    }
-
-    private var places: [String: Place] = [:]
-    /// What to name when a tensor is nowhere.
-    private let summaryPath: String
-
-    init(folder: ModelFolder) throws {
-        let (names, index) = try folder.weightFiles()
-        summaryPath = folder.file(index == nil ? ModelFolder.weightsName : ModelFolder.weightIndexName)
-        for name in names {
-            let path = folder.file(name)
-            let file: SafetensorsFile
-            do {
-                file = try SafetensorsFile(MappedFile.bytes(path: path))
-            } catch let error as FileError where error.code == .notFound {
-                throw ModelError(
-                    .damaged,
-                    path: path,
-                    index == nil
-                        ? "is missing; a model has its weights in \(ModelFolder.weightsName), or in the files that "
-                            + "\(ModelFolder.weightIndexName) names"
-                        : "is missing, and \(ModelFolder.weightIndexName) names it; download all weight files"
-                )
-            } catch let error as EngineFormatError {
-                throw ModelError(.damaged, path: path, "\(error); download it again")
-            }
-            for (tensor, content) in file.tensors {
-                if let index, index[tensor] != name { continue }
-                places[tensor] = Place(path: path, tensor: content)
-            }
-        }
-        for (tensor, name) in (index ?? [:]).sorted(by: { $0.key < $1.key }) where places[tensor] == nil {
-            throw ModelError(
-                .damaged,
-                path: folder.file(name),
-                "has no tensor '\(tensor)', which \(ModelFolder.weightIndexName) says it has; download both again"
-            )
-        }
-    }
-
-    func has(_ name: String) -> Bool { places[name] != nil }
-
-    func matrix(_ name: String, rows: Int, columns: Int) throws(ModelError) -> WeightMatrix {
-        let (bytes, type) = try content(name, shape: [rows, columns])
-        return WeightMatrix(bytes: bytes, elementType: type, rows: rows, columns: columns)
-    }
-
-    func linear(_ name: String, rows: Int, columns: Int, hasBias: Bool) throws(ModelError) -> Linear {
-        let bias = "\(name).bias"
-        if !hasBias, let place = places[bias] {
-            throw ModelError(
-                .unsupported,
-                path: place.path,
-                "tensor '\(bias)' is there, and \(ModelFolder.configurationName) says that there is no bias"
-            )
-        }
-        return Linear(
-            weights: try matrix("\(name).weight", rows: rows, columns: columns),
-            bias: hasBias ? try vector(bias, count: rows) : nil
-        )
-    }
-
-    func vector(_ name: String, count: Int) throws(ModelError) -> [Float] {
-        let (bytes, type) = try content(name, shape: [count])
-        var result = [Float](repeating: 0, count: count)
-        let row = WeightMatrix(bytes: bytes, elementType: type, rows: 1, columns: count)
-        unsafe result.withUnsafeMutableBufferPointer { buffer in
-            guard let base = buffer.baseAddress else { return }
-            unsafe row.widen(from: 0, count: 1, into: base)
-        }
-        return result
-    }
-
-    private func content(_ name: String, shape: [Int]) throws(ModelError) -> (SharedBytes, ElementType) {
-        guard let place = places[name] else {
-            throw ModelError(.damaged, path: summaryPath, "the weights have no tensor '\(name)'")
-        }
-        guard place.tensor.shape == shape else {
-            throw ModelError(
-                .damaged,
-                path: place.path,
-                "tensor '\(name)' has the shape \(place.tensor.shape), and by \(ModelFolder.configurationName) it "
-                    + "must be \(shape); one of the two files is of another model"
-            )
-        }
-        guard let type = ElementType(name: place.tensor.elementType) else {
-            let known = ElementType.allCases.map(\.name).joined(separator: ", ")
-            throw ModelError(
-                .unsupported,
-                path: place.path,
-                "tensor '\(name)' has the element type \(place.tensor.elementType); supported are \(known)"
-            )
-        }
-        return (place.tensor.bytes, type)
     }
 }

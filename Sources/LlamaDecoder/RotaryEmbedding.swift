@@ -1,39 +1,5 @@
 internal import Foundation
 
-/// What `rope_parameters`, or in older files `rope_scaling`, says.
-struct RotaryParameters: Decodable, Equatable {
-    var base: Double?
-    var type: String?
-    var factor: Double?
-    var lowFrequencyFactor: Double?
-    var highFrequencyFactor: Double?
-    var originalPositions: Int?
-
-    enum CodingKeys: String, CodingKey {
-        case base = "rope_theta"
-        case type = "rope_type"
-        case olderType = "type"
-        case factor
-        case lowFrequencyFactor = "low_freq_factor"
-        case highFrequencyFactor = "high_freq_factor"
-        case originalPositions = "original_max_position_embeddings"
-    }
-
-    init() {}
-
-    init(from decoder: any Decoder) throws {
-        let container = try decoder.container(keyedBy: CodingKeys.self)
-        base = try container.decodeIfPresent(Double.self, forKey: .base)
-        type =
-            try container.decodeIfPresent(String.self, forKey: .type)
-            ?? container.decodeIfPresent(String.self, forKey: .olderType)
-        factor = try container.decodeIfPresent(Double.self, forKey: .factor)
-        lowFrequencyFactor = try container.decodeIfPresent(Double.self, forKey: .lowFrequencyFactor)
-        highFrequencyFactor = try container.decodeIfPresent(Double.self, forKey: .highFrequencyFactor)
-        originalPositions = try container.decodeIfPresent(Int.self, forKey: .originalPositions)
-    }
-}
-
 /// Rotary position embedding: how far each pair of channels, c and c + headDimension / 2, is turned per position.
 ///
 /// Source: arXiv 2104.09864; `llama3` as in Llama 3.1: wavelengths beyond the positions of training are stretched by
@@ -54,14 +20,13 @@ public struct RotaryEmbedding: Sendable, Equatable {
     public let frequencies: [Float]
 
     init(_ parameters: RotaryParameters, headDimension: Int, path: String) throws(ModelError) {
+        let field = parameters.field
         func required<Value>(_ value: Value?, _ name: String) throws(ModelError) -> Value {
-            guard let value else { throw ModelError(.damaged, path: path, "rope_scaling: \(name) is missing") }
+            guard let value else { throw ModelError(.damaged, path: path, "\(field): \(name) is missing") }
             return value
         }
         base = parameters.base ?? 10000
-        guard base >= 1, base.isFinite else {
-            throw ModelError(.damaged, path: path, "rope_theta is \(base), must be 1 or more")
-        }
+        guard base >= 1 else { throw ModelError(.damaged, path: path, "rope_theta is \(base), must be 1 or more") }
         let type = parameters.type ?? "default"
         switch type {
         case "default":
@@ -82,10 +47,10 @@ public struct RotaryEmbedding: Sendable, Equatable {
             throw ModelError(
                 .unsupported,
                 path: path,
-                "rope_scaling: rope_type '\(type)' is not supported; supported are default, linear, llama3"
+                "\(field): rope_type '\(type)' is not supported; supported are default, linear, llama3"
             )
         }
-        if let fault = Self.fault(of: scaling) { throw ModelError(.damaged, path: path, "rope_scaling: \(fault)") }
+        if let fault = Self.fault(of: scaling) { throw ModelError(.damaged, path: path, "\(field): \(fault)") }
         frequencies = Self.frequencies(base: base, headDimension: headDimension, scaling: scaling)
     }
 

@@ -1,3 +1,4 @@
+internal import ByteStorage
 internal import Foundation
 
 /// What a decoder computes on rows of numbers between matrix products.
@@ -43,9 +44,11 @@ enum RowOperations {
 
 extension RotaryEmbedding {
     /// Cosines and then sines of every pair's angle, a row per position.
-    func turns(positions: [Int]) -> FloatMatrix {
+    ///
+    /// - Throws: `MemoryError` if there is no memory for them.
+    func turns(positions: [Int]) throws(MemoryError) -> FloatMatrix {
         let half = frequencies.count
-        let table = FloatMatrix(rows: positions.count, columns: 2 * half)
+        let table = try FloatMatrix(rows: positions.count, columns: 2 * half)
         for (row, position) in positions.enumerated() {
             let turn = unsafe table[row]
             for (index, frequency) in frequencies.enumerated() {

@@ -39,6 +39,8 @@ public struct TextGenerator: Sendable {
     ///   - cache: of the model and of any tokens: as far as the prompt begins like it, it is used and not computed; see
     ///     `reusableTokens(of:for:)`.
     ///   - recipe: how the prompt's cache is compressed where nothing can be used.
+    ///   - metadata: what the cache will say of its model where nothing can be used; see
+    ///     `LlamaModel.metadata(producer:)`.
     ///   - start: when the time to the first token began.
     ///   - progress: told how much of the prompt is done.
     ///   - take: called with every token.
@@ -47,6 +49,7 @@ public struct TextGenerator: Sendable {
         _ prompt: [Int32],
         from cache: CompressedCache? = nil,
         recipe: Recipe,
+        metadata: [String: String] = [:],
         since start: ContinuousClock.Instant = .now,
         progress: ProgressHandler? = nil,
         take: (Int32) throws -> Void = { _ in }
@@ -57,11 +60,11 @@ public struct TextGenerator: Sendable {
         var cache = cache
         let reused = cache.map { Self.reusableTokens(of: $0, for: prompt) } ?? 0
         if reused > 0, var begun = cache.take() {
-            begun.truncate(to: reused)
+            try begun.truncate(to: reused)
             logits = try decoder.extend(&begun, with: Array(prompt[reused...]), progress: progress)
             cache = begun
         } else {
-            let prefill = try await decoder.prefill(prompt, recipe: recipe, progress: progress)
+            let prefill = try await decoder.prefill(prompt, recipe: recipe, metadata: metadata, progress: progress)
             logits = prefill.logits
             cache = prefill.cache
         }
@@ -84,12 +87,32 @@ public struct TextGenerator: Sendable {
         return result
     }
 
+    /// The cache of the prompt and all tokens that were made, for more to follow.
+    ///
+    /// - Parameters:
+    ///   - result: what `generate` returned.
+    ///   - promptTokens: tokens of its prompt.
+    /// - Returns: the cache; without the last token where the model has no position for it.
+    /// - Throws: `ModelError` or `CodecError`, as `TransformerDecoder.extend`.
+    public func completeCache(of result: Result, promptTokens: Int) throws -> CompressedCache {
+        var cache = result.cache
+        let missing = promptTokens + result.tokens.count - cache.tokenCount
+        guard missing > 0, cache.tokenCount < decoder.model.configuration.maximumPositions else { return cache }
+        _ = try decoder.extend(&cache, with: result.tokens.suffix(missing))
+        return cache
+    }
+
+    /// Tokens with which a cache and a prompt begin alike.
+    public static func sharedTokens(of cache: CompressedCache, with prompt: [Int32]) -> Int {
+        zip(cache.tokens ?? [], prompt).prefix { $0 == $1 }.count
+    }
+
     /// Tokens of a prompt that need not be computed: those with which it and the cache begin.
     ///
     /// The prompt's last token is computed in any case, for its logits. Where only a few tokens are shared, such as the
     /// one that begins every text, none are reused: what follows would gain nothing and be compressed for another text.
     public static func reusableTokens(of cache: CompressedCache, for prompt: [Int32]) -> Int {
-        let shared = zip(cache.tokens ?? [], prompt).prefix { $0 == $1 }.count
+        let shared = sharedTokens(of: cache, with: prompt)
         guard shared >= min(cache.shape.blockLength, cache.tokenCount) else { return 0 }
         return min(shared, prompt.count - 1)
     }

@@ -75,16 +75,16 @@ extension TransformerDecoder {
             try checkShape(of: caches[cache])
             positions += (0..<perCache).map { caches[cache].tokenCount + $0 }
         }
-        let turns = configuration.rotary.turns(positions: positions)
-        let hidden = FloatMatrix(rows: tokens.count, columns: configuration.hiddenSize)
+        let turns = try configuration.rotary.turns(positions: positions)
+        let hidden = try FloatMatrix(rows: tokens.count, columns: configuration.hiddenSize)
         unsafe embed(tokens[...], into: hidden[0])
-        let buffers = (0..<geometry.layers).map { _ in
-            LayerBuffer(geometry: geometry, elementType: caches[0].shape.elementType, capacity: tokens.count)
+        let buffers = try (0..<geometry.layers).map { _ in
+            try LayerBuffer(geometry: geometry, elementType: caches[0].shape.elementType, capacity: tokens.count)
         }
         func rows(of cache: Int) -> Range<Int> { cache * perCache..<(cache + 1) * perCache }
         try withActivations(rows: tokens.count) { activations in
             for index in 0..<geometry.layers {
-                unsafe project(
+                unsafe try project(
                     layer: index,
                     hidden: hidden[0],
                     count: tokens.count,
@@ -103,7 +103,7 @@ extension TransformerDecoder {
                         row: rows(of: cache).lowerBound
                     )
                 }
-                unsafe complete(layer: index, hidden: hidden[0], count: tokens.count, activations: activations)
+                unsafe try complete(layer: index, hidden: hidden[0], count: tokens.count, activations: activations)
             }
         }
         for cache in caches.indices {
@@ -112,7 +112,7 @@ extension TransformerDecoder {
                 tokens: Array(tokens[rows(of: cache)])
             )
         }
-        return logitRows.isEmpty ? [] : unsafe logits(hidden[logitRows.lowerBound], count: logitRows.count)
+        return logitRows.isEmpty ? [] : unsafe try logits(hidden[logitRows.lowerBound], count: logitRows.count)
     }
 
     private func checkShape(of cache: CompressedCache) throws(CodecError) {

@@ -55,7 +55,7 @@ extension TransformerDecoder {
         }
         return Prefill(
             cache: compressor.finish(tokens: tokens, metadata: metadata),
-            logits: unsafe logits(hidden[tokens.count - 1], count: 1)
+            logits: unsafe try logits(hidden[tokens.count - 1], count: 1)
         )
     }
 
@@ -88,7 +88,7 @@ extension TransformerDecoder {
     /// - Throws: as `prefill`.
     public func logits(_ tokens: [Int32]) async throws -> [Float] {
         let hidden = try await computeLayers(tokens, elementType: .float32, queryWindow: 1, progress: nil) { _, _ in }
-        return unsafe logits(hidden[0], count: tokens.count)
+        return unsafe try logits(hidden[0], count: tokens.count)
     }
 
     /// The query profile of a text: the mean squared query of every layer, KV head and channel over all tokens.
@@ -135,19 +135,19 @@ extension TransformerDecoder {
         let width = configuration.hiddenSize
         let window = min(queryWindow, tokens.count)
         let firstQuery = tokens.count - window
-        let hidden = FloatMatrix(rows: tokens.count, columns: width)
+        let hidden = try FloatMatrix(rows: tokens.count, columns: width)
         unsafe embed(tokens[...], into: hidden[0])
-        let turns = configuration.rotary.turns(positions: Array(tokens.indices))
-        let activations = Activations(rows: min(Self.chunkTokens, tokens.count), configuration: configuration)
+        let turns = try configuration.rotary.turns(positions: Array(tokens.indices))
+        let activations = try Activations(rows: min(Self.chunkTokens, tokens.count), configuration: configuration)
         let chunkCount = (tokens.count + Self.chunkTokens - 1) / Self.chunkTokens
         for index in 0..<geometry.layers {
-            let buffer = LayerBuffer(geometry: geometry, elementType: elementType, capacity: tokens.count)
-            let kept = FloatMatrix(rows: window, columns: configuration.queryWidth)
+            let buffer = try LayerBuffer(geometry: geometry, elementType: elementType, capacity: tokens.count)
+            let kept = try FloatMatrix(rows: window, columns: configuration.queryWidth)
             for chunk in 0..<chunkCount {
                 try Task.checkCancellation()
                 let start = chunk * Self.chunkTokens
                 let count = min(Self.chunkTokens, tokens.count - start)
-                unsafe project(
+                unsafe try project(
                     layer: index,
                     hidden: hidden[start],
                     count: count,
@@ -168,7 +168,7 @@ extension TransformerDecoder {
                     into: activations.attended,
                     row: 0
                 )
-                unsafe complete(layer: index, hidden: hidden[start], count: count, activations: activations)
+                unsafe try complete(layer: index, hidden: hidden[start], count: count, activations: activations)
                 progress?(Double(index * chunkCount + chunk + 1) / Double(geometry.layers * chunkCount))
             }
             let queries = KVTensor(

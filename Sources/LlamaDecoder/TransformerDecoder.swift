@@ -57,13 +57,17 @@ public final class TransformerDecoder: Sendable {
     // MARK: - Parts of a layer
 
     /// Lends room for so many tokens.
-    func withActivations<Result>(rows: Int, _ body: (Activations) throws -> Result) rethrows -> Result {
+    func withActivations<Result>(rows: Int, _ body: (Activations) throws -> Result) throws -> Result {
         let former = idle.withLock { idle in
             defer { idle = nil }
             return idle
         }
-        let activations =
-            former.flatMap { $0.rows == rows ? $0 : nil } ?? Activations(rows: rows, configuration: configuration)
+        let activations: Activations
+        if let former, former.rows == rows {
+            activations = former
+        } else {
+            activations = try Activations(rows: rows, configuration: configuration)
+        }
         defer { idle.withLock { $0 = activations } }
         return try body(activations)
     }
@@ -90,13 +94,13 @@ public final class TransformerDecoder: Sendable {
         turns: FloatMatrix,
         firstTurn: Int,
         activations: Activations
-    ) {
+    ) throws(MemoryError) {
         let layer = model.weights.layers[index]
         unsafe normalize(hidden, count: count, weight: layer.attentionNorm, into: activations.normalized[0])
         for (linear, output) in [
             (layer.query, activations.queries), (layer.key, activations.keys), (layer.value, activations.values),
         ] {
-            unsafe products.multiply(activations.normalized[0], count: count, by: linear, into: output[0])
+            unsafe try products.multiply(activations.normalized[0], count: count, by: linear, into: output[0])
         }
         let dimension = geometry.headDimension
         let epsilon = configuration.normEpsilon
@@ -120,10 +124,10 @@ public final class TransformerDecoder: Sendable {
         hidden: UnsafeMutablePointer<Float>,
         count: Int,
         activations: Activations
-    ) {
+    ) throws(MemoryError) {
         let layer = model.weights.layers[index]
         let width = configuration.hiddenSize
-        unsafe products.multiply(
+        unsafe try products.multiply(
             activations.attended[0],
             count: count,
             by: layer.output,
@@ -132,7 +136,7 @@ public final class TransformerDecoder: Sendable {
         unsafe RowOperations.add(activations.projected[0], to: hidden, count: count * width)
         unsafe normalize(hidden, count: count, weight: layer.feedForwardNorm, into: activations.normalized[0])
         for (linear, output) in [(layer.gate, activations.gates), (layer.up, activations.ups)] {
-            unsafe products.multiply(activations.normalized[0], count: count, by: linear, into: output[0])
+            unsafe try products.multiply(activations.normalized[0], count: count, by: linear, into: output[0])
         }
         let wide = configuration.intermediateSize
         workers.forEachShare(of: count) { share in
@@ -140,21 +144,27 @@ public final class TransformerDecoder: Sendable {
                 unsafe RowOperations.gate(activations.gates[row], with: activations.ups[row], count: wide)
             }
         }
-        unsafe products.multiply(activations.gates[0], count: count, by: layer.down, into: activations.projected[0])
+        unsafe try products.multiply(activations.gates[0], count: count, by: layer.down, into: activations.projected[0])
         unsafe RowOperations.add(activations.projected[0], to: hidden, count: count * width)
     }
 
     /// Logits of `count` rows: `[count, vocabularySize]`.
-    func logits(_ hidden: UnsafeMutablePointer<Float>, count: Int) -> [Float] {
+    func logits(_ hidden: UnsafeMutablePointer<Float>, count: Int) throws(MemoryError) -> [Float] {
         let singleThreaded = SingleThreadedProducts()
         defer { extendLifetime(singleThreaded) }
-        let normalized = FloatMatrix(rows: count, columns: configuration.hiddenSize)
+        let normalized = try FloatMatrix(rows: count, columns: configuration.hiddenSize)
         unsafe normalize(hidden, count: count, weight: model.weights.norm, into: normalized[0])
-        return unsafe [Float](unsafeUninitializedCapacity: count * configuration.vocabularySize) { buffer, filled in
-            if let base = buffer.baseAddress {
-                unsafe products.multiply(normalized[0], count: count, by: model.weights.head, into: base)
+        let size = count * configuration.vocabularySize
+        try AlignedBuffer.checkAvailability(byteCount: size * MemoryLayout<Float>.stride)
+        do {
+            return unsafe try [Float](unsafeUninitializedCapacity: size) { buffer, filled in
+                if let base = buffer.baseAddress {
+                    unsafe try products.multiply(normalized[0], count: count, by: model.weights.head, into: base)
+                }
+                filled = size
             }
-            filled = buffer.count
+        } catch {
+            throw error as? MemoryError ?? MemoryError(byteCount: nil)
         }
     }
 

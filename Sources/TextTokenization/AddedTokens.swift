@@ -1,3 +1,5 @@
+internal import JSONText
+
 /// The tokens that are found in a text before it is split, among them the special ones.
 ///
 /// Source: `added_vocabulary.rs` of Hugging Face tokenizers 0.23.
@@ -17,6 +19,9 @@ struct AddedTokens: Sendable {
         var normalForm: [UInt8]
     }
 
+    /// How many sections of a text there are from one look at the clock to the next.
+    private static let sectionsPerLook = 64
+
     private(set) var byID: [Int32: Token] = [:]
     private var ids: [[UInt8]: Int32] = [:]
     private var specialContents: Set<[UInt8]> = []
@@ -26,11 +31,15 @@ struct AddedTokens: Sendable {
     /// Reads a file's `added_tokens`.
     ///
     /// - Throws: `TokenizerError` if they contradict each other or the vocabulary.
-    init(_ value: JSONValue?, model: BPEModel, normalizers: [Normalizer]) throws(TokenizerError) {
-        let entries = try value?.elements() ?? []
+    init(
+        _ value: JSONValue?,
+        model: BPEModel,
+        normalizers: [Normalizer],
+        budget: WorkBudget
+    ) throws(JSONError) {
+        guard let entries = try value?.elements() else { return }
         // Tokens that the vocabulary hasn't: the Python package numbers them in a row behind it, whatever ids they say.
         var next = model.vocabularyCount
-        let budget = WorkBudget(textBytes: entries.count * TokenTrie.maximumTokenBytes)
         for entry in entries {
             let token = try Token(entry, normalizers: normalizers, budget: budget)
             if token.content.isEmpty { continue }
@@ -72,7 +81,8 @@ struct AddedTokens: Sendable {
         budget: WorkBudget
     ) throws(TokenizerError) -> TextPieces {
         var result = TextPieces(bytes: [], pieces: [])
-        for section in find(exact, in: text[...]) {
+        for (number, section) in find(exact, in: text[...]).enumerated() {
+            if number.isMultiple(of: Self.sectionsPerLook) { try budget.checkTime() }
             guard section.token == nil else {
                 result.pieces.append(.init(place: 0..<0, token: section.token, isAtStart: false))
                 continue
@@ -83,7 +93,7 @@ struct AddedTokens: Sendable {
             for step in normalizers {
                 let former = part
                 part = try step.apply(to: part, budget: budget)
-                try TextPieces.check(byteCount: base + part.count)
+                try budget.check(byteCount: base + part.count)
                 if case .strip(left: true, _) = step, Normalizer.leadingSpaces(of: former[...]) > 0 {
                     isAtStart = false
                 }
@@ -140,17 +150,26 @@ struct AddedTokens: Sendable {
 }
 
 extension AddedTokens.Token {
-    fileprivate init(_ value: JSONValue, normalizers: [Normalizer], budget: WorkBudget) throws(TokenizerError) {
-        id = try value.required("id").number()
-        content = try value.required("content").bytes()
-        isSingleWord = try value.required("single_word").bool()
-        stripsLeft = try value.required("lstrip").bool()
-        stripsRight = try value.required("rstrip").bool()
-        isNormalized = try value.required("normalized").bool()
-        isSpecial = try value.required("special").bool()
+    fileprivate init(_ value: JSONValue, normalizers: [Normalizer], budget: WorkBudget) throws(JSONError) {
+        let fields = try value.object()
+        id = try fields.required("id").number()
+        content = try fields.required("content").bytes()
+        isSingleWord = try fields.required("single_word").bool()
+        stripsLeft = try fields.required("lstrip").bool()
+        stripsRight = try fields.required("rstrip").bool()
+        isNormalized = try fields.required("normalized").bool()
+        isSpecial = try fields.required("special").bool()
         normalForm = content
         guard isNormalized, content.count <= TokenTrie.maximumTokenBytes else { return }
-        for step in normalizers { normalForm = try step.apply(to: normalForm, budget: budget) }
+        do {
+            try budget.checkTime()
+            for step in normalizers {
+                normalForm = try step.apply(to: normalForm, budget: budget)
+                try budget.check(byteCount: normalForm.count)
+            }
+        } catch {
+            throw value.fault("the normalizer can't be applied to it: \(error.message)", .unsupported)
+        }
     }
 }
 

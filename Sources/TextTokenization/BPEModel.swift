@@ -1,3 +1,5 @@
+internal import JSONText
+
 /// A byte-pair encoding: a vocabulary, and the pairs of tokens that are merged, in order of rank.
 ///
 /// Source: Sennrich et al., "Neural Machine Translation of Rare Words with Subword Units",
@@ -24,34 +26,35 @@ struct BPEModel: Sendable {
 
     /// Reads a file's `model`.
     ///
-    /// - Throws: `TokenizerError` if it isn't a byte-pair encoding, has something unsupported or contradicts itself.
-    init(_ value: JSONValue) throws(TokenizerError) {
+    /// - Throws: `JSONError` if it isn't a byte-pair encoding, has something unsupported or contradicts itself.
+    init(_ value: JSONValue) throws(JSONError) {
+        let fields = try value.object()
         // The first files of GPT-2 don't say the type.
-        if let type = try value.optional("type"), try type.text() != "BPE" {
+        if let type = fields.optional("type"), try type.text() != "BPE" {
             throw type.fault("\"\(try type.text())\" is not supported; use a tokenizer with BPE", .unsupported)
         }
-        if let dropout = try value.optional("dropout"), try !dropout.isZero() {
+        if let dropout = fields.optional("dropout"), try dropout.double() != 0 {
             throw dropout.fault("dropout is for training and is not supported; set it to null", .unsupported)
         }
         for name in ["continuing_subword_prefix", "end_of_word_suffix"] {
-            guard let affix = try value.optional(name), try !affix.bytes().isEmpty else { continue }
+            guard let affix = fields.optional(name), try !affix.bytes().isEmpty else { continue }
             throw affix.fault("is not supported; use a tokenizer without it", .unsupported)
         }
-        let field = try value.required("vocab")
+        let field = try fields.required("vocab")
         let (table, entries, largest) = try Self.readVocabulary(field)
         vocabulary = table
         self.entries = entries
         largestID = largest
-        merges = try Self.readMerges(try value.required("merges"), vocabulary: table)
+        merges = try Self.readMerges(try fields.required("merges"), vocabulary: table)
         shortIDs = (0..<0x200).map { value in
             Unicode.Scalar(UInt32(value)).flatMap { table[Array(String($0).utf8)] } ?? -1
         }
         byteIDs =
-            try value.optional("byte_fallback")?.bool() == true
+            try fields.optional("byte_fallback")?.bool() == true
             ? (0...255).map { byte in table[Array("<0x\(Self.hexadecimal(byte))>".utf8)] } : nil
-        unknownToken = try value.optional("unk_token")?.bytes()
-        fusesUnknown = try value.optional("fuse_unk")?.bool() ?? false
-        ignoresMerges = try value.optional("ignore_merges")?.bool() ?? false
+        unknownToken = try fields.optional("unk_token")?.bytes()
+        fusesUnknown = try fields.optional("fuse_unk")?.bool() ?? false
+        ignoresMerges = try fields.optional("ignore_merges")?.bool() ?? false
     }
 
     /// How many tokens the vocabulary has; their ids may have holes.
@@ -91,27 +94,22 @@ struct BPEModel: Sendable {
 
     private static func readVocabulary(
         _ field: JSONValue
-    ) throws(TokenizerError) -> (table: ByteTable, entries: [Int32: Int32], largest: Int32) {
-        guard field.kind == .object else { throw field.fault("must be an object of tokens and their ids") }
-        let document = field.document
-        let end = document.index(after: field.node)
-        var table = ByteTable(capacity: (end - field.node) / 2)
+    ) throws(JSONError) -> (table: ByteTable, entries: [Int32: Int32], largest: Int32) {
+        let members = try field.uncheckedMembers()
+        let count = members.reduce(0) { count, _ in count + 1 }
+        var table = ByteTable(capacity: count)
         var entries: [Int32: Int32] = [:]
-        entries.reserveCapacity((end - field.node) / 2)
+        entries.reserveCapacity(count)
         var largest: Int32 = -1
-        var node = field.node + 1
-        while node < end {
-            let value = JSONValue(document: document, node: node + 1, path: field.path)
-            let id = try value.number()
-            guard table.insert(id: id, { document.appendString(node, to: &$0) }) else {
-                let token = try JSONValue(document: document, node: node, path: field.path).text()
-                throw value.fault("has the token \"\(token)\" twice; save the tokenizer again")
+        for member in members {
+            let id = try member.value.number()
+            guard table.insert(id: id, { member.name.append(to: &$0) }) else {
+                throw member.value.wrong("is there twice")
             }
             guard entries.updateValue(Int32(table.count - 1), forKey: id) == nil else {
-                throw value.fault("has the id \(id) twice; save the tokenizer again")
+                throw member.value.wrong("has the id \(id), as another token has")
             }
             largest = max(largest, id)
-            node += 2
         }
         return (table, entries, largest)
     }
@@ -119,18 +117,14 @@ struct BPEModel: Sendable {
     private static func readMerges(
         _ field: JSONValue,
         vocabulary: ByteTable
-    ) throws(TokenizerError) -> [UInt64: Merge] {
-        guard field.kind == .array else { throw field.fault("must be a list of pairs of tokens") }
-        let document = field.document
-        let end = document.index(after: field.node)
+    ) throws(JSONError) -> [UInt64: Merge] {
+        let values = try field.elements()
         var merges: [UInt64: Merge] = [:]
-        merges.reserveCapacity((end - field.node) / 2)
+        // Tokens that are merged are of the vocabulary; the same pair may be there twice, but not often.
+        merges.reserveCapacity(vocabulary.count)
         var pair = TokenPair()
         var rank: Int32 = 0
-        var node = field.node + 1
-        while node < end {
-            let value = JSONValue(document: document, node: node, path: field.path)
-            node = document.index(after: node)
+        for value in values {
             guard try pair.read(value) else { continue }
             var ids: [Int32] = []
             for text in [pair.left, pair.right, pair.left + pair.right] {
@@ -156,20 +150,20 @@ private struct TokenPair {
     private(set) var right: [UInt8] = []
 
     /// - Returns: false for a line that only says the version.
-    mutating func read(_ value: JSONValue) throws(TokenizerError) -> Bool {
+    mutating func read(_ value: JSONValue) throws(JSONError) -> Bool {
         left.removeAll(keepingCapacity: true)
         right.removeAll(keepingCapacity: true)
-        let document = value.document
         switch value.kind {
         case .array:
-            let first = value.node + 1
-            let kinds = document.nodes[value.node + 1..<document.index(after: value.node)].map(\.kind)
-            guard kinds.count == 2, kinds.allSatisfy({ $0 == .string || $0 == .escapedString }) else { break }
-            document.appendString(first, to: &left)
-            document.appendString(first + 1, to: &right)
+            var parts = try value.elements()
+            guard let first = parts.next(), let second = parts.next(), parts.next() == nil,
+                first.kind == .string, second.kind == .string
+            else { break }
+            try first.string().append(to: &left)
+            try second.string().append(to: &right)
             return true
-        case .string, .escapedString:
-            document.appendString(value.node, to: &left)
+        case .string:
+            try value.string().append(to: &left)
             if left.starts(with: "#version".utf8) { return false }
             guard let space = left.firstIndex(of: UInt8(ascii: " ")) else { break }
             right += left[(space + 1)...]
@@ -178,15 +172,6 @@ private struct TokenPair {
             return true
         default: break
         }
-        throw value.fault("a merge must be \"a b\" or [\"a\", \"b\"]; save the tokenizer again")
-    }
-}
-
-extension JSONValue {
-    /// Whether a number is zero, however it is written.
-    fileprivate func isZero() throws(TokenizerError) -> Bool {
-        guard kind == .number else { throw fault("must be a number or null") }
-        let place = document.nodes[node]
-        return Double(String(decoding: document.bytes[Int(place.start)..<Int(place.end)], as: UTF8.self)) == 0
+        throw value.wrong("a merge must be \"a b\" or [\"a\", \"b\"]")
     }
 }

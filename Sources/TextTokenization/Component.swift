@@ -1,3 +1,5 @@
+internal import JSONText
+
 /// The kinds of normalizers, pre-tokenizers and so on, as they are listed in a file.
 enum Component {
     /// How many steps of one kind there may be; tokenizers in use have up to 6.
@@ -7,15 +9,22 @@ enum Component {
     static func list<Step>(
         _ value: JSONValue?,
         _ members: String,
-        _ read: (JSONValue) throws(TokenizerError) -> Step
-    ) throws(TokenizerError) -> [Step] {
-        try flatten(value, members: members).map(read)
+        _ budget: WorkBudget,
+        _ read: (JSONValue) throws(JSONError) -> Step
+    ) throws(JSONError) -> [Step] {
+        var steps: [Step] = []
+        for step in try flatten(value, members: members) {
+            // A pattern of the longest kind takes milliseconds.
+            guard !budget.isSpent else { throw step.fault("takes too much time to prepare; shorten it", .unsupported) }
+            steps.append(try read(step))
+        }
+        return steps
     }
 
     /// The steps that a value stands for: none if there is no value, those of all its members for a `Sequence`.
     ///
     /// - Parameter members: what the field with the steps of a `Sequence` is called.
-    static func flatten(_ value: JSONValue?, members: String) throws(TokenizerError) -> [JSONValue] {
+    static func flatten(_ value: JSONValue?, members: String) throws(JSONError) -> [JSONValue] {
         guard let value else { return [] }
         guard try type(of: value) == "Sequence" else { return [value] }
         var steps: [JSONValue] = []
@@ -28,10 +37,10 @@ enum Component {
         return steps
     }
 
-    static func type(of value: JSONValue) throws(TokenizerError) -> String { try value.required("type").text() }
+    static func type(of value: JSONValue) throws(JSONError) -> String { try value.required("type").text() }
 
     /// The error for a type that isn't known.
-    static func refusal(_ value: JSONValue, supported: String) throws(TokenizerError) -> TokenizerError {
+    static func refusal(_ value: JSONValue, supported: String) throws(JSONError) -> JSONError {
         let type = try value.required("type")
         return type.fault("\"\(try type.text())\" is not supported; use a tokenizer with \(supported)", .unsupported)
     }

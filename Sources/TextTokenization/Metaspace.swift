@@ -1,3 +1,5 @@
+internal import JSONText
+
 /// SentencePiece's way with spaces: they become a visible character, which words begin with.
 struct Metaspace: Sendable {
     enum PrependScheme: String, Sendable {
@@ -10,7 +12,7 @@ struct Metaspace: Sendable {
     let splits: Bool
 
     /// Reads a pre-tokenizer or a decoder of this type.
-    init(_ value: JSONValue) throws(TokenizerError) {
+    init(_ value: JSONValue) throws(JSONError) {
         replacement = Array(String(try value.required("replacement").character()).utf8)
         var scheme = PrependScheme.always
         if let name = try value.member("prepend_scheme") {

@@ -1,3 +1,5 @@
+internal import JSONText
+
 /// A step that changes a text before it is split.
 enum Normalizer: Sendable {
     case unicode(UnicodeForm)
@@ -7,7 +9,7 @@ enum Normalizer: Sendable {
     case strip(left: Bool, right: Bool)
 
     /// - Throws: `TokenizerError` if the step isn't supported or has wrong fields.
-    init(_ value: JSONValue) throws(TokenizerError) {
+    init(_ value: JSONValue) throws(JSONError) {
         let type = try Component.type(of: value)
         switch type {
         case "Lowercase": self = .lowercase
@@ -41,10 +43,12 @@ enum Normalizer: Sendable {
             // By character, without the Greek rule for the end of a word: so does the original.
             forEachScalar(of: text[...]) { scalar, _ in result += scalar.properties.lowercaseMapping.utf8 }
             return result
-        case .prepend(let prefix): return text.isEmpty ? text : prefix + text
+        case .prepend(let prefix):
+            try budget.check(byteCount: text.count + prefix.count)
+            return text.isEmpty ? text : prefix + text
         case .replace(let pattern, let content):
             let places = try pattern.matches(in: text[...], budget: budget)
-            try TextPieces.check(byteCount: text.count + places.count * content.count)
+            try budget.check(byteCount: text.count + places.count * content.count)
             return Self.replace(places, of: text, with: content)
         case .strip(let left, let right):
             var rest = text[...]

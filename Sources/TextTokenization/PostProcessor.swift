@@ -1,3 +1,5 @@
+internal import JSONText
+
 /// What special tokens are put around a text.
 struct PostProcessor: Sendable {
     /// How many tokens a template may add; templates in use add one or two.
@@ -8,8 +10,8 @@ struct PostProcessor: Sendable {
 
     /// Reads a file's `post_processor`.
     ///
-    /// - Throws: `TokenizerError` if a type isn't supported, or the template isn't of one sequence.
-    init(_ value: JSONValue?) throws(TokenizerError) {
+    /// - Throws: `JSONError` if a type isn't supported, or the template isn't of one sequence.
+    init(_ value: JSONValue?) throws(JSONError) {
         var hasTemplate = false
         for step in try Component.flatten(value, members: "processors") {
             switch try Component.type(of: step) {
@@ -26,12 +28,15 @@ struct PostProcessor: Sendable {
     }
 
     /// Reads `single`; `pair` is for two texts, which are never encoded together here.
-    private mutating func read(_ template: JSONValue) throws(TokenizerError) {
+    private mutating func read(_ template: JSONValue) throws(JSONError) {
         let single = try template.required("single")
-        let tokens = try template.required("special_tokens")
+        let tokens = try template.required("special_tokens").object()
         var hasText = false
-        let pieces = try single.elements()
-        for piece in pieces.prefix(Self.maximumTokens + 1) {
+        func refusal() -> JSONError {
+            single.fault("adds more than \(Self.maximumTokens) tokens; shorten it", .unsupported)
+        }
+        for (number, piece) in try single.elements().enumerated() {
+            guard number < Self.maximumTokens else { throw refusal() }
             if let sequence = try piece.member("Sequence") {
                 let id = try sequence.required("id")
                 guard try id.text() == "A", !hasText else {
@@ -41,12 +46,10 @@ struct PostProcessor: Sendable {
             } else {
                 let id = try piece.required("SpecialToken").required("id")
                 for element in try tokens.required(try id.text()).required("ids").elements() {
+                    guard before.count + after.count < Self.maximumTokens else { throw refusal() }
                     if hasText { after.append(try element.number()) } else { before.append(try element.number()) }
                 }
             }
-        }
-        guard pieces.count <= Self.maximumTokens, before.count + after.count <= Self.maximumTokens else {
-            throw single.fault("adds more than \(Self.maximumTokens) tokens; shorten it", .unsupported)
         }
         guard hasText else { throw single.fault("a template must have the sequence A", .unsupported) }
     }

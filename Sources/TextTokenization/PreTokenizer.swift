@@ -1,3 +1,5 @@
+internal import JSONText
+
 /// A step that splits a text into the pieces within which tokens are looked for.
 enum PreTokenizer: Sendable {
     case split(TextPattern, SplitBehavior, inverted: Bool)
@@ -6,7 +8,7 @@ enum PreTokenizer: Sendable {
     case metaspace(Metaspace)
 
     /// - Throws: `TokenizerError` if the step isn't supported or has wrong fields.
-    init(_ value: JSONValue) throws(TokenizerError) {
+    init(_ value: JSONValue) throws(JSONError) {
         switch try Component.type(of: value) {
         case "Split":
             self = .split(

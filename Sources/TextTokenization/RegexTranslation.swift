@@ -1,3 +1,5 @@
+internal import JSONText
+
 /// Rewrites a pattern for Oniguruma, which tokenizers are written for, so that ICU matches the same.
 ///
 /// `\s`, `\w`, `\h`, `\v` and `\b` mean other characters there, `(?m)` is ICU's `(?s)`, and `^`, `$` and `.` know
@@ -40,8 +42,8 @@ struct RegexTranslation {
         return String(view)
     }
 
-    /// - Throws: `TokenizerError`, about `field`, if the pattern has something that ICU doesn't have or reads otherwise.
-    init(_ pattern: String, field: JSONValue) throws(TokenizerError) {
+    /// - Throws: `JSONError`, about `field`, if the pattern has something that ICU doesn't have or reads otherwise.
+    init(_ pattern: String, field: JSONValue) throws(JSONError) {
         scalars = Array(pattern.unicodeScalars)
         guard scalars.count <= Self.maximumLength else { throw Self.lengthRefusal(field) }
         while index < scalars.count {
@@ -65,15 +67,15 @@ struct RegexTranslation {
         index += count
     }
 
-    private static func refusal(_ what: String, _ field: JSONValue) -> TokenizerError {
+    private static func refusal(_ what: String, _ field: JSONValue) -> JSONError {
         field.fault("a pattern with \(what) is not supported; rewrite the pattern without it", .unsupported)
     }
 
-    private static func lengthRefusal(_ field: JSONValue) -> TokenizerError {
+    private static func lengthRefusal(_ field: JSONValue) -> JSONError {
         field.fault("the pattern is too long; shorten it", .unsupported)
     }
 
-    private mutating func translate(_ field: JSONValue) throws(TokenizerError) {
+    private mutating func translate(_ field: JSONValue) throws(JSONError) {
         let start = result.count
         switch scalars[index] {
         case "\\":
@@ -96,7 +98,7 @@ struct RegexTranslation {
         }
     }
 
-    private mutating func translateInBrackets(_ field: JSONValue) throws(TokenizerError) {
+    private mutating func translateInBrackets(_ field: JSONValue) throws(JSONError) {
         switch scalars[index] {
         case "\\": try translateEscape(field)
         case "[": try openBracket(field)
@@ -109,7 +111,7 @@ struct RegexTranslation {
         }
     }
 
-    private mutating func openBracket(_ field: JSONValue) throws(TokenizerError) {
+    private mutating func openBracket(_ field: JSONValue) throws(JSONError) {
         if peek(1) == ":" { throw Self.refusal("[: :]", field) }
         bracketDepth += 1
         append(1)
@@ -117,7 +119,7 @@ struct RegexTranslation {
         if peek(0) == "]" { throw Self.refusal("an empty []", field) }
     }
 
-    private mutating func translateRepetition(_ field: JSONValue) throws(TokenizerError) {
+    private mutating func translateRepetition(_ field: JSONValue) throws(JSONError) {
         switch former {
         case .count where scalars[index] == "+": throw Self.refusal("+ after {}", field)
         case .count(isExact: true) where scalars[index] == "?": throw Self.refusal("? after {}", field)
@@ -132,7 +134,7 @@ struct RegexTranslation {
         former = .other
     }
 
-    private mutating func translateEscape(_ field: JSONValue) throws(TokenizerError) {
+    private mutating func translateEscape(_ field: JSONValue) throws(JSONError) {
         guard let letter = peek(1) else { throw field.fault("the pattern ends in a backslash") }
         let isSet = bracketDepth > 0
         switch letter {
@@ -164,7 +166,7 @@ struct RegexTranslation {
     }
 
     /// `\x41`, `\x{e9}` or `\u00e9`, with all digits. Two digits above 7F would be a byte to Oniguruma.
-    private mutating func translateCode(_ field: JSONValue) throws(TokenizerError) {
+    private mutating func translateCode(_ field: JSONValue) throws(JSONError) {
         let text = String(String.UnicodeScalarView(scalars[index...].prefix(12)))
         let code = /\\(x[0-7][0-9A-Fa-f]|x\{[0-9A-Fa-f]{1,8}\}|u[0-9A-Fa-f]{4})/.matchingSemantics(.unicodeScalar)
         guard let match = text.prefixMatch(of: code) else { throw Self.refusal("\(text.prefix(2)) like this", field) }
@@ -172,7 +174,7 @@ struct RegexTranslation {
     }
 
     /// `\p{Name}`, `\P{Name}` and `\p{^Name}`.
-    private mutating func translateProperty(_ field: JSONValue) throws(TokenizerError) {
+    private mutating func translateProperty(_ field: JSONValue) throws(JSONError) {
         guard peek(2) == "{", let end = scalars[index...].firstIndex(of: "}") else {
             throw Self.refusal("\\\(scalars[index + 1]) without {}", field)
         }
@@ -194,7 +196,7 @@ struct RegexTranslation {
     }
 
     /// What begins with `(?`: flags are read one by one, lookaround and other groups are the same in both.
-    private mutating func translateGroup(_ field: JSONValue) throws(TokenizerError) {
+    private mutating func translateGroup(_ field: JSONValue) throws(JSONError) {
         let isFirst = index == 0
         append(2)
         switch peek(0) {

@@ -1,4 +1,5 @@
 internal import Foundation
+internal import JSONText
 
 /// A regular expression of a tokenizer.
 struct RegularExpression: Sendable {
@@ -6,10 +7,10 @@ struct RegularExpression: Sendable {
     private let field: String
 
     /// - Throws: `TokenizerError` if the pattern isn't one, or can't be had here.
-    init(_ value: JSONValue) throws(TokenizerError) { try self.init(try value.text(), field: value) }
+    init(_ value: JSONValue) throws(JSONError) { try self.init(try value.text(), field: value) }
 
     /// - Parameter value: the field that the pattern comes from, which errors name.
-    init(_ pattern: String, field value: JSONValue) throws(TokenizerError) {
+    init(_ pattern: String, field value: JSONValue) throws(JSONError) {
         let translation = try RegexTranslation(pattern, field: value)
         do {
             // What ^, $ and . mean in Oniguruma.
@@ -20,7 +21,7 @@ struct RegularExpression: Sendable {
         } catch {
             throw value.fault("the pattern is not supported by ICU; rewrite it, or check its brackets", .unsupported)
         }
-        field = value.path
+        field = value.path ?? "pattern"
     }
 
     /// The places of all matches, as offsets of UTF-8, in order.

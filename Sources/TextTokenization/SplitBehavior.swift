@@ -1,3 +1,5 @@
+internal import JSONText
+
 /// What becomes of the matches when a text is split at them.
 enum SplitBehavior: String, Sendable, CaseIterable {
     case removed = "Removed"
@@ -7,7 +9,7 @@ enum SplitBehavior: String, Sendable, CaseIterable {
     case contiguous = "Contiguous"
 
     /// - Throws: `TokenizerError` if the name is none of these.
-    init(_ value: JSONValue) throws(TokenizerError) {
+    init(_ value: JSONValue) throws(JSONError) {
         guard let behavior = Self(rawValue: try value.text()) else {
             throw value.fault(
                 "must be one of \(Self.allCases.map(\.rawValue).joined(separator: ", "))",

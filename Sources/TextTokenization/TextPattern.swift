@@ -1,10 +1,12 @@
+internal import JSONText
+
 /// What a text is searched for: `{"String": ...}` or `{"Regex": ...}`.
 enum TextPattern: Sendable {
     case literal([UInt8])
     case regex(RegularExpression)
 
     /// - Throws: `TokenizerError` if the value is neither, or the pattern can't be used.
-    init(_ value: JSONValue) throws(TokenizerError) {
+    init(_ value: JSONValue) throws(JSONError) {
         if let literal = try value.member("String") {
             let bytes = try literal.bytes()
             guard !bytes.isEmpty else {

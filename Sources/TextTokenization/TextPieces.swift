@@ -13,19 +13,6 @@ struct TextPieces {
         var isAtStart: Bool
     }
 
-    /// How long a text may become by normalization and splitting, in bytes: 8 times `Tokenizer.maximumTextBytes`,
-    /// where `▁` for a space is 3 times as long. A file that splits such a text into single bytes takes 7 GB of memory.
-    static let maximumBytes = 1 << 27
-
-    static func check(byteCount: Int) throws(TokenizerError) {
-        guard byteCount <= maximumBytes else {
-            throw TokenizerError(
-                .textTooLong,
-                "the text becomes longer than \(maximumBytes) bytes by what the file does to it; encode it in parts"
-            )
-        }
-    }
-
     /// UTF-8.
     var bytes: [UInt8]
     var pieces: [Piece]

@@ -1,3 +1,5 @@
+internal import JSONText
+
 /// A step from tokens back to text.
 ///
 /// Tokens come in chunks, and a chunk says whether its token ends with it: after `Fuse` or `ByteLevel` everything is
@@ -19,10 +21,10 @@ enum TokenDecoder: Sendable {
 
     /// The steps of a file's `decoder`, or nil if there is none: then there are spaces between tokens.
     ///
-    /// - Throws: `TokenizerError` if one isn't supported or has wrong fields.
-    static func list(_ value: JSONValue?) throws(TokenizerError) -> [TokenDecoder]? {
+    /// - Throws: `JSONError` if one isn't supported or has wrong fields.
+    static func list(_ value: JSONValue?, budget: WorkBudget) throws(JSONError) -> [TokenDecoder]? {
         guard let value else { return nil }
-        let steps = try Component.list(value, "decoders", TokenDecoder.init)
+        let steps = try Component.list(value, "decoders", budget, TokenDecoder.init)
         var growth = 1
         for step in steps {
             growth *= max(step.growth, 1)
@@ -36,7 +38,7 @@ enum TokenDecoder: Sendable {
         return steps
     }
 
-    private init(_ value: JSONValue) throws(TokenizerError) {
+    private init(_ value: JSONValue) throws(JSONError) {
         switch try Component.type(of: value) {
         case "ByteLevel": self = .byteLevel
         case "ByteFallback": self = .byteFallback

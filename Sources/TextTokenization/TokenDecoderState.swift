@@ -85,9 +85,13 @@ struct TokenDecoderState: Sendable {
     /// The byte that a token like `<0x0A>` stands for.
     private static func byte(of token: [UInt8]) -> UInt8? {
         guard token.count == 6, token.starts(with: "<0x".utf8), token[5] == UInt8(ascii: ">"),
-            let high = JSONParser.hexadecimalDigit(token[3]), let low = JSONParser.hexadecimalDigit(token[4])
+            let high = hexadecimalDigit(token[3]), let low = hexadecimalDigit(token[4])
         else { return nil }
         return high << 4 | low
+    }
+
+    private static func hexadecimalDigit(_ byte: UInt8) -> UInt8? {
+        Character(Unicode.Scalar(byte)).hexDigitValue.map(UInt8.init)
     }
 
     /// Passes on the run of bytes: as text if all of it is valid, else as one U+FFFD for each byte.

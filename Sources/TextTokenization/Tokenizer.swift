@@ -1,4 +1,5 @@
 public import ByteStorage
+internal import JSONText
 
 /// A tokenizer as a Hugging Face `tokenizer.json` describes it: byte-pair encodings of the GPT-2 and Llama families.
 ///
@@ -34,24 +35,42 @@ public struct Tokenizer: Sendable {
     /// - Parameter file: the contents of `tokenizer.json`.
     /// - Throws: `TokenizerError` if it isn't JSON, contradicts itself, or asks for something unsupported.
     public init(_ file: SharedBytes) throws(TokenizerError) {
-        let root = try JSONDocument(file).root
-        if let version = try root.optional("version"), try version.text() != "1.0" {
+        do {
+            try self.init(
+                JSONDocument(file, remedy: "save the tokenizer again"),
+                budget: WorkBudget(fileBytes: file.count)
+            )
+        } catch {
+            throw TokenizerError(
+                error.code == .unsupported ? .unsupported : .damaged,
+                field: error.field,
+                at: error.offset,
+                error.message
+            )
+        }
+    }
+
+    private init(_ document: JSONDocument, budget: WorkBudget) throws(JSONError) {
+        let root = try document.root.object()
+        if let version = root.optional("version"), try version.text() != "1.0" {
             throw version.fault("\"\(try version.text())\" is not supported; save the tokenizer again", .unsupported)
         }
         model = try BPEModel(try root.required("model"))
-        normalizers = try Component.list(try root.optional("normalizer"), "normalizers", Normalizer.init)
-        preTokenizers = try Component.list(try root.optional("pre_tokenizer"), "pretokenizers", PreTokenizer.init)
-        postProcessor = try PostProcessor(try root.optional("post_processor"))
-        decoders = try TokenDecoder.list(try root.optional("decoder"))
-        addedTokens = try AddedTokens(try root.optional("added_tokens"), model: model, normalizers: normalizers)
+        normalizers = try Component.list(root.optional("normalizer"), "normalizers", budget, Normalizer.init)
+        preTokenizers = try Component.list(root.optional("pre_tokenizer"), "pretokenizers", budget, PreTokenizer.init)
+        postProcessor = try PostProcessor(root.optional("post_processor"))
+        decoders = try TokenDecoder.list(root.optional("decoder"), budget: budget)
+        addedTokens = try AddedTokens(
+            root.optional("added_tokens"),
+            model: model,
+            normalizers: normalizers,
+            budget: budget
+        )
         let largest = max(model.largestID, addedTokens.byID.keys.max() ?? -1)
         vocabularySize = Int(largest) + 1
         for token in postProcessor.before + postProcessor.after where text(of: token) == nil {
-            throw TokenizerError(
-                .damaged,
-                field: "post_processor",
-                "adds the token \(token), which is neither in the vocabulary nor added; save the tokenizer again"
-            )
+            let field = try root.required("post_processor")
+            throw field.wrong("adds the token \(token), which is neither in the vocabulary nor added")
         }
     }
 
@@ -93,8 +112,9 @@ public struct Tokenizer: Sendable {
         let budget = WorkBudget(textBytes: bytes.count)
         var pieces = try addedTokens.extract(from: bytes, normalizers: normalizers, budget: budget)
         for step in preTokenizers {
+            try budget.checkTime()
             try step.apply(to: &pieces, budget: budget)
-            try TextPieces.check(byteCount: pieces.bytes.count)
+            try budget.check(byteCount: pieces.bytes.count)
         }
         var tokens = addingSpecialTokens ? postProcessor.before : []
         var encoder = WordEncoder(model)

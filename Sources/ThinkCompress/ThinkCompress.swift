@@ -18,11 +18,11 @@ extension CodecRegistry {
 }
 
 extension SnapshotReader {
-    /// Maps and opens the snapshot at `path`, whose codecs are of this package.
+    /// Opens the snapshot at `path`, whose codecs are of this package.
     ///
-    /// - Throws: `FileError` if it can't be mapped, `SnapshotError` if it isn't a snapshot that this version reads.
-    public init(path: String) throws {
-        try self.init(path: path, registry: .standard)
+    /// - Throws: `FileError` if it can't be read, `SnapshotError` if it isn't a snapshot that this version reads.
+    public init(path: String, access: Access = .mapped) throws {
+        try self.init(path: path, access: access, registry: .standard)
     }
 }
 

@@ -71,7 +71,7 @@ struct BenchRun: AsyncParsableCommand {
         }
         // Prompts of different users have different caches; what matters here is that each has memory of its own.
         var caches = [first.cache]
-        for _ in 1..<batch { caches.append(first.cache.detached()) }
+        for _ in 1..<batch { caches.append(try first.cache.detached()) }
         var sampler = Sampler()
         var tokens = [Int32](repeating: try sampler.choose(first.logits), count: caches.count)
         let vocabulary = opened.configuration.vocabularySize
@@ -100,35 +100,26 @@ enum BenchProcess {
     /// - Throws: `BenchError` with what the run printed if it failed.
     static func run(_ work: BenchWork, recipe: Recipe, batch: Int) async throws -> BenchRun.Report {
         try Task.checkCancellation()
-        let process = Process()
-        process.executableURL = Bundle.main.executableURL
-        process.arguments = [
+        let arguments = [
             BenchRun.configuration.commandName ?? "", "--model", work.model, "--prompt-tokens", "\(work.promptTokens)",
             "--new-tokens", "\(work.newTokens)", "--codec", recipe.description, "--batch", "\(batch)",
         ]
-        let (output, errors) = (Pipe(), Pipe())
-        process.standardOutput = output
-        process.standardError = errors
-        let running = process
-        return try await withTaskCancellationHandler {
-            try running.run()
-            if Task.isCancelled { running.terminate() }
-            let printed = try output.fileHandleForReading.readToEnd() ?? Data()
-            let complaint = try errors.fileHandleForReading.readToEnd() ?? Data()
-            running.waitUntilExit()
-            try Task.checkCancellation()
-            guard running.terminationReason == .exit, running.terminationStatus == 0 else {
-                let text = String(decoding: complaint, as: UTF8.self).trimmingCharacters(in: .whitespacesAndNewlines)
-                throw BenchError(
-                    description: "\(recipe) with \(batch) prompts at a time failed: "
-                        + (text.isEmpty ? "it was ended by a signal; memory may not suffice" : text)
-                )
-            }
-            return try JSONDecoder().decode(BenchRun.Report.self, from: printed)
-        } onCancel: {
-            // One that has not begun yet is ended as soon as it has.
-            if running.isRunning { running.terminate() }
+        func failure(_ reason: String) -> BenchError {
+            BenchError(description: "\(recipe) with \(batch) prompts at a time failed: \(reason)")
         }
+        guard let program = Bundle.main.executablePath else { throw failure("the command's own file is not found") }
+        let process = try ChildProcess(program, arguments)
+        let end = await withTaskCancellationHandler {
+            process.waitUntilEnd()
+        } onCancel: {
+            process.terminate()
+        }
+        try Task.checkCancellation()
+        guard end.status == 0 else {
+            let text = String(decoding: end.errors, as: UTF8.self).trimmingCharacters(in: .whitespacesAndNewlines)
+            throw failure(text.isEmpty ? "it was ended by a signal; memory may not suffice" : text)
+        }
+        return try JSONDecoder().decode(BenchRun.Report.self, from: Data(end.output))
     }
 }
 

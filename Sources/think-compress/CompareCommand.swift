@@ -11,6 +11,8 @@ struct CompareCommand: AsyncParsableCommand {
 
             Example:
               think-compress compare dump.safetensors prompt.tkv
+
+            A file called '-' is standard input.
             """
     )
 
@@ -22,6 +24,10 @@ struct CompareCommand: AsyncParsableCommand {
 
     @Flag(help: "Print JSON.")
     var json = false
+
+    func validate() throws {
+        try StandardStreams.check(inputs: [original, snapshot])
+    }
 
     private struct Report: Encodable {
         let recipe: String
@@ -45,12 +51,17 @@ struct CompareCommand: AsyncParsableCommand {
     }
 
     func run() async throws {
-        let cache = try await about(original) { try CacheDump.read(path: original) }
-        let reader = try await about(snapshot) { try SnapshotReader(path: snapshot, registry: .standard) }
+        let original = try InputFile(self.original)
+        let snapshot = try InputFile(self.snapshot)
+        let cache = try await about(original) { try CacheDump.read(path: original.path) }
+        let reader = try await about(snapshot) {
+            try SnapshotReader(path: snapshot.path, access: .reading, registry: .standard)
+        }
         let quality = try await about(snapshot) {
-            let comparison = try CacheComparison(original: cache, compressed: try await reader.cache())
+            let comparison = try CacheComparison(original: cache, snapshot: reader)
             return try await comparison.measure(progress: Console.progress("measuring"))
         }
+        if !quality.isFinite { try await explainMissingErrors(reader, name: snapshot.name) }
         if json {
             try Console.printJSON(
                 Report(
@@ -73,6 +84,18 @@ struct CompareCommand: AsyncParsableCommand {
         try Console.print(table.text)
         if quality.total.scores == nil {
             try Console.print("\nscores and attention need queries in the dump (layers.N.queries)")
+        }
+    }
+
+    /// Says why errors are missing: numbers of the snapshot, or else of the dump, are infinite or no numbers at all.
+    private func explainMissingErrors(_ reader: SnapshotReader, name: String) async throws {
+        let cause = "errors that are missing are not finite"
+        let layers = try reader.layers()
+        do {
+            for index in reader.plans.indices { try await layers.layer(index).checkFinite() }
+            Console.printNote("\(cause): the dump holds infinities, or what is no number")
+        } catch let error as CodecError {
+            Console.printNote("\(cause): \(name): \(error)")
         }
     }
 }

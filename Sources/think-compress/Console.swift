@@ -6,7 +6,7 @@ internal import ThinkCompress
 enum Console {
     static func printError(_ message: String) {
         let lines = message.split(separator: "\n", omittingEmptySubsequences: false).map { String($0).printable }
-        FileHandle.standardError.write(Data("think-compress: \(lines.joined(separator: "\n"))\n".utf8))
+        writeNote("think-compress: \(lines.joined(separator: "\n"))\n")
     }
 
     /// Prints a line.
@@ -18,21 +18,27 @@ enum Console {
 
     /// Writes text as it is, without ending a line.
     static func write(_ text: String) throws {
-        do {
-            try FileHandle.standardOutput.write(contentsOf: Data(text.utf8))
-        } catch {
-            throw FileError(
-                .inputOutput,
-                path: "standard output",
-                message: "cannot be written; free some space, or send it elsewhere"
-            )
-        }
+        guard !StandardStream.output.write(text) else { return }
+        throw FileError(
+            .inputOutput,
+            path: "standard output",
+            message: "cannot be written; free some space, or send it elsewhere"
+        )
     }
 
     /// Tells something beside the result, on standard error.
     static func printNote(_ text: String) {
-        FileHandle.standardError.write(Data("\(text)\n".utf8))
+        writeNote("\(text)\n")
     }
+
+    /// Writes text as it is on standard error. Where that is full or closed nobody can be told, and the work matters
+    /// more.
+    static func writeNote(_ text: String) { _ = StandardStream.error.write(text) }
+
+    /// Opens what is closed of the three standard streams, so that no other file gets its number.
+    ///
+    /// - Returns: whether all three are open.
+    static func openMissingStreams() -> Bool { StandardStream.allCases.allSatisfy { $0.openIfClosed() } }
 
     /// Prints a value as JSON with camelCase keys, sorted: Formats/json.md.
     static func printJSON(_ value: some Encodable) throws {
@@ -64,7 +70,7 @@ enum Console {
                 text += ", \(Int(elapsed / fraction - elapsed)) s left"
             }
             text += "\u{1B}[K"
-            FileHandle.standardError.write(Data((percent < 100 ? text : "\r\u{1B}[K").utf8))
+            writeNote(percent < 100 ? text : "\r\u{1B}[K")
         }
     }
 }

@@ -9,7 +9,8 @@ struct EvalCommand: AsyncParsableCommand {
         discussion: """
             text (what eval does by itself) compares the tokens that follow a compressed prefix, needle asks for a fact \
             hidden in a text, recall for one of many keys and values. All of them may keep their results in one file \
-            (--results), which an interrupted run goes on from, and draw one report (--html) of all that is in it.
+            (--results), which an interrupted run goes on from, and draw one report (--html) of all that is in it. Who may \
+            not read the text may not read what is written either.
 
             Example:
               think-compress eval --model DIR --text book.txt \\
@@ -39,13 +40,13 @@ struct EvalTextCommand: AsyncParsableCommand {
 
     @OptionGroup var options: EvalOptions
 
-    @Option(help: "Tokens of the prefix that is compressed.")
+    @Option(parsing: .unconditional, help: "Tokens of the prefix that is compressed.")
     var prefix = 1024
 
-    @Option(help: "Tokens after it that are measured.")
+    @Option(parsing: .unconditional, help: "Tokens after it that are measured.")
     var continuation = 64
 
-    @Option(help: "Places of the text that are measured.")
+    @Option(parsing: .unconditional, help: "Places of the text that are measured.")
     var trials = 30
 
     func validate() throws {
@@ -81,7 +82,7 @@ struct EvalNeedleCommand: AsyncParsableCommand {
     @Option(help: "Depths of the needle, 0 at the beginning and 1 before the question, separated by commas.")
     var depths = "0,0.25,0.5,0.75,1"
 
-    @Option(help: "Needles of each length and depth.")
+    @Option(parsing: .unconditional, help: "Needles of each length and depth.")
     var trials = 20
 
     func validate() throws {
@@ -116,13 +117,13 @@ struct EvalRecallCommand: AsyncParsableCommand {
 
     @OptionGroup var options: EvalOptions
 
-    @Option(help: "Keys and values in the list.")
+    @Option(parsing: .unconditional, help: "Keys and values in the list.")
     var pairs = 16
 
-    @Option(help: "Tokens of the prompt, question and answer included.")
+    @Option(parsing: .unconditional, help: "Tokens of the prompt, question and answer included.")
     var context = 1024
 
-    @Option(help: "Lists that are asked for a value.")
+    @Option(parsing: .unconditional, help: "Lists that are asked for a value.")
     var trials = 50
 
     func validate() throws {

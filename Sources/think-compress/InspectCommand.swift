@@ -10,6 +10,8 @@ struct InspectCommand: AsyncParsableCommand {
 
             Example:
               think-compress inspect prompt.tkv --json
+
+            A file called '-' is standard input.
             """
     )
 
@@ -19,9 +21,14 @@ struct InspectCommand: AsyncParsableCommand {
     @Flag(help: "Print JSON.")
     var json = false
 
+    func validate() throws {
+        try StandardStreams.check(inputs: [file])
+    }
+
     func run() async throws {
-        let reader = try await about(file) { try SnapshotReader(path: file, registry: .standard) }
-        let report = SnapshotReport(reader, path: file)
+        let file = try InputFile(self.file)
+        let reader = try await about(file) { try SnapshotReader(path: file.path, registry: .standard) }
+        let report = SnapshotReport(reader, path: file.name)
         if json {
             try Console.printJSON(report)
         } else {

@@ -26,18 +26,24 @@ struct LogitsCommand: AsyncParsableCommand {
 
     func validate() throws {
         try CountOption.check(maxTokens, "--max-tokens")
+        try StandardStreams.check(texts: [text], output: output)
     }
 
     func run() async throws {
-        let text = try ModelInput.text(path: text)
+        let output = try OutputFile(
+            self.output,
+            replacingExisting: force,
+            inputs: [text] + ModelInput.files(of: model)
+        )
+        let text = try await ModelInput.text(of: try InputFile(text))
         let opened = try LlamaModel(path: model)
         let decoder = TransformerDecoder(model: opened)
         let tokens = Array(try opened.tokens(of: text).prefix(maxTokens))
         let logits = try await decoder.logits(tokens)
         let vocabulary = opened.configuration.vocabularySize
         let writer = try SafetensorsWriter(
-            path: output,
-            replacingExisting: force,
+            path: output.path,
+            replacingExisting: output.replacesExisting,
             tensors: [
                 .init(name: "tokens", elementType: "I32", shape: [tokens.count], byteCount: tokens.count * 4),
                 .init(
@@ -52,5 +58,6 @@ struct LogitsCommand: AsyncParsableCommand {
         try writer.write(SharedBytes(words: tokens.map(UInt32.init(bitPattern:))), to: "tokens")
         try writer.write(SharedBytes(words: logits.map(\.bitPattern)), to: "logits")
         try writer.commit()
+        try output.finish()
     }
 }

@@ -10,8 +10,8 @@ enum ModelInput {
     /// The text of a file.
     ///
     /// - Throws: `FileError`, or `InputError` naming the first byte that is not UTF-8.
-    static func text(path: String) throws -> String {
-        let bytes = try MappedFile.bytes(path: path)
+    static func text(of file: InputFile) async throws -> String {
+        let bytes = try await think_compress.about(file) { try MappedFile.bytes(path: file.path) }
         let content = unsafe bytes.withUnsafeBytes { unsafe Array($0) }
         if let text = String(validating: content, as: UTF8.self) { return text }
         var decoder = UTF8()
@@ -19,7 +19,7 @@ enum ModelInput {
         var offset = 0
         while case .scalarValue(let scalar) = decoder.decode(&iterator) { offset += UTF8.width(scalar) }
         throw InputError(
-            path: path,
+            path: file.name,
             underlying: TextError(message: "is not UTF-8 (at byte \(offset)); convert it first")
         )
     }
@@ -31,8 +31,9 @@ enum ModelInput {
     }
 
     /// The prompt that a file and an argument give together, the file's text first.
-    static func prompt(file: String?, text: String?) throws -> String {
-        try (file.map { try Self.text(path: $0) } ?? "") + (text ?? "")
+    static func prompt(file: InputFile?, text: String?) async throws -> String {
+        guard let file else { return text ?? "" }
+        return try await Self.text(of: file) + (text ?? "")
     }
 
     /// Adds what an error is about, unless it names a file itself.

@@ -1,5 +1,4 @@
 internal import ArgumentParser
-internal import ByteStorage
 internal import ThinkCompress
 
 struct ProfileCommand: AsyncParsableCommand {
@@ -8,12 +7,15 @@ struct ProfileCommand: AsyncParsableCommand {
         abstract: "Measure a model's query profile, for caches that come without queries.",
         discussion: """
             The mean squared query of every layer, KV head and channel, over all tokens of the texts. ThinK chooses key \
-            channels by it where a cache has no queries of its own, or in place of a prompt's last ones.
+            channels by it where a cache has no queries of its own, or in place of a prompt's last ones. Who may not read \
+            the texts may not read the profile either.
 
             Example:
               think-compress profile --model DIR --text a.txt --text b.txt -o model.q2
               think-compress snapshot dump.safetensors --profile model.q2 \\
                 -o prompt.tkv --codec "think(keys=0.4)"
+
+            A file called '-' is standard input, or standard output for -o.
             """
     )
 
@@ -26,7 +28,10 @@ struct ProfileCommand: AsyncParsableCommand {
     @Option(name: .shortAndLong, help: "The profile to write.")
     var output: String
 
-    @Option(help: "Tokens that are read at a time; by default as many as the model has positions.")
+    @Option(
+        parsing: .unconditional,
+        help: "Tokens that are read at a time; by default as many as the model has positions."
+    )
     var context: Int?
 
     @Flag(help: "Replace the output if it exists.")
@@ -37,6 +42,7 @@ struct ProfileCommand: AsyncParsableCommand {
 
     func validate() throws {
         if let context { try CountOption.check(context, "--context") }
+        try StandardStreams.check(texts: text, output: output, json: json)
     }
 
     private struct Report: Encodable {
@@ -49,19 +55,21 @@ struct ProfileCommand: AsyncParsableCommand {
     }
 
     func run() async throws {
-        try AtomicFileWriter.checkDestination(
-            path: output,
+        let output = try OutputFile(
+            self.output,
             replacingExisting: force,
             inputs: text + ModelInput.files(of: model)
         )
-        let contents = try text.map { try ModelInput.text(path: $0) }
+        let texts = try text.map { try InputFile($0) }
+        var contents: [String] = []
+        for file in texts { contents.append(try await ModelInput.text(of: file)) }
         let opened = try LlamaModel(path: model)
         let decoder = TransformerDecoder(model: opened)
         let positions = opened.configuration.maximumPositions
         let length = min(context ?? positions, positions)
         var pieces: [[Int32]] = []
-        for (path, content) in zip(text, contents) {
-            let tokens = try await ModelInput.about(path) { try opened.tokens(of: content) }
+        for (file, content) in zip(texts, contents) {
+            let tokens = try await ModelInput.about(file.name) { try opened.tokens(of: content) }
             pieces += stride(from: 0, to: tokens.count, by: length).map {
                 Array(tokens[$0..<min($0 + length, tokens.count)])
             }
@@ -88,11 +96,12 @@ struct ProfileCommand: AsyncParsableCommand {
             sums.map { layer in layer.map { Float($0 / Double(total)) } },
             geometry: geometry,
             metadata: try opened.metadata(producer: ModelInput.producer),
-            to: output,
-            replacingExisting: force
+            to: output.path,
+            replacingExisting: output.replacesExisting,
+            access: FileAccess(inputs: texts.map(\.path))
         )
         let report = Report(
-            file: output,
+            file: output.name,
             texts: text.count,
             tokens: total,
             layers: geometry.layers,
@@ -102,10 +111,11 @@ struct ProfileCommand: AsyncParsableCommand {
         if json {
             try Console.printJSON(report)
         } else {
-            try Console.print(
-                "\(output): mean squared queries of \(total.grouped) tokens, \(report.layers) layers, "
+            try output.print(
+                "\(output.name): mean squared queries of \(total.grouped) tokens, \(report.layers) layers, "
                     + "\(report.kvHeads) KV heads of dimension \(report.headDim)"
             )
         }
+        try output.finish()
     }
 }

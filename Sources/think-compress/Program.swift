@@ -1,11 +1,19 @@
 internal import ArgumentParser
 internal import ByteStorage
+internal import CProcessGuard
 internal import Foundation
+internal import Synchronization
 internal import ThinkCompress
 
 @main
 enum Program {
-    static func main() async {
+    /// How long an interrupted command may take to end by itself.
+    private static let secondsToEnd: UInt32 = 3
+
+    static func main() {
+        guard Console.openMissingStreams() else { exit(1) }
+        tcg_install_fault_handlers()
+        tcg_handle_interruptions(secondsToEnd)
         SingleThreadedProducts.adoptForProcess()
         guard Kernels.areAvailable else {
             Console.printError(
@@ -19,13 +27,14 @@ enum Program {
             exit(2)
         }
         do {
-            try await runUntilInterrupted()
+            try runUntilInterrupted()
         } catch is CancellationError {
             Console.printError("interrupted; no file was left unfinished")
-            exit(130)
+            exit(TCG_INTERRUPTED_STATUS)
         } catch {
             exit(report(error))
         }
+        exit(0)
     }
 
     /// The number of the first argument that is not UTF-8, which would silently become another text.
@@ -37,30 +46,34 @@ enum Program {
     }
 
     /// Runs the command line in a task that SIGINT, SIGTERM and SIGHUP cancel, so that nothing is left behind.
-    private static func runUntilInterrupted() async throws {
-        let run = Task {
-            var command = try ThinkCompressCommand.parseAsRoot()
-            if var asynchronous = command as? any AsyncParsableCommand {
-                try await asynchronous.run()
-            } else {
-                try command.run()
+    private static func runUntilInterrupted() throws {
+        let executor = CommandExecutor()
+        let outcome = Mutex<Result<Void, any Error>>(.success(()))
+        let run = Task(executorPreference: executor) {
+            do {
+                var command = try ThinkCompressCommand.parseAsRoot()
+                if var asynchronous = command as? any AsyncParsableCommand {
+                    try await asynchronous.run()
+                } else {
+                    try command.run()
+                }
+            } catch {
+                outcome.withLock { $0 = .failure(error) }
             }
+            executor.finish()
         }
-        let sources = [SIGINT, SIGTERM, SIGHUP].map { number in
-            signal(number, SIG_IGN)
-            let source = DispatchSource.makeSignalSource(signal: number, queue: .global())
-            source.setEventHandler { run.cancel() }
-            source.resume()
-            return source
+        // Where there is no thread for it, the main thread looks between two jobs, and the time to end is limited.
+        _ = SystemThread.start {
+            if tcg_wait_for_interruption() { run.cancel() }
         }
-        defer { for source in sources { source.cancel() } }
-        try await run.value
+        executor.runUntilFinished { run.cancel() }
+        try outcome.withLock { try $0.get() }
     }
 
     /// Tells what went wrong and returns the exit status.
     private static func report(_ error: any Error) -> Int32 {
         switch error {
-        case is InputError, is FileError, is ModelError, is EvaluationError:
+        case is InputError, is FileError, is ModelError, is EvaluationError, is MemoryError:
             Console.printError("\(error)")
             return 1
         case let code as ExitCode:
@@ -71,8 +84,13 @@ enum Program {
         let code = ThinkCompressCommand.exitCode(for: error)
         let message = ThinkCompressCommand.fullMessage(for: error)
         if code == .success {
-            print(message)
-            return 0
+            // Help and the version.
+            do {
+                try Console.print(message)
+                return 0
+            } catch {
+                return report(error)
+            }
         }
         let prefix = "Error: "
         Console.printError(message.hasPrefix(prefix) ? String(message.dropFirst(prefix.count)) : message)

@@ -1,5 +1,4 @@
 internal import ArgumentParser
-internal import ByteStorage
 internal import ThinkCompress
 
 struct RestoreCommand: AsyncParsableCommand {
@@ -7,11 +6,14 @@ struct RestoreCommand: AsyncParsableCommand {
         commandName: "restore",
         abstract: "Bring a snapshot back as a cache dump.",
         discussion: """
-            Every byte of the snapshot is checked first.
+            Every byte of the snapshot is checked, and what is written is what was checked. The dump is readable \
+            by its owner alone: see --mode.
 
             Example:
               think-compress restore prompt.tkv -o restored.safetensors \\
                 --tokens 1024 --expect model.id=my-model
+
+            A file called '-' is standard input, or standard output for -o.
             """
     )
 
@@ -21,14 +23,19 @@ struct RestoreCommand: AsyncParsableCommand {
     @Option(name: .shortAndLong, help: "The dump to write.")
     var output: String
 
-    @Option(help: "Restore only the first so many tokens.")
+    @Option(parsing: .unconditional, help: "Restore only the first so many tokens.")
     var tokens: Int?
 
     @Option(help: "The element type of the dump: F16, BF16 or F32; by default the cache's own.")
     var type: String?
 
-    @Option(help: "Refuse a snapshot whose metadata differs: KEY=VALUE. May be repeated.")
+    @Option(
+        parsing: .unconditionalSingleValue,
+        help: "Refuse a snapshot whose metadata differs: KEY=VALUE. May be repeated."
+    )
     var expect: [String] = []
+
+    @OptionGroup var permissions: PermissionOptions
 
     @Flag(help: "Replace the output if it exists.")
     var force = false
@@ -44,6 +51,7 @@ struct RestoreCommand: AsyncParsableCommand {
         if let pair = expect.first(where: { !$0.contains("=") }) {
             throw ValidationError("--expect \(pair): must be KEY=VALUE")
         }
+        try StandardStreams.check(inputs: [input], output: output, json: json)
     }
 
     private struct Report: Encodable {
@@ -57,50 +65,65 @@ struct RestoreCommand: AsyncParsableCommand {
     }
 
     func run() async throws {
-        try AtomicFileWriter.checkDestination(path: output, replacingExisting: force, inputs: [input])
-        let reader = try await about(input) { try SnapshotReader(path: input, registry: .standard) }
-        let cache = try await about(input) {
-            try checkExpectations(reader)
-            try await reader.verify(progress: Console.progress("verifying"))
-            return try await reader.cache(verifyingPages: false)
+        let output = try OutputFile(self.output, replacingExisting: force, inputs: [input])
+        let input = try InputFile(self.input)
+        let reader = try await about(input) {
+            try SnapshotReader(path: input.path, access: .reading, registry: .standard)
         }
-        let count = tokens ?? cache.tokenCount
-        let elementType = type.flatMap { ElementType(name: $0.uppercased()) } ?? cache.shape.elementType
-        var contents = CacheDumpWriter.Contents()
-        contents.tokens = cache.tokens.map { Array($0.prefix(count)) }
-        contents.positions = cache.positions.map { Array($0.prefix(count)) }
-        contents.profile = cache.profile
-        contents.metadata = cache.metadata
+        let header = reader.header
+        let count = tokens ?? header.tokenCount
+        let elementType = type.flatMap { ElementType(name: $0.uppercased()) } ?? header.shape.elementType
+        let (layers, contents) = try await about(input) {
+            try checkExpectations(reader)
+            // All but the pages, each of which is checked before it is restored.
+            try await reader.verify(includingPages: false)
+            var contents = CacheDumpWriter.Contents()
+            contents.tokens = try reader.tokens().map { Array($0.prefix(count)) }
+            contents.positions = try reader.positions().map { Array($0.prefix(count)) }
+            contents.profile = try reader.profile()
+            contents.metadata = reader.metadata
+            return (try reader.layers(), contents)
+        }
         var writer = try CacheDumpWriter(
-            path: output,
-            replacingExisting: force,
-            geometry: cache.geometry,
+            path: output.path,
+            replacingExisting: output.replacesExisting,
+            access: FileAccess(mode: permissions.mode, isOwnerOnly: true, inputs: [input.path]),
+            geometry: header.geometry,
             tokenCount: count,
             elementType: elementType,
             contents: contents
         )
-        let progress = Console.progress("restoring")
-        for (index, layer) in cache.layers.enumerated() {
-            try await about(input) { try layer.checkRange(tokens: 0..<count, as: elementType) }
-            try writer.write(layer.decompress(tokens: 0..<count, as: elementType), index: index)
-            try Task.checkCancellation()
-            progress?(Double(index + 1) / Double(cache.layers.count))
+        try await about(input) {
+            try await layers.forEachPiece(progress: Console.progress("restoring")) { piece in
+                // Pieces after the last token that is wanted are still checked.
+                let wanted = 0..<max(min(piece.layer.tokenCount, count - piece.firstToken), 0)
+                try piece.layer.checkRange(tokens: wanted, as: elementType, firstToken: piece.firstToken)
+                return RestoredPiece(
+                    layer: try piece.layer.decompress(tokens: wanted, as: elementType),
+                    index: piece.layer.index,
+                    firstToken: piece.firstToken
+                )
+            } take: { piece in
+                if piece.layer.keys.tokens == 0 { return }
+                try writer.write(piece.layer, index: piece.index, firstToken: piece.firstToken)
+            }
         }
         try writer.commit()
         let report = Report(
-            file: output,
+            file: output.name,
             tokens: count,
-            layers: cache.geometry.layers,
-            kvHeads: cache.geometry.kvHeads,
-            headDim: cache.geometry.headDimension,
+            layers: header.geometry.layers,
+            kvHeads: header.geometry.kvHeads,
+            headDim: header.geometry.headDimension,
             elementType: elementType.name,
-            recipe: cache.recipe.description
+            recipe: reader.recipe.description
         )
         if json {
             try Console.printJSON(report)
         } else {
-            try Console.print("\(output): \(count.grouped) tokens of \(report.layers) layers, \(elementType.name)")
+            try output.print("\(output.name): \(count.grouped) tokens of \(report.layers) layers, \(elementType.name)")
         }
+        try output.finish()
     }
 
     private func checkExpectations(_ reader: SnapshotReader) throws {
@@ -121,6 +144,13 @@ struct RestoreCommand: AsyncParsableCommand {
             )
         }
     }
+}
+
+/// Some tokens of a layer in full precision.
+private struct RestoredPiece: Sendable {
+    let layer: KVCacheLayer
+    let index: Int
+    let firstToken: Int
 }
 
 /// A snapshot that isn't what was asked for.

@@ -8,7 +8,7 @@ struct SnapshotCommand: AsyncParsableCommand {
         abstract: "Compress the cache of a prompt and write it as a snapshot.",
         discussion: """
             The cache comes from a dump that another engine wrote, or is computed: --model reads the prompt and \
-            compresses layer by layer as it goes.
+            compresses layer by layer as it goes. The snapshot is its owner's alone: see --mode.
 
             Recipes are stages joined by '+':
               f16, bf16, f32    as it came, bit for bit
@@ -22,6 +22,8 @@ struct SnapshotCommand: AsyncParsableCommand {
                 --codec "think(keys=0.4)+kivi(bits=2)"
               think-compress snapshot --model DIR --prompt-file long.txt \\
                 -o prompt.tkv --codec "think(keys=0.4)+kivi(bits=2)"
+
+            A file called '-' is standard input, or standard output for -o.
             """
     )
 
@@ -34,7 +36,7 @@ struct SnapshotCommand: AsyncParsableCommand {
     @Option(help: "The text that the model reads.")
     var promptFile: String?
 
-    @Option(help: "Text that the model reads, after that of --prompt-file.")
+    @Option(parsing: .unconditional, help: "Text that the model reads, after that of --prompt-file.")
     var prompt: String?
 
     @Option(name: .shortAndLong, help: "The snapshot to write.")
@@ -48,11 +50,16 @@ struct SnapshotCommand: AsyncParsableCommand {
     )
     var profile: String?
 
-    @Option(help: "Pack sections with zstd at this level (1...19): for archives, not to be used in place.")
+    @Option(
+        parsing: .unconditional,
+        help: "Pack sections with zstd at this level (1...19): for archives, not to be used in place."
+    )
     var compress: Int?
 
     @Flag(name: .customLong("no-quality"), help: "Do not measure and store what compression cost.")
     var skipsQuality = false
+
+    @OptionGroup var permissions: PermissionOptions
 
     @Flag(help: "Replace the output if it exists.")
     var force = false
@@ -78,38 +85,50 @@ struct SnapshotCommand: AsyncParsableCommand {
         case (nil, .some):
             if prompt == nil && promptFile == nil { throw ValidationError("--model needs --prompt-file or --prompt") }
         }
+        try StandardStreams.check(texts: [promptFile], inputs: [input, profile], output: output, json: json)
     }
 
     func run() async throws {
         let recipe = try RecipeOption.recipe(codec, option: "--codec")
         let files = [input, promptFile, profile].compactMap { $0 } + (model.map(ModelInput.files) ?? [])
-        try AtomicFileWriter.checkDestination(path: output, replacingExisting: force, inputs: files)
+        let output = try OutputFile(self.output, replacingExisting: force, inputs: files)
+        let dump = try input.map { try InputFile($0) }
         let (compressed, quality) =
-            if let model {
-                try await compute(model: model, recipe: recipe)
+            if let dump {
+                try await read(dump, recipe: recipe)
             } else {
-                try await read(input ?? "", recipe: recipe)
+                try await compute(model: model ?? "", recipe: recipe)
             }
-        let writer = SnapshotWriter(compressionLevel: compress, replacesExisting: force)
-        try await about(input ?? output) {
-            try await writer.write(compressed, quality: quality, to: output, progress: Console.progress("writing"))
+        let path = output.path
+        let writer = SnapshotWriter(
+            compressionLevel: compress,
+            replacesExisting: output.replacesExisting,
+            access: FileAccess(
+                mode: permissions.mode,
+                isOwnerOnly: true,
+                inputs: [dump?.path, promptFile, profile].compactMap { $0 }
+            )
+        )
+        _ = try await about(dump?.name ?? output.name) {
+            try await writer.write(compressed, quality: quality, to: path, progress: Console.progress("writing"))
         }
-        let report = SnapshotReport(try SnapshotReader(path: output), path: output)
+        let report = SnapshotReport(try SnapshotReader(path: path), path: output.name)
         if json {
             try Console.printJSON(report)
         } else {
-            try Console.print(
-                "\(output): \(report.tokens.grouped) tokens in \(report.fileBytes.grouped) bytes, "
+            try output.print(
+                "\(output.name): \(report.tokens.grouped) tokens in \(report.fileBytes.grouped) bytes, "
                     + "\(report.ratio.fixed(2)) times smaller than float16, \(report.bitsPerValue.fixed(2)) bits per value"
             )
-            if let quality = report.quality { try Console.print("relative errors: \(quality.text)") }
+            if let quality = report.quality { try output.print("relative errors: \(quality.text)") }
         }
+        try output.finish()
     }
 
     /// Compresses a dump.
-    private func read(_ input: String, recipe: Recipe) async throws -> (CompressedCache, CompressionQuality?) {
+    private func read(_ input: InputFile, recipe: Recipe) async throws -> (CompressedCache, CompressionQuality?) {
         let profiles = try await readProfiles()
-        var cache = try await about(input) { try CacheDump.read(path: input) }
+        var cache = try await about(input) { try CacheDump.read(path: input.path) }
         let profile = try await queryProfile(profiles, metadata: cache.metadata, geometry: cache.geometry)
         if let profile { cache = try await about(input) { try cache.withProfile(profile) } }
         let original = cache
@@ -128,10 +147,11 @@ struct SnapshotCommand: AsyncParsableCommand {
     /// Computes a prompt's cache and compresses each layer as it is done.
     private func compute(model: String, recipe: Recipe) async throws -> (CompressedCache, CompressionQuality?) {
         let profiles = try await readProfiles()
-        let text = try ModelInput.prompt(file: promptFile, text: prompt)
+        let file = try promptFile.map { try InputFile($0) }
+        let text = try await ModelInput.prompt(file: file, text: prompt)
         let opened = try LlamaModel(path: model)
         let decoder = TransformerDecoder(model: opened)
-        let tokens = try await ModelInput.about(promptFile ?? "--prompt") {
+        let tokens = try await ModelInput.about(file?.name ?? "--prompt") {
             let tokens = try opened.tokens(of: text)
             try decoder.check(tokens)
             return tokens
@@ -161,7 +181,8 @@ struct SnapshotCommand: AsyncParsableCommand {
 
     private func readProfiles() async throws -> SafetensorsFile? {
         guard let profile else { return nil }
-        return try await about(profile) { try SafetensorsFile(MappedFile.bytes(path: profile)) }
+        let file = try InputFile(profile)
+        return try await about(file) { try SafetensorsFile(MappedFile.bytes(path: file.path)) }
     }
 
     private func queryProfile(
@@ -170,7 +191,7 @@ struct SnapshotCommand: AsyncParsableCommand {
         geometry: CacheGeometry
     ) async throws -> [[Float]]? {
         guard let profile, let profiles else { return nil }
-        return try await about(profile) {
+        return try await about(try InputFile(profile)) {
             try QueryProfile.read(profiles, metadata: metadata, geometry: geometry)
         }
     }

@@ -13,7 +13,7 @@ struct ThinkCompressCommand: AsyncParsableCommand {
               think-compress snapshot --model DIR --prompt-file long.txt \\
                 -o prompt.tkv --codec "think(keys=0.4)+kivi(bits=2)"
               think-compress generate --model DIR --snapshot prompt.tkv \\
-                --prompt-file long.txt --prompt " And the question?"
+                --prompt " And the question?"
 
             Or begin with a cache dump, as Tools/export-cache writes it of any model:
 

@@ -10,6 +10,8 @@ struct VerifyCommand: AsyncParsableCommand {
 
             Example:
               think-compress verify *.tkv
+
+            A file called '-' is standard input.
             """
     )
 
@@ -18,6 +20,10 @@ struct VerifyCommand: AsyncParsableCommand {
 
     @Flag(help: "Print JSON.")
     var json = false
+
+    func validate() throws {
+        try StandardStreams.check(inputs: files)
+    }
 
     private struct Report: Encodable {
         struct Fault: Encodable {
@@ -34,32 +40,32 @@ struct VerifyCommand: AsyncParsableCommand {
     func run() async throws {
         var reports: [Report] = []
         for file in files {
-            let report = try await check(file)
+            let report = try await check(try InputFile(file))
             reports.append(report)
             if let fault = report.fault {
                 Console.printError(fault.message)
             } else if !json {
-                try Console.print("\(file): sound")
+                try Console.print("\(report.file): sound")
             }
         }
         if json { try Console.printJSON(reports) }
         if reports.contains(where: { !$0.sound }) { throw ExitCode(1) }
     }
 
-    private func check(_ file: String) async throws -> Report {
+    private func check(_ file: InputFile) async throws -> Report {
         do {
             try await about(file) {
-                try await SnapshotReader(path: file, registry: .standard).verify(
+                try await SnapshotReader(path: file.path, access: .reading, registry: .standard).verify(
                     progress: Console.progress("verifying")
                 )
             }
-            return Report(file: file, sound: true, fault: nil)
+            return Report(file: file.name, sound: true, fault: nil)
         } catch let error as CancellationError {
             throw error
         } catch {
             let place = (error as? InputError)?.underlying as? SnapshotError
             let fault = Report.Fault(code: place?.code.rawValue, offset: place?.offset, message: "\(error)")
-            return Report(file: file, sound: false, fault: fault)
+            return Report(file: file.name, sound: false, fault: fault)
         }
     }
 }

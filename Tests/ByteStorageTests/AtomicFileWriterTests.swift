@@ -31,7 +31,7 @@ import ThinkCompress
         let partial = try #require(folder.content.first)
         #expect(folder.content.count == 1)
         #expect(partial.hasPrefix(".cache.tkv."))
-        #expect(partial.hasSuffix(".partial"))
+        #expect(partial.hasSuffix(".think-compress.partial"))
         try writer.write(SharedBytes([1, 2, 3]).span, at: 0)
         try writer.commit()
         #expect(folder.content == ["cache.tkv"])
@@ -158,6 +158,15 @@ import ThinkCompress
             try AtomicFileWriter.checkDestination(path: path, replacingExisting: false)
         }
         #expect(error?.code == .notFound)
+    }
+
+    @Test("tells before a long job that a name is too long")
+    func checksLengthOfName() throws {
+        let path = folder.file(String(repeating: "n", count: 300))
+        let error = #expect(throws: FileError.self) {
+            try AtomicFileWriter.checkDestination(path: path, replacingExisting: true)
+        }
+        #expect(error?.message == "is too long a name; choose a shorter one")
     }
 
     @Test("links are not replaced, nor files that are read")

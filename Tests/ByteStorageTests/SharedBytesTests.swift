@@ -12,11 +12,11 @@ import ThinkCompress
     }
 
     @Test("keeps its owner alive through a range")
-    func keepsOwnerAlive() {
+    func keepsOwnerAlive() throws {
         weak var owner: AlignedBuffer?
         var part: SharedBytes?
         do {
-            let buffer = AlignedBuffer(byteCount: 8)
+            let buffer = try AlignedBuffer(byteCount: 8)
             owner = buffer
             part = buffer.shared[2..<4]
         }
@@ -37,16 +37,16 @@ import ThinkCompress
     }
 
     @Test("gives buffers zeros at aligned addresses", arguments: [0, 1, 63, 64, 1000])
-    func buffers(count: Int) {
-        let buffer = AlignedBuffer(byteCount: count)
+    func buffers(count: Int) throws {
+        let buffer = try AlignedBuffer(byteCount: count)
         #expect(buffer.shared.array == [UInt8](repeating: 0, count: count))
         let address = buffer.shared.withUnsafeBytes { UInt(bitPattern: $0.baseAddress) }
         #expect(address % UInt(AlignedBuffer.alignment) == 0)
     }
 
     @Test("copies bytes into a buffer at an offset")
-    func copies() {
-        let buffer = AlignedBuffer(byteCount: 5)
+    func copies() throws {
+        let buffer = try AlignedBuffer(byteCount: 5)
         buffer.copy(SharedBytes([7, 8]), at: 2)
         buffer.copy(SharedBytes([]), at: 5)
         #expect(buffer.shared.array == [0, 0, 7, 8, 0])

@@ -17,7 +17,7 @@ extension BuiltCommandTests {
         private static var old: Data { Data("what was here before".utf8) }
 
         /// A dump that takes seconds to be packed, so that there is time to interrupt.
-        private static func writeLargeDump(in folder: TemporaryFolder) throws -> String {
+        static func writeLargeDump(in folder: TemporaryFolder) throws -> String {
             var model = TestCache()
             model.layers = 4
             model.headDimension = 64
@@ -28,6 +28,8 @@ extension BuiltCommandTests {
             var writer = try CacheDumpWriter(
                 path: path,
                 replacingExisting: false,
+                // Some tests read it as another user.
+                access: FileAccess(mode: FileMode(octal: "644")),
                 geometry: cache.geometry,
                 tokenCount: cache.tokenCount,
                 elementType: cache.elementType,
@@ -39,7 +41,7 @@ extension BuiltCommandTests {
         }
 
         /// Waits until a file is being written in a folder.
-        private static func waitForPartialFile(in folder: TemporaryFolder) async throws {
+        static func waitForPartialFile(in folder: TemporaryFolder) async throws {
             for _ in 0..<60_000 {
                 if folder.content.contains(where: { $0.hasSuffix(".partial") }) { return }
                 try await Task.sleep(for: .milliseconds(1))
@@ -96,6 +98,53 @@ extension BuiltCommandTests {
                 "--force"
             )
             #expect(again.status == 0)
+            // And nobody holds it, so that the next writer removes it.
+            #expect(outputs.content == ["a.tkv"])
+        }
+
+        @Test(
+            "a command that ends by a fault of its own leaves nothing, and ends as it would have",
+            arguments: [SIGABRT, SIGSEGV, SIGBUS, SIGTRAP]
+        )
+        func fault(signal: Int32) async throws {
+            let (folder, outputs) = (try TemporaryFolder(), try TemporaryFolder())
+            let result = try await Self.interrupt(by: signal, oldFile: true, in: folder, outputs: outputs)
+            #expect(result.signal == signal)
+            #expect(outputs.content == ["a.tkv"])
+            #expect(try data(outputs.file("a.tkv")) == Self.old)
+        }
+
+        @Test("a file that is cut short while it is mapped is named")
+        func mappedFileCutShort() async throws {
+            let (folder, outputs) = (try TemporaryFolder(), try TemporaryFolder())
+            let dump = try Self.writeLargeDump(in: folder)
+            let process = try BuiltCommand.start(
+                "snapshot",
+                dump,
+                "-o",
+                outputs.file("a.tkv"),
+                "--codec",
+                "kivi(bits=2)"
+            )
+            try await Self.waitForMapping(of: dump, by: process)
+            try #require(truncate(dump, 65536) == 0)
+            let result = try await process.result()
+            expectBadInput(result, naming: dump, "was cut short while it was in use")
+            #expect(outputs.content == [])
+        }
+
+        /// Waits until a process has a file mapped.
+        private static func waitForMapping(of path: String, by process: Subprocess) async throws {
+            #if os(Linux)
+                for _ in 0..<60_000 {
+                    let maps = try? String(contentsOfFile: "/proc/\(process.identifier)/maps", encoding: .utf8)
+                    if maps?.contains(path) == true { return }
+                    try await Task.sleep(for: .milliseconds(1))
+                }
+                Issue.record("nothing is mapped")
+            #else
+                try await Task.sleep(for: .milliseconds(500))
+            #endif
         }
 
         @Test(

@@ -174,6 +174,39 @@ import ThinkCompress
         #expect(page.contains("<svg") && page.contains("kivi(bits=2,residual=32)"))
     }
 
+    @Test func tablesFitAScreenHoweverManyRecipesThereAre() async throws {
+        let codecs = [
+            "kivi(bits=2)", "kivi(bits=4)", "think(keys=0.4)+kivi(bits=2)", "think(keys=0.4)+kivi(bits=4)",
+            "think(keys=0.5)+kivi(bits=2)",
+        ]
+        let result = try await BuiltCommand.run(
+            "eval",
+            "--model",
+            Self.model,
+            "--text",
+            "\(Self.model)/text/postgresql-manual.txt",
+            "--codecs",
+            codecs.joined(separator: ";"),
+            "--prefix",
+            "150",
+            "--continuation",
+            "4",
+            "--trials",
+            "1"
+        )
+        #expect(result.status == 0, "\(result.errors)")
+        let parts = result.output.components(separatedBy: "\n\n")
+        let place = try #require(parts.firstIndex(of: "error of the attention output by layer:"))
+        let tables = parts[(place + 1)...].map { $0.split(separator: "\n") }
+        #expect(tables.count == 2)
+        for table in tables {
+            #expect(table.map { $0.prefix { $0 != " " } } == ["layer", "0", "1", "2", "3"])
+            #expect(table.allSatisfy { $0.count <= 100 })
+        }
+        let recipes = tables.flatMap { $0[0].split(separator: " ").dropFirst().map(String.init) }
+        #expect(recipes == ["f16"] + codecs)
+    }
+
     @Test func aProfileServesCachesWithoutQueries() async throws {
         let profile = folder.file("model.q2")
         let made = try await BuiltCommand.run("profile", "--model", Self.model, "--text", text, "-o", profile, "--json")

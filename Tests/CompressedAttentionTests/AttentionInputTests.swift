@@ -1,3 +1,5 @@
+import ByteStorage
+import Synchronization
 import TestSupport
 import Testing
 import ThinkCompress
@@ -86,5 +88,19 @@ struct AttentionInputTests {
             }
             for try await output in group { #expect(output == alone) }
         }
+    }
+
+    @Test("memory that can't be had is an error, after which the workers work on", arguments: [1, 3])
+    func noMemory(threads: Int) throws {
+        let workers = AttentionWorkers(threadCount: threads)
+        #expect(workers.threadCount == threads)
+        let stride = 1 << 56
+        #expect(throws: MemoryError(byteCount: stride * threads)) {
+            try workers.run(scratchBytes: stride) { _, _ in Issue.record("nothing must run") }
+        }
+        let calls = Mutex(0)
+        try workers.run(scratchBytes: 64) { _, _ in calls.withLock { $0 += 1 } }
+        workers.run { _ in calls.withLock { $0 += 1 } }
+        #expect(calls.withLock { $0 } == 2 * threads)
     }
 }

@@ -131,7 +131,7 @@ struct AttentionTests {
         #expect(layer.tokenCount == 375)
         let whole = AttentionSample(layer: layer, queries: first.queries)
         #expect(try whole.error(Attention(precision: .precise)) < Tolerance.precise)
-        layer.truncate(to: 290)
+        try layer.truncate(to: 290)
         let cut = AttentionSample(layer: layer, queries: first.queries)
         #expect(try cut.error(Attention(precision: .precise)) < Tolerance.precise)
     }

@@ -185,6 +185,7 @@ import ThinkCompress
         },
         Fault(name: "values of an unknown type", tensor: "layers.0.values", message: "F8_E4M3") {
             $0["layers.0.values"].elementType = "F8_E4M3"
+            $0["layers.0.values"].shape[3] *= 2
         },
         Fault(name: "queries of integers", tensor: "layers.1.queries", message: "I16") {
             $0["layers.1.queries"].elementType = "I16"

@@ -60,7 +60,7 @@ import ThinkCompress
                 }
             }
         }
-        let order = tensors.sorted { place($0.value.bytes) < place($1.value.bytes) }.map(\.key)
+        let order = tensors.mapValues { place($0.bytes) }.sorted { $0.value < $1.value }.map(\.key)
         #expect(
             order == [
                 "positions", "tokens", "layers.0.q2", "layers.1.q2", "layers.0.keys", "layers.0.values",

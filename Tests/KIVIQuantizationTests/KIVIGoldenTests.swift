@@ -35,7 +35,7 @@ import ThinkCompress
         let layer = compressed.layers[test.layer]
         let source = cache.layers[test.layer]
         #expect(layer.blockTokenCount == cache.tokenCount / 32 * 32)
-        let restored = layer.decompress(tokens: 0..<layer.blockTokenCount, as: .float32)
+        let restored = try layer.decompress(tokens: 0..<layer.blockTokenCount, as: .float32)
         for part in ["keys", "values"] {
             let isKeys = part == "keys"
             let reference = try Reference(

@@ -43,6 +43,36 @@ import ThinkCompress
         }
     }
 
+    @Test("a block's size is asked of plans that keep the rules", arguments: [0, -1, 3, 32])
+    func blockSizes(width: Int) async {
+        await #expect(processExitsWith: .failure) { [width] in
+            let plan = HeadPlan(keyRuns: [.init(width: width, channels: [0])], valueWidth: 2, prunedMeans: [])
+            _ = plan.blockByteCount(shape: PreconditionTests.shape())
+        }
+        await #expect(processExitsWith: .failure) { [width] in
+            let plan = HeadPlan(keyRuns: [.init(width: 2, channels: [0])], valueWidth: width, prunedMeans: [])
+            _ = plan.blockByteCount(shape: PreconditionTests.shape())
+        }
+    }
+
+    @Test("the size of a block of a wrong plan is refused with a message")
+    func blockSizeMessage() async {
+        let result = await #expect(processExitsWith: .failure, observing: [\.standardErrorContent]) {
+            let plan = HeadPlan(keyRuns: [.init(width: 2, channels: [0])], valueWidth: 0, prunedMeans: [])
+            _ = plan.blockByteCount(shape: PreconditionTests.shape())
+        }
+        let errors = String(decoding: result?.standardErrorContent ?? [], as: UTF8.self)
+        #expect(errors.contains("not a plan for these heads: widths are of [2, 4, 8, 16]"))
+    }
+
+    @Test("a mask is of channels that heads have")
+    func masks() async {
+        await #expect(processExitsWith: .failure) {
+            let plan = HeadPlan(keyRuns: [.init(width: 2, channels: [4])], valueWidth: 2, prunedMeans: [])
+            _ = plan.keepMask(headDimension: 4)
+        }
+    }
+
     @Test("a recipe can be made of stages")
     func recipeOfStages() throws {
         let recipe = try Recipe(ThinKCodec(keyRatio: 0.4), KIVICodec(keyBits: 2, valueBits: 2))

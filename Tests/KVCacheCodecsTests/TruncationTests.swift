@@ -30,9 +30,9 @@ import ThinkCompress
         let source = try make(test)
         let whole = try await CompressedCache(compressing: source, recipe: Recipe(test.recipe))
         let content = CacheContent(whole)
-        let restored = whole.layers[0].decompress(tokens: 0..<Self.tokens, as: test.type)
+        let restored = try whole.layers[0].decompress(tokens: 0..<Self.tokens, as: test.type)
         var cache = whole
-        cache.truncate(to: count)
+        try cache.truncate(to: count)
         #expect(cache.tokenCount == count)
         #expect(cache.tokens == source.tokens.map { Array($0.prefix(count)) })
         let length = cache.shape.blockLength
@@ -55,7 +55,7 @@ import ThinkCompress
 
     /// The cache restores its tokens as `restored` has them, in every bit.
     private func check(_ cache: CompressedCache, first count: Int, of restored: KVCacheLayer) throws {
-        let rest = cache.layers[0].decompress(tokens: 0..<count, as: cache.shape.elementType)
+        let rest = try cache.layers[0].decompress(tokens: 0..<count, as: cache.shape.elementType)
         #expect(rest.keys.hasSameBits(as: restored.keys[tokens: 0..<count]))
         #expect(rest.values.hasSameBits(as: restored.values[tokens: 0..<count]))
     }
@@ -76,14 +76,14 @@ import ThinkCompress
         (shape.headDimension, shape.tokens, shape.window, shape.elementType) = (12, 700, 4, test.type)
         let source = try shape.makeQuickly()
         let whole = try await CompressedCache(compressing: source, recipe: Recipe(test.recipe))
-        let restored = whole.layers.map { $0.decompress(tokens: 0..<700, as: test.type) }
+        let restored = try whole.layers.map { try $0.decompress(tokens: 0..<700, as: test.type) }
         var cache = whole
         var generator = SplitMix64(seed: seed)
         while cache.tokenCount > 0 {
-            cache.truncate(to: Int.random(in: 0..<cache.tokenCount, using: &generator))
+            try cache.truncate(to: Int.random(in: 0..<cache.tokenCount, using: &generator))
             let count = cache.tokenCount
             for (layer, expected) in zip(cache.layers, restored) {
-                let rest = layer.decompress(tokens: 0..<count, as: test.type)
+                let rest = try layer.decompress(tokens: 0..<count, as: test.type)
                 #expect(rest.keys.hasSameBits(as: expected.keys[tokens: 0..<count]))
                 #expect(rest.values.hasSameBits(as: expected.values[tokens: 0..<count]))
             }
@@ -95,7 +95,7 @@ import ThinkCompress
         let source = try make(test)
         let whole = try await CompressedCache(compressing: source, recipe: Recipe(test.recipe))
         var cache = whole
-        cache.truncate(to: 0)
+        try cache.truncate(to: 0)
         #expect(cache.tokenCount == 0)
         #expect(cache.layers[0].residualWindow == nil)
         #expect(cache.blockByteCount == 0)
@@ -113,7 +113,7 @@ import ThinkCompress
                 compressing: TestCache().makeQuickly().prefix(140),
                 recipe: Recipe("f16")
             )
-            cache.truncate(to: count)
+            try cache.truncate(to: count)
         }
     }
 }

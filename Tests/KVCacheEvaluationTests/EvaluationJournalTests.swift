@@ -88,9 +88,37 @@ import ThinkCompress
 
     @Test func aJournalThatIsWrittenToIsNotOpenedByAnother() throws {
         let journal = try EvaluationJournal(path: path, subject: subject())
-        let error = #expect(throws: EvaluationError.self) { try EvaluationJournal(path: path, subject: subject()) }
+        let error = #expect(throws: FileError.self) { try EvaluationJournal(path: path, subject: subject()) }
         #expect(error?.message.contains("another run") == true)
         #expect(journal.records.isEmpty)
+    }
+
+    @Test(arguments: [false, true])
+    func aJournalThatIsRemovedOrReplacedWhileItIsWrittenIsAnError(isReplaced: Bool) throws {
+        let journal = try EvaluationJournal(path: path, subject: subject())
+        try journal.add(.answer(unseen: true, seen: true), for: Self.key(0))
+        let before = try Data(contentsOf: URL(filePath: path))
+        if isReplaced {
+            // As an editor saves a file.
+            try before.write(to: URL(filePath: path), options: .atomic)
+        } else {
+            try FileManager.default.removeItem(atPath: path)
+        }
+        let error = #expect(throws: FileError.self) {
+            try journal.add(.answer(unseen: true, seen: true), for: Self.key(1))
+        }
+        #expect(error?.description.hasPrefix("\(path): was removed or replaced while it was written") == true)
+        #expect(journal.records.count == 1)
+        if isReplaced { #expect(try Data(contentsOf: URL(filePath: path)) == before) }
+    }
+
+    @Test func aJournalOfAPrivateTextIsPrivate() throws {
+        let text = folder.file("text")
+        try Data("a".utf8).write(to: URL(filePath: text))
+        try FileManager.default.setAttributes([.posixPermissions: 0o600], ofItemAtPath: text)
+        _ = try EvaluationJournal(path: path, access: FileAccess(inputs: [text]), subject: subject())
+        let attributes = try FileManager.default.attributesOfItem(atPath: path)
+        #expect(attributes[.posixPermissions] as? Int == 0o600)
     }
 
     @Test func aJournalOfALaterVersionIsNamedSo() throws {
@@ -119,10 +147,10 @@ import ThinkCompress
     }
 
     @Test func placesThatCannotBeWrittenAreErrors() throws {
-        #expect(throws: EvaluationError.self) {
+        #expect(throws: FileError.self) {
             try EvaluationJournal(path: folder.file("no/such/folder.jsonl"), subject: subject())
         }
-        #expect(throws: EvaluationError.self) { try EvaluationJournal(path: folder.path, subject: subject()) }
-        #expect(throws: EvaluationError.self) { try EvaluationJournal(path: "/dev/null", subject: subject()) }
+        #expect(throws: FileError.self) { try EvaluationJournal(path: folder.path, subject: subject()) }
+        #expect(throws: FileError.self) { try EvaluationJournal(path: "/dev/null", subject: subject()) }
     }
 }

@@ -85,6 +85,20 @@ import ThinkCompress
         #expect(page.text.contains("of 20 in each cell"))
     }
 
+    @Test("maps only what was measured together")
+    func grids() throws {
+        var report = EvaluationReport(model: "A model", text: "a text.txt")
+        var result = EvaluationReport.RecipeResult(recipe: "f16")
+        result.needle = [(512, 0.0), (512, 1), (1024, 0), (1024, 1), (2048, 0.5)].map { context, depth in
+            .init(context: context, depth: depth, trials: 1, accuracy: 1, seenAccuracy: 1)
+        }
+        report.recipes = [result]
+        #expect(report.needleGrids.map(\.contexts) == [[512, 1024], [2048]])
+        #expect(report.needleGrids.map(\.depths) == [[0, 1], [0.5]])
+        let maps = try PageElement.parse(report.html).all("table", class: "heat")
+        #expect(maps.map { $0.all("td").count } == [4, 4, 1, 1])
+    }
+
     @Test("keeps the same rows and columns where cells are missing")
     func missingCells() throws {
         var report = SampleReport.needles

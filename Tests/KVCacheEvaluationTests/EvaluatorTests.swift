@@ -20,7 +20,6 @@ import ThinkCompress
             decoder: TransformerDecoder(model: opened),
             text: try EvaluationText(text ?? Self.text(), model: opened),
             recipes: recipes.map { try Recipe($0) },
-            registry: .standard,
             metadata: ["model.id": "demo"],
             seed: seed
         )

@@ -167,9 +167,9 @@ import ThinkCompress
     }
 
     @Test("refuses more tokens than a snapshot can say")
-    func refusesTooManyTokens() {
+    func refusesTooManyTokens() throws {
         // Nothing is read, so the bytes need not be there.
-        let buffer = AlignedBuffer(byteCount: 64)
+        let buffer = try AlignedBuffer(byteCount: 64)
         let tokens = Int(Int32.max) + 1
         let tensor = buffer.shared.withUnsafeBytes { bytes in
             bytes.baseAddress.map { base in

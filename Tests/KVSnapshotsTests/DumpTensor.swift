@@ -18,11 +18,11 @@ struct DumpTensor: Equatable {
     }
 
     /// What a dump of the cache must have: restored keys and values in the cache's own type, and what came with them.
-    static func all(_ cache: CompressedCache) -> [String: DumpTensor] {
+    static func all(_ cache: CompressedCache) throws -> [String: DumpTensor] {
         var result: [String: DumpTensor] = [:]
         let geometry = cache.geometry
         for (index, layer) in cache.layers.enumerated() {
-            let restored = layer.decompress(tokens: 0..<cache.tokenCount, as: cache.shape.elementType)
+            let restored = try layer.decompress(tokens: 0..<cache.tokenCount, as: cache.shape.elementType)
             for (part, tensor) in [("keys", restored.keys), ("values", restored.values)] {
                 result["layers.\(index).\(part)"] = DumpTensor(
                     elementType: cache.shape.elementType.name,

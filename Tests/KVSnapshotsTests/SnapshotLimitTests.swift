@@ -158,4 +158,112 @@ import ThinkCompress
         #expect(error?.code == .invalidMetadata)
         if length > 1 { #expect(error?.offset == place) }
     }
+
+    #if os(Linux)
+        @Test("opening many heads takes memory in proportion to the file and what its frames decode to")
+        func memoryOfManyHeads() async throws {
+            let folder = try TemporaryFolder()
+            let path = folder.file("heads.tkv")
+            try Data(Self.manyHeads(layers: 8).bytes).write(to: URL(filePath: path))
+            let measured = folder.file("bytes")
+            // In a process that has done nothing else.
+            await #expect(processExitsWith: .success) { [path = path as String, measured = measured as String] in
+                let before = try peakMemoryOfProcess()
+                let cache = try await SnapshotReader(path: path, registry: .standard).cache()
+                let grown = try peakMemoryOfProcess() - before
+                try Data("\(grown) \(cache.windowByteCount)".utf8).write(to: URL(filePath: measured))
+            }
+            let numbers = try String(contentsOfFile: measured, encoding: .utf8).split(separator: " ").compactMap {
+                Int($0)
+            }
+            let window = 8 * 1024 * 1024 * 2 * 2
+            let plans = 8 * 1024 * 16
+            try #require(numbers.count == 2 && numbers[1] == window)
+            // A row of float32 numbers for every head would be as much as the window once more.
+            #expect(numbers[0] < window + Self.memoryOfProgram + 40 * plans)
+        }
+    #endif
+
+    /// What a process takes for code and tables that it first needs when it opens a snapshot.
+    private static let memoryOfProgram = 12 << 20
+
+    /// A snapshot of one token of zeros, 1,024 heads a layer with 1,024 channels, two of which are kept: others in every
+    /// head, so that no two plans are equal.
+    private static func manyHeads(layers: Int) -> SnapshotSurgery {
+        let (heads, dimension) = (1024, 1024)
+        var plans: [UInt8] = []
+        for number in 0..<layers * heads {
+            let first = number % dimension
+            let second = (first + 1 + number / dimension) % dimension
+            let fields = [1, 2, 0, 0, 2, 2, min(first, second), max(first, second)]
+            plans += fields.flatMap { littleEndianBytes(UInt16($0)) }
+        }
+        let window = layers * heads * dimension * 2 * 2
+        let recipe = [1, 4, 6].flatMap { littleEndianBytes(UInt32($0)) } + Array("bits=2".utf8)
+        return SnapshotSurgery(
+            layers: layers,
+            kvHeads: heads,
+            headDimension: dimension,
+            sections: [(2, recipe, nil), (3, plans, nil), (8, Self.frameOfZeros(window), window)]
+        )
+    }
+
+    /// A zstd frame of zeros that expands as much as a reader allows: blocks of 128 KiB, 508 bytes raw and the rest by
+    /// their repetition.
+    private static func frameOfZeros(_ count: Int) -> [UInt8] {
+        var frame: [UInt8] = [0x28, 0xB5, 0x2F, 0xFD, 0xE0] + littleEndianBytes(UInt64(count))
+        for start in stride(from: 0, to: count, by: 131_072) {
+            let length = min(131_072, count - start)
+            let raw = min(508, length)
+            func header(_ size: Int, type: Int, isLast: Bool) -> ArraySlice<UInt8> {
+                littleEndianBytes(UInt32(size << 3 | type << 1 | (isLast ? 1 : 0))).prefix(3)
+            }
+            frame += header(raw, type: 0, isLast: false) + [UInt8](repeating: 0, count: raw)
+            frame += header(length - raw, type: 1, isLast: start + length == count) + [0]
+        }
+        return frame
+    }
 }
+
+extension SnapshotSurgery {
+    /// A snapshot of one token in the window, put together from its sections: kind, stored bytes, and the length after
+    /// decoding where they are a frame.
+    fileprivate init(
+        layers: Int,
+        kvHeads: Int,
+        headDimension: Int,
+        sections: [(kind: Int, stored: [UInt8], length: Int?)]
+    ) {
+        var table: [UInt8] = []
+        var body: [UInt8] = []
+        let start = Self.headerBytes + sections.count * Self.entryBytes
+        for section in sections {
+            body += [UInt8](repeating: 0, count: (64 - (start + body.count) % 64) % 64)
+            table += littleEndianBytes(UInt32(section.kind)) + littleEndianBytes(UInt32(section.length == nil ? 0 : 1))
+            for number in [start + body.count, section.stored.count, section.length ?? section.stored.count, 0] {
+                table += littleEndianBytes(UInt64(number))
+            }
+            body += section.stored
+        }
+        var header: [UInt8] = [0x89, 0x54, 0x4B, 0x56, 0x0D, 0x0A, 0x1A, 0x0A]
+        header += littleEndianBytes(UInt32(1)) + littleEndianBytes(UInt32(0))
+        header += littleEndianBytes(UInt64(start + body.count))
+        for number in [sections.count, 1, layers, kvHeads, headDimension, 0] {
+            header += littleEndianBytes(UInt32(number))
+        }
+        header += littleEndianBytes(UInt64(1)) + littleEndianBytes(UInt64(0))
+        header += littleEndianBytes(UInt32(32)) + littleEndianBytes(UInt32(128))
+        header += [UInt8](repeating: 0, count: Self.headerBytes - header.count)
+        self.init(header + table + body)
+        mendChecksums()
+    }
+}
+
+#if os(Linux)
+    /// The most memory that this process has had at a time since its program began, in bytes.
+    private func peakMemoryOfProcess() throws -> Int {
+        let status = String(decoding: try fileBytes("/proc/self/status"), as: UTF8.self)
+        let line = try #require(status.split(separator: "\n").first { $0.hasPrefix("VmHWM:") })
+        return try #require(Int(line.filter(\.isNumber))) * 1024
+    }
+#endif

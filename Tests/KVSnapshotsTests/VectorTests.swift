@@ -26,7 +26,7 @@ import ThinkCompress
         let (expected, metadata) = try DumpTensor.all(
             path: ProjectFiles.vector("valid/\(vector.name).expected.safetensors")
         )
-        let restored = DumpTensor.all(cache)
+        let restored = try DumpTensor.all(cache)
         #expect(restored.keys.sorted() == expected.keys.sorted())
         for (name, tensor) in expected { #expect(restored[name] == tensor, "\(name)") }
         #expect(cache.metadata == metadata)

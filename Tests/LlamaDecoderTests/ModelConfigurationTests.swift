@@ -18,7 +18,8 @@ import ThinkCompress
     ]) func unsupportedWordsAreNamed(field: String, word: String) throws {
         let error = try error { $0[field] = word }
         #expect(error?.code == .unsupported)
-        #expect(error?.message.contains("\(field) '\(word)'") == true, "\(error?.message ?? "none")")
+        let isNamed = error?.message.contains(field) == true && error?.message.contains("'\(word)'") == true
+        #expect(isNamed, "\(error?.message ?? "none")")
     }
 
     @Test func unsupportedRotaryScalingIsNamed() throws {
@@ -47,7 +48,8 @@ import ThinkCompress
     }
 
     @Test(arguments: [
-        ("vocab_size", -1), ("hidden_size", 0), ("num_hidden_layers", 1 << 40), ("num_attention_heads", 3),
+        ("vocab_size", -1), ("hidden_size", 0), ("num_hidden_layers", 1 << 40), ("num_hidden_layers", 4097),
+        ("num_attention_heads", 3),
         ("head_dim", 7), ("num_key_value_heads", 0), ("intermediate_size", 1 << 25),
     ]) func impossibleSizesAreRefused(field: String, value: Int) throws {
         #expect(try error { $0[field] = value }?.code == .damaged)
@@ -103,5 +105,90 @@ import ThinkCompress
         let configuration = try LlamaModel(path: copy.path).configuration
         #expect(configuration.endTokens == [2, 3, 7])
         #expect(configuration.beginToken == 1)
+    }
+
+    // MARK: - Rotary embedding
+
+    /// The rotary embedding where these fields, in JSON, are the only ones about it.
+    private func rotary(_ fields: String) throws -> Result<RotaryEmbedding, ModelError> {
+        let copy = try ModelFolderCopy(of: "llama-3")
+        try copy.change("config.json") { object in
+            for name in ["rope_scaling", "rope_parameters", "rope_theta"] { object[name] = nil }
+            object.merge((try? JSONSerialization.jsonObject(with: Data(fields.utf8)) as? [String: Any]) ?? [:]) { $1 }
+        }
+        if let error = copy.openingError() { return .failure(error) }
+        return .success(try LlamaModel(path: copy.path).configuration.rotary)
+    }
+
+    private static let parameters = #""rope_parameters":{"rope_type":"linear","factor":4.0,"rope_theta":20000.0}"#
+
+    @Test(arguments: [
+        "{\(parameters)}", "{\(parameters),\"rope_scaling\":{}}", "{\"rope_scaling\":null,\(parameters)}",
+        "{\(parameters),\"rope_theta\":20000}", "{\(parameters),\"rope_scaling\":{\"type\":\"linear\",\"factor\":4}}",
+        #"{"rope_theta":20000.0,"rope_parameters":{},"rope_scaling":{"type":"linear","factor":4}}"#,
+        #"{"rope_scaling":{"rope_theta":2e4,"type":"other","rope_type":"linear","factor":4}}"#,
+    ]) func anEmptyFieldHidesNothing(fields: String) throws {
+        let rotary = try rotary(fields).get()
+        #expect(rotary.base == 20000)
+        #expect(rotary.scaling == .linear(factor: 4))
+    }
+
+    @Test(arguments: [
+        "{\(parameters),\"rope_scaling\":{\"rope_type\":\"linear\",\"factor\":8}}",
+        "{\(parameters),\"rope_scaling\":{\"rope_type\":\"default\"}}", "{\(parameters),\"rope_theta\":10000}",
+    ]) func fieldsThatContradictAreRefused(fields: String) throws {
+        guard case .failure(let error) = try rotary(fields) else {
+            Issue.record("it was read")
+            return
+        }
+        #expect(error.code == .damaged)
+        #expect(error.message.contains("contradicts"), "\(error)")
+    }
+
+    // MARK: - JSON
+
+    @Test(arguments: ["config.json", "generation_config.json", "tokenizer_config.json"])
+    func aFieldThatIsThereTwiceIsRefused(name: String) throws {
+        let copy = try ModelFolderCopy(of: "llama-3")
+        let text = (try? String(contentsOfFile: copy.file(name), encoding: .utf8)) ?? "{}"
+        let doubled = text.replacing("{", with: #"{"eos_token_id":7,"eos_token_id":7,"#, maxReplacements: 1)
+            .replacing(",}", with: "}")
+        try copy.write(doubled, to: name)
+        let error = copy.openingError()
+        #expect(error?.code == .damaged)
+        #expect(error?.path == copy.file(name))
+        #expect(
+            error?.message == "eos_token_id: is there twice; take the model's own file (at byte 33)",
+            "\(error?.message ?? "it was read")"
+        )
+    }
+
+    @Test func numbersThatAreNoneMatterWhereTheyAreNeeded() throws {
+        let copy = try ModelFolderCopy(of: "llama-3")
+        let text = try String(contentsOfFile: copy.file("config.json"), encoding: .utf8)
+        let changed = text.replacing(#""initializer_range": 0.02"#, with: #""initializer_range": NaN, "x": -Infinity"#)
+        #expect(changed != text)
+        try copy.write(changed, to: "config.json")
+        #expect(copy.openingError() == nil)
+        for value in ["NaN", "Infinity", "1e999"] {
+            try copy.write(text.replacing("1e-05", with: value), to: "config.json")
+            #expect(copy.openingError()?.message.contains("rms_norm_eps: is \(value), must be a finite") == true)
+        }
+    }
+
+    @Test func quantizedWeightsAreNamedByWhoMadeThem() throws {
+        let mlx = try error {
+            $0["quantization"] = ["group_size": 64, "bits": 4]
+            $0["quantization_config"] = ["group_size": 64, "bits": 4]
+        }
+        #expect(
+            mlx?.message.hasPrefix("quantization: weights quantized by MLX are not supported; use the model's") == true
+        )
+        for method in ["gptq", "awq", "bitsandbytes", "fp8", "compressed-tensors"] {
+            let error = try error { $0["quantization_config"] = ["quant_method": method] }
+            #expect(error?.code == .unsupported)
+            #expect(error?.message.contains("weights quantized by \(method) are not supported") == true)
+        }
+        #expect(try error { $0["quantization_config"] = NSNull() } == nil)
     }
 }

@@ -123,4 +123,84 @@ import ThinkCompress
         )
         #expect(try scaling("qwen3-window") == #"{"factor": 2.0, "rope_type": "linear"}"#)
     }
+
+    // MARK: - Names of tensors
+
+    /// A copy of a model of one weight file whose header is changed.
+    private func copy(of name: String, _ change: (String) -> String) throws -> ModelFolderCopy {
+        let copy = try ModelFolderCopy(of: name)
+        let url = URL(filePath: copy.file("model.safetensors"))
+        let bytes = [UInt8](try Data(contentsOf: url))
+        let end = 8 + (0..<8).reduce(0) { $0 | Int(bytes[$1]) << (8 * $1) }
+        let header = change(String(decoding: bytes[8..<end], as: UTF8.self))
+        try Data(SafetensorsBuilder.file(header: header, data: Array(bytes[end...]))).write(to: url)
+        return copy
+    }
+
+    @Test func weightsOfTheModelWithoutItsHeadAreRead() async throws {
+        let tokens: [Int32] = [1, 5, 9, 11]
+        func logits(_ path: String) async throws -> [Float] {
+            let decoder = TransformerDecoder(model: try LlamaModel(path: path), threadCount: 1)
+            return try await decoder.logits(tokens)
+        }
+        let copy = try copy(of: "llama-3") { $0.replacing("\"model.", with: "\"") }
+        #expect(try await logits(copy.path) == logits(ProjectFiles.fixture("models/llama-3")))
+        // Without a head, and with a configuration that says that there is one.
+        try copy.change("config.json") { $0["tie_word_embeddings"] = false }
+        #expect(copy.openingError()?.message == "the weights have no tensor 'lm_head.weight'")
+    }
+
+    @Test(arguments: [
+        ("weight", "U32"), ("weight", "U8"), ("weight", "F8_E4M3"), ("qweight", "I32"), ("weight_packed", "I32"),
+    ]) func quantizedWeightsAreNamedByTheirTensors(part: String, type: String) throws {
+        let name = "model.layers.0.self_attn.q_proj"
+        let copy = try copy(of: "llama-3") { header in
+            // The shape that takes as many bytes.
+            let entry = /"model\.layers\.0\.self_attn\.q_proj\.weight":\{[^}]*\}/
+            return header.replacing(entry) { match in
+                let offsets = match.output.split(separator: "[").last?.prefix { $0 != "]" } ?? ""
+                let numbers = offsets.split(separator: ",").compactMap { Int($0.trimmingCharacters(in: .whitespaces)) }
+                let size = ["U8", "F8_E4M3"].contains(type) ? 1 : 4
+                return #""\#(name).\#(part)":{"dtype":"\#(type)","shape":[\#((numbers[1] - numbers[0]) / size)],"#
+                    + #""data_offsets":[\#(numbers[0]),\#(numbers[1])]}"#
+            }
+        }
+        let error = copy.openingError()
+        #expect(error?.code == .unsupported)
+        #expect(error?.path == copy.file("model.safetensors"))
+        #expect(error?.message.contains("tensor '\(name).\(part)'") == true, "\(error?.message ?? "it was read")")
+        #expect(error?.message.contains("quantized weights") == true)
+    }
+
+    @Test func aTensorThatTheIndexNamesTwiceIsRefused() throws {
+        let copy = try ModelFolderCopy(of: "llama-2")
+        let name = "model.safetensors.index.json"
+        let text = try String(contentsOfFile: copy.file(name), encoding: .utf8)
+        let first = #""model.norm.weight": "model-00001-of-00003.safetensors","#
+        let changed = text.replacing(/"weight_map": *\{/) { $0.output + first }
+        #expect(changed != text)
+        try copy.write(changed, to: name)
+        let error = copy.openingError()
+        #expect(error?.path == copy.file(name))
+        #expect(
+            error?.message.hasPrefix("weight_map.model.norm.weight: is there twice") == true,
+            "\(error?.message ?? "")"
+        )
+    }
+
+    // File systems of macOS have one file of both names.
+    #if os(Linux)
+        @Test func anIndexMayNameFilesThatUnicodeCallsTheSame() throws {
+            let copy = try ModelFolderCopy(of: "llama-2")
+            let name = "model.safetensors.index.json"
+            var text = try String(contentsOfFile: copy.file(name), encoding: .utf8)
+            for (number, spelling) in [(1, "\u{E9}"), (2, "e\u{301}")] {
+                let file = "model-0000\(number)-of-00003.safetensors"
+                try FileManager.default.moveItem(atPath: copy.file(file), toPath: copy.file("\(spelling).safetensors"))
+                text = text.replacing(file, with: "\(spelling).safetensors")
+            }
+            try copy.write(text, to: name)
+            #expect(copy.openingError() == nil)
+        }
+    #endif
 }

@@ -1,28 +1,36 @@
 import Foundation
 
+#if canImport(Darwin)
+    import Darwin
+#endif
+
 /// The command `think-compress` as this build made it.
 public enum BuiltCommand {
-    /// Where it is: beside the test program, in whatever folder that was built.
-    public static let path: String? = {
-        var starts = [CommandLine.arguments[0], Bundle.main.bundlePath, Bundle.main.executablePath ?? ""]
-        starts += CommandLine.arguments.filter { $0.hasSuffix(".xctest") }
-        let builds = ["debug", "release"].map { ProjectFiles.root.appending(path: ".build/\($0)/x").path }
-        for start in starts + builds where !start.isEmpty {
-            var folder = URL(filePath: start).standardizedFileURL
-            // A bundle has its program some folders down, a plain program lies beside the command.
-            for _ in 0..<4 where folder.path != "/" {
-                folder.deleteLastPathComponent()
-                let candidate = folder.appending(path: "think-compress").path
-                var isFolder: ObjCBool = false
-                if FileManager.default.fileExists(atPath: candidate, isDirectory: &isFolder), !isFolder.boolValue,
-                    FileManager.default.isExecutableFile(atPath: candidate)
-                {
-                    return candidate
-                }
-            }
+    /// Where it is, or nil if it was not built.
+    public static let path = file("think-compress")
+
+    /// A file that this build made beside the test program; never one of another build, which may be older or of
+    /// another configuration.
+    static func file(_ name: String) -> String? {
+        var folder = testProgram.deletingLastPathComponent()
+        // On Apple's systems the program lies in a bundle: NAME.xctest/Contents/MacOS.
+        if let bundle = folder.pathComponents.lastIndex(where: { $0.hasSuffix(".xctest") }) {
+            for _ in bundle..<folder.pathComponents.count { folder.deleteLastPathComponent() }
         }
-        return nil
-    }()
+        let path = folder.appending(path: name).path
+        return FileManager.default.isExecutableFile(atPath: path) ? path : nil
+    }
+
+    /// The program or bundle that holds this code, not the one that runs it, which may be the toolchain's.
+    private static var testProgram: URL {
+        #if canImport(Darwin)
+            var image = Dl_info()
+            if dladdr(#dsohandle, &image) != 0, let name = image.dli_fname {
+                return URL(filePath: String(cString: name)).standardizedFileURL
+            }
+        #endif
+        return URL(filePath: Bundle.main.executablePath ?? CommandLine.arguments[0]).standardizedFileURL
+    }
 
     /// Runs the command to its end.
     public static func run(_ arguments: String...) async throws -> Subprocess.Result {

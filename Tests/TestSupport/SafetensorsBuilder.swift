@@ -117,6 +117,18 @@ public struct SafetensorsBuilder: Sendable {
     }
 }
 
+extension SafetensorsFile.Tensors {
+    /// Something of every tensor, by name.
+    public func mapValues<Value>(_ body: (SafetensorsFile.Tensor) throws -> Value) rethrows -> [String: Value] {
+        var result: [String: Value] = [:]
+        for name in names {
+            guard let tensor = self[name] else { preconditionFailure("a name without a tensor") }
+            result[name] = try body(tensor)
+        }
+        return result
+    }
+}
+
 /// The bytes of an integer, lowest first.
 public func littleEndianBytes<Value: FixedWidthInteger>(_ value: Value) -> [UInt8] {
     withUnsafeBytes(of: value.littleEndian) { [UInt8]($0) }

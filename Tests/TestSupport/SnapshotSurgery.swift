@@ -40,6 +40,7 @@ public struct SnapshotSurgery: Sendable {
 
     /// The sections as the table has them; those that don't lie in the file are left out.
     public var sections: [Section] {
+        guard bytes.count >= Self.headerBytes else { return [] }
         let count = min(Int(integer(UInt32.self, at: 24)), (bytes.count - Self.headerBytes) / Self.entryBytes)
         return (0..<count).compactMap { index in
             let entry = Self.headerBytes + index * Self.entryBytes
@@ -60,6 +61,7 @@ public struct SnapshotSurgery: Sendable {
 
     /// Gives slabs, sections, and last header and table the checksums that they should have.
     public mutating func mendChecksums() {
+        guard bytes.count >= Self.headerBytes else { return }
         let sections = sections
         if let pages = section(6), let table = section(7) {
             var start = pages.range.lowerBound

@@ -15,8 +15,12 @@ public struct Subprocess: Sendable {
         public let status: Int32?
         /// The signal that ended the program, if one did.
         public let signal: Int32?
+        /// Whether it was killed because its time was over.
+        public let ranOutOfTime: Bool
         public let output: String
         public let errors: String
+        /// The most memory that it had at a time, in bytes.
+        public let peakMemory: Int
     }
 
     public let identifier: Int32
@@ -29,7 +33,9 @@ public struct Subprocess: Sendable {
     }
 
     /// Starts a program with an empty standard input and the signals' default meanings.
-    public init(_ program: String, _ arguments: [String] = []) throws {
+    ///
+    /// - Parameter environment: variables that it gets beside those of this process.
+    public init(_ program: String, _ arguments: [String] = [], environment: [String: String] = [:]) throws {
         folder = try TemporaryFolder()
         var actions = posix_spawn_file_actions_t()
         posix_spawn_file_actions_init(&actions)
@@ -39,7 +45,7 @@ public struct Subprocess: Sendable {
         posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, folder.file("output"), mode, 0o600)
         posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, folder.file("errors"), mode, 0o600)
 
-        // A test run in the background may ignore SIGINT, and its children would inherit that.
+        // A test run in the background may ignore signals, and its children would inherit that.
         var attributes = posix_spawnattr_t()
         posix_spawnattr_init(&attributes)
         defer { posix_spawnattr_destroy(&attributes) }
@@ -48,13 +54,17 @@ public struct Subprocess: Sendable {
         posix_spawnattr_setsigmask(&attributes, &signals)
         sigaddset(&signals, SIGINT)
         sigaddset(&signals, SIGTERM)
+        sigaddset(&signals, SIGHUP)
         posix_spawnattr_setsigdefault(&attributes, &signals)
         posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETSIGDEF) | Int16(POSIX_SPAWN_SETSIGMASK))
 
         var copies = ([program] + arguments).map { strdup($0) } + [nil]
         defer { for copy in copies { free(copy) } }
+        let all = ProcessInfo.processInfo.environment.merging(environment) { _, new in new }
+        var variables = all.map { strdup("\($0)=\($1)") } + [nil]
+        defer { for variable in variables { free(variable) } }
         var child: pid_t = 0
-        let status = posix_spawn(&child, program, &actions, &attributes, &copies, environ)
+        let status = posix_spawn(&child, program, &actions, &attributes, &copies, &variables)
         guard status == 0 else {
             throw SubprocessError(description: "\(program): \(String(cString: strerror(status)))")
         }
@@ -64,23 +74,58 @@ public struct Subprocess: Sendable {
     public func send(_ signal: Int32) { kill(identifier, signal) }
 
     /// Waits for the end; to be called once.
-    public func result() async throws -> Result {
+    ///
+    /// - Parameter limit: how long it may run before it is killed; nil for as long as it takes.
+    public func result(within limit: Duration? = nil) async throws -> Result {
         let child = identifier
-        let status = await withCheckedContinuation { (continuation: CheckedContinuation<Int32, Never>) in
+        let end = await withCheckedContinuation { (continuation: CheckedContinuation<End, Never>) in
             // A thread of its own: tests' threads are few and must not wait.
-            Thread.detachNewThread {
-                var status: Int32 = 0
-                while waitpid(child, &status, 0) < 0 && errno == EINTR {}
-                continuation.resume(returning: status)
-            }
+            Thread.detachNewThread { continuation.resume(returning: Self.wait(for: child, within: limit)) }
         }
-        let signal = status & 0x7F
+        let signal = end.status & 0x7F
         return Result(
-            status: signal == 0 ? status >> 8 & 0xFF : nil,
+            status: signal == 0 ? end.status >> 8 & 0xFF : nil,
             signal: signal == 0 ? nil : signal,
+            ranOutOfTime: end.ranOutOfTime,
             output: try text("output"),
-            errors: try text("errors")
+            errors: try text("errors"),
+            peakMemory: end.peakMemory
         )
+    }
+
+    private struct End: Sendable {
+        var status: Int32 = 0
+        var ranOutOfTime = false
+        var peakMemory = 0
+    }
+
+    private static func wait(for child: pid_t, within limit: Duration?) -> End {
+        var end = End()
+        var usage = rusage()
+        if let limit {
+            let deadline = ContinuousClock.now + limit
+            while ContinuousClock.now < deadline {
+                if wait4(child, &end.status, WNOHANG, &usage) == child {
+                    end.peakMemory = usage.ru_maxrss * memoryUnit
+                    return end
+                }
+                usleep(5000)
+            }
+            end.ranOutOfTime = true
+            kill(child, SIGKILL)
+        }
+        while wait4(child, &end.status, 0, &usage) < 0 && errno == EINTR {}
+        end.peakMemory = usage.ru_maxrss * memoryUnit
+        return end
+    }
+
+    /// What `ru_maxrss` counts in.
+    private static var memoryUnit: Int {
+        #if canImport(Darwin)
+            1
+        #else
+            1024
+        #endif
     }
 
     private func text(_ name: String) throws -> String {

@@ -1,5 +1,6 @@
 import ByteStorage
 import Foundation
+import TestSupport
 import Testing
 import TextTokenization
 
@@ -148,20 +149,22 @@ import TextTokenization
     @Test(
         "files that contradict themselves are refused",
         arguments: [
-            Case("model.vocab", "the token \"a\" twice", .damaged) { $0.vocabulary = #"{"a":0,"b":1,"a":2}"# },
-            Case("model.vocab", "the id 1 twice", .damaged) { $0.vocabulary = #"{"a":0,"b":1,"c":1}"# },
-            Case("model.vocab", "whole number", .damaged) { $0.vocabulary = #"{"a":-1}"# },
-            Case("model.vocab", "whole number", .damaged) { $0.vocabulary = #"{"a":2147483648}"# },
-            Case("model.vocab", "must be a number", .damaged) { $0.vocabulary = #"{"a":"0"}"# },
+            Case("model.vocab.a", "is there twice", .damaged) { $0.vocabulary = #"{"a":0,"b":1,"a":2}"# },
+            Case("model.vocab.c", "has the id 1, as another", .damaged) { $0.vocabulary = #"{"a":0,"b":1,"c":1}"# },
+            Case("model.vocab.a", "whole number", .damaged) { $0.vocabulary = #"{"a":-1}"# },
+            Case("model.vocab.a", "whole number", .damaged) { $0.vocabulary = #"{"a":2147483648}"# },
+            Case("model.vocab.a", "must be a number", .damaged) { $0.vocabulary = #"{"a":"0"}"# },
             Case("model.vocab", "must be an object", .damaged) { $0.vocabulary = "[]" },
             Case("model.merges", "must be a list", .damaged) { $0.merges = "{}" },
-            Case("model.merges", "merge 1 needs the token \"cb\"", .damaged) { $0.merges = #"[["a","b"],["c","b"]]"# },
-            Case("model.merges", "needs the token \"x\"", .damaged) { $0.merges = #"["x b"]"# },
-            Case("model.merges", "a merge must be", .damaged) { $0.merges = #"["ab"]"# },
-            Case("model.merges", "a merge must be", .damaged) { $0.merges = #"["a b c"]"# },
-            Case("model.merges", "a merge must be", .damaged) { $0.merges = #"[["a","b","c"]]"# },
-            Case("model.merges", "a merge must be", .damaged) { $0.merges = #"[["a",["b"]]]"# },
-            Case("model.merges", "a merge must be", .damaged) { $0.merges = "[1]" },
+            Case("model.merges[1]", "merge 1 needs the token \"cb\"", .damaged) {
+                $0.merges = #"[["a","b"],["c","b"]]"#
+            },
+            Case("model.merges[0]", "needs the token \"x\"", .damaged) { $0.merges = #"["x b"]"# },
+            Case("model.merges[0]", "a merge must be", .damaged) { $0.merges = #"["ab"]"# },
+            Case("model.merges[0]", "a merge must be", .damaged) { $0.merges = #"["a b c"]"# },
+            Case("model.merges[0]", "a merge must be", .damaged) { $0.merges = #"[["a","b","c"]]"# },
+            Case("model.merges[0]", "a merge must be", .damaged) { $0.merges = #"[["a",["b"]]]"# },
+            Case("model.merges[0]", "a merge must be", .damaged) { $0.merges = "[1]" },
             Case("model.fuse_unk", "true or false", .damaged) { $0.modelFields = #""fuse_unk":1,"# },
             Case("added_tokens[0].id", "doubt", .damaged) {
                 $0.addedTokens = "[\(TokenizerFile.addedToken(9, "<s>"))]"
@@ -196,12 +199,57 @@ import TextTokenization
                 $0.postProcessor =
                     #"{"type":"TemplateProcessing","single":[{"SpecialToken":{"id":"x","type_id":0}}],"special_tokens":{}}"#
             },
+            Case("pre_tokenizer.type", "is there twice", .damaged) {
+                $0.preTokenizer = #"{"type":"ByteLevel","type":"Digits","individual_digits":true}"#
+            },
+            Case("model", "is there twice", .damaged) { $0.fields = #""model":{},"# },
             Case("decoder.start", "whole number", .damaged) {
                 $0.decoder = #"{"type":"Strip","content":" ","start":-1,"stop":0}"#
             },
         ]
     )
     func contradictions(_ test: Case) { Self.check(test) }
+
+    @Test(
+        "a template that adds too much is refused before it is read",
+        arguments: [(1025, 1), (1, 1025), (1024, 25_000), (100_000, 0)]
+    )
+    func longTemplates(pieces: Int, ids: Int) {
+        let piece = #"{"SpecialToken":{"id":"x","type_id":0}},"#
+        let numbers = Array(repeating: "0", count: ids).joined(separator: ",")
+        // Names before the one that is asked for, which must not be looked through for each piece.
+        let others = (0..<10_000).map { #""o\#($0)":1,"# }.joined()
+        let file = TokenizerFile(
+            postProcessor: #"""
+                {"type":"TemplateProcessing","single":[\#(String(repeating: piece, count: pieces))\#
+                {"Sequence":{"id":"A","type_id":0}}],\#
+                "special_tokens":{\#(others)"x":{"id":"x","ids":[\#(numbers)],"tokens":["x"]}}}
+                """#
+        )
+        var error: TokenizerError?
+        let bytes = Array(file.json.utf8)
+        let time = ThreadTime.spent {
+            error = #expect(throws: TokenizerError.self) { try Tokenizer(SharedBytes(bytes)) }
+        }
+        #expect(error?.code == .unsupported)
+        #expect(error?.message == "adds more than 1024 tokens; shorten it")
+        #expect(time < .seconds(2), "\(time)")
+    }
+
+    @Test("a normalizer that makes an added token long on the way is refused before it is applied to many")
+    func longNormalForms() {
+        let step = { (from: String, to: String) in
+            #"{"type":"Replace","pattern":{"String":"\#(from)"},"content":"\#(to)"}"#
+        }
+        let long = String(repeating: "y", count: 100_000)
+        let tokens = (0..<1000).map { TokenizerFile.addedToken(7 + $0, "x\($0)", flags: "normalized") }
+        let file = TokenizerFile(
+            addedTokens: "[\(tokens.joined(separator: ","))]",
+            normalizer: #"{"type":"Sequence","normalizers":[\#(step("x", long)),\#(step(long, "x"))]}"#
+        )
+        #expect(file.refusal?.field == "added_tokens[0]")
+        #expect(file.refusal?.message.contains("longer than 16384 bytes") == true)
+    }
 
     @Test("a file of another version is refused")
     func version() {

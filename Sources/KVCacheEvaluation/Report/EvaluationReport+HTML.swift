@@ -2,9 +2,11 @@ extension EvaluationReport {
     /// The report as a page for people: one XHTML document, also valid as HTML, that loads nothing and runs no script.
     ///
     /// Sections and columns that nothing was measured for are left out, single missing numbers, and those that aren't
-    /// finite, are dashes. The same report always gives the same page.
+    /// finite, are dashes. However much the report has, the page stays of a size that can be looked at: it shows the
+    /// first recipes, and says how many more there are. The same report always gives the same page.
     public var html: String {
-        let report = finite
+        var report = finite
+        report.recipes.removeLast(max(recipes.count - Self.maximumRecipesOfPage, 0))
         let sections = [
             RecipeTable(report)?.section, QualityPlot(report)?.section, NeedleMaps(report)?.section,
             LayerErrorPlot(report)?.section,
@@ -24,6 +26,7 @@ extension EvaluationReport {
             <body>
             <main>
             \(report.heading)
+            \(omission)
             \(sections.isEmpty ? ["<p>No recipes were measured.</p>"] : sections)
             </main>
             </body>
@@ -31,6 +34,15 @@ extension EvaluationReport {
 
             """
         return page.text
+    }
+
+    /// Recipes that tables and drawings of a page can show.
+    private static let maximumRecipesOfPage = 100
+
+    private var omission: Markup {
+        let count = recipes.count - Self.maximumRecipesOfPage
+        guard count > 0 else { return .none }
+        return "<p>\(count.grouped) more recipes are not shown here. The results as JSON have them all.</p>"
     }
 
     private var heading: Markup {

@@ -20,6 +20,8 @@ struct LayerErrorPlot {
     /// Room between the last layer and the names.
     private static let leaderWidth = 34.0
     private static let mostTicks = 12
+    /// Layers whose errors have dots of their own on the line.
+    private static let mostDots = 256
 
     private let lines: [Line]
     private let layers: Int
@@ -126,7 +128,9 @@ struct LayerErrorPlot {
     private func drawing(_ line: Line, labelPlace: Double) -> Markup {
         let points = line.points.map { Point(x: x($0.layer), y: y($0.error)) }
         let corners = points.map { "\($0.x.fixed(1)),\($0.y.fixed(1))" }.joined(separator: " ")
-        let dots = points.map { #"<circle cx="\#($0.x)" cy="\#($0.y)" r="2.5"/>"# as Markup }
+        let dots = (layers <= Self.mostDots ? points : []).map {
+            #"<circle cx="\#($0.x)" cy="\#($0.y)" r="2.5"/>"# as Markup
+        }
         let end = points.last ?? Point(x: right, y: labelPlace)
         let label = right + Self.leaderWidth
         return """

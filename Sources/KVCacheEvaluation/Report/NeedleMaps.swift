@@ -1,7 +1,12 @@
-/// Heat maps of needles found by context length and depth: two for each recipe, all with the same rows, columns and
-/// colours.
+/// Heat maps of needles found by context length and depth: two for each recipe and grid, all with the same rows, columns
+/// and colours.
 struct NeedleMaps {
     private typealias Cell = EvaluationReport.NeedleCell
+
+    /// Cells that the maps of a recipe, and those of a page, may have: unseen and seen counted once.
+    private static let maximumCells = (ofRecipe: 2500, ofPage: 10_000)
+    /// The cells that a table's head and captions are as long as.
+    private static let cellsOfHead = 10
 
     private struct Place: Hashable {
         let context: Int
@@ -13,21 +18,32 @@ struct NeedleMaps {
         let cells: [Place: Cell]
     }
 
+    /// The maps that are drawn, and the grids of each.
     private let maps: [Map]
-    private let contexts: [Int]
-    private let depths: [Double]
+    private let grids: [NeedleGrid]
+    /// How many there are in all.
+    private let mapCount: Int
+    private let cellCount: Int
 
     /// Nil without needles.
     init?(_ report: EvaluationReport) {
-        maps = report.recipes.compactMap { recipe in
-            guard let cells = recipe.needle, !cells.isEmpty else { return nil }
-            let places = cells.map { (Place(context: $0.context, depth: $0.depth), $0) }
+        let measured = report.recipes.filter { $0.needle?.isEmpty == false }
+        guard !measured.isEmpty else { return nil }
+        let all = report.needleGrids
+        var room = Self.maximumCells.ofRecipe
+        grids = all.filter { grid in
+            let needed = grid.cellCount + Self.cellsOfHead
+            guard needed <= room else { return false }
+            room -= needed
+            return true
+        }
+        let drawn = Self.maximumCells.ofRecipe - room
+        maps = measured.prefix(Self.maximumCells.ofPage / max(drawn, 1)).map { recipe in
+            let places = (recipe.needle ?? []).map { (Place(context: $0.context, depth: $0.depth), $0) }
             return Map(recipe: recipe, cells: Dictionary(places) { first, _ in first })
         }
-        let places = maps.flatMap(\.cells.keys)
-        contexts = Set(places.map(\.context)).sorted()
-        depths = Set(places.map(\.depth)).sorted()
-        guard !maps.isEmpty else { return nil }
+        mapCount = measured.count
+        cellCount = all.reduce(0) { $0 + $1.cellCount }
     }
 
     var section: Markup {
@@ -36,12 +52,25 @@ struct NeedleMaps {
         <h2>Needles found</h2>
         <p>A sentence hidden in a long text, by the text's length and the depth at which it is hidden: 0\u{A0}% is the \
         beginning. Cells say how many of the needles were found\(trials).</p>
+        \(omissions)
         \(legend)
         <div class="maps">
-        \(maps.map(figure))
+        \(grids.isEmpty ? [] : maps.map(figure))
         </div>
         </section>
         """
+    }
+
+    /// What the page has no room for.
+    private var omissions: Markup {
+        let drawn = grids.reduce(0) { $0 + $1.cellCount }
+        var parts: [String] = []
+        if drawn < cellCount {
+            parts.append("\((cellCount - drawn).grouped) of \(cellCount.grouped) lengths and depths")
+        }
+        if maps.count < mapCount { parts.append("\((mapCount - maps.count).grouped) of \(mapCount.grouped) recipes") }
+        guard !parts.isEmpty else { return .none }
+        return "<p>Not drawn here: \(parts.joined(separator: ", ")). The results as JSON have them all.</p>"
     }
 
     /// How many needles a cell has, if that can be said in a word.
@@ -67,21 +96,29 @@ struct NeedleMaps {
 
     private func figure(_ map: Map) -> Markup {
         let name = map.recipe.recipe
-        let pair: Markup = """
-            <div class="pair">
-            \(table(of: map, "Question unseen", \.accuracy))
-            \(table(of: map, "Question seen", \.seenAccuracy))
-            </div>
+        let pairs = grids.map { grid in
             """
+            <div class="pair">
+            \(table(of: map, grid, "Question unseen", \.accuracy))
+            \(table(of: map, grid, "Question seen", \.seenAccuracy))
+            </div>
+            """ as Markup
+        }
         return """
             <figure>
             <figcaption>\(name)</figcaption>
-            \(.scrolling("Needles found with \(name)", pair))
+            \(.scrolling("Needles found with \(name)", Markup(lines: pairs)))
             </figure>
             """
     }
 
-    private func table(of map: Map, _ title: String, _ accuracy: KeyPath<Cell, Double>) -> Markup {
+    private func table(
+        of map: Map,
+        _ grid: NeedleGrid,
+        _ title: String,
+        _ accuracy: KeyPath<Cell, Double>
+    ) -> Markup {
+        let (contexts, depths) = (grid.contexts, grid.depths)
         let columns = contexts.map { #"<th scope="col">\#($0.grouped)</th>"# as Markup }
         let rows = depths.map { depth in
             let cells = contexts.map { cell(map.cells[Place(context: $0, depth: depth)], accuracy) }

@@ -1,4 +1,4 @@
-internal import ByteStorage
+public import ByteStorage
 internal import Foundation
 
 /// The outcomes of an evaluation, kept in a file line by line so that one that was interrupted goes on where it stopped.
@@ -56,52 +56,37 @@ public final class EvaluationJournal {
     public private(set) var records: [TrialRecord] = []
     /// Where in `records` each is.
     private var places: [TrialKey: Int] = [:]
-    private let path: String
-    private let file: FileHandle?
+    private let file: AppendedFile?
 
     /// A journal in memory.
     public init(subject: Subject) {
         self.subject = subject
-        path = ""
         file = nil
     }
 
     /// Opens the journal at `path`, or begins one. A last line that was not written to its end is dropped.
     ///
-    /// - Throws: `EvaluationError` if the file is no journal, or one of another model, text or seed; what went wrong
-    ///   with the file.
-    public init(path: String, subject: Subject) throws {
+    /// - Parameter access: who may use the file if it is begun.
+    /// - Throws: `EvaluationError` if the file is no journal, or one of another model, text or seed; `FileError` if it can't
+    ///   be read or written.
+    public init(path: String, access: FileAccess = .standard, subject: Subject) throws {
         self.subject = subject
-        self.path = path
-        // No process that is started meanwhile is to inherit the file, and with it the lock.
-        let descriptor = unsafe open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NONBLOCK, 0o666)
-        guard descriptor >= 0 else {
-            let reason = unsafe String(cString: strerror(errno))
-            throw EvaluationError(path: path, "cannot be opened to be written: \(reason); choose another name")
-        }
-        let handle = FileHandle(fileDescriptor: descriptor, closeOnDealloc: true)
-        var status = stat()
-        guard unsafe fstat(descriptor, &status) == 0, status.st_mode & S_IFMT == S_IFREG,
-            status.st_size <= Self.maximumBytes
-        else {
+        let file = try AppendedFile(path: path, access: access)
+        guard file.byteCount <= Self.maximumBytes else {
             throw EvaluationError(path: path, "is no journal of an evaluation; choose another name")
         }
-        guard flock(descriptor, LOCK_EX | LOCK_NB) == 0 else {
-            throw EvaluationError(path: path, "another run is writing to it; wait for it or choose another name")
-        }
-        guard let content = try? handle.readToEnd() ?? Data() else {
-            throw EvaluationError(path: path, "cannot be read; is it a file?")
-        }
-        file = handle
+        self.file = file
+        let content = try file.content()
         let complete = content.prefix((content.lastIndex(of: UInt8(ascii: "\n")) ?? -1) + 1)
         let lines = complete.split(separator: UInt8(ascii: "\n"))
         let decoder = JSONDecoder()
         for (index, line) in lines.enumerated() {
             if index == 0 {
-                guard let kind = try? decoder.decode(Kind.self, from: line), kind.format == Self.format else {
+                guard let kind = try? decoder.decode(Kind.self, from: Data(line)), kind.format == Self.format else {
                     throw EvaluationError(path: path, "is no journal of an evaluation; choose another name")
                 }
-                guard kind.version == Self.version, let heading = try? decoder.decode(Heading.self, from: line) else {
+                guard kind.version == Self.version, let heading = try? decoder.decode(Heading.self, from: Data(line))
+                else {
                     throw EvaluationError(
                         path: path,
                         "is a journal of version \(kind.version) that this program, which reads \(Self.version), "
@@ -117,7 +102,7 @@ public final class EvaluationJournal {
                 }
                 continue
             }
-            guard let record = try? decoder.decode(TrialRecord.self, from: line), record.isPossible else {
+            guard let record = try? decoder.decode(TrialRecord.self, from: Data(line)), record.isPossible else {
                 throw EvaluationError(path: path, "line \(index + 1) is damaged; remove it")
             }
             remember(record)
@@ -125,21 +110,16 @@ public final class EvaluationJournal {
         guard !lines.isEmpty || content.isEmpty else {
             throw EvaluationError(path: path, "is no journal of an evaluation; choose another name")
         }
-        try handle.truncate(atOffset: UInt64(complete.count))
+        try file.truncate(to: complete.count)
         if lines.isEmpty { try write(Heading(format: Self.format, version: Self.version, subject: subject)) }
-    }
-
-    deinit {
-        guard let file else { return }
-        flock(file.fileDescriptor, LOCK_UN)
     }
 
     /// The outcome of a measurement, if it has been made.
     public func outcome(of key: TrialKey) -> TrialOutcome? { places[key].map { records[$0].outcome } }
 
-    /// Keeps an outcome.
+    /// Keeps an outcome, which is on disk when this returns.
     ///
-    /// - Throws: what went wrong with the file.
+    /// - Throws: `FileError` if it can't be written, or if the file was removed, replaced or changed meanwhile.
     public func add(_ outcome: TrialOutcome, for key: TrialKey) throws {
         let record = TrialRecord(key: key, outcome: outcome)
         try write(record)
@@ -159,12 +139,8 @@ public final class EvaluationJournal {
         guard let file else { return }
         let encoder = JSONEncoder()
         encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
-        let line = try encoder.encode(value) + Data("\n".utf8)
-        do {
-            try file.write(contentsOf: line)
-        } catch {
-            throw EvaluationError(path: path, "cannot write to it; free some space or choose another disk")
-        }
+        let line = [UInt8](try encoder.encode(value)) + [UInt8(ascii: "\n")]
+        unsafe try file.append(line.span.bytes)
     }
 }
 

@@ -35,7 +35,7 @@ extension Evaluator {
         for recipe in recipes {
             try Task.checkCancellation()
             let (cache, rows) = try await predictions(after: full, recipe: recipe, following: following)
-            let size = try await SnapshotSize(of: cache, registry: registry)
+            let size = try await SnapshotWriter().size(of: cache)
             let quality = try await quality(of: cache, original: measured)
             var outcome = TextOutcome(
                 fileBytes: size.fileBytes,
@@ -109,21 +109,5 @@ struct Prediction: Sendable {
     /// The Kullback-Leibler divergence of another prediction from this one, in nats.
     func divergence(of other: Prediction) -> Double {
         zip(logarithms, other.logarithms).reduce(0) { $0 + exp($1.0) * ($1.0 - $1.1) }
-    }
-}
-
-/// The size that a cache has as a file.
-struct SnapshotSize: Sendable {
-    let fileBytes: Int
-    let payloadBytes: Int
-
-    /// Writes the snapshot to a temporary file.
-    init(of cache: CompressedCache, registry: CodecRegistry) async throws {
-        let file = FileManager.default.temporaryDirectory.appending(path: "think-compress-\(UUID().uuidString).tkv")
-        defer { try? FileManager.default.removeItem(at: file) }
-        try await SnapshotWriter().write(cache, to: file.path)
-        let reader = try SnapshotReader(path: file.path, registry: registry)
-        fileBytes = reader.fileByteCount
-        payloadBytes = reader.payloadByteCount
     }
 }

@@ -14,7 +14,6 @@ public struct Evaluator: Sendable {
     let text: EvaluationText
     /// The recipes, full precision first.
     public let recipes: [Recipe]
-    let registry: CodecRegistry
     /// What snapshots of the model say of it.
     let metadata: [String: String]
     /// What prompts follow from.
@@ -28,15 +27,12 @@ public struct Evaluator: Sendable {
         try Recipe(FullPrecisionCodec(elementType: .float16))
     }
 
-    /// - Parameters:
-    ///   - recipes: what to measure; full precision is put first if it is not among them.
-    ///   - registry: the recipes' codecs.
+    /// - Parameter recipes: what to measure; full precision is put first if it is not among them.
     /// - Throws: `RecipeError` if there is no full precision.
     public init(
         decoder: TransformerDecoder,
         text: EvaluationText,
         recipes: [Recipe],
-        registry: CodecRegistry,
         metadata: [String: String],
         seed: UInt64
     ) throws(RecipeError) {
@@ -46,7 +42,6 @@ public struct Evaluator: Sendable {
         self.decoder = decoder
         self.text = text
         self.recipes = chosen
-        self.registry = registry
         self.metadata = metadata
         self.seed = seed
     }

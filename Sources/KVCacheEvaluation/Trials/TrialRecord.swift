@@ -1,3 +1,5 @@
+internal import KVCacheModel
+
 /// What is measured: one task of certain sizes.
 public enum EvaluationTask: Codable, Sendable, Hashable {
     /// `continuation` tokens of the text after a compressed prefix of `prefix` tokens.
@@ -43,7 +45,8 @@ public struct TrialRecord: Codable, Sendable, Equatable {
         let numbers =
             [sums.divergence, sums.surprise, sums.fullSurprise, sums.attentionError ?? 0]
             + (sums.layerAttentionErrors ?? [])
-        return sizes.allSatisfy { (1...1 << 50).contains($0) } && (0...sums.tokens).contains(sums.agreements)
+        return sums.layerAttentionErrors?.count ?? 0 <= CacheGeometry.Limits.layers.upperBound
+            && sizes.allSatisfy { (1...1 << 50).contains($0) } && (0...sums.tokens).contains(sums.agreements)
             && numbers.allSatisfy(\.isFinite)
     }
 }

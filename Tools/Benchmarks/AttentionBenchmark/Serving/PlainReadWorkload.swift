@@ -18,7 +18,7 @@ final class PlainReadWorkload: Workload {
         let pieces = slabs + (window > 0 ? [window] : [])
         layerBytes = layer.packedByteCount
         let count = max((Round.rotatingBytes + layerBytes - 1) / layerBytes, 2)
-        layers = (0..<count).map { _ in pieces.map { AlignedBuffer(byteCount: $0).shared } }
+        layers = try (0..<count).map { _ in try pieces.map { try AlignedBuffer(byteCount: $0).shared } }
         passSeconds = try read(passes: 1)
     }
 

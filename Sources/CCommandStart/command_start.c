@@ -1,0 +1,45 @@
+// Keeps OpenBLAS from starting threads when it is loaded, one per processor, long before main.
+//
+// The command spreads its work itself, and OpenBLAS's threads only keep others from working. Where they can't be started
+// OpenBLAS interrupts the process, and where there is no memory for their buffers they wait for ever. The environment
+// can't be changed so early (libc sets it up after the first of the functions below), but OpenBLAS asks how many
+// processors the process may use: for as long as libraries are loaded it is one. Linux only; elsewhere, and with
+// libraries that ask for something else, `SingleThreadedProducts.adoptForProcess` ends the threads.
+
+#if defined(__linux__) && !defined(_GNU_SOURCE)
+#define _GNU_SOURCE
+#endif
+
+#include "command_start.h"
+
+#if defined(__linux__)
+
+#include <sched.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+static cpu_set_t processors;
+static bool is_pinned;
+
+// Before the constructors of all shared libraries.
+static void use_one_processor(void) {
+  unsigned current = 0;
+  cpu_set_t one;
+  CPU_ZERO(&one);
+  // With more processors than such a set can have this fails, and nothing is changed.
+  if (sched_getaffinity(0, sizeof processors, &processors) != 0 || CPU_COUNT(&processors) < 2) return;
+  if (syscall(SYS_getcpu, &current, NULL, NULL) != 0 || current >= CPU_SETSIZE) return;
+  CPU_SET(current, &one);
+  is_pinned = sched_setaffinity(0, sizeof one, &one) == 0;
+}
+
+__attribute__((section(".preinit_array"), used)) static void (*const before_libraries)(void) = use_one_processor;
+
+// After them: a program's constructors are called last.
+__attribute__((constructor)) static void use_all_processors(void) {
+  if (is_pinned) sched_setaffinity(0, sizeof processors, &processors);
+}
+
+#endif

@@ -1,0 +1,142 @@
+internal import ByteStorage
+internal import EngineFormats
+internal import JSONText
+internal import KVCacheModel
+
+/// The tensors of all weight files of a model, by name.
+struct TensorFiles {
+    private struct Place {
+        let path: String
+        let tensor: SafetensorsFile.Tensor
+    }
+
+    private struct File {
+        let path: String
+        let content: SafetensorsFile
+    }
+
+    private let folder: ModelFolder
+    private var files: [[UInt8]: File] = [:]
+    /// Which file each tensor is in; nil where there is one file.
+    private let index: JSONObject?
+
+    /// - Throws: `FileError` or `ModelError` if a file is missing or damaged, or has not what the index says it has.
+    init(folder: ModelFolder) throws {
+        self.folder = folder
+        let weights = try folder.weightFiles()
+        index = weights.places
+        for name in weights.names {
+            let path = folder.file(name)
+            do {
+                files[Array(name.utf8)] = File(path: path, content: try SafetensorsFile(MappedFile.bytes(path: path)))
+            } catch let error as FileError where error.code == .notFound {
+                throw ModelError(
+                    .damaged,
+                    path: path,
+                    index == nil
+                        ? "is missing; a model has its weights in \(ModelFolder.weightsName), or in the files that "
+                            + "\(ModelFolder.weightIndexName) names"
+                        : "is missing, and \(ModelFolder.weightIndexName) names it; download all weight files"
+                )
+            } catch let error as EngineFormatError {
+                throw ModelError(
+                    error.code == .damaged ? .damaged : .unsupported,
+                    path: path,
+                    "\(error); download it again"
+                )
+            }
+        }
+        guard let places = weights.places else { return }
+        for member in places.members {
+            guard let file = files[(try? member.value.bytes()) ?? []],
+                file.content.tensors[member.name.text] == nil
+            else { continue }
+            throw ModelError(
+                .damaged,
+                path: file.path,
+                "has no tensor '\(member.name)', which \(ModelFolder.weightIndexName) says it has; download both again"
+            )
+        }
+    }
+
+    private func place(_ name: String) -> Place? {
+        let fileName: [UInt8]?
+        if let index { fileName = try? index[name]?.bytes() } else { fileName = Array(ModelFolder.weightsName.utf8) }
+        guard let fileName, let file = files[fileName], let tensor = file.content.tensors[name] else { return nil }
+        return Place(path: file.path, tensor: tensor)
+    }
+
+    func has(_ name: String) -> Bool { place(name) != nil }
+
+    func matrix(_ name: String, rows: Int, columns: Int) throws(ModelError) -> WeightMatrix {
+        let (bytes, type) = try content(name, shape: [rows, columns])
+        return WeightMatrix(bytes: bytes, elementType: type, rows: rows, columns: columns)
+    }
+
+    func linear(_ name: String, rows: Int, columns: Int, hasBias: Bool) throws(ModelError) -> Linear {
+        let bias = "\(name).bias"
+        if !hasBias, let place = place(bias) {
+            throw ModelError(
+                .unsupported,
+                path: place.path,
+                "tensor '\(bias)' is there, and \(ModelFolder.configurationName) says that there is no bias"
+            )
+        }
+        return Linear(
+            weights: try matrix("\(name).weight", rows: rows, columns: columns),
+            bias: hasBias ? try vector(bias, count: rows) : nil
+        )
+    }
+
+    func vector(_ name: String, count: Int) throws(ModelError) -> [Float] {
+        let (bytes, type) = try content(name, shape: [count])
+        var result = [Float](repeating: 0, count: count)
+        let row = WeightMatrix(bytes: bytes, elementType: type, rows: 1, columns: count)
+        unsafe result.withUnsafeMutableBufferPointer { buffer in
+            guard let base = buffer.baseAddress else { return }
+            unsafe row.widen(from: 0, count: 1, into: base)
+        }
+        return result
+    }
+
+    private func content(_ name: String, shape: [Int]) throws(ModelError) -> (SharedBytes, ElementType) {
+        guard let place = place(name) else { throw missing(name) }
+        // The type first: packed weights have shapes of their own.
+        guard let type = ElementType(name: place.tensor.elementType) else {
+            let known = ElementType.allCases.map(\.name).joined(separator: ", ")
+            throw ModelError(
+                .unsupported,
+                path: place.path,
+                "tensor '\(name)' has the element type \(place.tensor.elementType.prefix(80)), as quantized weights "
+                    + "have; supported are \(known)"
+            )
+        }
+        guard place.tensor.shape == shape else {
+            throw ModelError(
+                .damaged,
+                path: place.path,
+                "tensor '\(name)' has the shape \(place.tensor.shape), and by \(ModelFolder.configurationName) it "
+                    + "must be \(shape); one of the two files is of another model"
+            )
+        }
+        return (place.tensor.bytes, type)
+    }
+
+    /// The error for a tensor that no file has.
+    private func missing(_ name: String) -> ModelError {
+        let stem = name.split(separator: ".").dropLast().joined(separator: ".")
+        for packed in ["qweight", "weight_packed"] {
+            guard let place = place("\(stem).\(packed)") else { continue }
+            return ModelError(
+                .unsupported,
+                path: place.path,
+                "tensor '\(stem).\(packed)': quantized weights are not supported; \(ConfigurationFile.unquantized)"
+            )
+        }
+        return ModelError(
+            .damaged,
+            path: folder.file(index == nil ? ModelFolder.weightsName : ModelFolder.weightIndexName),
+            "the weights have no tensor '\(name)'"
+        )
+    }
+}

@@ -1,0 +1,131 @@
+import Foundation
+import TestSupport
+import ThinkCompress
+
+/// Valid inputs of each parser: the formats' vectors, the fixtures, and small ones made here.
+public enum Corpus {
+    /// Larger inputs make mutations rare where they matter, and every one of them slow.
+    private static let largestInput = 10_000
+
+    public static func inputs(of target: ParserTarget) async throws -> [[UInt8]] {
+        switch target {
+        case .snapshot: try await files(in: "Formats/Vectors/valid", suffix: ".tkv") + [snapshot()]
+        case .dump:
+            try files(in: "Formats/Vectors/valid", suffix: ".safetensors", except: ".expected.safetensors")
+                + [SafetensorsBuilder(cache()).file]
+        case .profile: try [SafetensorsBuilder(cache()).file, profile()]
+        case .tokenizer: try files(in: "Tests/Fixtures/tokenizers", suffix: ".json", except: ".expected.json")
+        case .text: [UInt8](0..<12).map { [$0] + Array(text.utf8) }
+        case .configuration:
+            // Most of the model that weights are beside, as the others are refused once they are read.
+            try ["llama-3", "llama-3", "llama-3", "llama-3", "llama-2", "llama-linear", "mistral", "qwen2", "qwen3"].map
+            {
+                try fileBytes(ProjectFiles.fixture("models/\($0)/config.json"))
+            }
+        case .generation:
+            [#"{"bos_token_id": 1, "eos_token_id": [2, 3]}"#, #"{"eos_token_id": 3}"#].map { Array($0.utf8) }
+        case .tokenizerSettings:
+            [#"{"add_bos_token": true, "bos_token": {"content": "a"}, "eos_token": "b"}"#].map { Array($0.utf8) }
+                + [try fileBytes(ProjectFiles.root.appending(path: "Tools/DemoModel/tokenizer_config.json").path)]
+        case .weightIndex: [try fileBytes(ProjectFiles.fixture("models/llama-2/model.safetensors.index.json"))]
+        case .weights: [try fileBytes(ProjectFiles.fixture("models/llama-3/model.safetensors"))]
+        case .journal: [try journal()]
+        case .recipe:
+            [
+                "f16", "kivi(bits=2,residual=32)", "think(keys=0.5,restore=mean)+kivi(bits=2,residual=32)",
+                "think(keys=0.4)+kivi(keys=4,values=2,group=64)", "kivi(bits=8,group=128,residual=0)",
+            ].map { Array($0.utf8) }
+        }
+    }
+
+    private static func files(in folder: String, suffix: String, except: String? = nil) throws -> [[UInt8]] {
+        let path = ProjectFiles.root.appending(path: folder).path
+        return try FileManager.default.contentsOfDirectory(atPath: path).sorted()
+            .filter { name in name.hasSuffix(suffix) && !(except.map { name.hasSuffix($0) } ?? false) }
+            .map { try fileBytes("\(path)/\($0)") }
+            .filter { $0.count <= largestInput }
+    }
+
+    // MARK: - Caches
+
+    /// A small cache with queries.
+    static func cache() throws -> KVCache {
+        var maker = TestCache()
+        (maker.layers, maker.kvHeads, maker.queryHeads) = (2, 1, 2)
+        (maker.headDimension, maker.tokens, maker.window) = (8, 70, 32)
+        return try maker.makeQuickly()
+    }
+
+    /// A snapshot with every section, compressed by zstd.
+    private static func snapshot() async throws -> [UInt8] {
+        let folder = try TemporaryFolder()
+        let compressed = try await CompressedCache(
+            compressing: cache(),
+            recipe: Recipe("think(keys=0.5,restore=mean)+kivi(bits=2,residual=32)")
+        )
+        try await SnapshotWriter(compressionLevel: 3).write(compressed, to: folder.file("a.tkv"))
+        return try fileBytes(folder.file("a.tkv"))
+    }
+
+    private static func profile() throws -> [UInt8] {
+        let folder = try TemporaryFolder()
+        let path = folder.file("profile.safetensors")
+        let geometry = try cache().geometry
+        let rows = [[Float]](repeating: [Float](repeating: 1, count: geometry.headDimension), count: geometry.layers)
+        try QueryProfile.write(rows, geometry: geometry, metadata: [:], to: path, replacingExisting: false)
+        return try fileBytes(path)
+    }
+
+    // MARK: - Text and models
+
+    static let text = "Hello, wörld 123! \u{1F600} a\u{301}\n\t  don't <s> <|endoftext|> 你好"
+
+    /// One tokenizer of each kind.
+    static let tokenizers = ["gpt2", "gpt4o", "llama2", "llama3", "mistral", "qwen2", "metaspace-never", "decoders"].map
+    {
+        ProjectFiles.fixture("tokenizers/\($0).json")
+    }
+
+    /// Puts a model into a folder in which one file is to be replaced.
+    static func writeModel(for target: ParserTarget, to folder: String) throws {
+        let source = ProjectFiles.fixture("models/\(target == .weightIndex ? "llama-2" : "llama-3")")
+        for name in try FileManager.default.contentsOfDirectory(atPath: source) where !name.hasPrefix("expected") {
+            try FileManager.default.copyItem(atPath: "\(source)/\(name)", toPath: "\(folder)/\(name)")
+        }
+    }
+
+    // MARK: - Journals
+
+    static var subject: EvaluationJournal.Subject {
+        let metadata = ["model.id": "m", "model.fingerprint": "f", "tokenizer.sha256": "k"]
+        let text: [UInt8] = [1]
+        return .init(metadata: metadata, text: "t", textBytes: text.span.bytes, seed: 0)
+    }
+
+    private static func journal() throws -> [UInt8] {
+        let folder = try TemporaryFolder()
+        let journal = try EvaluationJournal(path: folder.file("a.jsonl"), subject: subject)
+        let sums = """
+            {"fileBytes": 4000, "payloadBytes": 3500, "values": 8000, "tokens": 16, "divergence": 0.25, "agreements": 15,
+            "surprise": 40.5, "fullSurprise": 40, "attentionError": 0.1, "layerAttentionErrors": [0.1, 0.2]}
+            """
+        let outcome = TrialOutcome.text(sums: try JSONDecoder().decode(TextOutcome.self, from: Data(sums.utf8)))
+        for recipe in ["f16", "kivi(bits=2)"] {
+            for trial in 0..<2 {
+                let needle = EvaluationTask.needle(context: 256, depth: 0.5)
+                let recall = EvaluationTask.recall(context: 256, pairs: 4)
+                let text = EvaluationTask.text(prefix: 64, continuation: 16)
+                try journal.add(outcome, for: TrialKey(task: text, trial: trial, recipe: recipe))
+                try journal.add(
+                    .answer(unseen: true, seen: false),
+                    for: TrialKey(task: needle, trial: trial, recipe: recipe)
+                )
+                try journal.add(
+                    .answer(unseen: false, seen: true),
+                    for: TrialKey(task: recall, trial: trial, recipe: recipe)
+                )
+            }
+        }
+        return try fileBytes(folder.file("a.jsonl"))
+    }
+}

@@ -1,0 +1,147 @@
+import Foundation
+import TestSupport
+import ThinkCompress
+
+/// Parses input and uses what comes out, as the command would.
+///
+/// Mutated and guided inputs and the cases that failed once all come this way.
+public final class Parser: Sendable {
+    /// How an input ended, both as it should be.
+    public enum Outcome: Sendable {
+        /// An error of the library's own.
+        case refused
+        /// A value, and nothing that was done with it trapped.
+        case used
+    }
+
+    /// An error that isn't one of the library's own, or a result that contradicts itself.
+    public struct Fault: Error, CustomStringConvertible {
+        public let description: String
+    }
+
+    let target: ParserTarget
+    private let folder: TemporaryFolder
+    private let tokenizers: [Tokenizer]
+    private let workers = AttentionWorkers(threadCount: 1)
+
+    /// - Throws: what keeps the files beside the input from being made.
+    public init(_ target: ParserTarget) throws {
+        self.target = target
+        folder = try TemporaryFolder()
+        tokenizers = target == .text ? try Corpus.tokenizers.map { try Tokenizer(path: $0) } : []
+        if target.modelFile != nil { try Corpus.writeModel(for: target, to: folder.path) }
+    }
+
+    /// - Throws: `Fault`.
+    @discardableResult
+    public func parse(_ bytes: [UInt8]) async throws(Fault) -> Outcome {
+        do {
+            try await use(bytes)
+            return .used
+        } catch let fault as Fault {
+            throw fault
+        } catch {
+            guard Self.isOwn(error) else { throw Fault(description: "\(type(of: error)): \(error)") }
+            return .refused
+        }
+    }
+
+    private static func isOwn(_ error: any Error) -> Bool {
+        switch error {
+        case is SnapshotError, is CodecError, is EngineFormatError, is TokenizerError, is ModelError, is FileError,
+            is EvaluationError, is RecipeError, is KVCacheError, is MemoryError:
+            true
+        default: false
+        }
+    }
+
+    private func use(_ bytes: [UInt8]) async throws {
+        switch target {
+        case .snapshot: try await useSnapshot(bytes)
+        case .dump: try await useDump(bytes)
+        case .profile:
+            let geometry = try Corpus.cache().geometry
+            _ = try QueryProfile.read(SafetensorsFile(SharedBytes(bytes)), metadata: [:], geometry: geometry)
+        case .tokenizer: try use(Tokenizer(SharedBytes(bytes)), text: Corpus.text, tokens: Array(-1..<64))
+        case .text: try useText(bytes)
+        case .journal: try useJournal(bytes)
+        case .recipe: try await useRecipe(bytes)
+        case .configuration, .generation, .tokenizerSettings, .weightIndex, .weights: try await useModel(bytes)
+        }
+    }
+
+    private func useSnapshot(_ bytes: [UInt8]) async throws {
+        var file = SnapshotSurgery(bytes)
+        file.mendChecksums()
+        let reader = try SnapshotReader(file.shared, registry: .standard)
+        try await reader.verify()
+        let cache = try await reader.cache(verifyingPages: true)
+        for layer in cache.layers { try attend(layer) }
+    }
+
+    /// Decompresses a layer and attends over it; what has passed every check must have both.
+    private func attend(_ layer: CompressedLayer) throws {
+        let restored = try layer.decompress(tokens: 0..<layer.tokenCount, as: .float32)
+        guard restored.keys.tokens == layer.tokenCount else {
+            throw Fault(description: "\(restored.keys.tokens) of \(layer.tokenCount) tokens restored")
+        }
+        let (heads, dimension) = (layer.shape.kvHeads, layer.shape.headDimension)
+        let ones = [Float](repeating: 1, count: heads * dimension)
+        let queries = KVTensor(ones, elementType: .float32, heads: heads, headDimension: dimension)
+        var output = ones
+        var span = output.mutableSpan
+        try Attention().attend(queries, over: layer, using: workers, into: &span)
+    }
+
+    private func useDump(_ bytes: [UInt8]) async throws {
+        let cache = try CacheDump.read(SafetensorsFile(SharedBytes(bytes)))
+        let hasQueries = cache.layers.allSatisfy { $0.queries != nil || $0.profile != nil }
+        let recipe = try Recipe(hasQueries ? "think(keys=0.5)+kivi(bits=2,residual=32)" : "kivi(bits=2,residual=32)")
+        let compressed = try await CompressedCache(compressing: cache, recipe: recipe)
+        for layer in compressed.layers { try attend(layer) }
+    }
+
+    private func use(_ tokenizer: Tokenizer, text: String, tokens: [Int32]) throws {
+        let encoded = try tokenizer.encode(text)
+        let whole = tokenizer.decode(encoded + tokens)
+        var stream = tokenizer.makeTextStream()
+        var pieces = ""
+        for token in encoded + tokens { pieces += stream.append(token) }
+        pieces += stream.finish()
+        guard pieces == whole else { throw Fault(description: "a stream decodes '\(pieces)', not '\(whole)'") }
+    }
+
+    private func useText(_ bytes: [UInt8]) throws {
+        let tokenizer = tokenizers[Int(bytes.first ?? 0) % tokenizers.count]
+        let tokens = bytes.enumerated().map { index, byte in
+            index % 61 == 60 ? Int32(truncatingIfNeeded: 0x0101_0101 &* Int(byte)) : Int32(byte) * Int32(index % 5)
+        }
+        try use(tokenizer, text: String(decoding: bytes.dropFirst(), as: UTF8.self), tokens: tokens)
+    }
+
+    private func useJournal(_ bytes: [UInt8]) throws {
+        let path = folder.file("journal.jsonl")
+        try Data(bytes).write(to: URL(filePath: path))
+        let journal = try EvaluationJournal(path: path, subject: Corpus.subject)
+        let report = EvaluationReport(journal, recipes: ["f16"], tasks: [])
+        guard report.html.utf8.count > 0 else { throw Fault(description: "a page of no bytes") }
+    }
+
+    private func useRecipe(_ bytes: [UInt8]) async throws {
+        let recipe = try Recipe(String(decoding: bytes, as: UTF8.self))
+        guard try Recipe(recipe.description) == recipe else { throw Fault(description: "\(recipe) reads as another") }
+        let compressed = try await CompressedCache(compressing: Corpus.cache(), recipe: recipe)
+        for layer in compressed.layers { try attend(layer) }
+    }
+
+    private func useModel(_ bytes: [UInt8]) async throws {
+        guard let name = target.modelFile else { return }
+        // A new file each time: models map their files.
+        let path = folder.file(name)
+        try? FileManager.default.removeItem(atPath: path)
+        try Data(bytes).write(to: URL(filePath: path))
+        let model = try LlamaModel(path: folder.path)
+        let tokens = try model.tokens(of: "ab")
+        _ = try await TransformerDecoder(model: model, threadCount: 1).logits(tokens)
+    }
+}

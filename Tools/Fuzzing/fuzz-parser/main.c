@@ -1,0 +1,1 @@
+// Empty: libFuzzer's main calls LLVMFuzzerTestOneInput of FuzzEntry.
