@@ -88,8 +88,8 @@ public final class AppendedFile {
 
     /// Appends bytes, which are on disk when this returns.
     ///
-    /// - Throws: `FileError` if they can't be written, of which no part is kept then, or if the file was removed,
-    ///   replaced or written to by another program meanwhile.
+    /// - Throws: `FileError` if they can't be written, of which no part is kept then; if they can't be brought to the disk;
+    ///   or if the file was removed, replaced or written to by another program meanwhile.
     public func append(_ bytes: RawSpan) throws(FileError) {
         guard file.status?.st_size == off_t(end) else {
             throw changed("was written to by another program; restore it, or choose another name")

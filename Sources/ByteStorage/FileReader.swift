@@ -37,6 +37,7 @@ public final class FileReader: Sendable {
         } catch {
             throw FileError(.inputOutput, path: path, message: "\(error)")
         }
+        var isCutShort = false
         let failure: Int32? = unsafe buffer.withUnsafeMutableBytes { bytes in
             var done = 0
             while done < bytes.count {
@@ -45,8 +46,10 @@ public final class FileReader: Sendable {
                     unsafe pread(file.file.number, rest.baseAddress, rest.count, off_t(range.lowerBound + done))
                 }
                 if count < 0 { return errno }
-                // The file ends here by now, as its length tells below.
-                if count == 0 { return nil }
+                if count == 0 {
+                    isCutShort = true
+                    return nil
+                }
                 done += count
             }
             return nil
@@ -55,7 +58,7 @@ public final class FileReader: Sendable {
         guard let length = file.file.status?.st_size else {
             throw FileError(errorNumber: errno, path: path, action: "examine it")
         }
-        guard length == byteCount else {
+        guard length == byteCount, !isCutShort else {
             throw FileError(
                 .changed,
                 path: path,

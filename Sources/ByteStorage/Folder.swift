@@ -81,8 +81,10 @@ struct Folder: ~Copyable, Sendable {
     }
 
     private func removeIfAbandoned(_ name: String) {
-        let flags = O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC
-        let file = uninterrupted { unsafe openat(descriptor, name, flags) }
+        let flags = O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC
+        // Some file systems lock only what may be written to; a file that replaces a read-only one may only be read.
+        var file = uninterrupted { unsafe openat(descriptor, name, O_RDWR | flags) }
+        if file < 0, errno == EACCES { file = uninterrupted { unsafe openat(descriptor, name, O_RDONLY | flags) } }
         guard file >= 0 else { return }
         defer { close(file) }
         guard uninterrupted({ flock(file, LOCK_EX | LOCK_NB) }) == 0 else { return }

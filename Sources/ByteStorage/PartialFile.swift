@@ -21,6 +21,8 @@ struct PartialFile: ~Copyable, Sendable {
     private static let suffix = ".think-compress.partial"
     /// Digits to base 36 that say any 64-bit number.
     private static let randomDigits = 13
+    /// Names that are tried: others can take a file only between its creation and its lock.
+    private static let maximumTries = 100
 
     private init(path: String, file: consuming FileDescriptor, registration: Int32) {
         self.path = path
@@ -32,7 +34,7 @@ struct PartialFile: ~Copyable, Sendable {
     static func create(for path: String, permissions: mode_t) throws(FileError) -> PartialFile {
         // Not more of the name than fits into a legal one with what is added.
         let name = String((path.split(separator: "/").last ?? "").unicodeScalars.prefix(50))
-        while true {
+        for _ in 0..<maximumTries {
             let random = String(UInt64.random(in: .min ... .max), radix: 36)
             let digits = String(repeating: "0", count: randomDigits - random.count) + random
             let partial = "\(Folder.path(of: path))/.\(name).\(digits)\(suffix)"
@@ -49,6 +51,11 @@ struct PartialFile: ~Copyable, Sendable {
             let isLocked = uninterrupted { flock(number, LOCK_EX | LOCK_NB) } == 0
             if (isLocked || errno != EWOULDBLOCK) && file.file.hasName(partial) { return file }
         }
+        throw FileError(
+            .inputOutput,
+            path: path,
+            message: "cannot be written: files that are created in its folder are gone at once; choose another folder"
+        )
     }
 
     deinit {

@@ -9,8 +9,6 @@
 #include <string.h>
 #include <unistd.h>
 
-static const char message[] = "think-compress: interrupted; no file was left unfinished\n";
-
 static atomic_bool is_interrupted;
 static unsigned seconds_left;
 /// What the handler writes to and `tcg_wait_for_interruption` reads from; -1 where there is none.
@@ -21,9 +19,7 @@ static void handle(int number) {
   bool is_second = atomic_exchange(&is_interrupted, true);
   if (is_second || number == SIGALRM) {
     tcg_remove_partials();
-    // Nobody is left to be told where this fails.
-    ssize_t written = write(STDERR_FILENO, message, sizeof message - 1);
-    (void)written;
+    tcg_print("interrupted; no file was left unfinished\n");
     _exit(TCG_INTERRUPTED_STATUS);
   }
   alarm(seconds_left);

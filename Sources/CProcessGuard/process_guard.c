@@ -1,6 +1,7 @@
 #include "process_guard.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -118,6 +119,20 @@ static struct iovec text(const char *text) {
   return (struct iovec){.iov_base = (void *)(uintptr_t)text, .iov_len = strlen(text)};
 }
 
+// Not to wait for whoever reads standard error, and perhaps doesn't.
+static void write_if_possible(const struct iovec *parts, int count) {
+  struct pollfd place = {.fd = STDERR_FILENO, .events = POLLOUT};
+  if (poll(&place, 1, 0) != 1 || !(place.revents & POLLOUT)) return;
+  // Nobody is left to be told where this fails.
+  ssize_t written = writev(STDERR_FILENO, parts, count);
+  (void)written;
+}
+
+void tcg_print(const char *message) {
+  const struct iovec parts[] = {text(clears_line ? "\r\033[K" : ""), text("think-compress: "), text(message)};
+  write_if_possible(parts, sizeof parts / sizeof *parts);
+}
+
 static void report(const mapping_place *mapping) {
   // A line of progress may stand there.
   const struct iovec parts[] = {
@@ -127,9 +142,7 @@ static void report(const mapping_place *mapping) {
       text(": was cut short while it was in use, or its disk fails; "
            "replace files by renaming another to their name, and run again\n"),
   };
-  // Nobody is left to be told where this fails.
-  ssize_t written = writev(STDERR_FILENO, parts, sizeof parts / sizeof *parts);
-  (void)written;
+  write_if_possible(parts, sizeof parts / sizeof *parts);
 }
 
 static void handle(int number, siginfo_t *information, void *context) {
@@ -139,8 +152,8 @@ static void handle(int number, siginfo_t *information, void *context) {
   if (number == SIGBUS && is_fault) {
     const mapping_place *mapping = mapping_at(information->si_addr);
     if (mapping != NULL) {
-      report(mapping);
       tcg_remove_partials();
+      report(mapping);
       _exit(1);
     }
   }

@@ -6,7 +6,7 @@ internal import ThinkCompress
 enum Console {
     static func printError(_ message: String) {
         let lines = message.split(separator: "\n", omittingEmptySubsequences: false).map { String($0).printable }
-        writeNote("think-compress: \(lines.joined(separator: "\n"))\n")
+        writeNote("\(lineStart)think-compress: \(lines.joined(separator: "\n"))\n")
     }
 
     /// Prints a line.
@@ -28,8 +28,11 @@ enum Console {
 
     /// Tells something beside the result, on standard error.
     static func printNote(_ text: String) {
-        writeNote("\(text)\n")
+        writeNote("\(lineStart)\(text)\n")
     }
+
+    /// Removes what progress may have left on the line of a terminal.
+    private static let lineStart = isatty(STDERR_FILENO) == 1 ? "\r\u{1B}[K" : ""
 
     /// Writes text as it is on standard error. Where that is full or closed nobody can be told, and the work matters
     /// more.

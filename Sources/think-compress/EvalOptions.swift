@@ -105,6 +105,7 @@ struct EvalOptions: ParsableArguments {
             )
             try writer.write(SharedBytes(Array(report.html.utf8)).span, at: 0)
             try writer.commit()
+            try page.finish()
         }
         if json {
             try Console.printJSON(report)
@@ -113,6 +114,5 @@ struct EvalOptions: ParsableArguments {
         } else {
             try Console.print(report.table)
         }
-        try page?.finish()
     }
 }

@@ -180,6 +180,7 @@ struct GenerateCommand: AsyncParsableCommand {
             let size = try await about(output.name) {
                 try await writer.write(kept, to: path, progress: Console.progress("writing"))
             }
+            try output.finish()
             report.savedFile = output.name
             report.savedTokens = kept.tokenCount
             report.savedBytes = size.fileBytes
@@ -187,7 +188,6 @@ struct GenerateCommand: AsyncParsableCommand {
         if let cache, result.reusedTokens == 0 { Console.printNote(reasonForReadingAll(cache, prompt: tokens)) }
         if json { return try Console.printJSON(report) }
         Console.printNote(summary(report))
-        try output?.finish()
     }
 
     private func summary(_ report: Report) -> String {

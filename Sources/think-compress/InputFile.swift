@@ -14,15 +14,18 @@ struct InputFile: Sendable {
     ///
     /// - Throws: `FileError` if the copy can't be made; `CancellationError` if the task is cancelled meanwhile.
     init(_ name: String) throws {
+        self.name = Self.displayName(of: name)
         guard name == StandardStreams.name else {
-            (self.name, path) = (name, name)
+            path = name
             return
         }
-        self.name = Self.standardInput
         path = "/dev/fd/\(try Self.copy.get())"
     }
 
     private static let standardInput = "standard input"
+
+    /// What messages call the file of a name.
+    static func displayName(of name: String) -> String { name == StandardStreams.name ? standardInput : name }
 
     /// The copy's descriptor, which stays open: standard input can be read only once.
     private static let copy = Result { try copyStandardInput() }

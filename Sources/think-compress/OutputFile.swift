@@ -1,4 +1,5 @@
 internal import ByteStorage
+internal import CProcessGuard
 internal import Foundation
 internal import ThinkCompress
 
@@ -14,6 +15,8 @@ final class OutputFile: Sendable {
     /// Whether a file of that name may be replaced.
     let replacesExisting: Bool
     let isStandardOutput: Bool
+    /// The temporary file's place among those that are removed when the process ends at a bad moment.
+    private let registration: Int32
 
     /// Checks that the file can be written, before there is work that would be lost.
     ///
@@ -25,15 +28,18 @@ final class OutputFile: Sendable {
             self.name = "standard output"
             path = "\(FileManager.default.temporaryDirectory.path)/think-compress-\(UUID().uuidString).output"
             replacesExisting = false
+            registration = unsafe tcg_register_partial(path)
         } else {
             (self.name, path) = (name, name)
             replacesExisting = replacingExisting
+            registration = TCG_NOT_COVERED
         }
         try AtomicFileWriter.checkDestination(path: path, replacingExisting: replacesExisting, inputs: inputs)
     }
 
     deinit {
         if isStandardOutput { unsafe unlink(path) }
+        tcg_forget_partial(registration)
     }
 
     /// Sends the file, which has been written, to standard output if it is to go there.

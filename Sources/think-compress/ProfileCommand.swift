@@ -100,6 +100,7 @@ struct ProfileCommand: AsyncParsableCommand {
             replacingExisting: output.replacesExisting,
             access: FileAccess(inputs: texts.map(\.path))
         )
+        try output.finish()
         let report = Report(
             file: output.name,
             texts: text.count,
@@ -116,6 +117,5 @@ struct ProfileCommand: AsyncParsableCommand {
                     + "\(report.kvHeads) KV heads of dimension \(report.headDim)"
             )
         }
-        try output.finish()
     }
 }

@@ -109,6 +109,7 @@ struct RestoreCommand: AsyncParsableCommand {
             }
         }
         try writer.commit()
+        try output.finish()
         let report = Report(
             file: output.name,
             tokens: count,
@@ -123,7 +124,6 @@ struct RestoreCommand: AsyncParsableCommand {
         } else {
             try output.print("\(output.name): \(count.grouped) tokens of \(report.layers) layers, \(elementType.name)")
         }
-        try output.finish()
     }
 
     private func checkExpectations(_ reader: SnapshotReader) throws {

@@ -90,7 +90,8 @@ struct SnapshotCommand: AsyncParsableCommand {
 
     func run() async throws {
         let recipe = try RecipeOption.recipe(codec, option: "--codec")
-        let files = [input, promptFile, profile].compactMap { $0 } + (model.map(ModelInput.files) ?? [])
+        let inputs = [input, promptFile, profile].compactMap { $0 }
+        let files = inputs.filter { $0 != StandardStreams.name } + (model.map(ModelInput.files) ?? [])
         let output = try OutputFile(self.output, replacingExisting: force, inputs: files)
         let dump = try input.map { try InputFile($0) }
         let (compressed, quality) =
@@ -106,13 +107,14 @@ struct SnapshotCommand: AsyncParsableCommand {
             access: FileAccess(
                 mode: permissions.mode,
                 isOwnerOnly: true,
-                inputs: [dump?.path, promptFile, profile].compactMap { $0 }
+                inputs: try inputs.map { try InputFile($0).path }
             )
         )
         _ = try await about(dump?.name ?? output.name) {
             try await writer.write(compressed, quality: quality, to: path, progress: Console.progress("writing"))
         }
         let report = SnapshotReport(try SnapshotReader(path: path), path: output.name)
+        try output.finish()
         if json {
             try Console.printJSON(report)
         } else {
@@ -122,7 +124,6 @@ struct SnapshotCommand: AsyncParsableCommand {
             )
             if let quality = report.quality { try output.print("relative errors: \(quality.text)") }
         }
-        try output.finish()
     }
 
     /// Compresses a dump.

@@ -13,6 +13,7 @@ enum StandardStreams {
     ///   - inputs: names of the other files that are read.
     ///   - output: the name of the file that is written.
     ///   - option: the output's option, for the message.
+    ///   - isText: whether the output is text, which a terminal may show.
     ///   - json: whether standard output gets JSON.
     /// - Throws: `ValidationError` if two files are to be the same stream, or data of no use to people is to come from
     ///   a terminal or go to one.

@@ -40,7 +40,7 @@ struct VerifyCommand: AsyncParsableCommand {
     func run() async throws {
         var reports: [Report] = []
         for file in files {
-            let report = try await check(try InputFile(file))
+            let report = try await check(file)
             reports.append(report)
             if let fault = report.fault {
                 Console.printError(fault.message)
@@ -52,20 +52,22 @@ struct VerifyCommand: AsyncParsableCommand {
         if reports.contains(where: { !$0.sound }) { throw ExitCode(1) }
     }
 
-    private func check(_ file: InputFile) async throws -> Report {
+    private func check(_ file: String) async throws -> Report {
+        let name = InputFile.displayName(of: file)
         do {
-            try await about(file) {
-                try await SnapshotReader(path: file.path, access: .reading, registry: .standard).verify(
+            let input = try InputFile(file)
+            try await about(input) {
+                try await SnapshotReader(path: input.path, access: .reading, registry: .standard).verify(
                     progress: Console.progress("verifying")
                 )
             }
-            return Report(file: file.name, sound: true, fault: nil)
+            return Report(file: name, sound: true, fault: nil)
         } catch let error as CancellationError {
             throw error
         } catch {
             let place = (error as? InputError)?.underlying as? SnapshotError
             let fault = Report.Fault(code: place?.code.rawValue, offset: place?.offset, message: "\(error)")
-            return Report(file: file.name, sound: false, fault: fault)
+            return Report(file: name, sound: false, fault: fault)
         }
     }
 }

@@ -224,6 +224,34 @@ extension BuiltCommandTests {
             #expect(outputs.content == [])
         }
 
+        @Test("a signal ends a process whose standard error nobody reads", arguments: [SIGINT, SIGTERM])
+        func signalWithBlockedErrors(signal: Int32) async throws {
+            let folder = try TemporaryFolder()
+            let script = """
+                import os, sys
+                reader, writer = os.pipe()
+                os.set_blocking(writer, False)
+                try:
+                    while True: os.write(writer, bytes(4096))
+                except BlockingIOError:
+                    pass
+                os.set_blocking(writer, True)
+                os.set_inheritable(reader, True)
+                os.dup2(writer, 2)
+                open(sys.argv[1], "w").close()
+                os.execv(sys.argv[2], sys.argv[2:])
+                """
+            let started = folder.file("started")
+            let arguments = ["python3", "-c", script, started, try BuiltCommand.found(), "verify", "/nonexistent"]
+            let process = try Subprocess("/usr/bin/env", arguments)
+            while !folder.content.contains("started") { try await Task.sleep(for: .milliseconds(5)) }
+            // By then it waits to say that there is no such file.
+            try await Task.sleep(for: .milliseconds(500))
+            process.send(signal)
+            let result = try await process.result(within: .seconds(30))
+            #expect(result.status == 130)
+        }
+
         @Test(
             "a signal ends a process that can start no thread, soon",
             .enabled("threads can be limited") { await canLimitThreads },

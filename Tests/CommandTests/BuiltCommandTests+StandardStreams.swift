@@ -41,6 +41,27 @@ extension BuiltCommandTests {
             #expect(folder.content == ["a", "a.tkv", "b", "scratch", "small.safetensors"])
         }
 
+        @Test("nothing is said to be written before standard output has taken it")
+        func failuresOfStandardOutput() async throws {
+            let dump = try writeSmallDump(in: folder)
+            let result = try await shell("$tc snapshot \(dump) -o - --codec f16 >/dev/full")
+            #expect(result.status == 1)
+            #expect(
+                result.errors
+                    == "think-compress: standard output: cannot be written: No space left on device; send it elsewhere, "
+                    + "or name a file\n"
+            )
+        }
+
+        @Test("verify goes on after a standard input that can't be read")
+        func unreadableStandardInput() async throws {
+            let path = try await makeSnapshot(of: try writeSmallDump(in: folder), in: folder)
+            let result = try await shell("$tc verify - \(path) <$d")
+            #expect(result.status == 1)
+            #expect(result.errors.hasPrefix("think-compress: standard input: cannot be read: "))
+            #expect(result.output == "\(path): sound\n")
+        }
+
         @Test("what is wrong with standard input is said of it")
         func faults() async throws {
             _ = try await makeSnapshot(of: try writeSmallDump(in: folder), in: folder)

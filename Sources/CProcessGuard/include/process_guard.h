@@ -23,8 +23,8 @@
 
 /// Registers a file to be removed if the process ends before it is forgotten.
 ///
-/// To be called before the file is created, so that there is no moment in which it would stay behind. A relative path is
-/// one of the folder that is current when the file is removed.
+/// To be called before the file is created, so that it hardly ever stays behind: only one that is created while a handler
+/// ends the process on another thread does. A relative path is one of the folder that is current when the file is removed.
 ///
 /// Returns what `tcg_forget_partial` takes.
 int tcg_register_partial(const char *path);
@@ -34,6 +34,9 @@ void tcg_forget_partial(int partial);
 
 /// Removes all files that are registered; async-signal-safe. They stay registered, as the process is about to end.
 void tcg_remove_partials(void);
+
+/// Prints `think-compress: MESSAGE` on standard error, unless that would have to wait; async-signal-safe.
+void tcg_print(const char *message);
 
 /// Registers memory that a file is mapped to, for the message of the handlers below.
 ///
@@ -48,8 +51,9 @@ void tcg_forget_mapping(int mapping);
 /// - SIGBUS in a registered mapping (its file was cut short, or its disk fails) prints
 ///   `think-compress: PATH: was cut short while it was in use, ...` on standard error, removes registered files and ends
 ///   the process with exit status 1.
-/// - Any other SIGBUS, SIGSEGV, SIGILL, SIGTRAP, SIGFPE and SIGABRT removes registered files, and then does what it would
-///   have done without.
+/// - Any other SIGBUS, SIGSEGV, SIGILL, SIGTRAP, SIGFPE and SIGABRT removes registered files, and then does what it
+///   would have done without; SIGABRT, and signals that were sent, meet their default action. Where a thread's stack is
+///   full no handler can run, and the files stay.
 /// - SIGXFSZ is ignored, so that a write beyond the limit of file sizes fails and does not end the process.
 void tcg_install_fault_handlers(void);
 
