@@ -7,44 +7,57 @@ import ThinkCompress
 /// refuse them.
 @Suite struct HostileFileTests {
     /// What the command needs without any file.
-    private static func idleMemory() async throws -> Int { try await BuiltCommand.run("--version").peakMemory }
+    private static func idleMemory() async throws -> Int {
+        try await PeakMemory.run(BuiltCommand.found(), ["--version"]).peak
+    }
 
     /// The memory beyond an idle command's for a number of bytes that it reads.
-    private static func check(_ result: Subprocess.Result, fileBytes: Int, message: String) async throws {
+    private static func check(
+        _ run: (result: Subprocess.Result, peak: Int),
+        fileBytes: Int,
+        message: String
+    ) async throws {
+        let result = run.result
         #expect(result.status == 1)
         #expect(result.errors.contains(message), "\(result.errors.prefix(500))")
-        let memory = try await result.peakMemory - idleMemory()
+        let memory = try await run.peak - idleMemory()
+        #expect(memory > 0)
         #expect(memory <= 4 * fileBytes, "\(memory) bytes for a file of \(fileBytes)")
     }
 
-    private static func snapshot(header: String, data: [UInt8] = []) async throws -> (Subprocess.Result, Int) {
+    private static func snapshot(header: String, data: [UInt8] = []) async throws -> (
+        run: (result: Subprocess.Result, peak: Int), headerBytes: Int
+    ) {
         let folder = try TemporaryFolder()
         let path = folder.file("dump.safetensors")
         let bytes = SafetensorsBuilder.file(header: header, data: data)
         try Data(bytes).write(to: URL(filePath: path))
-        let result = try await BuiltCommand.run("snapshot", path, "--codec", "f16", "-o", folder.file("a.tkv"))
+        let run = try await PeakMemory.run(
+            BuiltCommand.found(),
+            ["snapshot", path, "--codec", "f16", "-o", folder.file("a.tkv")]
+        )
         #expect(folder.content == ["dump.safetensors"])
-        return (result, header.utf8.count)
+        return (run, header.utf8.count)
     }
 
     @Test("a safetensors header of zeros costs less than four times its length")
     func headerOfZeros() async throws {
         let zeros = String(repeating: "0,", count: 1_500_000)
-        let (result, count) = try await Self.snapshot(
+        let (run, count) = try await Self.snapshot(
             header: #"{"a":{"dtype":"U8","shape":[\#(zeros)0],"data_offsets":[0,0]}}"#
         )
-        try await Self.check(result, fileBytes: count, message: "a.shape: has more than 64 dimensions")
+        try await Self.check(run, fileBytes: count, message: "a.shape: has more than 64 dimensions")
     }
 
     @Test("a safetensors header of very many tensors costs less than four times its length")
     func headerOfManyTensors() async throws {
         let count = 30_000
         let entries = (0..<count).map { #""\#($0)":{"dtype":"U8","shape":[1],"data_offsets":[\#($0),\#($0 + 1)]}"# }
-        let (result, bytes) = try await Self.snapshot(
+        let (run, bytes) = try await Self.snapshot(
             header: "{" + entries.joined(separator: ",") + "}",
             data: [UInt8](repeating: 0, count: count)
         )
-        try await Self.check(result, fileBytes: bytes, message: "has no tensor 'layers.0.keys'")
+        try await Self.check(run, fileBytes: bytes, message: "has no tensor 'layers.0.keys'")
     }
 
     @Test(
@@ -59,7 +72,10 @@ import ThinkCompress
         }
         let text = "[" + String(repeating: "0,", count: 1_500_000) + "0]"
         try Data(text.utf8).write(to: URL(filePath: folder.file(name)))
-        let result = try await BuiltCommand.run("generate", "--model", folder.path, "--prompt", "a")
-        try await Self.check(result, fileBytes: text.utf8.count, message: "\(name): must be an object")
+        let run = try await PeakMemory.run(
+            BuiltCommand.found(),
+            ["generate", "--model", folder.path, "--prompt", "a"]
+        )
+        try await Self.check(run, fileBytes: text.utf8.count, message: "\(name): must be an object")
     }
 }

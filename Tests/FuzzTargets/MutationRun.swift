@@ -1,4 +1,5 @@
 import Foundation
+import TestSupport
 import ThinkCompress
 
 #if canImport(Glibc)
@@ -45,8 +46,8 @@ public struct MutationRun: Codable, Sendable {
             alarm(Self.maximumSeconds)
             do {
                 if try await parser.parse(mutator.mutation(number)) == .used { used += 1 }
-                guard Self.peakBytes <= Self.maximumBytes else {
-                    throw Parser.Fault(description: "the process took \(Self.peakBytes) bytes")
+                guard try PeakMemory.ofThisProcess() <= Self.maximumBytes else {
+                    throw Parser.Fault(description: "the process took \(try PeakMemory.ofThisProcess()) bytes")
                 }
             } catch {
                 try file.write(contentsOf: Data("\(error)\n".utf8))
@@ -60,7 +61,7 @@ public struct MutationRun: Codable, Sendable {
             try file.write(contentsOf: Data("\(used) of \(count) mutations were valid\n".utf8))
             throw Parser.Fault(description: "mutations that test little")
         }
-        try file.write(contentsOf: Data("\(used) valid, peak of \(Self.peakBytes >> 20) MiB\n".utf8))
+        try file.write(contentsOf: Data("\(used) valid, peak of \(try PeakMemory.ofThisProcess() >> 20) MiB\n".utf8))
     }
 
     /// What to say of a run that didn't end as it should.
@@ -71,16 +72,5 @@ public struct MutationRun: Codable, Sendable {
         let number = lines.first ?? "none"
         return "\(target), seed \(seed), mutation \(number): \(reason); the input: Tools/fuzz --save \(target) "
             + "--seed \(seed) --mutation \(number)"
-    }
-
-    private static var peakBytes: Int {
-        var usage = rusage()
-        #if canImport(Darwin)
-            getrusage(RUSAGE_SELF, &usage)
-            return usage.ru_maxrss
-        #else
-            getrusage(__rusage_who_t(RUSAGE_SELF.rawValue), &usage)
-            return usage.ru_maxrss << 10
-        #endif
     }
 }

@@ -168,9 +168,9 @@ import ThinkCompress
             let measured = folder.file("bytes")
             // In a process that has done nothing else.
             await #expect(processExitsWith: .success) { [path = path as String, measured = measured as String] in
-                let before = try peakMemoryOfProcess()
+                let before = try PeakMemory.ofThisProcess()
                 let cache = try await SnapshotReader(path: path, registry: .standard).cache()
-                let grown = try peakMemoryOfProcess() - before
+                let grown = try PeakMemory.ofThisProcess() - before
                 try Data("\(grown) \(cache.windowByteCount)".utf8).write(to: URL(filePath: measured))
             }
             let numbers = try String(contentsOfFile: measured, encoding: .utf8).split(separator: " ").compactMap {
@@ -258,12 +258,3 @@ extension SnapshotSurgery {
         mendChecksums()
     }
 }
-
-#if os(Linux)
-    /// The most memory that this process has had at a time since its program began, in bytes.
-    private func peakMemoryOfProcess() throws -> Int {
-        let status = String(decoding: try fileBytes("/proc/self/status"), as: UTF8.self)
-        let line = try #require(status.split(separator: "\n").first { $0.hasPrefix("VmHWM:") })
-        return try #require(Int(line.filter(\.isNumber))) * 1024
-    }
-#endif

@@ -19,8 +19,6 @@ public struct Subprocess: Sendable {
         public let ranOutOfTime: Bool
         public let output: String
         public let errors: String
-        /// The most memory that it had at a time, in bytes.
-        public let peakMemory: Int
     }
 
     public let identifier: Int32
@@ -88,44 +86,28 @@ public struct Subprocess: Sendable {
             signal: signal == 0 ? nil : signal,
             ranOutOfTime: end.ranOutOfTime,
             output: try text("output"),
-            errors: try text("errors"),
-            peakMemory: end.peakMemory
+            errors: try text("errors")
         )
     }
 
     private struct End: Sendable {
         var status: Int32 = 0
         var ranOutOfTime = false
-        var peakMemory = 0
     }
 
     private static func wait(for child: pid_t, within limit: Duration?) -> End {
         var end = End()
-        var usage = rusage()
         if let limit {
             let deadline = ContinuousClock.now + limit
             while ContinuousClock.now < deadline {
-                if wait4(child, &end.status, WNOHANG, &usage) == child {
-                    end.peakMemory = usage.ru_maxrss * memoryUnit
-                    return end
-                }
+                if waitpid(child, &end.status, WNOHANG) == child { return end }
                 usleep(5000)
             }
             end.ranOutOfTime = true
             kill(child, SIGKILL)
         }
-        while wait4(child, &end.status, 0, &usage) < 0 && errno == EINTR {}
-        end.peakMemory = usage.ru_maxrss * memoryUnit
+        while waitpid(child, &end.status, 0) < 0 && errno == EINTR {}
         return end
-    }
-
-    /// What `ru_maxrss` counts in.
-    private static var memoryUnit: Int {
-        #if canImport(Darwin)
-            1
-        #else
-            1024
-        #endif
     }
 
     private func text(_ name: String) throws -> String {
