@@ -61,10 +61,10 @@ public enum FaultInjection {
         public let calls: [Call]
     }
 
-    /// Whether calls can be made to fail here. The address sanitizer has to be loaded first, and replaces `malloc` itself.
+    /// Whether calls can be made to fail here. The address sanitizer has to be loaded first.
     public static var isAvailable: Bool {
         #if canImport(Glibc)
-            dlsym(dlopen(nil, RTLD_NOW), "__asan_init") == nil
+            !AddressSanitizer.isPresent
         #else
             false
         #endif
