@@ -61,8 +61,11 @@ import ThinkCompress
             let plan = HeadPlan(keyRuns: [.init(width: 2, channels: [0])], valueWidth: 0, prunedMeans: [])
             _ = plan.blockByteCount(shape: PreconditionTests.shape())
         }
-        let errors = String(decoding: result?.standardErrorContent ?? [], as: UTF8.self)
-        #expect(errors.contains("not a plan for these heads: widths are of [2, 4, 8, 16]"))
+        #expect(result != nil)
+        #if DEBUG  // Optimized programs end without a message.
+            let errors = String(decoding: result?.standardErrorContent ?? [], as: UTF8.self)
+            #expect(errors.contains("not a plan for these heads: widths are of [2, 4, 8, 16]"))
+        #endif
     }
 
     @Test("a mask is of channels that heads have")
