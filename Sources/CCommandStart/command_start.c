@@ -21,7 +21,8 @@
 #include <unistd.h>
 
 static cpu_set_t processors;
-static bool is_pinned;
+// Volatile: optimizers run constructors when they compile, without the function before them, and then drop them.
+static volatile bool is_pinned;
 
 // Before the constructors of all shared libraries.
 static void use_one_processor(void) {

@@ -208,6 +208,27 @@ extension BuiltCommandTests {
             #expect(outputs.content == [])
         }
 
+        #if os(Linux)
+            @Test("the command may use all processors")
+            func allProcessors() async throws {
+                func allowed(_ process: String) throws -> Substring? {
+                    let status = String(decoding: try fileBytes("/proc/\(process)/status"), as: UTF8.self)
+                    return status.split(separator: "\n").first { $0.hasPrefix("Cpus_allowed_list:") }
+                }
+                let (folder, outputs) = (try TemporaryFolder(), try TemporaryFolder())
+                let process = try Self.start(
+                    "exec \"$@\"",
+                    try Self.longWork(in: folder, output: outputs.file("a.tkv"))
+                )
+                try await InterruptionTests.waitForPartialFile(in: outputs)
+                let found = try allowed("\(process.identifier)")
+                process.send(SIGTERM)
+                _ = try await process.result()
+                #expect(found != nil)
+                #expect(try allowed("self") == found)
+            }
+        #endif
+
         @Test("two signals end the process at once and leave nothing", arguments: [SIGTERM, SIGINT])
         func twoSignals(second: Int32) async throws {
             let (folder, outputs) = (try TemporaryFolder(), try TemporaryFolder())
