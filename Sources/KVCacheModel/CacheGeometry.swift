@@ -1,43 +1,50 @@
-/// The shape of a cache, apart from its number of tokens.
+/// The shape of a cache, apart from its tokens: that of each of its layers.
 public struct CacheGeometry: Sendable, Equatable {
     /// The largest values that a snapshot can say: Formats/snapshot.md, "Limits".
     public enum Limits: Sendable {
         public static let layers = 1...4096
         public static let kvHeads = 1...1024
         public static let queryHeads = 0...65536
-        public static let headDimension = 1...1024
+        public static let keyDimension = 1...1024
+        public static let valueDimension = 0...1024
         public static let tokens = 1...Int(Int32.max)
     }
 
-    public let layers: Int
-    /// Query heads of a layer, or 0 if unknown; a multiple of `kvHeads`.
-    public let queryHeads: Int
-    public let kvHeads: Int
-    public let headDimension: Int
+    public let layers: [LayerGeometry]
 
-    /// - Throws: `KVCacheError` if a number is outside of `Limits`, or the query heads are no multiple of the KV heads.
-    public init(layers: Int, queryHeads: Int = 0, kvHeads: Int, headDimension: Int) throws(KVCacheError) {
-        func check(_ value: Int, _ name: String, _ range: ClosedRange<Int>) throws(KVCacheError) {
-            guard range.contains(value) else {
-                throw KVCacheError(
-                    .invalidGeometry,
-                    "\(name) is \(value), must be \(range.lowerBound)...\(range.upperBound)"
-                )
-            }
-        }
-        try check(layers, "the number of layers", Limits.layers)
-        try check(kvHeads, "the number of KV heads", Limits.kvHeads)
-        try check(queryHeads, "the number of query heads", Limits.queryHeads)
-        try check(headDimension, "the head dimension", Limits.headDimension)
-        guard queryHeads % kvHeads == 0 else {
-            throw KVCacheError(.invalidGeometry, "\(queryHeads) query heads can't share \(kvHeads) KV heads evenly")
-        }
+    /// - Throws: `KVCacheError` if there are too many layers, or none.
+    public init(_ layers: [LayerGeometry]) throws(KVCacheError) {
+        try Limits.layers.check(layers.count, "the number of layers")
         self.layers = layers
-        self.queryHeads = queryHeads
-        self.kvHeads = kvHeads
-        self.headDimension = headDimension
     }
 
-    /// Numbers that a cache of so many tokens holds, keys and values together.
-    public func valueCount(tokens: Int) -> Int { 2 * layers * kvHeads * headDimension * tokens }
+    /// The shape of a cache all of whose layers are alike, and their keys and values too.
+    ///
+    /// - Parameters:
+    ///   - layers: how many there are.
+    ///   - queryHeads: query heads of a layer, or 0 if unknown.
+    ///   - kvHeads: KV heads of a layer.
+    ///   - headDimension: numbers of a token's key, and of its value, in a KV head.
+    /// - Throws: `KVCacheError` if a number is outside of `Limits`, or the query heads are no multiple of the KV heads.
+    public init(layers: Int, queryHeads: Int = 0, kvHeads: Int, headDimension: Int) throws(KVCacheError) {
+        try Limits.layers.check(layers, "the number of layers")
+        let layer = try LayerGeometry(
+            queryHeads: queryHeads,
+            kvHeads: kvHeads,
+            keyDimension: headDimension,
+            valueDimension: headDimension
+        )
+        try self.init([LayerGeometry](repeating: layer, count: layers))
+    }
+
+    /// The shape that all layers have; nil if they differ.
+    public var commonLayer: LayerGeometry? { layers.allSatisfy { $0 == layers[0] } ? layers[0] : nil }
+}
+
+extension ClosedRange<Int> {
+    /// - Throws: `KVCacheError` if the number is outside.
+    func check(_ value: Int, _ name: String) throws(KVCacheError) {
+        guard !contains(value) else { return }
+        throw KVCacheError(.invalidGeometry, "\(name) is \(value), must be \(lowerBound)...\(upperBound)")
+    }
 }

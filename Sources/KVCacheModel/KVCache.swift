@@ -1,25 +1,8 @@
-/// One layer of a full-precision cache, keys after rotary embedding.
-public struct KVCacheLayer: Sendable {
-    /// `[kvHeads, tokens, headDimension]`, as are the values.
-    public let keys: KVTensor
-    public let values: KVTensor
-    /// The prompt's last queries, after rotary embedding: `[queryHeads, window, headDimension]`.
-    public let queries: KVTensor?
-    /// The query profile: the mean squared query per KV head and channel, `kvHeads * headDimension` numbers.
-    public let profile: [Float]?
-
-    public init(keys: KVTensor, values: KVTensor, queries: KVTensor? = nil, profile: [Float]? = nil) {
-        self.keys = keys
-        self.values = values
-        self.queries = queries
-        self.profile = profile
-    }
-}
-
 /// A full-precision cache as an engine made it, with what tells to which model and prompt it belongs.
 public struct KVCache: Sendable {
     public let geometry: CacheGeometry
     public let elementType: ElementType
+    /// Tokens of the cache; a layer may hold fewer.
     public let tokenCount: Int
     public let layers: [KVCacheLayer]
     /// Token ids, one per token.
@@ -31,34 +14,44 @@ public struct KVCache: Sendable {
 
     /// A cache whose parts fit each other.
     ///
-    /// - Throws: `KVCacheError` if there are no layers or tokens, layers differ in shape or type, or queries, profile,
-    ///   tokens or positions don't belong to the keys.
+    /// - Parameter tokenCount: tokens of the cache; nil for as many as there are ids or positions, or else rows in the
+    ///   longest layer.
+    /// - Throws: `KVCacheError` if there are no layers or tokens, a layer's parts don't belong to each other or hold
+    ///   other tokens than it says, or there are not as many ids or positions as tokens.
     public init(
         layers: [KVCacheLayer],
+        tokenCount: Int? = nil,
         tokens: [Int32]? = nil,
         positions: [Int32]? = nil,
         metadata: [String: String] = [:]
     ) throws(KVCacheError) {
         guard let first = layers.first else { throw KVCacheError(.emptyCache, "the cache has no layers") }
-        guard first.keys.tokens > 0 else { throw KVCacheError(.emptyCache, "the cache has no tokens") }
-        geometry = try CacheGeometry(
-            layers: layers.count,
-            queryHeads: first.queries?.heads ?? 0,
-            kvHeads: first.keys.heads,
-            headDimension: first.keys.headDimension
-        )
-        elementType = first.keys.elementType
-        tokenCount = first.keys.tokens
-        guard CacheGeometry.Limits.tokens.contains(tokenCount) else {
-            throw KVCacheError(.invalidGeometry, "\(tokenCount) tokens are more than a cache may have")
+        let rows = layers.reduce(0) { max($0, $1.keys.tokens) }
+        let count = tokenCount ?? tokens?.count ?? positions?.count ?? rows
+        guard count > 0 else { throw KVCacheError(.emptyCache, "the cache has no tokens") }
+        guard CacheGeometry.Limits.tokens.contains(count) else {
+            throw KVCacheError(.invalidGeometry, "\(count) tokens are more than a cache may have")
         }
+        var shapes: [LayerGeometry] = []
         for (index, layer) in layers.enumerated() {
-            try Self.check(layer, index: index, against: first)
+            shapes.append(
+                try layer.checkedGeometry(index: index, elementType: first.keys.elementType, tokenCount: count)
+            )
+        }
+        let full = layers.filter { !$0.isEmpty }
+        for (code, name, having) in [
+            (KVCacheError.Code.invalidQueries, "queries", full.count { $0.queries != nil }),
+            (.invalidProfile, "a query profile", full.count { $0.profile != nil }),
+        ] where having != 0 && having != full.count {
+            throw KVCacheError(code, "some layers have \(name) and others have none")
         }
         for (name, numbers) in [("tokens", tokens), ("positions", positions)] {
-            guard let numbers, numbers.count != tokenCount else { continue }
-            throw KVCacheError(.invalidTokens, "\(numbers.count) \(name) for a cache of \(tokenCount) tokens")
+            guard let numbers, numbers.count != count else { continue }
+            throw KVCacheError(.invalidTokens, "\(numbers.count) \(name) for a cache of \(count) tokens")
         }
+        geometry = try CacheGeometry(shapes)
+        elementType = first.keys.elementType
+        self.tokenCount = count
         self.layers = layers
         self.tokens = tokens
         self.positions = positions
@@ -67,73 +60,85 @@ public struct KVCache: Sendable {
 
     /// The same cache with a query profile for every layer, which is used in place of its own profile and queries.
     ///
-    /// - Parameter profile: for each layer `kvHeads * headDimension` mean squared queries.
+    /// - Parameter profile: for each layer `kvHeads * keyDimension` mean squared queries.
     /// - Throws: `KVCacheError` if the profile is not one of such a cache.
     public func withProfile(_ profile: [[Float]]) throws(KVCacheError) -> KVCache {
         guard profile.count == layers.count else {
             throw KVCacheError(.invalidProfile, "a query profile of \(profile.count) layers for \(layers.count)")
         }
         return try KVCache(
-            layers: zip(layers, profile).map { layer, profile in
-                KVCacheLayer(keys: layer.keys, values: layer.values, queries: layer.queries, profile: profile)
-            },
+            layers: zip(layers, profile).map { $0.withProfile($0.isEmpty && $1.isEmpty ? nil : $1) },
+            tokenCount: tokenCount,
             tokens: tokens,
             positions: positions,
             metadata: metadata
         )
     }
 
-    private static func check(_ layer: KVCacheLayer, index: Int, against first: KVCacheLayer) throws(KVCacheError) {
-        for (name, tensor) in [("keys", layer.keys), ("values", layer.values)] {
-            guard shape(tensor) == shape(first.keys), tensor.elementType == first.keys.elementType else {
-                throw KVCacheError(
-                    .raggedLayers,
-                    layer: index,
-                    "\(name) are \(describe(tensor)), the keys of layer 0 are \(describe(first.keys))"
-                )
+    /// Numbers that the layers hold, keys and values together.
+    public var valueCount: Int {
+        zip(layers, geometry.layers).reduce(0) { $0 + $1.0.keys.tokens * $1.1.valuesPerToken }
+    }
+}
+
+extension KVCacheLayer {
+    /// The layer's shape, after checking that its parts belong to each other and to a cache.
+    fileprivate func checkedGeometry(
+        index: Int,
+        elementType: ElementType,
+        tokenCount: Int
+    ) throws(KVCacheError) -> LayerGeometry {
+        func error(_ code: KVCacheError.Code, _ message: String) -> KVCacheError {
+            KVCacheError(code, layer: index, message)
+        }
+        let geometry: LayerGeometry
+        do {
+            geometry = try self.geometry()
+        } catch let fault {
+            throw error(fault.code, fault.message)
+        }
+        guard keys.elementType == elementType else {
+            throw error(.raggedLayers, "keys are \(keys.shapeText), those of layer 0 are \(elementType.name)")
+        }
+        guard Set(state.map(\.name)).count == state.count else {
+            throw error(.invalidState, "two of its states have the same name")
+        }
+        guard !isEmpty else {
+            guard queries == nil, profile == nil else {
+                throw error(.invalidQueries, "queries or a query profile for a layer without keys")
             }
+            return geometry
         }
-        guard (layer.queries == nil) == (first.queries == nil) else {
-            throw KVCacheError(.invalidQueries, layer: index, "some layers have queries and others have none")
+        guard keys.tokens > 0 else { throw error(.emptyCache, "it has KV heads and no tokens") }
+        if let fault = held.fault(kvHeads: keys.heads, rows: keys.tokens, tokenCount: tokenCount) {
+            throw error(.invalidTokens, "it holds \(fault)")
         }
-        if let queries = layer.queries {
-            guard queries.heads == first.queries?.heads, queries.heads % layer.keys.heads == 0,
-                queries.headDimension == layer.keys.headDimension
-            else {
-                throw KVCacheError(
+        if let queries {
+            guard queries.headDimension == keys.headDimension else {
+                throw error(
                     .invalidQueries,
-                    layer: index,
-                    "queries are \(describe(queries)): the query heads must be the same in all layers and a multiple of "
-                        + "the \(layer.keys.heads) KV heads, the head dimension \(layer.keys.headDimension)"
+                    "queries are \(queries.shapeText), the keys have the dimension \(keys.headDimension)"
                 )
             }
-            guard queries.tokens > 0, queries.tokens <= layer.keys.tokens else {
-                throw KVCacheError(
+            guard (1...tokenCount).contains(queries.tokens) else {
+                throw error(
                     .invalidQueries,
-                    layer: index,
-                    "an observation window of \(queries.tokens) queries for \(layer.keys.tokens) tokens"
+                    "an observation window of \(queries.tokens) queries for \(tokenCount) tokens"
                 )
             }
         }
-        guard (layer.profile == nil) == (first.profile == nil) else {
-            throw KVCacheError(.invalidProfile, layer: index, "some layers have a query profile and others have none")
-        }
-        if let profile = layer.profile {
-            guard profile.count == layer.keys.heads * layer.keys.headDimension else {
-                throw KVCacheError(
+        if let profile {
+            guard profile.count == keys.heads * keys.headDimension else {
+                throw error(
                     .invalidProfile,
-                    layer: index,
-                    "a query profile of \(profile.count) numbers for \(layer.keys.heads) KV heads of dimension "
-                        + "\(layer.keys.headDimension)"
+                    "a query profile of \(profile.count) numbers for \(keys.heads) KV heads of dimension "
+                        + "\(keys.headDimension)"
                 )
             }
             guard profile.allSatisfy({ $0.isFinite && $0 >= 0 }) else {
-                throw KVCacheError(.invalidProfile, layer: index, "the query profile has numbers below 0 or not finite")
+                throw error(.invalidProfile, "the query profile has numbers below 0 or not finite")
             }
         }
+        return geometry
     }
-
-    private static func shape(_ tensor: KVTensor) -> [Int] { [tensor.heads, tensor.tokens, tensor.headDimension] }
-
-    private static func describe(_ tensor: KVTensor) -> String { "\(tensor.elementType.name) \(shape(tensor))" }
 }

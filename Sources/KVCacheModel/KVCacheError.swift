@@ -1,7 +1,7 @@
 /// A cache that can't be: what is wrong, and in which layer.
 public struct KVCacheError: Error, Sendable, Equatable, CustomStringConvertible {
     public enum Code: Sendable {
-        case invalidGeometry, emptyCache, raggedLayers, invalidQueries, invalidProfile, invalidTokens
+        case invalidGeometry, emptyCache, raggedLayers, invalidQueries, invalidProfile, invalidTokens, invalidState
     }
 
     public let code: Code

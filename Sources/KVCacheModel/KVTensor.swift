@@ -35,11 +35,19 @@ public struct KVTensor: Sendable {
         self.headDimension = headDimension
         self.tokenStride = tokenStride ?? rowBytes
         self.headStride = headStride ?? tokens * self.tokenStride
-        precondition(heads > 0 && tokens >= 0 && headDimension > 0, "a tensor needs heads and channels")
+        precondition(heads >= 0 && tokens >= 0 && headDimension >= 0, "a tensor has no negative sizes")
         precondition(self.tokenStride >= rowBytes && self.headStride >= 0, "strides must not overlap rows")
         let end = (heads - 1) * self.headStride + max(tokens - 1, 0) * self.tokenStride + rowBytes
-        precondition(tokens == 0 || end <= bytes.count, "the bytes end before the tensor does")
+        precondition(heads == 0 || tokens == 0 || end <= bytes.count, "the bytes end before the tensor does")
     }
+
+    /// A tensor of no heads.
+    static func empty(_ elementType: ElementType) -> KVTensor {
+        KVTensor(bytes: SharedBytes([]), elementType: elementType, heads: 0, tokens: 0, headDimension: 0)
+    }
+
+    /// Type and shape, for messages.
+    var shapeText: String { "\(elementType.name) \([heads, tokens, headDimension])" }
 
     /// The same values of fewer tokens.
     public subscript(tokens range: Range<Int>) -> KVTensor {

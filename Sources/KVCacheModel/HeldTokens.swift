@@ -1,0 +1,29 @@
+/// Which of the cache's tokens a layer has keys and values of: Formats/snapshot.md, "How a cache is cut".
+public enum HeldTokens: Sendable, Equatable {
+    /// All of them.
+    case all
+    /// The last ones, as many as the layer has rows: sliding-window attention.
+    case last
+    /// For each KV head the numbers of the tokens, ascending, as many as the layer has rows: token eviction.
+    case listed([[UInt32]])
+
+    /// Why a layer can't hold these tokens, or nil.
+    ///
+    /// - Parameters:
+    ///   - rows: tokens that each KV head of the layer has.
+    ///   - tokenCount: tokens of the cache.
+    package func fault(kvHeads: Int, rows: Int, tokenCount: Int) -> String? {
+        switch self {
+        case .all: return rows == tokenCount ? nil : "\(rows) tokens of the cache's \(tokenCount)"
+        case .last: return rows < tokenCount ? nil : "the last \(rows) tokens of \(tokenCount)"
+        case .listed(let lists):
+            if lists.count != kvHeads { return "lists of tokens of \(lists.count) KV heads, and there are \(kvHeads)" }
+            for list in lists {
+                if list.count != rows { return "a list of \(list.count) tokens for \(rows)" }
+                if zip(list, list.dropFirst()).contains(where: { $0 >= $1 }) { return "a list that does not ascend" }
+                if let last = list.last, last >= tokenCount { return "token \(last) of \(tokenCount)" }
+            }
+            return nil
+        }
+    }
+}

@@ -1,0 +1,64 @@
+/// One layer of a full-precision cache, keys after rotary embedding.
+public struct KVCacheLayer: Sendable {
+    /// `[kvHeads, rows, keyDimension]`.
+    public let keys: KVTensor
+    /// `[kvHeads, rows, valueDimension]`.
+    public let values: KVTensor
+    /// Which of the cache's tokens the rows are of.
+    public let held: HeldTokens
+    /// The prompt's last queries, after rotary embedding: `[queryHeads, window, keyDimension]`.
+    public let queries: KVTensor?
+    /// The query profile: the mean squared query per KV head and channel, `kvHeads * keyDimension` numbers.
+    public let profile: [Float]?
+    /// What the layer keeps beside keys and values; names differ.
+    public let state: [LayerState]
+
+    public init(
+        keys: KVTensor,
+        values: KVTensor,
+        held: HeldTokens = .all,
+        queries: KVTensor? = nil,
+        profile: [Float]? = nil,
+        state: [LayerState] = []
+    ) {
+        self.keys = keys
+        self.values = values
+        self.held = held
+        self.queries = queries
+        self.profile = profile
+        self.state = state
+    }
+
+    /// A layer without keys and values.
+    public init(elementType: ElementType, state: [LayerState] = []) {
+        let nothing = KVTensor.empty(elementType)
+        self.init(keys: nothing, values: nothing, state: state)
+    }
+
+    /// Whether the layer has no keys and values.
+    public var isEmpty: Bool { keys.heads == 0 }
+
+    /// The same layer with a query profile, which is used in place of its own profile and queries.
+    public func withProfile(_ profile: [Float]?) -> KVCacheLayer {
+        KVCacheLayer(keys: keys, values: values, held: held, queries: queries, profile: profile, state: state)
+    }
+
+    /// The layer's shape.
+    ///
+    /// - Throws: `KVCacheError` if keys, values and queries can't belong together, or a number is beyond the limits.
+    public func geometry() throws(KVCacheError) -> LayerGeometry {
+        guard keys.heads == values.heads, keys.tokens == values.tokens, keys.elementType == values.elementType else {
+            throw KVCacheError(
+                .raggedLayers,
+                "values are \(values.shapeText), the keys \(keys.shapeText)"
+            )
+        }
+        guard !isEmpty else { return .none }
+        return try LayerGeometry(
+            queryHeads: queries?.heads ?? 0,
+            kvHeads: keys.heads,
+            keyDimension: keys.headDimension,
+            valueDimension: values.headDimension
+        )
+    }
+}
