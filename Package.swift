@@ -25,11 +25,15 @@ let crypto = Target.Dependency.product(name: "Crypto", package: "swift-crypto")
 
 /// What the umbrella re-exports. Its users name these modules, too: a build that only repeats what changed would not see
 /// changes below the umbrella otherwise, and link code that disagrees about the size of types.
-let modules = [
-    "ByteStorage", "KVCacheModel", "KVCacheCodecs", "KIVIQuantization", "ThinKPruning", "CompressedAttention",
-    "KVSnapshots", "EngineFormats", "TextTokenization", "LlamaDecoder", "KVCacheEvaluation",
+let umbrella = [
+    "ByteStorage", "ComputeRuntime", "KVCacheModel", "CachePacking", "KVCacheCodecs", "KIVIQuantization",
+    "ThinKPruning", "CompressedAttention", "KVSnapshots", "KVCacheQuality", "EngineFormats",
 ]
-let library = (["JSONText"] + modules + ["ThinkCompress"]).map { Target.Dependency(stringLiteral: $0) }
+/// Products of their own: a decoder to try recipes with, and what measures them with it.
+let decoder = ["TextTokenization", "LlamaDecoder"]
+let evaluation = ["KVCacheEvaluation", "EvaluationReports"]
+let modules = ["JSONText"] + umbrella + decoder + evaluation
+let library = (modules + ["ThinkCompress"]).map { Target.Dependency(stringLiteral: $0) }
 
 // Each target uses only targets above it.
 let package = Package(
@@ -37,6 +41,8 @@ let package = Package(
     platforms: [.macOS(.v26)],
     products: [
         .library(name: "ThinkCompress", targets: ["ThinkCompress"]),
+        .library(name: "LlamaDecoder", targets: decoder),
+        .library(name: "KVCacheEvaluation", targets: evaluation),
         .executable(name: "think-compress", targets: ["think-compress"]),
         // For Tools/Benchmarks.
         .library(name: "CThinkKernels", targets: ["CThinkKernels"]),
@@ -65,39 +71,58 @@ let package = Package(
         .target(name: "CProcessGuard"),
         // For the command alone: the library changes nothing of the process that links it.
         .target(name: "CCommandStart"),
+        .target(name: "ByteStorage", dependencies: ["CProcessGuard"], swiftSettings: sourceSettings),
+        // What the code runs on: kernels, threads, matrix products.
         .target(
-            name: "ByteStorage",
-            dependencies: ["CThinkKernels", "CProcessGuard"],
+            name: "ComputeRuntime",
+            dependencies: ["COpenBLAS", "CThinkKernels", "ByteStorage"],
             swiftSettings: sourceSettings
         ),
         .target(
             name: "KVCacheModel",
-            dependencies: ["CThinkKernels", "ByteStorage"],
+            dependencies: ["CThinkKernels", "ByteStorage", "ComputeRuntime"],
+            swiftSettings: sourceSettings
+        ),
+        // Packs caches by plans; what decides the plans is below.
+        .target(
+            name: "CachePacking",
+            dependencies: ["CThinkKernels", "ByteStorage", "ComputeRuntime", "KVCacheModel"],
             swiftSettings: sourceSettings
         ),
         .target(
             name: "KVCacheCodecs",
-            dependencies: ["CThinkKernels", "ByteStorage", "KVCacheModel"],
+            dependencies: ["CThinkKernels", "ComputeRuntime", "KVCacheModel", "CachePacking"],
             swiftSettings: sourceSettings
         ),
         .target(
             name: "KIVIQuantization",
-            dependencies: ["KVCacheModel", "KVCacheCodecs"],
+            dependencies: ["KVCacheModel", "CachePacking", "KVCacheCodecs"],
             swiftSettings: sourceSettings
         ),
         .target(
             name: "ThinKPruning",
-            dependencies: ["KVCacheModel", "KVCacheCodecs"],
+            dependencies: ["KVCacheModel", "CachePacking", "KVCacheCodecs"],
             swiftSettings: sourceSettings
         ),
         .target(
             name: "CompressedAttention",
-            dependencies: ["COpenBLAS", "CThinkKernels", "ByteStorage", "KVCacheModel", "KVCacheCodecs"],
+            dependencies: [
+                "COpenBLAS", "CThinkKernels", "ByteStorage", "ComputeRuntime", "KVCacheModel", "CachePacking",
+            ],
             swiftSettings: sourceSettings
         ),
         .target(
             name: "KVSnapshots",
-            dependencies: ["CZstd", "ByteStorage", "KVCacheModel", "KVCacheCodecs", crypto],
+            dependencies: [
+                "CZstd", "ByteStorage", "ComputeRuntime", "KVCacheModel", "CachePacking", "KVCacheCodecs", crypto,
+            ],
+            swiftSettings: sourceSettings
+        ),
+        .target(
+            name: "KVCacheQuality",
+            dependencies: [
+                "ByteStorage", "ComputeRuntime", "KVCacheModel", "CachePacking", "CompressedAttention", "KVSnapshots",
+            ],
             swiftSettings: sourceSettings
         ),
         // For the targets below alone: what it has is no interface of the library.
@@ -111,22 +136,23 @@ let package = Package(
         .target(
             name: "LlamaDecoder",
             dependencies: [
-                "COpenBLAS", "CThinkKernels", "ByteStorage", "KVCacheModel", "KVCacheCodecs", "CompressedAttention",
-                "JSONText", "EngineFormats", "TextTokenization", crypto,
+                "COpenBLAS", "CThinkKernels", "ByteStorage", "ComputeRuntime", "KVCacheModel", "CachePacking",
+                "KVCacheCodecs", "CompressedAttention", "JSONText", "EngineFormats", "TextTokenization", crypto,
             ],
             swiftSettings: sourceSettings
         ),
         .target(
             name: "KVCacheEvaluation",
             dependencies: [
-                "ByteStorage", "KVCacheModel", "KVCacheCodecs", "CompressedAttention", "KVSnapshots",
-                "TextTokenization", "LlamaDecoder",
+                "ByteStorage", "ComputeRuntime", "KVCacheModel", "CachePacking", "KVCacheCodecs", "KVSnapshots",
+                "KVCacheQuality", "TextTokenization", "LlamaDecoder",
             ],
             swiftSettings: sourceSettings
         ),
+        .target(name: "EvaluationReports", dependencies: ["KVCacheEvaluation"], swiftSettings: sourceSettings),
         .target(
             name: "ThinkCompress",
-            dependencies: modules.map { Target.Dependency(stringLiteral: $0) },
+            dependencies: umbrella.map { Target.Dependency(stringLiteral: $0) },
             swiftSettings: sourceSettings
         ),
         .executableTarget(
@@ -155,11 +181,11 @@ let package = Package(
         ),
         .testTarget(
             name: "CThinkKernelsTests",
-            dependencies: ["CThinkKernels"],
+            dependencies: ["CThinkKernels", "ComputeRuntime"],
             swiftSettings: testSettings
         ),
     ]
-        + (["JSONText"] + modules).map { name in
+        + modules.map { name in
             .testTarget(
                 name: "\(name)Tests",
                 dependencies: library + ["TestSupport"],

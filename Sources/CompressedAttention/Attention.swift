@@ -1,4 +1,5 @@
-public import KVCacheCodecs
+public import CachePacking
+public import ComputeRuntime
 public import KVCacheModel
 
 /// Attention of new queries over a compressed cache: `softmax(q K^T) V`, without decompressing it as a whole.
@@ -53,7 +54,7 @@ public struct Attention: Sendable, Equatable {
         _ queries: KVTensor,
         over layer: CompressedLayer,
         followedBy newer: KVCacheLayer? = nil,
-        using workers: AttentionWorkers,
+        using workers: WorkerThreads,
         into output: inout MutableSpan<Float>
     ) throws(CodecError) {
         try check(queries, layer: layer, newer: newer, outputCount: output.count)

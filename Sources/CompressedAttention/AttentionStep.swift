@@ -1,7 +1,8 @@
 internal import ByteStorage
 internal import CThinkKernels
+internal import CachePacking
+internal import ComputeRuntime
 internal import Foundation
-internal import KVCacheCodecs
 internal import KVCacheModel
 
 /// One call of attention: how it is cut into pieces, and what a thread does with them.
@@ -69,7 +70,7 @@ struct AttentionStep {
     /// Computes the step on all workers.
     ///
     /// - Throws: `CodecError` if there is no memory to work in; nothing has been computed then.
-    func run(on workers: AttentionWorkers) throws(CodecError) {
+    func run(on workers: WorkerThreads) throws(CodecError) {
         do {
             try compute(on: workers)
         } catch {
@@ -77,7 +78,7 @@ struct AttentionStep {
         }
     }
 
-    private func compute(on workers: AttentionWorkers) throws(MemoryError) {
+    private func compute(on workers: WorkerThreads) throws(MemoryError) {
         let dimension = queries.headDimension
         let jobRows = jobPositions * group
         let least = unsafe Kernels.best.product_rows

@@ -1,7 +1,7 @@
 internal import ByteStorage
 internal import CThinkKernels
+internal import CachePacking
 internal import Foundation
-internal import KVCacheCodecs
 
 /// Queries of one KV head, and what attention has given for them so far.
 ///

@@ -1,3 +1,4 @@
+public import CachePacking
 public import KVCacheCodecs
 internal import KVCacheModel
 
@@ -52,7 +53,7 @@ public struct KIVICodec: CodecStage {
             )
         }
         group = try parameters.integer("group", among: BlockShape.blockLengths) ?? Self.defaultGroup
-        let residual = try parameters.integer("residual", in: 0...Recipe.maximumResidualWindow)
+        let residual = try parameters.integer("residual", in: BlockShape.residualWindows)
         guard (residual ?? 0).isMultiple(of: group) else {
             throw RecipeError(
                 "kivi: residual=\(residual ?? 0) must be a multiple of group=\(group)",

@@ -1,3 +1,5 @@
+public import CachePacking
+internal import ComputeRuntime
 public import KVCacheModel
 
 /// Compresses a cache layer by layer, so that only one layer at a time need be in full precision.
@@ -105,7 +107,7 @@ public struct CacheCompressor: Sendable {
         }
         return CompressedCache(
             geometry: geometry,
-            recipe: recipe,
+            recipe: recipe.record,
             layers: layers,
             tokens: tokens,
             positions: positions,

@@ -1,3 +1,5 @@
+public import CachePacking
+
 /// What a stage of a recipe decides; a recipe has at most one stage of each role, in this order.
 public enum StageRole: Int, Sendable, Comparable {
     case tokenSelection, channelSelection, quantization

@@ -1,3 +1,5 @@
+public import CachePacking
+public import ComputeRuntime
 public import KVCacheModel
 
 extension CompressedCache {

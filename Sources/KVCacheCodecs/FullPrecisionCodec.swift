@@ -1,3 +1,4 @@
+public import CachePacking
 public import KVCacheModel
 
 /// Stores elements as they came, bit for bit: `f16`, `bf16`, `f32`.

@@ -1,5 +1,6 @@
-internal import ByteStorage
 internal import CThinkKernels
+public import CachePacking
+internal import ComputeRuntime
 public import KVCacheModel
 
 /// What stages may look at when they decide about one layer's KV head; computed when first asked for.
@@ -89,52 +90,4 @@ private struct ChannelSums: Sendable {
     }
 
     var areFinite: Bool { sums.allSatisfy(\.isFinite) && squares.allSatisfy(\.isFinite) }
-}
-
-/// A number that a codec refuses, and where it is.
-struct UnsupportedValue {
-    let head: Int
-    let token: Int
-    let channel: Int
-    let value: Float
-    let name: String
-
-    /// The first number of a head, token by token, that is not finite or of larger magnitude than `limit`.
-    ///
-    /// - Parameter channels: whether each channel is looked at; nil for all of them.
-    static func first(
-        in tensor: KVTensor,
-        head: Int,
-        tokens: Range<Int>? = nil,
-        channels: [Bool]? = nil,
-        name: String,
-        limit: Float
-    ) -> UnsupportedValue? {
-        var row = [Float](repeating: 0, count: tensor.headDimension)
-        for token in tokens ?? 0..<tensor.tokens {
-            unsafe row.withUnsafeMutableBufferPointer { buffer in
-                guard let base = buffer.baseAddress else { return }
-                unsafe tensor.widenRows(head: head, from: token, count: 1, into: base)
-            }
-            guard let channel = row.indices.first(where: { channels?[$0] ?? true && !(row[$0].magnitude <= limit) })
-            else { continue }
-            return UnsupportedValue(head: head, token: token, channel: channel, value: row[channel], name: name)
-        }
-        return nil
-    }
-
-    /// - Parameter firstToken: the cache's token that the tensor's first one is.
-    func error(layer: Int, firstToken: Int = 0) -> CodecError {
-        let reason =
-            value.isFinite
-            ? "is \(value), beyond \(BlockCoder.maximumMagnitude), what float16 scales can say" : "is \(value)"
-        return CodecError(
-            .unsupportedValue,
-            layer: layer,
-            head: head,
-            token: firstToken + token,
-            channel: channel,
-            "a \(name) \(reason); only the codecs f16, bf16 and f32 take such a cache"
-        )
-    }
 }

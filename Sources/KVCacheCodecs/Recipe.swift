@@ -1,3 +1,5 @@
+internal import CachePacking
+
 /// How a cache is compressed: stages in order, written `think(keys=0.4)+kivi(bits=2)`.
 public struct Recipe: Sendable, Equatable, CustomStringConvertible {
     /// One stage of a recipe and the codec that it belongs to.
@@ -20,10 +22,6 @@ public struct Recipe: Sendable, Equatable, CustomStringConvertible {
     public static let defaultBlockLength = 32
     /// Queries that make the query profile where no stage asks for a number of them.
     public static let defaultObservationWindow = 32
-    /// What a snapshot can say: Formats/snapshot.md, "RECIPE" and "Limits".
-    public static let maximumSteps = 8
-    /// The longest residual window, in tokens.
-    public static let maximumResidualWindow = 65536
 
     /// The stages in order.
     public let steps: [Step]
@@ -31,8 +29,8 @@ public struct Recipe: Sendable, Equatable, CustomStringConvertible {
     /// - Throws: `RecipeError` if there are no steps, too many, or they are out of order.
     public init(steps: [Step]) throws(RecipeError) {
         guard !steps.isEmpty else { throw Self.emptyError }
-        guard steps.count <= Self.maximumSteps else {
-            throw RecipeError("\(steps.count) stages are more than \(Self.maximumSteps)")
+        guard steps.count <= RecipeRecord.maximumStages else {
+            throw RecipeError("\(steps.count) stages are more than \(RecipeRecord.maximumStages)")
         }
         for (former, latter) in zip(steps, steps.dropFirst()) where former.codec.role >= latter.codec.role {
             let message =

@@ -1,5 +1,6 @@
 public import ByteStorage
 package import CThinkKernels
+internal import ComputeRuntime
 
 /// Keys, values or queries of one layer where they lie: `[heads, tokens, headDimension]`, channels side by side.
 ///

@@ -1,5 +1,3 @@
-internal import ByteStorage
-
 /// The METADATA section: Formats/snapshot.md.
 enum MetadataSection {
     /// Appends pairs in the order given.

@@ -1,5 +1,4 @@
-internal import ByteStorage
-internal import KVCacheCodecs
+internal import CachePacking
 internal import KVCacheModel
 
 /// The PLAN section: Formats/snapshot.md.

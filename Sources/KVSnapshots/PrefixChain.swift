@@ -1,6 +1,5 @@
-internal import ByteStorage
+internal import CachePacking
 internal import Crypto
-internal import KVCacheCodecs
 public import KVCacheModel
 
 /// Names of prefixes: a SHA-256 digest for every 256 tokens. Formats/snapshot.md, "CHAIN".

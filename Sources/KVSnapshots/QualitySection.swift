@@ -1,5 +1,4 @@
-internal import ByteStorage
-internal import KVCacheCodecs
+internal import CachePacking
 
 /// The QUALITY section: Formats/snapshot.md.
 enum QualitySection {

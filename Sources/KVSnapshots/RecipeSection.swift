@@ -1,20 +1,20 @@
-internal import ByteStorage
+internal import CachePacking
 internal import KVCacheCodecs
 
 /// The RECIPE section: Formats/snapshot.md.
 enum RecipeSection {
-    static func encode(_ recipe: Recipe) -> [UInt8] {
+    static func encode(_ recipe: RecipeRecord) -> [UInt8] {
         var writer = ByteWriter()
-        writer.append(UInt32(recipe.steps.count))
-        for step in recipe.steps {
-            writer.append(step.codec.number)
-            writer.appendText(step.parameterText)
+        writer.append(UInt32(recipe.stages.count))
+        for stage in recipe.stages {
+            writer.append(stage.codecNumber)
+            writer.appendText(stage.parameterText)
         }
         return writer.bytes
     }
 
     static func decode(_ reader: inout ByteReader, registry: CodecRegistry) throws(SnapshotError) -> Recipe {
-        let count = try reader.integer(UInt32.self, "the number of stages", in: 1...Recipe.maximumSteps)
+        let count = try reader.integer(UInt32.self, "the number of stages", in: 1...RecipeRecord.maximumStages)
         var steps: [Recipe.Step] = []
         for _ in 0..<count {
             let start = reader.position
@@ -45,5 +45,12 @@ enum RecipeSection {
         } catch {
             throw reader.error(at: 0, "\(error)")
         }
+    }
+}
+
+extension RecipeRecord.Stage {
+    /// What stands in the parentheses of the stage's text.
+    fileprivate var parameterText: String {
+        String(text.drop { $0 != "(" }.dropFirst().dropLast())
     }
 }

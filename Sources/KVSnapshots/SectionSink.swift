@@ -1,5 +1,6 @@
 internal import ByteStorage
-internal import KVCacheCodecs
+internal import CachePacking
+internal import ComputeRuntime
 
 /// A section to be written.
 struct SnapshotSection {

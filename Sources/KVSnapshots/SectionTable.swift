@@ -1,5 +1,5 @@
 internal import ByteStorage
-internal import KVCacheCodecs
+internal import CachePacking
 internal import KVCacheModel
 
 /// One section of a file: Formats/snapshot.md, "Section table".

@@ -1,5 +1,6 @@
 internal import ByteStorage
-internal import KVCacheCodecs
+internal import CachePacking
+internal import ComputeRuntime
 internal import KVCacheModel
 
 /// Where the slabs of a file lie: Formats/snapshot.md, "How a cache is cut" and "PAGES and PAGE TABLE".

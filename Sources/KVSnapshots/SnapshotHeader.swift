@@ -1,5 +1,6 @@
 internal import ByteStorage
-public import KVCacheCodecs
+public import CachePacking
+internal import ComputeRuntime
 public import KVCacheModel
 
 /// The header of a snapshot: the cache's shape. Formats/snapshot.md, "Header".
@@ -147,7 +148,7 @@ public struct SnapshotHeader: Sendable, Equatable {
         let residualWindow = try reader.integer(
             UInt32.self,
             "the residual window",
-            in: 0...Recipe.maximumResidualWindow
+            in: BlockShape.residualWindows
         )
         guard tokenCount - blockTokenCount < residualWindow + blockLength else {
             throw reader.error(

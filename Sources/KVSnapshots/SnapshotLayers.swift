@@ -1,5 +1,6 @@
 internal import ByteStorage
-public import KVCacheCodecs
+public import CachePacking
+public import ComputeRuntime
 internal import KVCacheModel
 
 /// Some consecutive tokens of a layer.

@@ -1,5 +1,7 @@
 internal import ByteStorage
-public import KVCacheCodecs
+public import CachePacking
+public import ComputeRuntime
+internal import KVCacheCodecs
 internal import KVCacheModel
 
 extension SnapshotReader {
@@ -31,7 +33,7 @@ extension SnapshotReader {
         }
         return CompressedCache(
             geometry: header.geometry,
-            recipe: recipe,
+            recipe: recipe.record,
             layers: layers,
             tokens: try self.tokens(),
             positions: try self.positions(),

@@ -1,5 +1,6 @@
 internal import ByteStorage
-public import KVCacheCodecs
+internal import CachePacking
+public import ComputeRuntime
 internal import KVCacheModel
 
 extension SnapshotReader {

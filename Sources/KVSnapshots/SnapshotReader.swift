@@ -1,4 +1,6 @@
 public import ByteStorage
+public import CachePacking
+internal import ComputeRuntime
 public import KVCacheCodecs
 internal import KVCacheModel
 

@@ -1,5 +1,6 @@
 public import ByteStorage
-public import KVCacheCodecs
+public import CachePacking
+public import ComputeRuntime
 internal import KVCacheModel
 
 /// Writes a compressed cache as a file: Formats/snapshot.md.

@@ -1,5 +1,6 @@
 internal import ByteStorage
 internal import CThinkKernels
+internal import ComputeRuntime
 internal import KVCacheModel
 
 /// Keys and values of one layer in full precision, to be written token by token: `[kvHeads, tokens, headDimension]`.

@@ -1,4 +1,3 @@
-internal import ByteStorage
 internal import Foundation
 internal import JSONText
 public import KVCacheModel

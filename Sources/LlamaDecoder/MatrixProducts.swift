@@ -1,7 +1,7 @@
 internal import ByteStorage
 internal import COpenBLAS
 internal import CThinkKernels
-internal import CompressedAttention
+internal import ComputeRuntime
 internal import Foundation
 
 /// Products of activations with weights, on all workers.
@@ -20,7 +20,7 @@ struct MatrixProducts: Sendable {
     /// Multiplications that are done sooner than other threads are told of them.
     private static let smallWork = 1 << 15
 
-    let workers: AttentionWorkers
+    let workers: WorkerThreads
 
     /// Writes `input W^T + b` for the first `count` rows.
     ///
@@ -116,7 +116,7 @@ struct MatrixProducts: Sendable {
     }
 }
 
-extension AttentionWorkers {
+extension WorkerThreads {
     /// Runs `body` for parts of 0..<count, one part on every thread.
     func forEachShare(of count: Int, _ body: (Range<Int>) -> Void) {
         if count == 1 { return body(0..<1) }

@@ -1,8 +1,8 @@
 internal import ByteStorage
+internal import ComputeRuntime
 internal import Crypto
 internal import Foundation
 internal import JSONText
-internal import KVCacheCodecs
 
 /// The files of a model's directory, as Hugging Face lays them out.
 struct ModelFolder: Sendable {

@@ -1,4 +1,3 @@
-internal import ByteStorage
 internal import EngineFormats
 internal import KVCacheModel
 

@@ -1,3 +1,4 @@
+internal import ComputeRuntime
 internal import Foundation
 
 /// Chooses tokens by their logits.

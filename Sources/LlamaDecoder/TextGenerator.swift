@@ -1,3 +1,5 @@
+public import CachePacking
+public import ComputeRuntime
 public import KVCacheCodecs
 
 /// Continues a prompt token by token, from a cache of its beginning where there is one.

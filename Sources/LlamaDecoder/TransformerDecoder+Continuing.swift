@@ -1,5 +1,5 @@
-internal import CompressedAttention
-public import KVCacheCodecs
+public import CachePacking
+public import ComputeRuntime
 internal import KVCacheModel
 
 extension TransformerDecoder {

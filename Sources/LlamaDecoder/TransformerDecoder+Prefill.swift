@@ -1,5 +1,6 @@
-internal import ByteStorage
+public import CachePacking
 internal import CompressedAttention
+public import ComputeRuntime
 public import KVCacheCodecs
 public import KVCacheModel
 

@@ -1,6 +1,6 @@
 internal import ByteStorage
 public import CompressedAttention
-internal import KVCacheCodecs
+public import ComputeRuntime
 internal import KVCacheModel
 internal import Synchronization
 
@@ -13,7 +13,7 @@ public final class TransformerDecoder: Sendable {
 
     public let model: LlamaModel
     /// The threads that it works on.
-    public let workers: AttentionWorkers
+    public let workers: WorkerThreads
     let products: MatrixProducts
     /// The attention of every layer.
     let attentions: [Attention]
@@ -25,7 +25,7 @@ public final class TransformerDecoder: Sendable {
     ///   - precision: how exactly attention meets quantized keys and values.
     public init(model: LlamaModel, threadCount: Int? = nil, precision: Attention.Precision = .automatic) {
         self.model = model
-        workers = AttentionWorkers(threadCount: threadCount)
+        workers = WorkerThreads(threadCount: threadCount)
         products = MatrixProducts(workers: workers)
         attentions = model.configuration.slidingWindows.map { Attention(slidingWindow: $0, precision: precision) }
     }

@@ -1,5 +1,6 @@
 internal import ByteStorage
 internal import CThinkKernels
+internal import ComputeRuntime
 internal import KVCacheModel
 
 /// A matrix of weights where it lies in the file: `[rows, columns]`, columns side by side, of its own type.

@@ -1,3 +1,4 @@
+public import CachePacking
 public import KVCacheCodecs
 internal import KVCacheModel
 
@@ -69,7 +70,7 @@ public struct ThinKCodec: CodecStage {
         }
         guard let millionths = Self.millionths(text) else { throw Self.ratioError(text) }
         keyMillionths = millionths
-        let windows = 1...Recipe.maximumResidualWindow
+        let windows = 1...BlockShape.residualWindows.upperBound
         observe = try parameters.integer("observe", in: windows) ?? Self.defaultObserve
         recent = try parameters.integer("recent", in: 0...windows.upperBound) ?? Self.defaultRecent
         restoration = try parameters.word("restore", as: Restoration.self) ?? .none

@@ -1,15 +1,15 @@
 // One import for Swift users: the modules below and the codecs that recipes know.
 
 @_exported public import ByteStorage
+@_exported public import CachePacking
 @_exported public import CompressedAttention
+@_exported public import ComputeRuntime
 @_exported public import EngineFormats
 @_exported public import KIVIQuantization
 @_exported public import KVCacheCodecs
-@_exported public import KVCacheEvaluation
 @_exported public import KVCacheModel
+@_exported public import KVCacheQuality
 @_exported public import KVSnapshots
-@_exported public import LlamaDecoder
-@_exported public import TextTokenization
 @_exported public import ThinKPruning
 
 extension CodecRegistry {

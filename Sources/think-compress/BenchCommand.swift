@@ -1,4 +1,5 @@
 internal import ArgumentParser
+internal import LlamaDecoder
 internal import ThinkCompress
 
 /// The papers' claims of memory, batch size and throughput, measured on a model that fits this machine.

@@ -1,5 +1,6 @@
 internal import ArgumentParser
 internal import Foundation
+internal import LlamaDecoder
 internal import ThinkCompress
 
 /// What a run of `bench` does.

@@ -1,5 +1,5 @@
-internal import ByteStorage
 internal import CProcessGuard
+internal import ComputeRuntime
 
 /// Runs the command's tasks on the main thread and on others, as far as these can be started.
 ///

@@ -1,4 +1,5 @@
 internal import ArgumentParser
+internal import KVCacheEvaluation
 internal import ThinkCompress
 
 /// Measures what recipes cost a model; a subcommand for each way of measuring.

@@ -1,6 +1,9 @@
 internal import ArgumentParser
 internal import ByteStorage
+internal import EvaluationReports
 internal import Foundation
+internal import KVCacheEvaluation
+internal import LlamaDecoder
 internal import ThinkCompress
 
 /// What all ways of measuring share, and how they run.

@@ -1,3 +1,4 @@
+internal import EvaluationReports
 internal import ThinkCompress
 
 extension EvaluationReport {

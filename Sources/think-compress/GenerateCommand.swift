@@ -1,4 +1,6 @@
 internal import ArgumentParser
+internal import LlamaDecoder
+internal import TextTokenization
 internal import ThinkCompress
 
 struct GenerateCommand: AsyncParsableCommand {

@@ -1,4 +1,5 @@
 internal import ArgumentParser
+internal import LlamaDecoder
 internal import ThinkCompress
 
 /// For checking the decoder against another implementation: see Tools/check-logits.

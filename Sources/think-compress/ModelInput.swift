@@ -1,5 +1,7 @@
 internal import ByteStorage
 internal import Foundation
+internal import LlamaDecoder
+internal import TextTokenization
 internal import ThinkCompress
 
 /// Texts and models that commands take.

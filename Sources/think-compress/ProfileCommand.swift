@@ -1,4 +1,5 @@
 internal import ArgumentParser
+internal import LlamaDecoder
 internal import ThinkCompress
 
 struct ProfileCommand: AsyncParsableCommand {

@@ -2,6 +2,8 @@ internal import ArgumentParser
 internal import ByteStorage
 internal import CProcessGuard
 internal import Foundation
+internal import KVCacheEvaluation
+internal import LlamaDecoder
 internal import Synchronization
 internal import ThinkCompress
 

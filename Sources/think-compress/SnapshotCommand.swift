@@ -1,5 +1,6 @@
 internal import ArgumentParser
 internal import ByteStorage
+internal import LlamaDecoder
 internal import ThinkCompress
 
 struct SnapshotCommand: AsyncParsableCommand {

@@ -1,4 +1,5 @@
 import CThinkKernels
+import ComputeRuntime
 
 #if canImport(Darwin)
     import Darwin
@@ -28,7 +29,7 @@ enum NormalNumbers {
     }
 
     static func fresh(count: Int, seed: Int) -> [Float] {
-        var generator = SeededGenerator(seed: UInt64(seed))
+        var generator = SplitMix64(seed: UInt64(seed))
         return (0..<count).map { _ in
             let radius = (-2 * log(Double.random(in: .leastNonzeroMagnitude...1, using: &generator))).squareRoot()
             return Float(radius * cos(Double.random(in: 0..<2 * .pi, using: &generator)))
@@ -66,7 +67,7 @@ struct AttentionPlan: CustomStringConvertible {
         hasValuesFirst: Bool = false,
         seed: Int = 0
     ) {
-        var generator = SeededGenerator(seed: UInt64(seed))
+        var generator = SplitMix64(seed: UInt64(seed))
         let channels = (0..<UInt16(headDimension)).shuffled(using: &generator).prefix(keptChannels)
         let runCount = min(keyWidths.count, channels.count)
         let runs = (0..<runCount).map { index in

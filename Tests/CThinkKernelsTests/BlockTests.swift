@@ -1,4 +1,5 @@
 import CThinkKernels
+import ComputeRuntime
 import Testing
 
 /// A quantized run of keys, or a block's values, and whether the kernel took them.
@@ -164,7 +165,7 @@ struct VectorBlockTests {
     func restoresAnyBytes(set: KernelSet) {
         for (seed, type) in ElementType.allCases.enumerated() {
             for kind in [BlockKind.keys(channels: sampleChannels(headDimension: 80, seed: seed)), .values(group: 32)] {
-                var generator = SeededGenerator(seed: UInt64(seed))
+                var generator = SplitMix64(seed: UInt64(seed))
                 let block = PackedBlock(codeBytes: 32 * 80, parameters: 32 * 3, shift: 0) { destination in
                     for i in 0..<32 * 80 { destination.codes[i] = .random(in: 0...255, using: &generator) }
                     for i in 0..<32 * 3 {

@@ -1,4 +1,5 @@
 import CThinkKernels
+import ComputeRuntime
 
 /// The kernels of one instruction set of this machine.
 struct KernelSet: Sendable, CustomStringConvertible {
@@ -81,22 +82,6 @@ struct GuardedBytes: Equatable {
     }
 }
 
-/// Random numbers that are the same in every run.
-struct SeededGenerator: RandomNumberGenerator {
-    private var state: UInt64
-
-    init(seed: UInt64) { state = seed }
-
-    mutating func next() -> UInt64 {
-        // SplitMix64.
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var mixed = state
-        mixed = (mixed ^ (mixed >> 30)) &* 0xBF58_476D_1CE4_E5B9
-        mixed = (mixed ^ (mixed >> 27)) &* 0x94D0_49BB_1331_11EB
-        return mixed ^ (mixed >> 31)
-    }
-}
-
 /// Kinds of values that kernels must treat alike.
 enum Pattern: CaseIterable, Sendable {
     case ordinary
@@ -134,7 +119,7 @@ enum Pattern: CaseIterable, Sendable {
     /// Many values, of which tests take slices: making them anew each time would take most of the tests' time.
     private static let pools: [Pattern: [Float]] = Dictionary(
         uniqueKeysWithValues: allCases.map { pattern in
-            var generator = SeededGenerator(seed: 1)
+            var generator = SplitMix64(seed: 1)
             let values = (0..<300_000).map { _ -> Float in
                 let word = generator.next()
                 let value = Float(Int32(truncatingIfNeeded: word) >> 8) / 1_000_000
@@ -224,7 +209,7 @@ func withChannels<Result>(_ indices: [UInt16], _ body: (tck_channels) -> Result)
 
 /// Some channels in random order: all, about three fifths, or one.
 func sampleChannels(headDimension: Int, seed: Int) -> [UInt16] {
-    var generator = SeededGenerator(seed: UInt64(seed))
+    var generator = SplitMix64(seed: UInt64(seed))
     let order = (0..<UInt16(headDimension)).shuffled(using: &generator)
     let counts = [headDimension, (headDimension * 3 + 4) / 5, 1]
     return Array(order.prefix(counts[seed % counts.count]))

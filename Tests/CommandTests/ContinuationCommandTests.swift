@@ -1,6 +1,8 @@
 import Foundation
+import LlamaDecoder
 import TestSupport
 import Testing
+import TextTokenization
 import ThinkCompress
 
 /// `generate` from snapshots, and the snapshots that it saves, as a user runs it.

@@ -32,7 +32,7 @@ struct AttentionInputTests {
                 tensor(queryHeads, queryTokens),
                 over: layer,
                 followedBy: newer,
-                using: AttentionWorkers(threadCount: 1),
+                using: WorkerThreads(threadCount: 1),
                 into: &span
             )
             return nil
@@ -68,7 +68,7 @@ struct AttentionInputTests {
     func sharedWorkers() async throws {
         let sample = try await AttentionSample(recipe: "kivi(bits=2,residual=32)", tokens: 600)
         let alone = try sample.output(Attention(precision: .precise), threads: 3)
-        let workers = AttentionWorkers(threadCount: 3, spinning: .zero)
+        let workers = WorkerThreads(threadCount: 3, spinning: .zero)
         try await withThrowingTaskGroup(of: [Float].self) { group in
             for _ in 0..<6 {
                 group.addTask {
@@ -92,7 +92,7 @@ struct AttentionInputTests {
 
     @Test("memory that can't be had is an error, after which the workers work on", arguments: [1, 3])
     func noMemory(threads: Int) throws {
-        let workers = AttentionWorkers(threadCount: threads)
+        let workers = WorkerThreads(threadCount: threads)
         #expect(workers.threadCount == threads)
         let stride = 1 << 56
         #expect(throws: MemoryError(byteCount: stride * threads)) {

@@ -69,7 +69,7 @@ struct AttentionSample: Sendable {
     func output(_ attention: Attention, threads: Int = 2) throws -> [Float] {
         var output = [Float](repeating: .nan, count: queries.tokens * queries.heads * queries.headDimension)
         var span = output.mutableSpan
-        let workers = AttentionWorkers(threadCount: threads)
+        let workers = WorkerThreads(threadCount: threads)
         try attention.attend(queries, over: layer, followedBy: newer, using: workers, into: &span)
         return output
     }

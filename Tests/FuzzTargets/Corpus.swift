@@ -1,4 +1,5 @@
 import Foundation
+import KVCacheEvaluation
 import TestSupport
 import ThinkCompress
 

@@ -1,5 +1,9 @@
+import EvaluationReports
 import Foundation
+import KVCacheEvaluation
+import LlamaDecoder
 import TestSupport
+import TextTokenization
 import ThinkCompress
 
 /// Parses input and uses what comes out, as the command would.
@@ -22,7 +26,7 @@ public final class Parser: Sendable {
     let target: ParserTarget
     private let folder: TemporaryFolder
     private let tokenizers: [Tokenizer]
-    private let workers = AttentionWorkers(threadCount: 1)
+    private let workers = WorkerThreads(threadCount: 1)
 
     /// - Throws: what keeps the files beside the input from being made.
     public init(_ target: ParserTarget) throws {

@@ -334,4 +334,27 @@ import ThinkCompress
         #expect(RecipeError("no", suggestion: "f16").description == "no; did you mean f16?")
         #expect(RecipeError("no").description == "no")
     }
+
+    @Test("a recipe can be made of stages")
+    func recipeOfStages() throws {
+        let recipe = try Recipe(ThinKCodec(keyRatio: 0.4), KIVICodec(keyBits: 2, valueBits: 2))
+        #expect(recipe.description == "think(keys=0.4)+kivi(bits=2)")
+        #expect(try Recipe(FullPrecisionCodec(elementType: .bfloat16)).description == "bf16")
+    }
+
+    @Test("a record of a recipe gives the recipe back", arguments: ["f16", "think(keys=0.4)+kivi(bits=2)"])
+    func record(text: String) throws {
+        let record = try Recipe(text).record
+        #expect(record.description == text)
+        #expect(try Recipe(record, registry: .standard) == Recipe(text))
+    }
+
+    @Test("a record whose codecs are unknown or don't have its numbers gives no recipe")
+    func foreignRecord() throws {
+        let record = try Recipe("think(keys=0.4)+kivi(bits=2)").record
+        let stages = record.stages.map { RecipeRecord.Stage(codecNumber: $0.codecNumber + 1, text: $0.text) }
+        #expect(throws: RecipeError.self) { try Recipe(RecipeRecord(stages: stages), registry: .standard) }
+        #expect(throws: RecipeError.self) { try Recipe(record, registry: CodecRegistry([])) }
+        #expect(throws: RecipeError.self) { try Recipe(RecipeRecord(stages: []), registry: .standard) }
+    }
 }

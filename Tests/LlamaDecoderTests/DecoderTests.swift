@@ -1,6 +1,6 @@
-import ByteStorage
 import Foundation
 import KVCacheCodecs
+import LlamaDecoder
 import TestSupport
 import Testing
 import ThinkCompress

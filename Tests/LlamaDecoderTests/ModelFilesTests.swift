@@ -1,4 +1,5 @@
 import Foundation
+import LlamaDecoder
 import TestSupport
 import Testing
 import ThinkCompress

@@ -1,3 +1,4 @@
+import LlamaDecoder
 import Testing
 import ThinkCompress
 

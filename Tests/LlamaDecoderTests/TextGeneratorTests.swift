@@ -1,7 +1,9 @@
 import Foundation
 import KVCacheCodecs
+import LlamaDecoder
 import TestSupport
 import Testing
+import TextTokenization
 import ThinkCompress
 
 /// Generation with the demo model, from a text with a needle in it.

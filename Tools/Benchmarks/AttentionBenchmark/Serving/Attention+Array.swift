@@ -5,7 +5,7 @@ extension Attention {
     func attend(
         _ queries: KVTensor,
         over layer: CompressedLayer,
-        using workers: AttentionWorkers,
+        using workers: WorkerThreads,
         into output: inout [Float]
     ) throws {
         var span = output.mutableSpan

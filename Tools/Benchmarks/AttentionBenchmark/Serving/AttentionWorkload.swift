@@ -5,11 +5,11 @@ import ThinkCompress
 final class AttentionWorkload: Workload {
     private let attention: Attention
     private let queries: KVTensor
-    private let workers: AttentionWorkers
+    private let workers: WorkerThreads
     private var layers: RotatingLayers
     private var output: [Float]
 
-    init(recipe: Recipe, attention: Attention, queryCount: Int, isSharp: Bool, tokens: Int, workers: AttentionWorkers)
+    init(recipe: Recipe, attention: Attention, queryCount: Int, isSharp: Bool, tokens: Int, workers: WorkerThreads)
         throws
     {
         guard queryCount <= tokens else { throw ServingError("\(queryCount) queries for \(tokens) tokens") }

@@ -43,7 +43,7 @@ struct ServeCommand: AsyncParsableCommand {
     }
 
     func run() async throws {
-        let workers = AttentionWorkers(threadCount: threads)
+        let workers = WorkerThreads(threadCount: threads)
         var workload: (any Workload)?
         while let line = readLine() {
             let answer: String
@@ -62,7 +62,7 @@ struct ServeCommand: AsyncParsableCommand {
     private func answer(
         _ line: String,
         workload: inout (any Workload)?,
-        workers: AttentionWorkers
+        workers: WorkerThreads
     ) async throws -> String {
         let words = line.split(separator: " ").map(String.init)
         switch (words.first, words.count) {

@@ -36,7 +36,7 @@ struct ServedCase {
     }
 
     /// Prepares the case.
-    func workload(tokens: Int, workers: AttentionWorkers) async throws -> any Workload {
+    func workload(tokens: Int, workers: WorkerThreads) async throws -> any Workload {
         let attention = Attention(precision: precision)
         if let snapshot = SnapshotStepWorkload.Source(rawValue: kind) {
             return try await SnapshotStepWorkload(

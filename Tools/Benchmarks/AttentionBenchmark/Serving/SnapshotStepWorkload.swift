@@ -12,13 +12,13 @@ final class SnapshotStepWorkload: Workload {
 
     private let source: Source
     private let attention: Attention
-    private let workers: AttentionWorkers
+    private let workers: WorkerThreads
     private let file: TemporarySnapshot
     private let cache: CompressedCache?
     private let queries = SyntheticLayer.newQueries(count: 1)
     private var output: [Float]
 
-    init(source: Source, recipe: Recipe, attention: Attention, tokens: Int, workers: AttentionWorkers) async throws {
+    init(source: Source, recipe: Recipe, attention: Attention, tokens: Int, workers: WorkerThreads) async throws {
         self.source = source
         self.attention = attention
         self.workers = workers
