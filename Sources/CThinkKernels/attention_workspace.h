@@ -6,12 +6,12 @@
 #include "vector_support.h"
 
 /// Blocks of a tile at the most.
-#define TILE_BLOCKS (TCK_TILE_TOKENS / TCK_SUBBLOCK_TOKENS)
+#define TILE_BLOCKS (TCK_PAGE_TOKENS / TCK_SUBBLOCK_TOKENS)
 
 typedef struct workspace {
-  /// Scores and then powers: `[TCK_QUERY_ROWS][TCK_TILE_TOKENS]`.
+  /// Scores and then powers: `[TCK_QUERY_ROWS][TCK_PAGE_TOKENS]`.
   float *scores;
-  /// As the thin rows of the queries, of one run at a time.
+  /// As the kept rows of the queries, of one run at a time.
   float *scaled_queries;
   /// What does not depend on the token (keys: per block and query) or on the channel (values: per group and query).
   float *constants;
@@ -26,12 +26,12 @@ typedef struct workspace {
   bool needs_precision;
 } workspace;
 
-static inline workspace make_workspace(size_t head_dimension, void *memory) {
+static inline workspace make_workspace(size_t key_dimension, size_t value_dimension, void *memory) {
   workspace work;
-  size_t groups = (tck_value_groups(head_dimension, TCK_SUBBLOCK_TOKENS) + 3) / 4 * 4;
+  size_t groups = (tck_value_groups(value_dimension, TCK_SUBBLOCK_TOKENS) + 3) / 4 * 4;
   work.scores = memory;
-  work.scaled_queries = work.scores + TCK_QUERY_ROWS * TCK_TILE_TOKENS;
-  work.constants = work.scaled_queries + TCK_QUERY_ROWS * tck_widest_thin_dimension(head_dimension);
+  work.scaled_queries = work.scores + TCK_QUERY_ROWS * TCK_PAGE_TOKENS;
+  work.constants = work.scaled_queries + TCK_QUERY_ROWS * tck_widest_kept_dimension(key_dimension);
   work.group_steps = work.constants + TCK_QUERY_ROWS * (groups > TILE_BLOCKS ? groups : TILE_BLOCKS);
   work.folded = (uint8_t *)(work.group_steps + TCK_QUERY_ROWS * groups);
   work.low_offset = work.set_bytes = 0;
@@ -52,9 +52,9 @@ typedef struct fetcher {
 static inline fetcher make_fetcher(const tck_block_format *format, const void *blocks, size_t block_count,
                                    const void *next, size_t byte_count) {
   size_t tokens = block_count * format->tokens;
-  size_t by_values = tokens / QUAD * ((tck_value_groups(format->head_dimension, format->tokens) + 3) / 4 +
-                                      (format->head_dimension + 63) / 64);
-  if (format->value_width == 0) by_values = 0;
+  size_t by_values = tokens / QUAD * ((tck_value_groups(format->value_dimension, format->value_group) + 3) / 4 +
+                                      (format->value_dimension + 63) / 64);
+  if (format->value_coding.width == 0) by_values = 0;
   size_t lines = byte_count / LINE_BYTES;
   if (byte_count == 0) next = blocks;  // A line that is there, and no further one.
   return (fetcher){next, (const char *)next + byte_count,

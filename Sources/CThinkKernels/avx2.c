@@ -53,12 +53,12 @@ TCK_INLINE void store_8(tck_element_type type, void *bytes, __m256 value) {
 }
 
 TCK_INLINE lanes lanes_load(tck_element_type type, const void *bytes) {
-  return (lanes){load_8(type, bytes), load_8(type, offset(bytes, 8 * element_size(type)))};
+  return (lanes){load_8(type, bytes), load_8(type, offset(bytes, 8 * tck_element_bytes(type)))};
 }
 
 TCK_INLINE void lanes_store(tck_element_type type, void *bytes, lanes value) {
   store_8(type, bytes, value.low);
-  store_8(type, offset_mutable(bytes, 8 * element_size(type)), value.high);
+  store_8(type, offset_mutable(bytes, 8 * tck_element_bytes(type)), value.high);
 }
 
 TCK_INLINE lanes lanes_splat(float value) { return (lanes){_mm256_set1_ps(value), _mm256_set1_ps(value)}; }
@@ -121,7 +121,7 @@ TCK_INLINE __m256 odd_8(__m256i bits) {
 
 TCK_INLINE lanes_pair lanes_load_pair(tck_element_type type, const void *bytes) {
   if (type != TCK_BFLOAT16) {
-    return (lanes_pair){lanes_load(type, bytes), lanes_load(type, offset(bytes, LANES * element_size(type)))};
+    return (lanes_pair){lanes_load(type, bytes), lanes_load(type, offset(bytes, LANES * tck_element_bytes(type)))};
   }
   __m256i low = _mm256_loadu_si256(bytes), high = _mm256_loadu_si256((const __m256i *)bytes + 1);
   return (lanes_pair){{even_8(low), even_8(high)}, {odd_8(low), odd_8(high)}};
@@ -129,7 +129,7 @@ TCK_INLINE lanes_pair lanes_load_pair(tck_element_type type, const void *bytes) 
 
 TCK_INLINE lanes lanes_load_some(tck_element_type type, const void *bytes, size_t count) {
   uint32_t some[LANES] = {0};  // Room for any type.
-  memcpy(some, bytes, count * element_size(type));
+  memcpy(some, bytes, count * tck_element_bytes(type));
   return lanes_load(type, some);
 }
 
@@ -198,7 +198,7 @@ TCK_INLINE __m256i quantize_half(tck_element_type type, const void *const values
 TCK_INLINE line line_quantize(tck_element_type type, const void *const values[4], const float *minima,
                               const float *inverses, unsigned width) {
   return (line){quantize_half(type, values, 0, minima, inverses, width),
-                quantize_half(type, values, 8 * element_size(type), minima, inverses, width)};
+                quantize_half(type, values, 8 * tck_element_bytes(type), minima, inverses, width)};
 }
 
 TCK_INLINE lanes line_member(line unit, unsigned member) {
@@ -490,13 +490,13 @@ TCK_TARGET void tck_avx2_attend_blocks(const tck_block_format *format, const voi
   attend_blocks(format, blocks, block_count, queries, next, next_byte_count);
 }
 
-TCK_TARGET void tck_avx2_attend_rows(tck_rows keys, tck_rows values, size_t tokens, size_t head_dimension,
-                                     tck_queries *queries) {
-  attend_rows(keys, values, tokens, head_dimension, queries);
+TCK_TARGET void tck_avx2_attend_rows(tck_rows keys, tck_rows values, size_t tokens, size_t key_dimension,
+                                     size_t value_dimension, tck_queries *queries) {
+  attend_rows(keys, values, tokens, key_dimension, value_dimension, queries);
 }
 
-TCK_TARGET void tck_avx2_join_scores(float *scores, size_t tokens, size_t head_dimension, tck_queries *queries) {
-  join_scores(scores, tokens, head_dimension, queries);
+TCK_TARGET void tck_avx2_join_scores(float *scores, size_t tokens, size_t value_dimension, tck_queries *queries) {
+  join_scores(scores, tokens, value_dimension, queries);
 }
 
 const tck_kernels tck_avx2_kernels = VECTOR_TABLE("avx2", tck_avx2_crc32c, , PTRDIFF_MAX, 128, 32);

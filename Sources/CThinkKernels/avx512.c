@@ -81,7 +81,7 @@ TCK_INLINE lanes lanes_multiply_add(lanes a, lanes b, lanes c) { return _mm512_f
 
 TCK_INLINE lanes_pair lanes_load_pair(tck_element_type type, const void *bytes) {
   if (type != TCK_BFLOAT16) {
-    return (lanes_pair){lanes_load(type, bytes), lanes_load(type, offset(bytes, LANES * element_size(type)))};
+    return (lanes_pair){lanes_load(type, bytes), lanes_load(type, offset(bytes, LANES * tck_element_bytes(type)))};
   }
   __m512i bits = _mm512_loadu_si512(bytes);
   return (lanes_pair){_mm512_castsi512_ps(_mm512_slli_epi32(bits, 16)),

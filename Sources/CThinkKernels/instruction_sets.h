@@ -23,22 +23,22 @@ TCK_HIDDEN uint32_t tck_avx2_crc32c(uint32_t crc, const void *bytes, size_t coun
 // What needs more of wider vectors than AVX-512 without VNNI has.
 TCK_HIDDEN void tck_avx2_attend_blocks(const tck_block_format *format, const void *blocks, size_t block_count,
                                        tck_queries *queries, const void *next, size_t next_byte_count);
-TCK_HIDDEN void tck_avx2_attend_rows(tck_rows keys, tck_rows values, size_t tokens, size_t head_dimension,
-                                     tck_queries *queries);
-TCK_HIDDEN void tck_avx2_join_scores(float *scores, size_t tokens, size_t head_dimension, tck_queries *queries);
+TCK_HIDDEN void tck_avx2_attend_rows(tck_rows keys, tck_rows values, size_t tokens, size_t key_dimension,
+                                     size_t value_dimension, tck_queries *queries);
+TCK_HIDDEN void tck_avx2_join_scores(float *scores, size_t tokens, size_t value_dimension, tck_queries *queries);
 #elif defined(__aarch64__) && !defined(__AARCH64EB__)
 TCK_HIDDEN extern const tck_kernels tck_neon_kernels;
 TCK_HIDDEN extern const tck_kernels tck_neondotprod_kernels;
 TCK_HIDDEN void tck_neon_attend_blocks(const tck_block_format *format, const void *blocks, size_t block_count,
                                        tck_queries *queries, const void *next, size_t next_byte_count);
-TCK_HIDDEN void tck_neon_attend_rows(tck_rows keys, tck_rows values, size_t tokens, size_t head_dimension,
-                                     tck_queries *queries);
-TCK_HIDDEN void tck_neon_join_scores(float *scores, size_t tokens, size_t head_dimension, tck_queries *queries);
+TCK_HIDDEN void tck_neon_attend_rows(tck_rows keys, tck_rows values, size_t tokens, size_t key_dimension,
+                                     size_t value_dimension, tck_queries *queries);
+TCK_HIDDEN void tck_neon_join_scores(float *scores, size_t tokens, size_t value_dimension, tck_queries *queries);
 TCK_HIDDEN void tck_neondotprod_attend_blocks(const tck_block_format *format, const void *blocks, size_t block_count,
                                               tck_queries *queries, const void *next, size_t next_byte_count);
-TCK_HIDDEN void tck_neondotprod_attend_rows(tck_rows keys, tck_rows values, size_t tokens, size_t head_dimension,
-                                            tck_queries *queries);
-TCK_HIDDEN void tck_neondotprod_join_scores(float *scores, size_t tokens, size_t head_dimension,
+TCK_HIDDEN void tck_neondotprod_attend_rows(tck_rows keys, tck_rows values, size_t tokens, size_t key_dimension,
+                                            size_t value_dimension, tck_queries *queries);
+TCK_HIDDEN void tck_neondotprod_join_scores(float *scores, size_t tokens, size_t value_dimension,
                                             tck_queries *queries);
 #endif
 

@@ -274,13 +274,13 @@ TCK_TARGET void TCK_ATTENTION(attend_blocks)(const tck_block_format *format, con
   attend_blocks(format, blocks, block_count, queries, next, next_byte_count);
 }
 
-TCK_TARGET void TCK_ATTENTION(attend_rows)(tck_rows keys, tck_rows values, size_t tokens, size_t head_dimension,
-                                           tck_queries *queries) {
-  attend_rows(keys, values, tokens, head_dimension, queries);
+TCK_TARGET void TCK_ATTENTION(attend_rows)(tck_rows keys, tck_rows values, size_t tokens, size_t key_dimension,
+                                           size_t value_dimension, tck_queries *queries) {
+  attend_rows(keys, values, tokens, key_dimension, value_dimension, queries);
 }
 
-TCK_TARGET void TCK_ATTENTION(join_scores)(float *scores, size_t tokens, size_t head_dimension, tck_queries *queries) {
-  join_scores(scores, tokens, head_dimension, queries);
+TCK_TARGET void TCK_ATTENTION(join_scores)(float *scores, size_t tokens, size_t value_dimension, tck_queries *queries) {
+  join_scores(scores, tokens, value_dimension, queries);
 }
 
 #endif

@@ -43,12 +43,12 @@ TCK_INLINE void store_4(tck_element_type type, void *bytes, float32x4_t value) {
 
 TCK_INLINE lanes lanes_load(tck_element_type type, const void *bytes) {
   lanes result;
-  EACH(i) result.of[i] = load_4(type, offset(bytes, i * 4 * element_size(type)));
+  EACH(i) result.of[i] = load_4(type, offset(bytes, i * 4 * tck_element_bytes(type)));
   return result;
 }
 
 TCK_INLINE void lanes_store(tck_element_type type, void *bytes, lanes value) {
-  EACH(i) store_4(type, offset_mutable(bytes, i * 4 * element_size(type)), value.of[i]);
+  EACH(i) store_4(type, offset_mutable(bytes, i * 4 * tck_element_bytes(type)), value.of[i]);
 }
 
 TCK_INLINE lanes lanes_splat(float value) {
@@ -115,7 +115,7 @@ TCK_INLINE lanes_pair lanes_load_pair(tck_element_type type, const void *bytes) 
   lanes_pair result;
   if (type != TCK_BFLOAT16) {
     result.first = lanes_load(type, bytes);
-    result.second = lanes_load(type, offset(bytes, LANES * element_size(type)));
+    result.second = lanes_load(type, offset(bytes, LANES * tck_element_bytes(type)));
     return result;
   }
   EACH(i) {
@@ -128,7 +128,7 @@ TCK_INLINE lanes_pair lanes_load_pair(tck_element_type type, const void *bytes) 
 
 TCK_INLINE lanes lanes_load_some(tck_element_type type, const void *bytes, size_t count) {
   uint32_t some[LANES] = {0};  // Room for any type.
-  memcpy(some, bytes, count * element_size(type));
+  memcpy(some, bytes, count * tck_element_bytes(type));
   return lanes_load(type, some);
 }
 

@@ -86,32 +86,14 @@ static inline void tck_store(tck_element_type type, void *bytes, size_t index, f
   }
 }
 
-/// How one group is quantized: Formats/kivi.md, "Quantizing a group".
-typedef struct tck_group_quantizer {
-  uint16_t scale;
-  uint16_t minimum;
-  float scale_value;
-  float minimum_value;
-  float inverse_scale;
-} tck_group_quantizer;
-
-static inline tck_group_quantizer tck_make_quantizer(float minimum, float maximum, unsigned width) {
-  tck_group_quantizer result;
-  // Negative zero becomes zero: which of the two a minimum or maximum is depends on the order of comparison.
-  minimum += 0.0f;
-  maximum += 0.0f;
-  result.scale = tck_float_to_half((maximum - minimum) / (float)((1u << width) - 1));
-  result.minimum = tck_float_to_half(minimum);
-  result.scale_value = tck_half_to_float(result.scale);
-  result.minimum_value = tck_half_to_float(result.minimum);
-  result.inverse_scale = result.scale_value > 0 ? 1.0f / result.scale_value : 0;
-  return result;
-}
-
-static inline uint8_t tck_quantize(tck_group_quantizer quantizer, float value, unsigned width) {
-  float code = rintf((value - quantizer.minimum_value) * quantizer.inverse_scale);
-  float highest = (float)((1u << width) - 1);
-  return (uint8_t)(code < 0 ? 0 : code > highest ? highest : code);
+/// The number `index` among stored scales or minima.
+static inline float tck_stored_number(tck_coding coding, const void *numbers, size_t index) {
+  switch (coding.scales) {
+    case TCK_FLOAT16_SCALES:
+      return tck_load(TCK_FLOAT16, numbers, index);
+    default:
+      return 0;
+  }
 }
 
 static inline float tck_dequantize(uint8_t code, float scale, float minimum) {

@@ -5,8 +5,6 @@
 #include "instruction_sets.h"
 #include "quantizer.h"
 
-static size_t element_bytes(tck_element_type type) { return type == TCK_FLOAT32 ? 4 : 2; }
-
 static const void *row(tck_rows rows, size_t token) { return (const char *)rows.bytes + token * rows.token_stride; }
 
 static void *mutable_row(tck_mutable_rows rows, size_t token) {
@@ -46,7 +44,7 @@ static void add_channel_sums(tck_rows source, size_t tokens, size_t head_dimensi
 
 // MARK: - Code lines
 
-/// Where unit `unit`'s codes are among lines of 64 bytes: a byte offset and a shift.
+/// Where unit `unit`'s codes are among lines: a byte offset and a shift.
 typedef struct unit_place {
   size_t line;
   unsigned shift;
@@ -54,7 +52,7 @@ typedef struct unit_place {
 
 static unit_place place(size_t unit, unsigned width) {
   size_t units_per_line = 8 / width;
-  return (unit_place){unit / units_per_line * 64, (unsigned)(unit % units_per_line) * width};
+  return (unit_place){unit / units_per_line * TCK_LINE_BYTES, (unsigned)(unit % units_per_line) * width};
 }
 
 /// The place and byte of a key code: Formats/kivi.md, "Key codes".
@@ -86,89 +84,133 @@ static uint8_t code_at(const uint8_t *codes, size_t byte, unsigned shift, unsign
 
 // MARK: - Quantization
 
-static bool pack_keys(tck_rows source, size_t tokens, tck_channels channels, size_t head_dimension, unsigned width,
-                      tck_mutable_packed destination) {
+/// The least and greatest number so far.
+typedef struct number_range {
+  float minimum, maximum;
+} number_range;
+
+static bool widen_range(number_range *range, float value) {
+  if (value < range->minimum) range->minimum = value;
+  if (value > range->maximum) range->maximum = value;
+  return is_quantizable(value);
+}
+
+static void store_range(number_range range, size_t index, float *minima, float *maxima) {
+  // Which zero a minimum or maximum is would depend on the order of comparison.
+  minima[index] = range.minimum + 0.0f;
+  maxima[index] = range.maximum + 0.0f;
+}
+
+static bool key_ranges(tck_rows source, size_t tokens, tck_channels channels, size_t head_dimension, float *minima,
+                       float *maxima) {
   (void)head_dimension;
-  memset(destination.codes, 0, tck_key_code_bytes(tokens, channels.count, width));
-  memset(destination.scales, 0, tck_padded_channels(channels.count) * sizeof(uint16_t));
-  memset(destination.minima, 0, tck_padded_channels(channels.count) * sizeof(uint16_t));
   for (size_t i = 0; i < channels.count; i++) {
-    float values[TCK_MAX_BLOCK_TOKENS];
-    float minimum = INFINITY, maximum = -INFINITY;
+    number_range range = {INFINITY, -INFINITY};
     for (size_t token = 0; token < tokens; token++) {
-      values[token] = tck_load(source.type, row(source, token), channels.indices[i]);
-      if (!is_quantizable(values[token])) return false;
-      if (values[token] < minimum) minimum = values[token];
-      if (values[token] > maximum) maximum = values[token];
+      if (!widen_range(&range, tck_load(source.type, row(source, token), channels.indices[i]))) return false;
     }
-    tck_group_quantizer quantizer = tck_make_quantizer(minimum, maximum, width);
-    destination.scales[i] = quantizer.scale;
-    destination.minima[i] = quantizer.minimum;
-    for (size_t token = 0; token < tokens; token++) {
-      unsigned shift;
-      size_t byte = key_code_byte(token, i, channels.count, width, &shift);
-      destination.codes[byte] |= (uint8_t)(tck_quantize(quantizer, values[token], width) << shift);
-    }
+    store_range(range, i, minima, maxima);
   }
+  for (size_t i = channels.count; i < tck_padded_channels(channels.count); i++) minima[i] = maxima[i] = 0;
   return true;
 }
 
-static bool pack_values(tck_rows source, size_t tokens, size_t head_dimension, size_t group, unsigned width,
-                        tck_mutable_packed destination) {
+static bool value_ranges(tck_rows source, size_t tokens, size_t head_dimension, size_t group, float *minima,
+                         float *maxima) {
   size_t groups = tck_value_groups(head_dimension, group);
-  memset(destination.codes, 0, tck_value_code_bytes(tokens, head_dimension, width));
   for (size_t token = 0; token < tokens; token++) {
     for (size_t g = 0; g < groups; g++) {
-      size_t start = g * group;
-      size_t end = start + group < head_dimension ? start + group : head_dimension;
-      float values[TCK_MAX_HEAD_DIMENSION];
-      float minimum = INFINITY, maximum = -INFINITY;
-      for (size_t channel = start; channel < end; channel++) {
-        float value = tck_load(source.type, row(source, token), channel);
-        if (!is_quantizable(value)) return false;
-        if (value < minimum) minimum = value;
-        if (value > maximum) maximum = value;
-        values[channel] = value;
+      number_range range = {INFINITY, -INFINITY};
+      size_t end = (g + 1) * group < head_dimension ? (g + 1) * group : head_dimension;
+      for (size_t channel = g * group; channel < end; channel++) {
+        if (!widen_range(&range, tck_load(source.type, row(source, token), channel))) return false;
       }
-      tck_group_quantizer quantizer = tck_make_quantizer(minimum, maximum, width);
-      destination.scales[value_group_index(token, g, groups)] = quantizer.scale;
-      destination.minima[value_group_index(token, g, groups)] = quantizer.minimum;
-      for (size_t channel = start; channel < end; channel++) {
-        unsigned shift;
-        size_t byte = value_code_byte(token, channel, head_dimension, width, &shift);
-        destination.codes[byte] |= (uint8_t)(tck_quantize(quantizer, values[channel], width) << shift);
-      }
+      store_range(range, value_group_index(token, g, groups), minima, maxima);
     }
   }
   return true;
 }
 
-static void unpack_keys(tck_packed source, size_t tokens, tck_channels channels, size_t head_dimension, unsigned width,
-                        tck_mutable_rows destination) {
+/// Formats/kivi.md, "Quantizing a group".
+static void encode_scales(tck_coding coding, size_t groups, const float *minima, const float *maxima,
+                          tck_quantizers quantizers) {
+  float steps = (float)((1u << coding.width) - 1);
+  for (size_t i = 0; i < groups; i++) {
+    float minimum = minima[i], scale = (maxima[i] - minimum) / steps;
+    switch (coding.scales) {
+      case TCK_FLOAT16_SCALES:
+        tck_store(TCK_FLOAT16, quantizers.scales, i, scale);
+        tck_store(TCK_FLOAT16, quantizers.minima, i, minimum);
+        break;
+    }
+    scale = tck_stored_number(coding, quantizers.scales, i);
+    quantizers.minimum_values[i] = tck_stored_number(coding, quantizers.minima, i);
+    quantizers.inverse_scales[i] = scale > 0 ? 1.0f / scale : 0;
+  }
+}
+
+static uint8_t quantize(float value, float minimum, float inverse_scale, unsigned width) {
+  float code = rintf((value - minimum) * inverse_scale);
+  float highest = (float)((1u << width) - 1);
+  return (uint8_t)(code < 0 ? 0 : code > highest ? highest : code);
+}
+
+static void pack_keys(tck_rows source, size_t tokens, tck_channels channels, size_t head_dimension, unsigned width,
+                      const float *minima, const float *inverse_scales, uint8_t *codes) {
   (void)head_dimension;
+  memset(codes, 0, tck_key_code_bytes(tokens, channels.count, width));
   for (size_t i = 0; i < channels.count; i++) {
-    float scale = tck_half_to_float(source.scales[i]);
-    float minimum = tck_half_to_float(source.minima[i]);
     for (size_t token = 0; token < tokens; token++) {
+      float value = tck_load(source.type, row(source, token), channels.indices[i]);
       unsigned shift;
       size_t byte = key_code_byte(token, i, channels.count, width, &shift);
-      tck_store(destination.type, mutable_row(destination, token), channels.indices[i],
-                tck_dequantize(code_at(source.codes, byte, shift, width), scale, minimum));
+      codes[byte] |= (uint8_t)(quantize(value, minima[i], inverse_scales[i], width) << shift);
     }
   }
 }
 
-static void unpack_values(tck_packed source, size_t tokens, size_t head_dimension, size_t group, unsigned width,
+static void pack_values(tck_rows source, size_t tokens, size_t head_dimension, size_t group, unsigned width,
+                        const float *minima, const float *inverse_scales, uint8_t *codes) {
+  size_t groups = tck_value_groups(head_dimension, group);
+  memset(codes, 0, tck_value_code_bytes(tokens, head_dimension, width));
+  for (size_t token = 0; token < tokens; token++) {
+    for (size_t channel = 0; channel < head_dimension; channel++) {
+      float value = tck_load(source.type, row(source, token), channel);
+      size_t at = value_group_index(token, channel / group, groups);
+      unsigned shift;
+      size_t byte = value_code_byte(token, channel, head_dimension, width, &shift);
+      codes[byte] |= (uint8_t)(quantize(value, minima[at], inverse_scales[at], width) << shift);
+    }
+  }
+}
+
+static void unpack_keys(tck_packed source, size_t tokens, tck_channels channels, size_t head_dimension,
+                        tck_coding coding, tck_mutable_rows destination) {
+  (void)head_dimension;
+  for (size_t i = 0; i < channels.count; i++) {
+    float scale = tck_stored_number(coding, source.scales, i);
+    float minimum = tck_stored_number(coding, source.minima, i);
+    for (size_t token = 0; token < tokens; token++) {
+      unsigned shift;
+      size_t byte = key_code_byte(token, i, channels.count, coding.width, &shift);
+      tck_store(destination.type, mutable_row(destination, token), channels.indices[i],
+                tck_dequantize(code_at(source.codes, byte, shift, coding.width), scale, minimum));
+    }
+  }
+}
+
+static void unpack_values(tck_packed source, size_t tokens, size_t head_dimension, size_t group, tck_coding coding,
                           tck_mutable_rows destination) {
   size_t groups = tck_value_groups(head_dimension, group);
   for (size_t token = 0; token < tokens; token++) {
     for (size_t channel = 0; channel < head_dimension; channel++) {
       size_t at = value_group_index(token, channel / group, groups);
       unsigned shift;
-      size_t byte = value_code_byte(token, channel, head_dimension, width, &shift);
+      size_t byte = value_code_byte(token, channel, head_dimension, coding.width, &shift);
       tck_store(destination.type, mutable_row(destination, token), channel,
-                tck_dequantize(code_at(source.codes, byte, shift, width), tck_half_to_float(source.scales[at]),
-                               tck_half_to_float(source.minima[at])));
+                tck_dequantize(code_at(source.codes, byte, shift, coding.width),
+                               tck_stored_number(coding, source.scales, at),
+                               tck_stored_number(coding, source.minima, at)));
     }
   }
 }
@@ -176,7 +218,7 @@ static void unpack_values(tck_packed source, size_t tokens, size_t head_dimensio
 // MARK: - Full precision
 
 static void pack_full_keys(tck_rows source, size_t tokens, tck_channels channels, void *destination) {
-  size_t size = element_bytes(source.type);
+  size_t size = tck_element_bytes(source.type);
   for (size_t i = 0; i < channels.count; i++) {
     for (size_t token = 0; token < tokens; token++) {
       memcpy((char *)destination + (i * tokens + token) * size,
@@ -187,7 +229,7 @@ static void pack_full_keys(tck_rows source, size_t tokens, tck_channels channels
 
 static void unpack_full_keys(tck_element_type type, const void *source, size_t tokens, tck_channels channels,
                              tck_mutable_rows destination) {
-  size_t size = element_bytes(type);
+  size_t size = tck_element_bytes(type);
   for (size_t i = 0; i < channels.count; i++) {
     for (size_t token = 0; token < tokens; token++) {
       void *to = mutable_row(destination, token);
@@ -209,14 +251,14 @@ static void add_run_scores(const tck_block_format *format, const tck_key_run *ru
   for (size_t i = 0; i < run->count; i++) {
     for (size_t token = 0; token < format->tokens; token++) {
       float key;
-      if (run->width == 0) {
+      if (run->coding.width == 0) {
         key = tck_load(format->full_type, block + run->codes, i * format->tokens + token);
       } else {
         unsigned shift;
-        size_t byte = key_code_byte(token, i, run->count, run->width, &shift);
-        key = tck_dequantize(code_at(block + run->codes, byte, shift, run->width),
-                             tck_load(TCK_FLOAT16, block + run->scales, i),
-                             tck_load(TCK_FLOAT16, block + run->minima, i));
+        size_t byte = key_code_byte(token, i, run->count, run->coding.width, &shift);
+        key = tck_dequantize(code_at(block + run->codes, byte, shift, run->coding.width),
+                             tck_stored_number(run->coding, block + run->scales, i),
+                             tck_stored_number(run->coding, block + run->minima, i));
       }
       scores[token] += query[i] * key;
     }
@@ -225,22 +267,23 @@ static void add_run_scores(const tck_block_format *format, const tck_key_run *ru
 
 /// One of a block's values.
 static float block_value(const tck_block_format *format, const uint8_t *block, size_t token, size_t channel) {
-  if (format->value_width == 0) {
-    return tck_load(format->full_type, block + format->value_codes, token * format->head_dimension + channel);
+  tck_coding coding = format->value_coding;
+  if (coding.width == 0) {
+    return tck_load(format->full_type, block + format->value_codes, token * format->value_dimension + channel);
   }
-  size_t groups = tck_value_groups(format->head_dimension, format->tokens);
-  size_t at = value_group_index(token, channel / format->tokens, groups);
+  size_t groups = tck_value_groups(format->value_dimension, format->value_group);
+  size_t at = value_group_index(token, channel / format->value_group, groups);
   unsigned shift;
-  size_t byte = value_code_byte(token, channel, format->head_dimension, format->value_width, &shift);
-  return tck_dequantize(code_at(block + format->value_codes, byte, shift, format->value_width),
-                        tck_load(TCK_FLOAT16, block + format->value_scales, at),
-                        tck_load(TCK_FLOAT16, block + format->value_minima, at));
+  size_t byte = value_code_byte(token, channel, format->value_dimension, coding.width, &shift);
+  return tck_dequantize(code_at(block + format->value_codes, byte, shift, coding.width),
+                        tck_stored_number(coding, block + format->value_scales, at),
+                        tck_stored_number(coding, block + format->value_minima, at));
 }
 
 /// Turns a query's scores into powers relative to the tile's maximum, joins the sums, and scales the earlier output.
 ///
 /// Returns by how much the tile's part is to be scaled; nothing is to be added where that is 0.
-static float exponentiate(tck_queries *queries, size_t row, size_t tokens, size_t head_dimension, float *scores) {
+static float exponentiate(tck_queries *queries, size_t row, size_t tokens, size_t value_dimension, float *scores) {
   size_t first = queries->visible[row].first;
   size_t end = queries->visible[row].end < tokens ? queries->visible[row].end : tokens;
   float maximum = -INFINITY, sum = 0;
@@ -264,30 +307,30 @@ static float exponentiate(tck_queries *queries, size_t row, size_t tokens, size_
   float old_factor = exp2f(queries->maxima[row] - common), tile_factor = exp2f(maximum - common);
   queries->maxima[row] = common;
   queries->sums[row] = queries->sums[row] * old_factor + sum * tile_factor;
-  float *output = queries->outputs + row * tck_padded_dimension(head_dimension);
-  for (size_t channel = 0; channel < head_dimension; channel++) output[channel] *= old_factor;
+  float *output = queries->outputs + row * tck_padded_dimension(value_dimension);
+  for (size_t channel = 0; channel < value_dimension; channel++) output[channel] *= old_factor;
   return tile_factor;
 }
 
 static void attend_blocks(const tck_block_format *format, const void *blocks, size_t block_count, tck_queries *queries,
                           const void *next, size_t next_byte_count) {
   (void)next, (void)next_byte_count;
-  size_t dimension = tck_padded_dimension(format->head_dimension), thin = tck_thin_dimension(format);
+  size_t dimension = tck_padded_dimension(format->value_dimension), kept = tck_kept_dimension(format);
   size_t tokens = block_count * format->tokens;
   for (size_t row = 0; row < queries->count; row++) {
-    float scores[TCK_TILE_TOKENS];
+    float scores[TCK_PAGE_TOKENS];
     for (size_t token = 0; token < tokens; token++) scores[token] = queries->offsets[row];
     for (size_t block = 0; block < block_count; block++) {
-      const float *query = queries->thin_rows + row * thin;
+      const float *query = queries->kept_rows + row * kept;
       for (size_t run = 0; run < format->key_run_count; run++) {
         add_run_scores(format, &format->key_runs[run], (const uint8_t *)blocks + block * format->byte_count, query,
                        scores + block * format->tokens);
         query += tck_padded_dimension(format->key_runs[run].count);
       }
     }
-    float factor = exponentiate(queries, row, tokens, format->head_dimension, scores);
+    float factor = exponentiate(queries, row, tokens, format->value_dimension, scores);
     if (factor == 0) continue;
-    for (size_t channel = 0; channel < format->head_dimension; channel++) {
+    for (size_t channel = 0; channel < format->value_dimension; channel++) {
       float sum = 0;
       for (size_t token = 0; token < tokens; token++) {
         const uint8_t *block = (const uint8_t *)blocks + token / format->tokens * format->byte_count;
@@ -298,31 +341,33 @@ static void attend_blocks(const tck_block_format *format, const void *blocks, si
   }
 }
 
-static void join_scores(float *scores, size_t tokens, size_t head_dimension, tck_queries *queries) {
+static void join_scores(float *scores, size_t tokens, size_t value_dimension, tck_queries *queries) {
   for (size_t row = 0; row < queries->count; row++) {
-    float factor = exponentiate(queries, row, tokens, head_dimension, scores + row * TCK_TILE_TOKENS);
-    for (size_t token = 0; token < tokens; token++) scores[row * TCK_TILE_TOKENS + token] *= factor;
+    float factor = exponentiate(queries, row, tokens, value_dimension, scores + row * TCK_PAGE_TOKENS);
+    for (size_t token = 0; token < tokens; token++) scores[row * TCK_PAGE_TOKENS + token] *= factor;
   }
 }
 
-static void attend_rows(tck_rows keys, tck_rows values, size_t tokens, size_t head_dimension, tck_queries *queries) {
-  size_t dimension = tck_padded_dimension(head_dimension);
+static void attend_rows(tck_rows keys, tck_rows values, size_t tokens, size_t key_dimension, size_t value_dimension,
+                        tck_queries *queries) {
   for (size_t query = 0; query < queries->count; query++) {
-    float scores[TCK_TILE_TOKENS];
+    const float *numbers = queries->rows + query * tck_padded_dimension(key_dimension);
+    float *output = queries->outputs + query * tck_padded_dimension(value_dimension);
+    float scores[TCK_PAGE_TOKENS];
     for (size_t token = 0; token < tokens; token++) {
       scores[token] = 0;
-      for (size_t channel = 0; channel < head_dimension; channel++) {
-        scores[token] += queries->rows[query * dimension + channel] * tck_load(keys.type, row(keys, token), channel);
+      for (size_t channel = 0; channel < key_dimension; channel++) {
+        scores[token] += numbers[channel] * tck_load(keys.type, row(keys, token), channel);
       }
     }
-    float factor = exponentiate(queries, query, tokens, head_dimension, scores);
+    float factor = exponentiate(queries, query, tokens, value_dimension, scores);
     if (factor == 0) continue;
-    for (size_t channel = 0; channel < head_dimension; channel++) {
+    for (size_t channel = 0; channel < value_dimension; channel++) {
       float sum = 0;
       for (size_t token = 0; token < tokens; token++) {
         sum += scores[token] * tck_load(values.type, row(values, token), channel);
       }
-      queries->outputs[query * dimension + channel] += sum * factor;
+      output[channel] += sum * factor;
     }
   }
 }
@@ -363,6 +408,9 @@ const tck_kernels tck_scalar_kernels = {
     .widen = widen,
     .narrow = narrow,
     .add_channel_sums = add_channel_sums,
+    .key_ranges = key_ranges,
+    .value_ranges = value_ranges,
+    .encode_scales = encode_scales,
     .pack_keys = pack_keys,
     .pack_values = pack_values,
     .unpack_keys = unpack_keys,

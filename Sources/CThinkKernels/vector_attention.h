@@ -160,7 +160,7 @@ TCK_INLINE bool score_quantized_run(tile *it, const tck_key_run *run, const floa
   const tck_block_format *format = it->format;
   const workspace *work = &it->work;
   fetcher ahead = it->ahead;
-  size_t query_stride = tck_thin_dimension(format);
+  size_t query_stride = tck_kept_dimension(format);
   float offsets[TCK_QUERY_ROWS][LANES];
   for (size_t row = 0; row < rows; row++) {
     lanes_store(TCK_FLOAT32, offsets[row], lanes_splat(it->queries->offsets[row]));
@@ -187,7 +187,7 @@ TCK_INLINE bool score_quantized_run(tile *it, const tck_key_run *run, const floa
       key_dots(codes, quads, width, folded, folded + low_offset, rows, is_precise, dots);
       codes += sub_block_bytes;
       for (size_t row = 0; row < rows; row++) {
-        float *scores = work->scores + row * TCK_TILE_TOKENS + block * format->tokens + token;
+        float *scores = work->scores + row * TCK_PAGE_TOKENS + block * format->tokens + token;
         for (size_t half = 0; half < 2; half++) {
           lanes score = lanes_add(lanes_load(TCK_FLOAT32, dots[row][half]), lanes_splat(constants[row]));
           float *at = scores + half * LANES;
@@ -205,7 +205,7 @@ TCK_INLINE bool score_quantized_run(tile *it, const tck_key_run *run, const floa
 /// Adds a full-precision run's part to the scores of all blocks: keys lie channel by channel.
 TCK_INLINE void score_full_run(tile *it, const tck_key_run *run, const float *queries, tck_element_type type,
                                size_t rows) {
-  size_t tokens = it->format->tokens, query_stride = tck_thin_dimension(it->format);
+  size_t tokens = it->format->tokens, query_stride = tck_kept_dimension(it->format);
   for (size_t block = 0; block < it->block_count; block++) {
     const char *keys = block_part(it, block, run->codes);
     for (size_t token = 0; token < tokens; token += LANES) {
@@ -213,45 +213,45 @@ TCK_INLINE void score_full_run(tile *it, const tck_key_run *run, const float *qu
       lanes sums[TCK_QUERY_ROWS];
       for (size_t row = 0; row < rows; row++) {
         sums[row] = it->is_first_run ? lanes_splat(it->queries->offsets[row])
-                                     : lanes_load(TCK_FLOAT32, scores + row * TCK_TILE_TOKENS);
+                                     : lanes_load(TCK_FLOAT32, scores + row * TCK_PAGE_TOKENS);
       }
       for (size_t i = 0; i < run->count; i++) {
-        lanes key = lanes_load(type, keys + (i * tokens + token) * element_size(type));
+        lanes key = lanes_load(type, keys + (i * tokens + token) * tck_element_bytes(type));
         for (size_t row = 0; row < rows; row++) {
           sums[row] = lanes_multiply_add(lanes_splat(queries[row * query_stride + i]), key, sums[row]);
         }
       }
-      for (size_t row = 0; row < rows; row++) lanes_store(TCK_FLOAT32, scores + row * TCK_TILE_TOKENS, sums[row]);
+      for (size_t row = 0; row < rows; row++) lanes_store(TCK_FLOAT32, scores + row * TCK_PAGE_TOKENS, sums[row]);
       fetch_lines_of_block(&it->ahead);
     }
   }
 }
 
 /// Scores of rows of keys.
-TCK_INLINE void score_rows(tck_rows keys, size_t tokens, size_t head_dimension, const float *queries, float *scores,
+TCK_INLINE void score_rows(tck_rows keys, size_t tokens, size_t key_dimension, const float *queries, float *scores,
                            tck_element_type type, size_t rows) {
-  size_t stride = tck_padded_dimension(head_dimension);
-  size_t whole = head_dimension / LANES * LANES;
+  size_t stride = tck_padded_dimension(key_dimension);
+  size_t whole = key_dimension / LANES * LANES;
   for (size_t token = 0; token < tokens; token++) {
     const char *key_row = (const char *)keys.bytes + token * keys.token_stride;
     __builtin_prefetch(key_row + 8 * keys.token_stride, 0, 3);
     lanes sums[TCK_QUERY_ROWS];
     for (size_t row = 0; row < TCK_QUERY_ROWS; row++) sums[row] = lanes_splat(0);
     for (size_t i = 0; i < whole; i += LANES) {
-      lanes key = lanes_load(type, key_row + i * element_size(type));
+      lanes key = lanes_load(type, key_row + i * tck_element_bytes(type));
       for (size_t row = 0; row < rows; row++) {
         sums[row] = lanes_multiply_add(key, lanes_load(TCK_FLOAT32, queries + row * stride + i), sums[row]);
       }
     }
-    if (whole < head_dimension) {
-      lanes key = lanes_load_some(type, key_row + whole * element_size(type), head_dimension - whole);
+    if (whole < key_dimension) {
+      lanes key = lanes_load_some(type, key_row + whole * tck_element_bytes(type), key_dimension - whole);
       for (size_t row = 0; row < rows; row++) {
         sums[row] = lanes_multiply_add(key, lanes_load(TCK_FLOAT32, queries + row * stride + whole), sums[row]);
       }
     }
     float totals[TCK_QUERY_ROWS];
     lanes_store_fours(totals, lanes_transpose_add(sums));
-    for (size_t row = 0; row < rows; row++) scores[row * TCK_TILE_TOKENS + token] = totals[row];
+    for (size_t row = 0; row < rows; row++) scores[row * TCK_PAGE_TOKENS + token] = totals[row];
   }
 }
 
@@ -314,13 +314,13 @@ TCK_TARGET static void exponentiate(tck_queries *queries, size_t tokens, workspa
     const tck_token_range *visible = &queries->visible[row];
     sees[row] = row < queries->count && visible->first < smaller(visible->end, tokens);
     highest[row] = sums[row] = squares[row] = errors[row] = lanes_splat(0);
-    float *scores = work->scores + row * TCK_TILE_TOKENS;
+    float *scores = work->scores + row * TCK_PAGE_TOKENS;
     if (sees[row]) highest[row] = mask_scores(queries, row, tokens, padded, scores);
   }
   float tile_maxima[TCK_QUERY_ROWS];
   lanes_store_highest(tile_maxima, highest);
   for (size_t row = 0; row < TCK_QUERY_ROWS; row++) {
-    float *scores = work->scores + row * TCK_TILE_TOKENS;
+    float *scores = work->scores + row * TCK_PAGE_TOKENS;
     if (!sees[row]) {
       for (size_t token = 0; token < padded; token += LANES) {
         lanes_store(TCK_FLOAT32, scores + token, lanes_splat(0));
@@ -386,7 +386,7 @@ TCK_INLINE void fold_values(tile *it, size_t set, unsigned width, size_t rows, b
   const tck_block_format *format = it->format;
   const workspace *work = &it->work;
   fetcher ahead = it->ahead;
-  size_t groups = tck_value_groups(format->head_dimension, format->tokens);
+  size_t groups = tck_value_groups(format->value_dimension, format->value_group);
   size_t quads = format->tokens / QUAD;
   size_t count = smaller(groups - set * QUAD, QUAD) * QUAD;
   size_t start = set * QUAD * QUAD * sizeof(uint16_t);
@@ -425,7 +425,7 @@ TCK_INLINE void fold_values(tile *it, size_t set, unsigned width, size_t rows, b
           products[row] = lanes_splat(0);
           continue;
         }
-        lanes power = lanes_splat_four(powers + row * TCK_TILE_TOKENS);
+        lanes power = lanes_splat_four(powers + row * TCK_PAGE_TOKENS);
         products[row] = lanes_multiply(power, folding);
         constant[row] = lanes_multiply_add(power, middle, constant[row]);
       }
@@ -463,14 +463,14 @@ TCK_INLINE void add_slices(tile *it, size_t slice, size_t slices, bool is_aligne
   const workspace *work = &it->work;
   const uint8_t *weights[(TCK_VALUE_SLICES + 1) / 2];
   for (size_t i = 0; i < slices; i += 2) {
-    size_t group = (slice + i) * LANES / format->tokens;
+    size_t group = (slice + i) * LANES / format->value_group;
     weights[i / 2] = work->folded + group / QUAD * work->set_bytes + group % QUAD * QUERY_QUAD_BYTES;
   }
   float dots[TCK_VALUE_SLICES][TCK_QUERY_ROWS][LANES];
   value_dots(it, slice, slices, is_aligned, width, weights, rows, is_precise, dots);
-  size_t dimension = tck_padded_dimension(format->head_dimension);
+  size_t dimension = tck_padded_dimension(format->value_dimension);
   for (size_t i = 0; i < slices; i++) {
-    size_t group = (slice + i) * LANES / format->tokens;
+    size_t group = (slice + i) * LANES / format->value_group;
     lanes step = lanes_splat(work->group_steps[group * QUAD]);
     for (size_t row = 0; row < rows; row++) {
       lanes constant = lanes_splat(work->constants[group * QUAD + row]);
@@ -482,11 +482,11 @@ TCK_INLINE void add_slices(tile *it, size_t slice, size_t slices, bool is_aligne
 
 TCK_INLINE void add_quantized_values(tile *it, unsigned width, size_t rows, bool is_precise) {
   const tck_block_format *format = it->format;
-  size_t groups = tck_value_groups(format->head_dimension, format->tokens);
+  size_t groups = tck_value_groups(format->value_dimension, format->value_group);
   it->work.set_bytes = it->block_count * format->tokens / QUAD * LINE_BYTES;
   it->work.low_offset = (groups + QUAD - 1) / QUAD * it->work.set_bytes;
   for (size_t set = 0; set * QUAD < groups; set++) fold_values(it, set, width, rows, is_precise);
-  size_t sixteens = (format->head_dimension + LANES - 1) / LANES;
+  size_t sixteens = (format->value_dimension + LANES - 1) / LANES;
   size_t wide = is_precise ? TCK_PRECISE_VALUE_SLICES : TCK_VALUE_SLICES;
   size_t slice = 0;
   if (sixteens % (8 / width) == 0) {
@@ -501,7 +501,7 @@ TCK_INLINE void add_quantized_values(tile *it, unsigned width, size_t rows, bool
 /// ones.
 typedef struct value_rows {
   tck_rows rows;
-  size_t tokens, head_dimension;
+  size_t tokens, dimension;
   size_t block_tokens, block_stride;
 } value_rows;
 
@@ -516,13 +516,13 @@ TCK_INLINE void add_row_slices(const value_rows *source, size_t slice, size_t sl
     const char *first_row = (const char *)source->rows.bytes + start / source->block_tokens * source->block_stride;
     size_t count = smaller(source->tokens - start, source->block_tokens);
     for (size_t token = 0; token < count; token++) {
-      const char *value_row = first_row + token * source->rows.token_stride + slice * LANES * element_size(type);
+      const char *value_row = first_row + token * source->rows.token_stride + slice * LANES * tck_element_bytes(type);
       for (size_t i = 0; i < slices; i++) {
-        const char *bytes = value_row + i * LANES * element_size(type);
-        lanes value = is_partial ? lanes_load_some(type, bytes, source->head_dimension - slice * LANES)
+        const char *bytes = value_row + i * LANES * tck_element_bytes(type);
+        lanes value = is_partial ? lanes_load_some(type, bytes, source->dimension - slice * LANES)
                                  : lanes_load(type, bytes);
         for (size_t row = 0; row < rows; row++) {
-          lanes power = lanes_splat(work->scores[row * TCK_TILE_TOKENS + start + token]);
+          lanes power = lanes_splat(work->scores[row * TCK_PAGE_TOKENS + start + token]);
           sums[i][row] = lanes_multiply_add(power, value, sums[i][row]);
         }
       }
@@ -530,7 +530,7 @@ TCK_INLINE void add_row_slices(const value_rows *source, size_t slice, size_t sl
   }
   for (size_t i = 0; i < slices; i++) {
     for (size_t row = 0; row < rows; row++) {
-      join_output(queries, tck_padded_dimension(source->head_dimension), row, slice + i, sums[i][row], work);
+      join_output(queries, tck_padded_dimension(source->dimension), row, slice + i, sums[i][row], work);
     }
   }
 }
@@ -538,11 +538,11 @@ TCK_INLINE void add_row_slices(const value_rows *source, size_t slice, size_t sl
 /// Adds rows of values in full precision.
 TCK_INLINE void add_rows(const value_rows *source, tck_queries *queries, const workspace *work, tck_element_type type,
                          size_t rows) {
-  size_t whole = source->head_dimension / LANES;
+  size_t whole = source->dimension / LANES;
   size_t slice = 0;
   for (; slice + 2 <= whole; slice += 2) add_row_slices(source, slice, 2, false, queries, work, type, rows);
   for (; slice < whole; slice++) add_row_slices(source, slice, 1, false, queries, work, type, rows);
-  if (source->head_dimension % LANES > 0) add_row_slices(source, slice, 1, true, queries, work, type, rows);
+  if (source->dimension % LANES > 0) add_row_slices(source, slice, 1, true, queries, work, type, rows);
 }
 
 // MARK: - Functions for each number of queries, width and precision
@@ -566,9 +566,9 @@ TCK_INLINE void add_rows(const value_rows *source, tck_queries *queries, const w
   TCK_LEAF void score_##rows##_##name(tile *it, const tck_key_run *run, const float *queries) {                        \
     score_full_run(it, run, queries, type, rows);                                                                      \
   }                                                                                                                    \
-  TCK_LEAF void score_rows_##rows##_##name(tck_rows keys, size_t tokens, size_t head_dimension, const float *queries,  \
+  TCK_LEAF void score_rows_##rows##_##name(tck_rows keys, size_t tokens, size_t key_dimension, const float *queries,   \
                                            float *scores) {                                                            \
-    score_rows(keys, tokens, head_dimension, queries, scores, type, rows);                                             \
+    score_rows(keys, tokens, key_dimension, queries, scores, type, rows);                                              \
   }                                                                                                                    \
   TCK_LEAF void add_rows_##rows##_##name(const value_rows *source, tck_queries *queries, const workspace *work) {      \
     add_rows(source, queries, work, type, rows);                                                                       \
@@ -591,7 +591,7 @@ typedef struct row_functions {
   void (*score_quantized[2][3])(tile *it, const tck_key_run *run, const float *queries);
   void (*add_quantized[2][3])(tile *it);
   void (*score_full[3])(tile *it, const tck_key_run *run, const float *queries);
-  void (*score_rows[3])(tck_rows keys, size_t tokens, size_t head_dimension, const float *queries, float *scores);
+  void (*score_rows[3])(tck_rows keys, size_t tokens, size_t key_dimension, const float *queries, float *scores);
   void (*add_rows[3])(const value_rows *source, tck_queries *queries, const workspace *work);
 } row_functions;
 
@@ -620,14 +620,14 @@ static size_t type_index(tck_element_type type) { return type == TCK_FLOAT16 ? 0
 
 TCK_TARGET static void score_blocks(tile *it, const row_functions *functions) {
   const tck_queries *queries = it->queries;
-  const float *run_queries = queries->thin_rows;
+  const float *run_queries = queries->kept_rows;
   for (size_t i = 0; i < it->format->key_run_count; i++) {
     const tck_key_run *run = &it->format->key_runs[i];
     it->is_first_run = i == 0;
-    if (run->width == 0) {
+    if (run->coding.width == 0) {
       functions->score_full[type_index(it->format->full_type)](it, run, run_queries);
     } else {
-      functions->score_quantized[queries->is_precise][width_index(run->width)](it, run, run_queries);
+      functions->score_quantized[queries->is_precise][width_index(run->coding.width)](it, run, run_queries);
     }
     run_queries += tck_padded_dimension(run->count);
   }
@@ -639,44 +639,44 @@ TCK_TARGET static void attend_blocks(const tck_block_format *format, const void 
              blocks,
              block_count,
              queries,
-             make_workspace(format->head_dimension, queries->workspace),
+             make_workspace(format->key_dimension, format->value_dimension, queries->workspace),
              make_fetcher(format, blocks, block_count, next, next_byte_count),
              true};
   const row_functions *functions = functions_for(queries->count);
   size_t tokens = block_count * format->tokens;
   score_blocks(&it, functions);
   exponentiate(queries, tokens, &it.work);
-  if (format->value_width == 0) {
-    size_t row_bytes = format->head_dimension * element_size(format->full_type);
+  if (format->value_coding.width == 0) {
+    size_t row_bytes = format->value_dimension * tck_element_bytes(format->full_type);
     value_rows values = {{block_part(&it, 0, format->value_codes), row_bytes, format->full_type},
                          tokens,
-                         format->head_dimension,
+                         format->value_dimension,
                          format->tokens,
                          format->byte_count};
     functions->add_rows[type_index(format->full_type)](&values, queries, &it.work);
   } else {
     bool is_precise = queries->is_precise || it.work.needs_precision;
-    functions->add_quantized[is_precise][width_index(format->value_width)](&it);
+    functions->add_quantized[is_precise][width_index(format->value_coding.width)](&it);
   }
 }
 
-TCK_TARGET static void attend_rows(tck_rows keys, tck_rows values, size_t tokens, size_t head_dimension,
-                                   tck_queries *queries) {
-  workspace work = make_workspace(head_dimension, queries->workspace);
+TCK_TARGET static void attend_rows(tck_rows keys, tck_rows values, size_t tokens, size_t key_dimension,
+                                   size_t value_dimension, tck_queries *queries) {
+  workspace work = make_workspace(key_dimension, value_dimension, queries->workspace);
   const row_functions *functions = functions_for(queries->count);
-  functions->score_rows[type_index(keys.type)](keys, tokens, head_dimension, queries->rows, work.scores);
+  functions->score_rows[type_index(keys.type)](keys, tokens, key_dimension, queries->rows, work.scores);
   exponentiate(queries, tokens, &work);
-  value_rows source = {values, tokens, head_dimension, tokens, 0};
+  value_rows source = {values, tokens, value_dimension, tokens, 0};
   functions->add_rows[type_index(values.type)](&source, queries, &work);
 }
 
-TCK_TARGET static void join_scores(float *scores, size_t tokens, size_t head_dimension, tck_queries *queries) {
+TCK_TARGET static void join_scores(float *scores, size_t tokens, size_t value_dimension, tck_queries *queries) {
   workspace work = {.scores = scores};
   exponentiate(queries, tokens, &work);
-  size_t dimension = tck_padded_dimension(head_dimension);
+  size_t dimension = tck_padded_dimension(value_dimension);
   for (size_t row = 0; row < queries->count; row++) {
     for (size_t token = 0; token < tokens; token += LANES) {
-      float *at = scores + row * TCK_TILE_TOKENS + token;
+      float *at = scores + row * TCK_PAGE_TOKENS + token;
       lanes_store(TCK_FLOAT32, at, lanes_multiply(lanes_load(TCK_FLOAT32, at), lanes_splat(work.tile_factor[row])));
     }
     for (size_t i = 0; i < dimension; i += LANES) {

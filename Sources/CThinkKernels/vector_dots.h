@@ -114,7 +114,7 @@ TCK_INLINE void value_dots(tile *it, size_t slice, size_t slices, bool is_aligne
                            const uint8_t *const weights[(TCK_VALUE_SLICES + 1) / 2], size_t rows, bool is_precise,
                            float dots[TCK_VALUE_SLICES][TCK_QUERY_ROWS][LANES]) {
   size_t quads = it->format->tokens / QUAD;
-  size_t sixteens = (it->format->head_dimension + LANES - 1) / LANES;
+  size_t sixteens = (it->format->value_dimension + LANES - 1) / LANES;
   size_t low_offset = it->work.low_offset;
   fetcher ahead = it->ahead;
   const size_t units_per_line = 8 / width;

@@ -3,7 +3,9 @@
 #ifndef THINK_KERNELS_VECTOR_GROUPS_H
 #define THINK_KERNELS_VECTOR_GROUPS_H
 
-#include "quantizer.h"
+#include <string.h>
+
+#include "instruction_sets.h"
 #include "vector_support.h"
 
 // MARK: - Code lines
@@ -51,24 +53,44 @@ TCK_INLINE line next_unit(line_reader *reader, unsigned width) {
 
 // MARK: - Groups
 
-/// Least and greatest elements in, parameters of quantization out, as tck_make_quantizer; `count` is a multiple of 16.
-/// False if an element cannot be quantized.
-TCK_INLINE bool make_quantizers(tck_element_type type, size_t count, unsigned width, const char *low, const char *high,
-                                float *minimum_values, float *inverse_scales, uint16_t *scales, uint16_t *minima) {
-  const lanes zero = lanes_splat(0), one = lanes_splat(1), steps = lanes_splat((float)((1u << width) - 1));
-  bool all_within = true;
-  for (size_t i = 0; i < count; i += LANES) {
-    lanes minimum = lanes_add(lanes_load(type, low + i * element_size(type)), zero);
-    lanes maximum = lanes_add(lanes_load(type, high + i * element_size(type)), zero);
-    all_within &= lanes_are_within(minimum, TCK_MAX_QUANTIZED_MAGNITUDE);
-    all_within &= lanes_are_within(maximum, TCK_MAX_QUANTIZED_MAGNITUDE);
-    lanes_store(TCK_FLOAT16, minima + i, minimum);
-    lanes_store(TCK_FLOAT16, scales + i, lanes_divide(lanes_subtract(maximum, minimum), steps));
-    lanes scale = lanes_load(TCK_FLOAT16, scales + i);
-    lanes_store(TCK_FLOAT32, minimum_values + i, lanes_load(TCK_FLOAT16, minima + i));
-    lanes_store(TCK_FLOAT32, inverse_scales + i, lanes_where_positive(scale, lanes_divide(one, scale)));
+/// Turns least and greatest elements into ranges: as numbers, without negative zero. Adds to `all_within` whether they
+/// can be quantized.
+TCK_INLINE void store_ranges(tck_element_type type, const char *low, const char *high, float *minima, float *maxima,
+                             bool *all_within) {
+  lanes minimum = lanes_add(lanes_load(type, low), lanes_splat(0));
+  lanes maximum = lanes_add(lanes_load(type, high), lanes_splat(0));
+  *all_within &= lanes_are_within(minimum, TCK_MAX_QUANTIZED_MAGNITUDE);
+  *all_within &= lanes_are_within(maximum, TCK_MAX_QUANTIZED_MAGNITUDE);
+  lanes_store(TCK_FLOAT32, minima, minimum);
+  lanes_store(TCK_FLOAT32, maxima, maximum);
+}
+
+/// Scales of 16 groups in float16, for the groups from `first` on.
+TCK_INLINE void encode_float16_scales(unsigned width, lanes minimum, lanes maximum, tck_quantizers quantizers,
+                                      size_t first) {
+  const lanes one = lanes_splat(1), steps = lanes_splat((float)((1u << width) - 1));
+  uint16_t *scales = (uint16_t *)quantizers.scales + first, *minima = (uint16_t *)quantizers.minima + first;
+  lanes_store(TCK_FLOAT16, minima, minimum);
+  lanes_store(TCK_FLOAT16, scales, lanes_divide(lanes_subtract(maximum, minimum), steps));
+  lanes scale = lanes_load(TCK_FLOAT16, scales);
+  lanes_store(TCK_FLOAT32, quantizers.minimum_values + first, lanes_load(TCK_FLOAT16, minima));
+  lanes_store(TCK_FLOAT32, quantizers.inverse_scales + first, lanes_where_positive(scale, lanes_divide(one, scale)));
+}
+
+TCK_TARGET static void encode_scales(tck_coding coding, size_t groups, const float *minima, const float *maxima,
+                                     tck_quantizers quantizers) {
+  if (coding.scales != TCK_FLOAT16_SCALES || groups < LANES) {
+    tck_scalar_kernels.encode_scales(coding, groups, minima, maxima, quantizers);
+    return;
   }
-  return all_within;
+  // The last lanes may overlap those before, and the ranges are overwritten by then if their arrays are the results'.
+  const size_t last = groups - LANES;
+  lanes last_minimum = lanes_load(TCK_FLOAT32, minima + last), last_maximum = lanes_load(TCK_FLOAT32, maxima + last);
+  for (size_t i = 0; i < last; i += LANES) {
+    lanes minimum = lanes_load(TCK_FLOAT32, minima + i), maximum = lanes_load(TCK_FLOAT32, maxima + i);
+    encode_float16_scales(coding.width, minimum, maximum, quantizers, i);
+  }
+  encode_float16_scales(coding.width, last_minimum, last_maximum, quantizers, last);
 }
 
 /// Restores one unit's four rows of 16 values.
@@ -84,7 +106,7 @@ TCK_INLINE void dequantize_unit(tck_element_type type, line unit, const float *s
 // MARK: - Ranges
 
 // Least and greatest are found among bits as integers, which treats a NaN like a number beyond infinity, so that it is
-// always among the extremes: make_quantizers refuses it there.
+// always among the extremes: store_ranges refuses it there.
 
 TCK_INLINE column least_of_pairs_16(column a, column b) {
   return column_least(2, column_zip_low_16(a, b), column_zip_high_16(a, b));

@@ -47,6 +47,9 @@
       .widen = widen,                      \
       .narrow = narrow,                    \
       .add_channel_sums = add_channel_sums,\
+      .key_ranges = key_ranges,            \
+      .value_ranges = value_ranges,        \
+      .encode_scales = encode_scales,      \
       .pack_keys = pack_keys,              \
       .pack_values = pack_values,          \
       .unpack_keys = unpack_keys,          \

@@ -10,36 +10,65 @@
 
 // MARK: - Quantized keys
 
-TCK_INLINE bool pack_keys_of(tck_element_type type, tck_rows source, size_t tokens, tck_channels channels,
-                             size_t head_dimension, unsigned width, tck_mutable_packed destination) {
-  const size_t size = element_size(type);
-  const size_t staged_bytes = TCK_SUBBLOCK_TOKENS * size;
+TCK_INLINE bool key_ranges_of(tck_element_type type, tck_rows source, size_t tokens, tck_channels channels,
+                              size_t head_dimension, float *minima, float *maxima) {
+  const size_t size = tck_element_bytes(type);
   char low[MAX_STAGED_CHANNELS * sizeof(float)], high[MAX_STAGED_CHANNELS * sizeof(float)];
   // Of the next block: the ranges will want all of it first.
   prefetcher ahead = prefetch_after(source.bytes, tokens, head_dimension * size, source.token_stride);
   channel_ranges(size, source.bytes, source.token_stride, tokens, head_dimension, low, high, &ahead);
-
-  // In the run's order; channels that fill the last quad quantize zeros, which gives scale, minimum and codes 0.
-  _Alignas(64) char stage[(MAX_STAGED_CHANNELS + 1) * TCK_SUBBLOCK_TOKENS * sizeof(float)];
+  // In the run's order, with zeros for channels that fill the last quad.
   char lowest[MAX_STAGED_CHANNELS * sizeof(float)], highest[MAX_STAGED_CHANNELS * sizeof(float)];
-  float minimum[MAX_STAGED_CHANNELS], inverse[MAX_STAGED_CHANNELS];
-  uint16_t scales[MAX_STAGED_CHANNELS], minima[MAX_STAGED_CHANNELS];
-  const char *staged[MAX_STAGED_CHANNELS];
-  size_t padded = tck_padded_channels(channels.count), whole = (channels.count + LANES - 1) / LANES * LANES;
+  size_t padded = tck_padded_channels(channels.count);
   for (size_t i = 0; i < channels.count; i++) {
     memcpy(lowest + i * size, low + channels.indices[i] * size, size);
     memcpy(highest + i * size, high + channels.indices[i] * size, size);
-    staged[i] = stage + channels.indices[i] * staged_bytes;
   }
+  for (size_t i = channels.count; i < padded || i < LANES; i++) {
+    memset(lowest + i * size, 0, size);
+    memset(highest + i * size, 0, size);
+  }
+  bool all_within = true;
+  if (padded < LANES) {
+    float minimum[LANES], maximum[LANES];
+    store_ranges(type, lowest, highest, minimum, maximum, &all_within);
+    memcpy(minima, minimum, padded * sizeof *minima);
+    memcpy(maxima, maximum, padded * sizeof *maxima);
+    return all_within;
+  }
+  for (size_t next = 0; next < padded; next += LANES) {  // The last ones may overlap those before.
+    size_t i = smaller(next, padded - LANES);
+    store_ranges(type, lowest + i * size, highest + i * size, minima + i, maxima + i, &all_within);
+  }
+  return all_within;
+}
+
+TCK_TARGET static bool key_ranges(tck_rows source, size_t tokens, tck_channels channels, size_t head_dimension,
+                                  float *minima, float *maxima) {
+  if (!can_stage(head_dimension) || channels.count > head_dimension) {
+    return tck_scalar_kernels.key_ranges(source, tokens, channels, head_dimension, minima, maxima);
+  }
+  bool all_within = false;
+  FOR_TYPE(source.type, all_within = key_ranges_of(TYPE, source, tokens, channels, head_dimension, minima, maxima));
+  return all_within;
+}
+
+TCK_INLINE void pack_keys_of(tck_element_type type, tck_rows source, size_t tokens, tck_channels channels,
+                             size_t head_dimension, unsigned width, const float *minima, const float *inverse_scales,
+                             uint8_t *codes) {
+  const size_t size = tck_element_bytes(type);
+  const size_t staged_bytes = TCK_SUBBLOCK_TOKENS * size;
+  // In the run's order; channels that fill the last quad quantize zeros.
+  _Alignas(64) char stage[(MAX_STAGED_CHANNELS + 1) * TCK_SUBBLOCK_TOKENS * sizeof(float)];
+  const char *staged[MAX_STAGED_CHANNELS];
+  size_t padded = tck_padded_channels(channels.count);
+  for (size_t i = 0; i < channels.count; i++) staged[i] = stage + channels.indices[i] * staged_bytes;
   for (size_t i = channels.count; i < padded; i++) staged[i] = stage + head_dimension * staged_bytes;
   memset(stage + head_dimension * staged_bytes, 0, staged_bytes);
-  memset(lowest + channels.count * size, 0, (whole - channels.count) * size);
-  memset(highest + channels.count * size, 0, (whole - channels.count) * size);
-  if (!make_quantizers(type, whole, width, lowest, highest, minimum, inverse, scales, minima)) return false;
-  memcpy(destination.scales, scales, padded * sizeof *scales);
-  memcpy(destination.minima, minima, padded * sizeof *minima);
 
-  line_writer writer = {destination.codes, line_zero(), 0};
+  // Goes on where the ranges ended, after a quarter of the next block.
+  prefetcher ahead = prefetch_after(source.bytes, tokens + tokens / 4, head_dimension * size, source.token_stride);
+  line_writer writer = {codes, line_zero(), 0};
   for (size_t token = 0; token < tokens; token += TCK_SUBBLOCK_TOKENS) {
     stage_rows(size, offset(source.bytes, token * source.token_stride), source.token_stride, head_dimension, stage,
                &ahead, LINES_PER_COLUMN / 4);
@@ -48,27 +77,26 @@ TCK_INLINE bool pack_keys_of(tck_element_type type, tck_rows source, size_t toke
         const void *values[QUAD];
         for (size_t i = 0; i < QUAD; i++) values[i] = staged[first + i] + half * LANES * size;
         prefetch_lines(&ahead, lines_per_unit(head_dimension * size, padded / 2), false);
-        append_unit(&writer, line_quantize(type, values, minimum + first, inverse + first, width), width);
+        append_unit(&writer, line_quantize(type, values, minima + first, inverse_scales + first, width), width);
       }
     }
     finish_line(&writer);
   }
-  return true;
 }
 
-TCK_TARGET static bool pack_keys(tck_rows source, size_t tokens, tck_channels channels, size_t head_dimension,
-                                 unsigned width, tck_mutable_packed destination) {
+TCK_TARGET static void pack_keys(tck_rows source, size_t tokens, tck_channels channels, size_t head_dimension,
+                                 unsigned width, const float *minima, const float *inverse_scales, uint8_t *codes) {
   if (!can_stage(head_dimension) || channels.count > head_dimension) {
-    return tck_scalar_kernels.pack_keys(source, tokens, channels, head_dimension, width, destination);
+    tck_scalar_kernels.pack_keys(source, tokens, channels, head_dimension, width, minima, inverse_scales, codes);
+    return;
   }
-  bool quantized = false;
-  FOR_TYPE(source.type, quantized = pack_keys_of(TYPE, source, tokens, channels, head_dimension, width, destination));
-  return quantized;
+  FOR_TYPE(source.type,
+           pack_keys_of(TYPE, source, tokens, channels, head_dimension, width, minima, inverse_scales, codes));
 }
 
 TCK_INLINE void unpack_keys_to(tck_element_type type, tck_packed source, size_t tokens, tck_channels channels,
-                               size_t head_dimension, unsigned width, tck_mutable_rows destination) {
-  const size_t size = element_size(type);
+                               size_t head_dimension, tck_coding coding, tck_mutable_rows destination) {
+  const size_t size = tck_element_bytes(type);
   const size_t staged_bytes = TCK_SUBBLOCK_TOKENS * size;
   _Alignas(64) char stage[(MAX_STAGED_CHANNELS + 1) * TCK_SUBBLOCK_TOKENS * sizeof(float)];
   uint8_t keep[MAX_STAGED_CHANNELS] = {0};
@@ -93,7 +121,7 @@ TCK_INLINE void unpack_keys_to(tck_element_type type, tck_packed source, size_t 
         void *values[QUAD];
         for (size_t i = 0; i < QUAD; i++) values[i] = staged[first + i] + half * LANES * size;
         prefetch_lines(&ahead, lines_per_unit(head_dimension * size, padded / 2), true);
-        dequantize_unit(type, next_unit(&reader, width), scales + first, minima + first, values);
+        dequantize_unit(type, next_unit(&reader, coding.width), scales + first, minima + first, values);
       }
     }
     unstage_rows(size, stage, head_dimension, keep, rows, destination.token_stride, &ahead);
@@ -101,12 +129,12 @@ TCK_INLINE void unpack_keys_to(tck_element_type type, tck_packed source, size_t 
 }
 
 TCK_TARGET static void unpack_keys(tck_packed source, size_t tokens, tck_channels channels, size_t head_dimension,
-                                   unsigned width, tck_mutable_rows destination) {
-  if (!can_stage(head_dimension) || channels.count > head_dimension) {
-    tck_scalar_kernels.unpack_keys(source, tokens, channels, head_dimension, width, destination);
+                                   tck_coding coding, tck_mutable_rows destination) {
+  if (!can_stage(head_dimension) || channels.count > head_dimension || coding.scales != TCK_FLOAT16_SCALES) {
+    tck_scalar_kernels.unpack_keys(source, tokens, channels, head_dimension, coding, destination);
     return;
   }
-  FOR_TYPE(destination.type, unpack_keys_to(TYPE, source, tokens, channels, head_dimension, width, destination));
+  FOR_TYPE(destination.type, unpack_keys_to(TYPE, source, tokens, channels, head_dimension, coding, destination));
 }
 
 // MARK: - Full precision
@@ -134,7 +162,7 @@ TCK_INLINE void pack_whole_subblocks(size_t size, tck_rows source, size_t tokens
 }
 
 TCK_TARGET static void pack_full_keys(tck_rows source, size_t tokens, tck_channels channels, void *destination) {
-  size_t size = element_size(source.type), head_dimension = least_head_dimension(channels);
+  size_t size = tck_element_bytes(source.type), head_dimension = least_head_dimension(channels);
   size_t whole = can_stage(head_dimension) ? tokens / TCK_SUBBLOCK_TOKENS * TCK_SUBBLOCK_TOKENS : 0;
   if (size == 2) pack_whole_subblocks(2, source, tokens, whole, channels, head_dimension, destination);
   if (size == 4) pack_whole_subblocks(4, source, tokens, whole, channels, head_dimension, destination);
@@ -148,7 +176,7 @@ TCK_TARGET static void pack_full_keys(tck_rows source, size_t tokens, tck_channe
 TCK_INLINE void unpack_whole_subblocks(tck_element_type type, tck_element_type to, const void *source, size_t tokens,
                                        size_t whole, tck_channels channels, size_t head_dimension,
                                        tck_mutable_rows destination) {
-  const size_t size = element_size(to);
+  const size_t size = tck_element_bytes(to);
   _Alignas(64) char stage[MAX_STAGED_CHANNELS * TCK_SUBBLOCK_TOKENS * sizeof(float)];
   uint8_t keep[MAX_STAGED_CHANNELS] = {0};
   for (size_t i = 0; whole > 0 && i < channels.count; i++) keep[channels.indices[i]] = 1;
@@ -157,7 +185,7 @@ TCK_INLINE void unpack_whole_subblocks(tck_element_type type, tck_element_type t
     prefetcher ahead = prefetch_after(rows, PREFETCH_TOKENS, head_dimension * size, destination.token_stride);
     for (size_t i = 0; i < channels.count; i++) {
       prefetch_lines(&ahead, 1, true);
-      const void *from = offset(source, (i * tokens + token) * element_size(type));
+      const void *from = offset(source, (i * tokens + token) * tck_element_bytes(type));
       char *staged = stage + channels.indices[i] * TCK_SUBBLOCK_TOKENS * size;
       if (type == to) {  // Bit for bit, NaN payloads too.
         memcpy(staged, from, TCK_SUBBLOCK_TOKENS * size);
@@ -177,8 +205,8 @@ TCK_TARGET static void unpack_full_keys(tck_element_type type, const void *sourc
            unpack_whole_subblocks(type, TYPE, source, tokens, whole, channels, head_dimension, destination));
   destination.bytes = offset_mutable(destination.bytes, whole * destination.token_stride);
   for (size_t i = 0; i < channels.count && whole < tokens; i++) {
-    tck_scalar_kernels.unpack_full_keys(type, offset(source, (i * tokens + whole) * element_size(type)), tokens - whole,
-                                        (tck_channels){channels.indices + i, 1}, destination);
+    tck_scalar_kernels.unpack_full_keys(type, offset(source, (i * tokens + whole) * tck_element_bytes(type)),
+                                        tokens - whole, (tck_channels){channels.indices + i, 1}, destination);
   }
 }
 

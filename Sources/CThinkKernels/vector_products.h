@@ -98,7 +98,7 @@ TCK_INLINE void arrange(tck_element_type type, const float *vector, size_t colum
 
 /// A row's products, added up to lanes. Meanwhile as many bytes from `ahead` are fetched.
 TCK_INLINE lanes multiply_row(tck_element_type type, const strip *it, const char *row, const char *ahead) {
-  const size_t size = element_size(type);
+  const size_t size = tck_element_bytes(type);
   lanes sums[TCK_PRODUCT_SUMS];
   for (size_t i = 0; i < TCK_PRODUCT_SUMS; i++) sums[i] = lanes_splat(0);
   size_t column = 0;
@@ -124,7 +124,7 @@ TCK_INLINE lanes multiply_row(tck_element_type type, const strip *it, const char
 }
 
 TCK_INLINE void multiply_strip(tck_element_type type, const strip *it, size_t rows, bool is_first, float *outputs) {
-  size_t ahead = (1 + PRODUCT_PREFETCH_BYTES / (it->columns * element_size(type))) * it->stride;
+  size_t ahead = (1 + PRODUCT_PREFETCH_BYTES / (it->columns * tck_element_bytes(type))) * it->stride;
   for (size_t start = 0; start < rows; start += PRODUCT_ROWS) {
     size_t count = smaller(rows - start, PRODUCT_ROWS);
     lanes sums[PRODUCT_ROWS];
@@ -146,7 +146,7 @@ TCK_INLINE void multiply_strips(tck_element_type type, tck_rows matrix, size_t r
   size_t strips = (columns + STRIP_COLUMNS - 1) / STRIP_COLUMNS;
   size_t steps = (columns / strips + PRODUCT_STEP) / PRODUCT_STEP;
   for (size_t start = 0; start < columns; start += steps * PRODUCT_STEP) {
-    strip it = {offset(matrix.bytes, start * element_size(type)), matrix.token_stride,
+    strip it = {offset(matrix.bytes, start * tck_element_bytes(type)), matrix.token_stride,
                 smaller(columns - start, steps * PRODUCT_STEP), factors};
     arrange(type, vector + start, it.columns, factors);
     multiply_strip(type, &it, rows, start == 0, outputs);

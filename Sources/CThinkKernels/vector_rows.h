@@ -11,22 +11,22 @@
 TCK_INLINE void convert(tck_element_type from, tck_element_type to, const void *source, size_t count,
                         void *destination) {
   for (size_t i = 0; i < count; i += LANES) {
-    lanes_store(to, offset_mutable(destination, i * element_size(to)),
-                lanes_load(from, offset(source, i * element_size(from))));
+    lanes_store(to, offset_mutable(destination, i * tck_element_bytes(to)),
+                lanes_load(from, offset(source, i * tck_element_bytes(from))));
   }
 }
 
 TCK_TARGET static void widen(tck_element_type type, const void *source, size_t count, float *destination) {
   size_t whole = count / LANES * LANES;
   FOR_TYPE(type, convert(TYPE, TCK_FLOAT32, source, whole, destination));
-  tck_scalar_kernels.widen(type, offset(source, whole * element_size(type)), count - whole, destination + whole);
+  tck_scalar_kernels.widen(type, offset(source, whole * tck_element_bytes(type)), count - whole, destination + whole);
 }
 
 TCK_TARGET static void narrow(tck_element_type type, const float *source, size_t count, void *destination) {
   size_t whole = count / LANES * LANES;
   FOR_TYPE(type, convert(TCK_FLOAT32, TYPE, source, whole, destination));
   tck_scalar_kernels.narrow(type, source + whole, count - whole,
-                            offset_mutable(destination, whole * element_size(type)));
+                            offset_mutable(destination, whole * tck_element_bytes(type)));
 }
 
 // MARK: - Statistics
@@ -37,11 +37,11 @@ TCK_INLINE void add_strip(tck_element_type type, const void *rows, size_t stride
   lanes sum[TCK_SUM_LANES], square[TCK_SUM_LANES];
   for (size_t i = 0; i < count; i++) sum[i] = square[i] = lanes_splat(0);
   for (size_t token = 0; token < tokens; token++) {
-    for (size_t at = 0; at < count * LANES * element_size(type); at += 64) {
+    for (size_t at = 0; at < count * LANES * tck_element_bytes(type); at += 64) {
       __builtin_prefetch(offset(rows, (token + PREFETCH_TOKENS) * stride + at), 0, PREFETCH_LEVEL);
     }
     for (size_t i = 0; i < count; i++) {
-      lanes value = lanes_load(type, offset(rows, token * stride + i * LANES * element_size(type)));
+      lanes value = lanes_load(type, offset(rows, token * stride + i * LANES * tck_element_bytes(type)));
       sum[i] = lanes_add(sum[i], value);
       square[i] = lanes_add(square[i], lanes_multiply(value, value));
     }
@@ -60,11 +60,11 @@ TCK_INLINE void add_whole_lanes(tck_element_type type, tck_rows source, size_t t
     const void *rows = offset(source.bytes, start * source.token_stride);
     size_t channel = 0;
     for (; channel + wide <= head_dimension; channel += wide) {
-      add_strip(type, offset(rows, channel * element_size(type)), source.token_stride, count, TCK_SUM_LANES,
+      add_strip(type, offset(rows, channel * tck_element_bytes(type)), source.token_stride, count, TCK_SUM_LANES,
                 sums + channel, squares + channel);
     }
     for (; channel + LANES <= head_dimension; channel += LANES) {
-      add_strip(type, offset(rows, channel * element_size(type)), source.token_stride, count, 1, sums + channel,
+      add_strip(type, offset(rows, channel * tck_element_bytes(type)), source.token_stride, count, 1, sums + channel,
                 squares + channel);
     }
   }
@@ -74,7 +74,7 @@ TCK_TARGET static void add_channel_sums(tck_rows source, size_t tokens, size_t h
                                         double *squares) {
   size_t whole = head_dimension / LANES * LANES;
   FOR_TYPE(source.type, add_whole_lanes(TYPE, source, tokens, whole, sums, squares));
-  source.bytes = offset(source.bytes, whole * element_size(source.type));
+  source.bytes = offset(source.bytes, whole * tck_element_bytes(source.type));
   tck_scalar_kernels.add_channel_sums(source, tokens, head_dimension - whole, sums + whole, squares + whole);
 }
 

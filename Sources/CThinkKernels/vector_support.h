@@ -10,7 +10,7 @@
 
 #define LANES 16
 #define QUAD 4
-#define LINE_BYTES 64
+#define LINE_BYTES TCK_LINE_BYTES
 
 // To the second-level cache: the first has too few misses in flight.
 #define PREFETCH_LEVEL 2
@@ -34,8 +34,6 @@
       statement;                                 \
     }                                            \
   }
-
-static inline size_t element_size(tck_element_type type) { return type == TCK_FLOAT32 ? 4 : 2; }
 
 static inline size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
 

@@ -9,7 +9,7 @@
 
 // MARK: - Quantized values
 
-// Values are quantized in steps of 16 tokens, so that any number of groups fills whole lanes.
+// Values are taken in steps of 16 tokens, so that any number of groups fills whole lanes.
 #define VALUE_STEP 16
 #define MAX_STEP_GROUPS (VALUE_STEP * TCK_MAX_HEAD_DIMENSION / 16)
 
@@ -17,17 +17,22 @@ static bool can_chunk(size_t head_dimension, size_t group) {
   return head_dimension % LANES == 0 && group % LANES == 0 && head_dimension <= TCK_MAX_HEAD_DIMENSION;
 }
 
-TCK_INLINE bool pack_values_of(tck_element_type type, tck_rows source, size_t tokens, size_t head_dimension,
-                               size_t group, unsigned width, tck_mutable_packed destination) {
-  const size_t size = element_size(type), stride = source.token_stride;
+TCK_INLINE bool value_ranges_of(tck_element_type type, tck_rows source, size_t tokens, size_t head_dimension,
+                                size_t group, float *minima, float *maxima) {
+  const size_t size = tck_element_bytes(type), stride = source.token_stride;
   const size_t groups = tck_value_groups(head_dimension, group);
   char low[MAX_STEP_GROUPS * sizeof(float)], high[MAX_STEP_GROUPS * sizeof(float)];
-  float minimum[MAX_STEP_GROUPS], inverse[MAX_STEP_GROUPS];
-  line_writer writer = {destination.codes, line_zero(), 0};
-  prefetcher ahead = prefetch_after(source.bytes, PREFETCH_TOKENS, head_dimension * size, stride);
+  bool all_within = true;
   for (size_t step = 0; step < tokens; step += VALUE_STEP) {
     const void *rows = offset(source.bytes, step * stride);
     for (size_t token = 0; token < VALUE_STEP; token += QUAD * TCK_GROUP_QUADS) {
+      // The first half of the next rows; packing the codes fetches the others. Row by row: there is no time to spare.
+      for (size_t i = 0; i < QUAD * TCK_GROUP_QUADS / 2; i++) {
+        const void *next = offset(source.bytes, (tokens + (step + token) / 2 + i) * stride);
+        for (size_t at = 0; at < head_dimension * size; at += LINE_BYTES) {
+          __builtin_prefetch(offset(next, at), 0, PREFETCH_LEVEL);
+        }
+      }
       for (size_t g = 0; g < groups; g++) {
         const void *start = offset(rows, token * stride + g * group * size);
         size_t bytes = smaller(group, head_dimension - g * group) * size;
@@ -39,48 +44,68 @@ TCK_INLINE bool pack_values_of(tck_element_type type, tck_rows source, size_t to
         }
       }
     }
-    if (!make_quantizers(type, VALUE_STEP * groups, width, low, high, minimum, inverse,
-                         destination.scales + step * groups, destination.minima + step * groups)) {
-      return false;
+    for (size_t i = 0; i < VALUE_STEP * groups; i += LANES) {
+      store_ranges(type, low + i * size, high + i * size, minima + step * groups + i, maxima + step * groups + i,
+                   &all_within);
     }
-    for (size_t token = 0; token < VALUE_STEP; token += QUAD) {
-      for (size_t g = 0; g < groups; g++) {
-        size_t end = smaller((g + 1) * group, head_dimension);
-        size_t at = token * groups + g * QUAD;
-        for (size_t channel = g * group; channel < end; channel += LANES) {
-          const void *values[QUAD];
-          for (size_t i = 0; i < QUAD; i++) values[i] = offset(rows, (token + i) * stride + channel * size);
-          prefetch_lines(&ahead, size, false);
-          append_unit(&writer, line_quantize(type, values, minimum + at, inverse + at, width), width);
-        }
+  }
+  return all_within;
+}
+
+TCK_TARGET static bool value_ranges(tck_rows source, size_t tokens, size_t head_dimension, size_t group, float *minima,
+                                    float *maxima) {
+  if (!can_chunk(head_dimension, group)) {
+    return tck_scalar_kernels.value_ranges(source, tokens, head_dimension, group, minima, maxima);
+  }
+  bool all_within = false;
+  FOR_TYPE(source.type, all_within = value_ranges_of(TYPE, source, tokens, head_dimension, group, minima, maxima));
+  return all_within;
+}
+
+TCK_INLINE void pack_values_of(tck_element_type type, tck_rows source, size_t tokens, size_t head_dimension,
+                               size_t group, unsigned width, const float *minima, const float *inverse_scales,
+                               uint8_t *codes) {
+  const size_t size = tck_element_bytes(type), stride = source.token_stride;
+  const size_t groups = tck_value_groups(head_dimension, group);
+  line_writer writer = {codes, line_zero(), 0};
+  prefetcher ahead = prefetch_after(source.bytes, tokens + tokens / 2, head_dimension * size, stride);
+  for (size_t token = 0; token < tokens; token += QUAD) {
+    for (size_t g = 0; g < groups; g++) {
+      size_t end = smaller((g + 1) * group, head_dimension);
+      size_t at = token * groups + g * QUAD;
+      for (size_t channel = g * group; channel < end; channel += LANES) {
+        const void *values[QUAD];
+        for (size_t i = 0; i < QUAD; i++) values[i] = offset(source.bytes, (token + i) * stride + channel * size);
+        prefetch_lines(&ahead, size / 2, false);
+        append_unit(&writer, line_quantize(type, values, minima + at, inverse_scales + at, width), width);
       }
     }
   }
   finish_line(&writer);
-  return true;
 }
 
-TCK_TARGET static bool pack_values(tck_rows source, size_t tokens, size_t head_dimension, size_t group, unsigned width,
-                                   tck_mutable_packed destination) {
+TCK_TARGET static void pack_values(tck_rows source, size_t tokens, size_t head_dimension, size_t group, unsigned width,
+                                   const float *minima, const float *inverse_scales, uint8_t *codes) {
   if (!can_chunk(head_dimension, group)) {
-    return tck_scalar_kernels.pack_values(source, tokens, head_dimension, group, width, destination);
+    tck_scalar_kernels.pack_values(source, tokens, head_dimension, group, width, minima, inverse_scales, codes);
+    return;
   }
-  bool quantized = false;
-  FOR_TYPE(source.type, quantized = pack_values_of(TYPE, source, tokens, head_dimension, group, width, destination));
-  return quantized;
+  FOR_TYPE(source.type,
+           pack_values_of(TYPE, source, tokens, head_dimension, group, width, minima, inverse_scales, codes));
 }
 
 TCK_INLINE void unpack_values_to(tck_element_type type, tck_packed source, size_t tokens, size_t head_dimension,
-                                 size_t group, unsigned width, tck_mutable_rows destination) {
-  const size_t size = element_size(type), stride = destination.token_stride;
+                                 size_t group, tck_coding coding, tck_mutable_rows destination) {
+  const size_t size = tck_element_bytes(type), stride = destination.token_stride;
   const size_t groups = tck_value_groups(head_dimension, group);
   float scales[MAX_STEP_GROUPS], minima[MAX_STEP_GROUPS];
   line_reader reader = {source.codes, line_zero(), 0};
   prefetcher ahead = prefetch_after(destination.bytes, PREFETCH_TOKENS, head_dimension * size, stride);
   for (size_t step = 0; step < tokens; step += VALUE_STEP) {
     void *rows = offset_mutable(destination.bytes, step * stride);
-    convert(TCK_FLOAT16, TCK_FLOAT32, source.scales + step * groups, VALUE_STEP * groups, scales);
-    convert(TCK_FLOAT16, TCK_FLOAT32, source.minima + step * groups, VALUE_STEP * groups, minima);
+    size_t stored = step * groups * tck_scale_bytes(coding);
+    convert(TCK_FLOAT16, TCK_FLOAT32, offset(source.scales, stored), VALUE_STEP * groups, scales);
+    convert(TCK_FLOAT16, TCK_FLOAT32, offset(source.minima, stored), VALUE_STEP * groups, minima);
     for (size_t token = 0; token < VALUE_STEP; token += QUAD) {
       for (size_t g = 0; g < groups; g++) {
         size_t end = smaller((g + 1) * group, head_dimension);
@@ -89,7 +114,7 @@ TCK_INLINE void unpack_values_to(tck_element_type type, tck_packed source, size_
           void *values[QUAD];
           for (size_t i = 0; i < QUAD; i++) values[i] = offset_mutable(rows, (token + i) * stride + channel * size);
           prefetch_lines(&ahead, size, true);
-          dequantize_unit(type, next_unit(&reader, width), scales + at, minima + at, values);
+          dequantize_unit(type, next_unit(&reader, coding.width), scales + at, minima + at, values);
         }
       }
     }
@@ -97,12 +122,12 @@ TCK_INLINE void unpack_values_to(tck_element_type type, tck_packed source, size_
 }
 
 TCK_TARGET static void unpack_values(tck_packed source, size_t tokens, size_t head_dimension, size_t group,
-                                     unsigned width, tck_mutable_rows destination) {
-  if (!can_chunk(head_dimension, group)) {
-    tck_scalar_kernels.unpack_values(source, tokens, head_dimension, group, width, destination);
+                                     tck_coding coding, tck_mutable_rows destination) {
+  if (!can_chunk(head_dimension, group) || coding.scales != TCK_FLOAT16_SCALES) {
+    tck_scalar_kernels.unpack_values(source, tokens, head_dimension, group, coding, destination);
     return;
   }
-  FOR_TYPE(destination.type, unpack_values_to(TYPE, source, tokens, head_dimension, group, width, destination));
+  FOR_TYPE(destination.type, unpack_values_to(TYPE, source, tokens, head_dimension, group, coding, destination));
 }
 
 #endif

@@ -9,7 +9,7 @@
 // - No allocation, no logging, no failure; pointers need no alignment and may not overlap unless said.
 // - Arithmetic is float32 in the order written, without fused multiply-add, so that bytes are equal everywhere.
 // - A "row" is one token's `head_dimension` values of one KV head; rows lie `token_stride` bytes apart.
-// - Limits: `head_dimension` 1...TCK_MAX_HEAD_DIMENSION, `tokens` of a packed block 32, 64 or 128.
+// - Limits: dimensions of heads 1...TCK_MAX_HEAD_DIMENSION, `tokens` of a packed block 32, 64 or 128.
 
 #ifndef THINK_KERNELS_H
 #define THINK_KERNELS_H
@@ -20,8 +20,14 @@
 
 #define TCK_MAX_HEAD_DIMENSION 1024
 #define TCK_MAX_BLOCK_TOKENS 128
+/// Tokens of a page: what the attention kernels take at once.
+#define TCK_PAGE_TOKENS 256
+/// Codes lie in lines of so many bytes; a block's keys and its values begin at multiples of it.
+#define TCK_LINE_BYTES 64
 /// Tokens that one line of packed key codes covers: two halves of 16 lanes.
 #define TCK_SUBBLOCK_TOKENS 32
+/// Runs of key channels in a plan at the most.
+#define TCK_MAX_KEY_RUNS 4
 /// The largest magnitude that quantization takes: float16's largest finite value.
 #define TCK_MAX_QUANTIZED_MAGNITUDE 65504.0f
 
@@ -46,38 +52,72 @@ typedef struct tck_mutable_rows {
   tck_element_type type;
 } tck_mutable_rows;
 
+/// How the scales and minima of groups are stored.
+typedef enum tck_scale_format {
+  /// In full precision there are none.
+  TCK_NO_SCALES = 0,
+  /// A scale and a minimum in float16.
+  TCK_FLOAT16_SCALES = 1,
+} tck_scale_format;
+
+/// How the numbers of a key run, or of a block's values, are stored.
+typedef struct tck_coding {
+  /// Bits per number, 2, 4 or 8; 0 for full precision.
+  uint8_t width;
+  /// A tck_scale_format.
+  uint8_t scales;
+} tck_coding;
+
 /// The key channels of one run: `channels[i]` is the source channel of the run's channel i.
 typedef struct tck_channels {
   const uint16_t *indices;
   size_t count;
 } tck_channels;
 
-/// Where the parts of a quantized run (keys) or of a block's values lie.
+/// Where the parts of a quantized run (keys) or of a block's values lie; the coding says what scales and minima are.
 typedef struct tck_packed {
   const uint8_t *codes;
-  const uint16_t *scales;
-  const uint16_t *minima;
+  const void *scales;
+  const void *minima;
 } tck_packed;
 
 typedef struct tck_mutable_packed {
   uint8_t *codes;
-  uint16_t *scales;
-  uint16_t *minima;
+  void *scales;
+  void *minima;
 } tck_mutable_packed;
 
-// MARK: - Attention
+/// What is stored of groups, and what their codes are computed with: an element for each group.
+typedef struct tck_quantizers {
+  /// As the coding says.
+  void *scales, *minima;
+  /// The stored minimum, and 1 / the stored scale; 0 where that is 0.
+  float *minimum_values, *inverse_scales;
+} tck_quantizers;
 
-/// Tokens that the attention kernels take at once: a page.
-#define TCK_TILE_TOKENS 256
-/// Queries that share every code that is unpacked.
-#define TCK_QUERY_ROWS 4
-/// Runs of key channels in a plan at the most.
-#define TCK_MAX_KEY_RUNS 4
+// MARK: - Plans and blocks
 
-/// A run of key channels in a block; for full precision `width` is 0 and only `codes` counts.
+/// The key channels of one coding in a plan.
+typedef struct tck_coded_channels {
+  size_t count;
+  tck_coding coding;
+} tck_coded_channels;
+
+/// How the blocks of a head are packed: Formats/snapshot.md, "PLAN".
+typedef struct tck_block_plan {
+  size_t tokens;
+  size_t key_dimension, value_dimension;
+  /// The type of what is in full precision.
+  tck_element_type full_type;
+  size_t key_run_count;
+  tck_coded_channels key_runs[TCK_MAX_KEY_RUNS];
+  tck_coding values;
+} tck_block_plan;
+
+/// A run of key channels in a block; of one in full precision only `codes` counts.
 typedef struct tck_key_run {
   size_t count;
-  unsigned width;
+  tck_coding coding;
   // Offsets in the block, in bytes.
   size_t codes, scales, minima;
 } tck_key_run;
@@ -86,16 +126,29 @@ typedef struct tck_key_run {
 typedef struct tck_block_format {
   size_t tokens;
   size_t byte_count;
-  size_t head_dimension;
+  size_t key_dimension, value_dimension;
   /// The type of what is in full precision.
   tck_element_type full_type;
   size_t key_run_count;
   tck_key_run key_runs[TCK_MAX_KEY_RUNS];
-  /// Bits per value; 0 for full precision, where only `value_codes` counts.
-  unsigned value_width;
+  /// In full precision only `value_codes` counts.
+  tck_coding value_coding;
+  /// Channels of a group of values, a multiple of 32.
+  size_t value_group;
   // Offsets in the block, in bytes.
   size_t value_codes, value_scales, value_minima;
 } tck_block_format;
+
+/// Where everything lies in a block of a plan.
+///
+/// Nothing is checked: callers see to it that the plan keeps the format's rules. Where the value dimension is 0, for
+/// layers without values, their parts are empty; there is nothing to attend to then.
+tck_block_format tck_layout(const tck_block_plan *plan);
+
+// MARK: - Attention
+
+/// Queries that share every code that is unpacked.
+#define TCK_QUERY_ROWS 4
 
 /// Tokens of a tile; none if `first` is not below `end`.
 typedef struct tck_token_range {
@@ -109,11 +162,11 @@ typedef struct tck_token_range {
 typedef struct tck_queries {
   /// 1...TCK_QUERY_ROWS.
   size_t count;
-  /// `[TCK_QUERY_ROWS][tck_padded_dimension(head dimension)]`, zero beyond the head dimension and beyond `count`.
+  /// `[TCK_QUERY_ROWS][tck_padded_dimension(key dimension)]`, zero beyond the key dimension and beyond `count`.
   const float *rows;
-  /// The same queries in the order of a block's key runs: `[TCK_QUERY_ROWS][tck_thin_dimension(format)]`; every run
-  /// begins at a multiple of 16 and is padded with zeros.
-  const float *thin_rows;
+  /// Of the same queries the kept channels, in the order of a block's key runs:
+  /// `[TCK_QUERY_ROWS][tck_kept_dimension(format)]`; every run begins at a multiple of 16 and is padded with zeros.
+  const float *kept_rows;
   /// What is added to every score of a block: the pruned channels' part.
   const float *offsets;
   /// Which tokens of the tile each query sees.
@@ -125,9 +178,9 @@ typedef struct tck_queries {
   /// The largest score so far, -infinity at first; sum of 2^(score - maximum) and of that times the value.
   float *maxima;
   float *sums;
-  /// `[TCK_QUERY_ROWS][tck_padded_dimension(head dimension)]`.
+  /// `[TCK_QUERY_ROWS][tck_padded_dimension(value dimension)]`.
   float *outputs;
-  /// tck_attention_workspace_bytes(head dimension), aligned to 64 bytes: the caller's, one per thread.
+  /// tck_attention_workspace_bytes(key and value dimension), aligned to 64 bytes: the caller's, one per thread.
   void *workspace;
 } tck_queries;
 
@@ -155,27 +208,46 @@ typedef struct tck_kernels {
   /// Of a total that is NaN only that is certain, not its sign and payload.
   void (*add_channel_sums)(tck_rows source, size_t tokens, size_t head_dimension, double *sums, double *squares);
 
-  /// Quantizes one run of a block's key channels per channel and packs it; `width` is 2, 4 or 8.
-  ///
-  /// Writes tck_key_code_bytes codes and tck_padded_channels(count) scales and minima.
-  /// Returns false where a value of the run is not finite or exceeds TCK_MAX_QUANTIZED_MAGNITUDE; the bytes
-  /// written are then unspecified.
-  bool (*pack_keys)(tck_rows source, size_t tokens, tck_channels channels, size_t head_dimension, unsigned width,
-                    tck_mutable_packed destination);
+  // Quantizing takes three steps, which tck_pack_keys and tck_pack_values put together: the ranges of groups, what is
+  // stored of them, and the codes. Groups are in the order in which their scales are stored.
 
-  /// Quantizes a block's values per token in groups of `group` channels and packs them; `width` is 2, 4 or 8.
+  /// The least and the greatest number of every channel of a run, negative zero taken as zero.
   ///
-  /// Writes tck_value_code_bytes codes and tokens * tck_value_groups scales and minima. Returns as pack_keys.
-  bool (*pack_values)(tck_rows source, size_t tokens, size_t head_dimension, size_t group, unsigned width,
-                      tck_mutable_packed destination);
+  /// Writes tck_padded_channels(count) of each, zeros for missing channels. Returns false where a number of the run is
+  /// not finite or exceeds TCK_MAX_QUANTIZED_MAGNITUDE; what is written is then unspecified.
+  bool (*key_ranges)(tck_rows source, size_t tokens, tck_channels channels, size_t head_dimension, float *minima,
+                     float *maxima);
+
+  /// The least and the greatest number of every group of `group` channels of a token's values, as key_ranges.
+  ///
+  /// Writes tokens * tck_value_groups of each; `tokens` is a multiple of 32.
+  bool (*value_ranges)(tck_rows source, size_t tokens, size_t head_dimension, size_t group, float *minima,
+                       float *maxima);
+
+  /// Computes what is stored of any number of groups from their ranges: magnitudes of at most
+  /// TCK_MAX_QUANTIZED_MAGNITUDE, and no negative zero. `minimum_values` may be the array `minima`, and
+  /// `inverse_scales` the array `maxima`.
+  void (*encode_scales)(tck_coding coding, size_t groups, const float *minima, const float *maxima,
+                        tck_quantizers quantizers);
+
+  /// Packs the codes of one run of a block's key channels, tck_key_code_bytes; `width` is 2, 4 or 8.
+  ///
+  /// A code is `(key - minimum) * inverse scale`, of a magnitude below 2^31, rounded to nearest, ties to even, and
+  /// clamped to the width's numbers.
+  void (*pack_keys)(tck_rows source, size_t tokens, tck_channels channels, size_t head_dimension, unsigned width,
+                    const float *minima, const float *inverse_scales, uint8_t *codes);
+
+  /// Packs the codes of a block's values, tck_value_code_bytes, as pack_keys; `tokens` is a multiple of 32.
+  void (*pack_values)(tck_rows source, size_t tokens, size_t head_dimension, size_t group, unsigned width,
+                      const float *minima, const float *inverse_scales, uint8_t *codes);
 
   /// Restores one run of a block's keys into its channels of the destination's rows; other channels keep their bytes,
   /// but may be written with them: two threads must not restore different runs into the same rows at once.
-  void (*unpack_keys)(tck_packed source, size_t tokens, tck_channels channels, size_t head_dimension, unsigned width,
-                      tck_mutable_rows destination);
+  void (*unpack_keys)(tck_packed source, size_t tokens, tck_channels channels, size_t head_dimension,
+                      tck_coding coding, tck_mutable_rows destination);
 
   /// Restores a block's values.
-  void (*unpack_values)(tck_packed source, size_t tokens, size_t head_dimension, size_t group, unsigned width,
+  void (*unpack_values)(tck_packed source, size_t tokens, size_t head_dimension, size_t group, tck_coding coding,
                         tck_mutable_rows destination);
 
   /// Copies channels of rows into channel-major order: `destination[i * tokens + t]`, elements of the source's type.
@@ -185,7 +257,7 @@ typedef struct tck_kernels {
   void (*unpack_full_keys)(tck_element_type type, const void *source, size_t tokens, tck_channels channels,
                            tck_mutable_rows destination);
 
-  /// Attention over up to TCK_TILE_TOKENS tokens of blocks that lie one after another.
+  /// Attention over up to TCK_PAGE_TOKENS tokens of blocks that lie one after another.
   ///
   /// Computes scores, bends and masks them, and adds the tile to the queries' maxima, sums and outputs.
   /// Meanwhile `next_byte_count` bytes from `next` are fetched into the caches: the tile after this one.
@@ -194,17 +266,18 @@ typedef struct tck_kernels {
   void (*attend_blocks)(const tck_block_format *format, const void *blocks, size_t block_count, tck_queries *queries,
                         const void *next, size_t next_byte_count);
 
-  /// Attention over up to TCK_TILE_TOKENS rows of keys and of values in full precision, as attend_blocks.
+  /// Attention over up to TCK_PAGE_TOKENS rows of keys and of values in full precision, as attend_blocks.
   ///
   /// A value that is infinite or NaN spoils the outputs of all queries that see any of the tile's tokens.
-  void (*attend_rows)(tck_rows keys, tck_rows values, size_t tokens, size_t head_dimension, tck_queries *queries);
+  void (*attend_rows)(tck_rows keys, tck_rows values, size_t tokens, size_t key_dimension, size_t value_dimension,
+                      tck_queries *queries);
 
   /// The part of attention between two matrix products, for scores that were computed elsewhere.
   ///
-  /// Bends and masks `scores`, `[TCK_QUERY_ROWS][TCK_TILE_TOKENS]` of which `tokens` count, turns them into
+  /// Bends and masks `scores`, `[TCK_QUERY_ROWS][TCK_PAGE_TOKENS]` of which `tokens` count, turns them into
   /// 2^(score - the queries' maximum), joins maxima and sums, and scales the outputs to the new maximum, so that
   /// adding `scores * values` to them completes the tile. Offsets are not added.
-  void (*join_scores)(float *scores, size_t tokens, size_t head_dimension, tck_queries *queries);
+  void (*join_scores)(float *scores, size_t tokens, size_t value_dimension, tck_queries *queries);
 
   /// Products of a matrix's rows with a vector: `outputs[r]` is the sum of `matrix[r][c] * vector[c]` over `columns`
   /// channels, of which there is at least one and may be any number.
@@ -229,6 +302,25 @@ const tck_kernels *tck_best_kernels(void);
 /// this machine lacks it.
 const tck_kernels *tck_kernels_named(const char *name);
 
+// MARK: - Packing
+
+/// Quantizes one run of a block's key channels, each channel a group, and packs it.
+///
+/// Returns false where the run has a number that can't be quantized (see key_ranges); the bytes are then unspecified.
+bool tck_pack_keys(const tck_kernels *kernels, tck_rows source, size_t tokens, tck_channels channels,
+                   size_t head_dimension, tck_coding coding, tck_mutable_packed destination);
+
+/// Quantizes a block's values per token in groups of `group` channels, 32, 64 or 128, and packs them; as tck_pack_keys.
+bool tck_pack_values(const tck_kernels *kernels, tck_rows source, size_t tokens, size_t head_dimension, size_t group,
+                     tck_coding coding, tck_mutable_packed destination);
+
+/// Packs a whole block, but for the bytes between its parts.
+///
+/// `channels` are those of all runs, one run after another. Rows have the format's type where a part of theirs is in
+/// full precision. Returns as tck_pack_keys.
+bool tck_pack_block(const tck_kernels *kernels, const tck_block_format *format, const uint16_t *channels,
+                    tck_rows keys, tck_rows values, void *block);
+
 /// Tells the processor that the thread waits for another.
 static inline void tck_spin_hint(void) {
 #if defined(__x86_64__)
@@ -240,21 +332,29 @@ static inline void tck_spin_hint(void) {
 
 // MARK: - Sizes, in one place for the kernels and their callers
 
+/// Bytes of an element.
+static inline size_t tck_element_bytes(tck_element_type type) { return type == TCK_FLOAT32 ? 4 : 2; }
+
+/// Bytes of a stored scale, and of a stored minimum.
+static inline size_t tck_scale_bytes(tck_coding coding) {
+  return coding.scales == TCK_FLOAT16_SCALES ? sizeof(uint16_t) : 0;
+}
+
 /// Key channels are packed in quads: the run's channel count rounded up to a multiple of 4.
 static inline size_t tck_padded_channels(size_t count) { return (count + 3) / 4 * 4; }
 
-/// Bytes of a run's key codes: lines of 64 bytes hold 8/width units of 16 tokens x 4 channels.
+/// Bytes of a run's key codes: lines hold 8/width units of 16 tokens x 4 channels.
 static inline size_t tck_key_code_bytes(size_t tokens, size_t count, unsigned width) {
   size_t units = tck_padded_channels(count) / 4 * 2;
   size_t units_per_line = 8 / width;
-  return tokens / TCK_SUBBLOCK_TOKENS * ((units + units_per_line - 1) / units_per_line) * 64;
+  return tokens / TCK_SUBBLOCK_TOKENS * ((units + units_per_line - 1) / units_per_line) * TCK_LINE_BYTES;
 }
 
-/// Bytes of a block's value codes: lines of 64 bytes hold 8/width units of 4 tokens x 16 channels.
+/// Bytes of a block's value codes: lines hold 8/width units of 4 tokens x 16 channels.
 static inline size_t tck_value_code_bytes(size_t tokens, size_t head_dimension, unsigned width) {
   size_t units = tokens / 4 * ((head_dimension + 15) / 16);
   size_t units_per_line = 8 / width;
-  return (units + units_per_line - 1) / units_per_line * 64;
+  return (units + units_per_line - 1) / units_per_line * TCK_LINE_BYTES;
 }
 
 /// Groups of `group` channels in a row of values; the last may be shorter.
@@ -262,30 +362,30 @@ static inline size_t tck_value_groups(size_t head_dimension, size_t group) {
   return (head_dimension + group - 1) / group;
 }
 
-/// Head dimension of queries and outputs in memory: a multiple of 16.
-static inline size_t tck_padded_dimension(size_t head_dimension) { return (head_dimension + 15) / 16 * 16; }
+/// Dimension of queries and outputs in memory: a multiple of 16.
+static inline size_t tck_padded_dimension(size_t dimension) { return (dimension + 15) / 16 * 16; }
 
 /// Numbers in a row of queries in the order of a block's key runs.
-static inline size_t tck_thin_dimension(const tck_block_format *format) {
+static inline size_t tck_kept_dimension(const tck_block_format *format) {
   size_t total = 0;
   for (size_t run = 0; run < format->key_run_count; run++) total += tck_padded_dimension(format->key_runs[run].count);
   return total;
 }
 
 /// The longest row of queries in the order of any block's key runs.
-static inline size_t tck_widest_thin_dimension(size_t head_dimension) {
-  return tck_padded_dimension(head_dimension) + (TCK_MAX_KEY_RUNS - 1) * 16;
+static inline size_t tck_widest_kept_dimension(size_t key_dimension) {
+  return tck_padded_dimension(key_dimension) + (TCK_MAX_KEY_RUNS - 1) * 16;
 }
 
 /// Bytes that the attention kernels need to work in.
-static inline size_t tck_attention_workspace_bytes(size_t head_dimension) {
-  size_t thin = tck_widest_thin_dimension(head_dimension);
-  size_t groups = (tck_value_groups(head_dimension, TCK_SUBBLOCK_TOKENS) + 3) / 4 * 4;
-  size_t tile_blocks = TCK_TILE_TOKENS / TCK_SUBBLOCK_TOKENS;
+static inline size_t tck_attention_workspace_bytes(size_t key_dimension, size_t value_dimension) {
+  size_t kept = tck_widest_kept_dimension(key_dimension);
+  size_t groups = (tck_value_groups(value_dimension, TCK_SUBBLOCK_TOKENS) + 3) / 4 * 4;
+  size_t tile_blocks = TCK_PAGE_TOKENS / TCK_SUBBLOCK_TOKENS;
   size_t constants = groups > tile_blocks ? groups : tile_blocks;
-  size_t floats = TCK_QUERY_ROWS * (TCK_TILE_TOKENS + thin + constants + groups);
-  size_t keys = tile_blocks * TCK_QUERY_ROWS * thin;
-  size_t values = TCK_TILE_TOKENS * TCK_QUERY_ROWS * groups;
+  size_t floats = TCK_QUERY_ROWS * (TCK_PAGE_TOKENS + kept + constants + groups);
+  size_t keys = tile_blocks * TCK_QUERY_ROWS * kept;
+  size_t values = TCK_PAGE_TOKENS * TCK_QUERY_ROWS * groups;
   return floats * sizeof(float) + 2 * (keys > values ? keys : values);
 }
 
