@@ -8,150 +8,128 @@ final class BlockCoder: Sendable {
     static let maximumMagnitude = TCK_MAX_QUANTIZED_MAGNITUDE
 
     let plan: HeadPlan
-    let layout: BlockLayout
-    /// What the attention kernels need to know of the blocks.
+    /// What a block holds, and where.
     let format: tck_block_format
-    private let shape: BlockShape
+    /// The format's key runs, and the channels of all of them, one run after another.
+    private let runs: [tck_key_run]
+    private let channels: [UInt16]
     /// A row that has the pruned channels' means, or empty if the plan has none: zeros then stand in for them.
     let prunedRow: [Float]
 
-    init(plan: HeadPlan, shape: BlockShape) {
+    /// Bytes of a block.
+    var blockByteCount: Int { format.byte_count }
+
+    init(plan: HeadPlan, geometry: LayerGeometry, shape: BlockShape) {
         self.plan = plan
-        self.shape = shape
-        layout = BlockLayout(plan: plan, shape: shape)
-        format = layout.format(plan: plan, shape: shape)
+        format = plan.blockFormat(geometry: geometry, shape: shape)
+        runs = unsafe withUnsafeBytes(of: format.key_runs) { [count = format.key_run_count] bytes in
+            unsafe Array(bytes.bindMemory(to: tck_key_run.self).prefix(count))
+        }
+        channels = plan.keyRuns.flatMap(\.channels)
         // Only where the file has a mean for every pruned channel: a row for each head may be much more than the file.
         guard !plan.prunedMeans.isEmpty else {
             prunedRow = []
             return
         }
-        var row = [Float](repeating: 0, count: shape.headDimension)
-        for (channel, mean) in zip(plan.prunedChannels(headDimension: row.count), plan.prunedMeans) {
+        var row = [Float](repeating: 0, count: geometry.keyDimension)
+        for (channel, mean) in zip(plan.prunedChannels(keyDimension: row.count), plan.prunedMeans) {
             row[channel] = mean
         }
         prunedRow = row
     }
 
-    /// A coder for each plan; plans that are equal share theirs.
-    static func coders(for plans: [HeadPlan], shape: BlockShape) -> [BlockCoder] {
+    /// A coder for each head of a layer; heads whose plans are equal share theirs.
+    static func coders(for plan: LayerPlan, shape: BlockShape) -> [BlockCoder] {
         var known: [HeadPlan: BlockCoder] = [:]
-        return plans.map { plan in
+        return plan.heads.map { head in
             // Means that are equal as numbers may differ in the sign of zero.
-            guard plan.prunedMeans.isEmpty else { return BlockCoder(plan: plan, shape: shape) }
-            if let coder = known[plan] { return coder }
-            let coder = BlockCoder(plan: plan, shape: shape)
-            known[plan] = coder
+            guard head.prunedMeans.isEmpty else {
+                return BlockCoder(plan: head, geometry: plan.geometry, shape: shape)
+            }
+            if let coder = known[head] { return coder }
+            let coder = BlockCoder(plan: head, geometry: plan.geometry, shape: shape)
+            known[head] = coder
             return coder
         }
     }
 
     /// Which channels of keys or values are quantized: pruned and full-precision ones may hold any number.
     func quantizedChannels(_ part: CachePart) -> [Bool] {
-        let fullWidth = shape.elementType.bitWidth
         switch part {
-        case .values: return [Bool](repeating: plan.valueWidth < fullWidth, count: shape.headDimension)
+        case .values: return [Bool](repeating: !plan.values.isFullPrecision, count: format.value_dimension)
         case .keys:
-            let quantized = HeadPlan(
-                keyRuns: plan.keyRuns.filter { $0.width < fullWidth },
-                valueWidth: plan.valueWidth,
-                prunedMeans: []
-            )
-            return quantized.keepMask(headDimension: shape.headDimension)
+            var quantized = [Bool](repeating: false, count: format.key_dimension)
+            for run in plan.keyRuns where !run.coding.isFullPrecision {
+                for channel in run.channels { quantized[Int(channel)] = true }
+            }
+            return quantized
         }
     }
 
-    /// Packs a block of `blockLength` rows.
+    /// Packs a block of rows.
     ///
     /// - Returns: whether all numbers could be quantized; if not, the bytes are of no use.
     func pack(keys: tck_rows, values: tck_rows, into block: UnsafeMutableRawPointer) -> Bool {
-        let tokens = shape.blockLength
-        for (run, part) in zip(plan.keyRuns, layout.keyRuns) {
-            let packed = unsafe run.channels.withUnsafeBufferPointer { indices in
-                let channels = unsafe tck_channels(indices: indices.baseAddress, count: indices.count)
-                if run.width == shape.elementType.bitWidth {
-                    unsafe Kernels.best.pack_full_keys(keys, tokens, channels, block + part.codes)
-                    return true
-                }
-                return unsafe Kernels.best.pack_keys(
-                    keys,
-                    tokens,
-                    channels,
-                    shape.headDimension,
-                    UInt32(run.width),
-                    Self.mutablePart(part, of: block)
-                )
-            }
-            guard packed else { return false }
+        unsafe withUnsafePointer(to: format) { format in
+            unsafe tck_pack_block(Kernels.bestPointer, format, channels, keys, values, block)
         }
-        guard plan.valueWidth < shape.elementType.bitWidth else {
-            unsafe Self.copyRows(
-                values,
-                count: tokens,
-                headDimension: shape.headDimension,
-                to: tck_mutable_rows(
-                    bytes: block + layout.values.codes,
-                    token_stride: shape.rowBytes,
-                    type: shape.elementType.kernelType
-                )
-            )
-            return true
-        }
-        return unsafe Kernels.best.pack_values(
-            values,
-            tokens,
-            shape.headDimension,
-            tokens,
-            UInt32(plan.valueWidth),
-            Self.mutablePart(layout.values, of: block)
-        )
     }
 
-    /// Restores the keys of a block into `blockLength` rows.
+    /// Restores the keys of a block into rows.
     func unpackKeys(of block: UnsafeRawPointer, into rows: tck_mutable_rows) {
-        let tokens = shape.blockLength
-        if plan.keptChannelCount < shape.headDimension { unsafe fillPruned(rows) }
-        for (run, part) in zip(plan.keyRuns, layout.keyRuns) {
-            unsafe run.channels.withUnsafeBufferPointer { indices in
-                let channels = unsafe tck_channels(indices: indices.baseAddress, count: indices.count)
-                if run.width == shape.elementType.bitWidth {
+        if channels.count < format.key_dimension { unsafe fillPruned(rows) }
+        var start = 0
+        for run in runs {
+            unsafe channels.withUnsafeBufferPointer { indices in
+                let channels = unsafe tck_channels(
+                    indices: indices.baseAddress.map { unsafe $0 + start },
+                    count: run.count
+                )
+                if run.coding.width == 0 {
                     unsafe Kernels.best.unpack_full_keys(
-                        shape.elementType.kernelType,
-                        block + part.codes,
-                        tokens,
+                        format.full_type,
+                        block + run.codes,
+                        format.tokens,
                         channels,
                         rows
                     )
                 } else {
                     unsafe Kernels.best.unpack_keys(
-                        Self.part(part, of: block),
-                        tokens,
+                        Self.part(of: block, codes: run.codes, scales: run.scales, minima: run.minima),
+                        format.tokens,
                         channels,
-                        shape.headDimension,
-                        UInt32(run.width),
+                        format.key_dimension,
+                        run.coding,
                         rows
                     )
                 }
             }
+            start += run.count
         }
     }
 
-    /// Restores the values of a block into `blockLength` rows.
+    /// Restores the values of a block into rows.
     func unpackValues(of block: UnsafeRawPointer, into rows: tck_mutable_rows) {
-        guard plan.valueWidth < shape.elementType.bitWidth else {
+        guard format.value_coding.width > 0 else {
             let stored = unsafe tck_rows(
-                bytes: block + layout.values.codes,
-                token_stride: shape.rowBytes,
-                type: shape.elementType.kernelType
+                bytes: block + format.value_codes,
+                token_stride: format.value_dimension * format.full_type.byteCount,
+                type: format.full_type
             )
-            unsafe Self.copyRows(stored, count: shape.blockLength, headDimension: shape.headDimension, to: rows)
+            unsafe Self.copyRows(stored, count: format.tokens, headDimension: format.value_dimension, to: rows)
             return
         }
         unsafe Kernels.best.unpack_values(
-            Self.part(layout.values, of: block),
-            shape.blockLength,
-            shape.headDimension,
-            shape.blockLength,
-            UInt32(plan.valueWidth),
+            Self.part(
+                of: block,
+                codes: format.value_codes,
+                scales: format.value_scales,
+                minima: format.value_minima
+            ),
+            format.tokens,
+            format.value_dimension,
+            format.value_group,
+            format.value_coding,
             rows
         )
     }
@@ -184,40 +162,46 @@ final class BlockCoder: Sendable {
 
     private func fillPruned(_ rows: tck_mutable_rows) {
         guard let base = unsafe rows.bytes else { return }
-        let rowBytes = unsafe shape.headDimension * rows.type.byteCount
+        let rowBytes = unsafe format.key_dimension * rows.type.byteCount
         if prunedRow.isEmpty {
             unsafe base.initializeMemory(as: UInt8.self, repeating: 0, count: rowBytes)
         } else {
-            unsafe Kernels.best.narrow(rows.type, prunedRow, shape.headDimension, base)
+            unsafe Kernels.best.narrow(rows.type, prunedRow, format.key_dimension, base)
         }
-        for row in 1..<shape.blockLength {
+        for row in 1..<format.tokens {
             unsafe (base + row * rows.token_stride).copyMemory(from: base, byteCount: rowBytes)
         }
     }
 
-    private static func part(_ part: BlockLayout.Part, of block: UnsafeRawPointer) -> tck_packed {
+    private static func part(of block: UnsafeRawPointer, codes: Int, scales: Int, minima: Int) -> tck_packed {
         unsafe tck_packed(
-            codes: (block + part.codes).assumingMemoryBound(to: UInt8.self),
-            scales: (block + part.scales).assumingMemoryBound(to: UInt16.self),
-            minima: (block + part.minima).assumingMemoryBound(to: UInt16.self)
-        )
-    }
-
-    private static func mutablePart(
-        _ part: BlockLayout.Part,
-        of block: UnsafeMutableRawPointer
-    ) -> tck_mutable_packed {
-        unsafe tck_mutable_packed(
-            codes: (block + part.codes).assumingMemoryBound(to: UInt8.self),
-            scales: (block + part.scales).assumingMemoryBound(to: UInt16.self),
-            minima: (block + part.minima).assumingMemoryBound(to: UInt16.self)
+            codes: (block + codes).assumingMemoryBound(to: UInt8.self),
+            scales: block + scales,
+            minima: block + minima
         )
     }
 }
 
 extension HeadPlan {
-    /// The key channels in no run, ascending.
-    func prunedChannels(headDimension: Int) -> [Int] {
-        keepMask(headDimension: headDimension).enumerated().filter { !$0.element }.map(\.offset)
+    /// What a block of this plan holds, and where.
+    func blockFormat(geometry: LayerGeometry, shape: BlockShape) -> tck_block_format {
+        var plan = tck_block_plan()
+        plan.tokens = shape.blockLength
+        plan.key_dimension = geometry.keyDimension
+        plan.value_dimension = geometry.valueDimension
+        plan.full_type = shape.elementType.kernelType
+        plan.values = values.kernelCoding
+        plan.key_run_count = keyRuns.count
+        unsafe withUnsafeMutableBytes(of: &plan.key_runs) { bytes in
+            let runs = unsafe bytes.bindMemory(to: tck_coded_channels.self)
+            for (index, run) in keyRuns.enumerated() {
+                unsafe runs[index] = tck_coded_channels(count: run.channels.count, coding: run.coding.kernelCoding)
+            }
+        }
+        return unsafe withUnsafePointer(to: plan) { unsafe tck_layout($0) }
     }
+}
+
+extension Coding {
+    fileprivate var kernelCoding: tck_coding { tck_coding(width: UInt8(width), scales: scales.rawValue) }
 }

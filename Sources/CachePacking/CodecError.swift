@@ -11,6 +11,10 @@ public struct CodecError: Error, Sendable, Equatable, CustomStringConvertible {
         case elementTypeMismatch
         /// What is appended or asked for doesn't fit the cache.
         case shapeMismatch
+        /// The plan is one that the format can't say, or that this version can't pack by.
+        case unsupportedPlan
+        /// The cache can be reused whole only.
+        case partialCache
         /// There is no memory for it.
         case outOfMemory
     }

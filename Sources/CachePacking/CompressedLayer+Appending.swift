@@ -2,67 +2,73 @@ internal import ByteStorage
 internal import CThinkKernels
 public import KVCacheModel
 
-/// What an append will do: which tokens come, and how many blocks leave window and new tokens together.
+/// What an append will do: which rows come, and where the layer's rows then are.
 package struct AppendStep: Sendable {
     let source: KVCacheLayer
-    let firstBlock: Int
-    let newBlocks: Int
-    let windowCount: Int
+    let before: LayerExtent
+    let after: LayerExtent
+
+    /// The blocks that rows of the window and new ones fill.
+    var newBlocks: Range<Int> {
+        after.blocks.isEmpty ? 0..<0 : max(after.blocks.lowerBound, before.blocks.upperBound)..<after.blocks.upperBound
+    }
+
+    /// Rows of the old window and new ones that are then in blocks.
+    var leavingRows: Int { after.windowStart - before.windowStart }
 }
 
 extension CompressedLayer {
-    /// Appends tokens: whole blocks of the oldest leave the window, which keeps at least `residualWindow` tokens.
+    /// Appends rows of the cache's next tokens: whole blocks of the oldest leave the window, which keeps at least
+    /// `residualWindow` rows.
     ///
     /// The bytes are the same whether tokens come one by one or all at once. On an error nothing is appended.
     ///
     /// - Parameters:
-    ///   - keys: `[kvHeads, tokens, headDimension]`, after rotary embedding, of the cache's element type.
-    ///   - values: of the same shape.
+    ///   - keys: `[kvHeads, tokens, keyDimension]`, after rotary embedding, of the cache's element type.
+    ///   - values: `[kvHeads, tokens, valueDimension]`.
     /// - Throws: `CodecError` if the shapes don't fit, a number can't be quantized, or there is no memory.
     public mutating func append(keys: KVTensor, values: KVTensor) throws(CodecError) {
         let step = try beginAppend(KVCacheLayer(keys: keys, values: values))
-        for head in 0..<shape.kvHeads {
-            do {
-                try packBlocks(of: step, head: head)
-            } catch {
-                abandonAppend()
-                throw error
-            }
-        }
         do {
-            try makeWindowRoom(for: step)
+            for head in 0..<geometry.kvHeads { try packBlocks(of: step, head: head) }
+            try makeRowRoom(for: step)
         } catch {
             abandonAppend()
             throw error
         }
-        try finishAppend(step)
+        try finishAppend(step, tokenCount: tokenCount + keys.tokens)
     }
 
     /// Checks what is appended and makes room for the blocks that it fills.
     package mutating func beginAppend(_ source: KVCacheLayer) throws(CodecError) -> AppendStep {
         for part in CachePart.allCases {
             let tensor = source[part]
-            guard tensor.heads == shape.kvHeads, tensor.headDimension == shape.headDimension,
+            guard tensor.heads == geometry.kvHeads, tensor.headDimension == geometry.dimension(part),
                 tensor.elementType == shape.elementType, tensor.tokens == source.keys.tokens
             else {
                 throw CodecError(
                     .shapeMismatch,
                     layer: index,
                     "\(part) of \(tensor.heads) heads, \(tensor.tokens) tokens, dimension \(tensor.headDimension), "
-                        + "\(tensor.elementType.name) don't fit a cache of \(shape.kvHeads) heads, dimension "
-                        + "\(shape.headDimension), \(shape.elementType.name)"
+                        + "\(tensor.elementType.name) don't fit a layer of \(geometry.kvHeads) heads, dimension "
+                        + "\(geometry.dimension(part)), \(shape.elementType.name)"
                 )
             }
         }
-        let pending = window.count + source.keys.tokens
-        let step = AppendStep(
-            source: source,
-            firstBlock: blockCount,
-            newBlocks: max(pending - shape.residualWindow, 0) / shape.blockLength,
-            windowCount: window.count
-        )
+        if let run = plan.heads.lazy.flatMap(\.codings).first(where: { !$0.ranges.isKnown }) {
+            throw CodecError(
+                .unsupportedPlan,
+                layer: index,
+                "the cache's ranges are chosen by rule \(run.ranges.rawValue), which this version doesn't know: it can "
+                    + "be read and attended to, and nothing can be appended; use a newer version"
+            )
+        }
+        var after = extent
+        after.end += source.keys.tokens
+        after.blockEnd = max(extent.blockEnd, geometry.isEmpty ? 0 : shape.blockEnd(places: after.end))
+        let step = AppendStep(source: source, before: extent, after: after)
         do {
-            try makeRoom(forBlocks: blockCount + step.newBlocks)
+            try makeRoom(for: step)
         } catch {
             abandonAppend()
             throw CodecError(error, layer: index)
@@ -74,82 +80,102 @@ extension CompressedLayer {
     ///
     /// - Throws: `CodecError` naming the first number that can't be quantized.
     package func packBlocks(of step: AppendStep, head: Int) throws(CodecError) {
-        for number in 0..<step.newBlocks {
-            // Where the block begins among the window's tokens and the new ones after them.
-            let start = number * shape.blockLength
-            let block = step.firstBlock + number
+        for block in step.newBlocks {
+            let places = block * shape.blockLength..<(block + 1) * shape.blockLength
+            let readable = extent.readablePlaces(ofBlock: block, sinks: plan.sinks)
+            let isWhole = readable == places && places.lowerBound >= step.before.end
             let packed =
-                start >= step.windowCount
-                ? pack(block, head: head, from: step.source, sourceHead: head, token: start - step.windowCount)
+                isWhole
+                ? pack(block, head: head, from: step.source, sourceHead: head, row: places.lowerBound - step.before.end)
                 : pack(
                     block,
                     head: head,
-                    from: try joinedBlock(at: start, head: head, step: step),
+                    from: try joinedBlock(places, readable: readable, head: head, step: step),
                     sourceHead: 0,
-                    token: 0
+                    row: 0
                 )
             if !packed {
-                throw unsupportedValue(in: step.source, head: head, tokens: 0..<step.source.keys.tokens)
+                throw unsupportedValue(of: step, head: head, from: step.before.end)
                     ?? CodecError(.unsupportedValue, layer: index, head: head, "a number can't be quantized")
             }
         }
         // What stays in the window will be quantized one day: refuse it now, when its source is known.
-        let windowStart = max(step.newBlocks * shape.blockLength - step.windowCount, 0)
-        let staying = windowStart..<step.source.keys.tokens
-        if let error = unsupportedValue(in: step.source, head: head, tokens: staying) { throw error }
+        if let error = unsupportedValue(of: step, head: head, from: max(step.after.windowStart, step.before.end)) {
+            throw error
+        }
     }
 
-    /// Makes room in the window, so that `finishAppend` can't fail as long as nobody copies the layer.
-    package mutating func makeWindowRoom(for step: AppendStep) throws(CodecError) {
+    /// Makes room for sinks and window, so that `finishAppend` can't fail as long as nobody copies the layer.
+    package mutating func makeRowRoom(for step: AppendStep) throws(CodecError) {
         do {
-            try window.makeRoom(for: step.source, dropping: step.newBlocks * shape.blockLength)
+            try sinks.makeRoom(for: sinkRowCount(step.after))
+            try window.makeRoom(for: step.after.windowRowCount)
         } catch {
             throw CodecError(error, layer: index)
         }
     }
 
-    /// Moves the rest of the tokens into the window.
-    package mutating func finishAppend(_ step: AppendStep) throws(CodecError) {
+    /// Moves the rest of the rows into the window, and sinks that are now in blocks to the others.
+    ///
+    /// - Parameter tokenCount: tokens that the cache has then.
+    package mutating func finishAppend(_ step: AppendStep, tokenCount: Int) throws(CodecError) {
         do {
-            try window.append(step.source, dropping: step.newBlocks * shape.blockLength)
+            for place in sinks.count..<sinkRowCount(step.after) {
+                let fromWindow = place < step.before.end
+                let row = place - (fromWindow ? step.before.windowStart : step.before.end)
+                guard let rows = fromWindow ? window.rows : step.source else { continue }
+                try sinks.append(rows, rows: row..<row + 1)
+            }
+            try window.append(step.source, rows: 0..<step.source.keys.tokens, dropping: step.leavingRows)
         } catch {
             throw CodecError(error, layer: index)
         }
-        blockCount = step.firstBlock + step.newBlocks
+        let newTokens = UInt32(self.tokenCount)..<UInt32(tokenCount)
+        if case .listed(let lists) = held, step.source.held == .all {
+            held = .listed(lists.map { $0 + newTokens })
+        }
+        if !step.source.state.isEmpty { state = step.source.state }
+        extent = step.after
+        self.tokenCount = tokenCount
     }
 
     /// Gives back the room that `beginAppend` made.
     package mutating func abandonAppend() {
-        slabs.removeLast(slabs.count - chunkCount)
+        slabs.removeLast(slabs.count - extent.chunks.count)
     }
 
     // MARK: -
 
-    private mutating func makeRoom(forBlocks count: Int) throws(MemoryError) {
-        guard count > blockCount else { return }
-        for chunk in blockCount / shape.blocksPerPage..<shape.chunkCount(blockCount: count) {
-            let needed = shape.blocks(ofChunk: chunk, blockCount: count)
-            if chunk < slabs.count {
-                if slabs[chunk].capacity >= needed && slabs[chunk].isWritable() { continue }
-                slabs[chunk] = try grown(slabs[chunk], filled: shape.blocks(ofChunk: chunk, blockCount: blockCount))
+    private mutating func makeRoom(for step: AppendStep) throws(MemoryError) {
+        guard !step.newBlocks.isEmpty else { return }
+        let hadBlocks = !step.before.blocks.isEmpty
+        for (number, chunk) in step.after.chunks.enumerated() where step.after.blocks(ofChunk: chunk).overlaps(step.newBlocks) {
+            let needed = step.after.blocks(ofChunk: chunk).count
+            // A cache's last slab is as long as it must be; only one that grows gets room for full pages.
+            let full = (chunk + 1) * shape.blocksPerPage - step.after.blocks(ofChunk: chunk).lowerBound
+            if number < slabs.count {
+                if slabs[number].capacity >= needed && slabs[number].isWritable() { continue }
+                slabs[number] = try grown(
+                    slabs[number],
+                    filled: step.before.blocks(ofChunk: chunk).count,
+                    capacity: full
+                )
             } else {
-                // A cache's last slab is as long as it must be; only one that grows gets room for full pages.
-                let capacity = blockCount == 0 ? needed : shape.blocksPerPage
-                slabs.append(try Slab(blockBytes: blockBytes, capacity: capacity))
+                slabs.append(try Slab(blockBytes: blockBytes, capacity: hadBlocks ? full : needed))
             }
         }
     }
 
-    /// A copy of a slab with room for full pages.
-    private func grown(_ slab: Slab, filled: Int) throws(MemoryError) -> Slab {
-        let result = try Slab(blockBytes: blockBytes, capacity: shape.blocksPerPage)
+    /// A copy of a slab with more room.
+    private func grown(_ slab: Slab, filled: Int, capacity: Int) throws(MemoryError) -> Slab {
+        let result = try Slab(blockBytes: blockBytes, capacity: capacity)
         unsafe result.withUnsafeMutableBytes { destination in
             unsafe slab.bytes.withUnsafeBytes { source in
                 guard let to = destination.baseAddress, let from = source.baseAddress else { return }
-                for head in 0..<shape.kvHeads {
+                for head in 0..<geometry.kvHeads {
                     unsafe (to + result.capacity * pageOffsets[head]).copyMemory(
                         from: from + slab.capacity * pageOffsets[head],
-                        byteCount: filled * coders[head].layout.byteCount
+                        byteCount: filled * coders[head].blockByteCount
                     )
                 }
             }
@@ -157,75 +183,95 @@ extension CompressedLayer {
         return result
     }
 
-    private func pack(_ block: Int, head: Int, from source: KVCacheLayer, sourceHead: Int, token: Int) -> Bool {
-        let slab = slabs[block / shape.blocksPerPage]
+    private func pack(_ block: Int, head: Int, from source: KVCacheLayer, sourceHead: Int, row: Int) -> Bool {
+        let place = place(ofBlock: block)
+        let slab = slabs[place.slab]
         return unsafe slab.withUnsafeMutableBytes { bytes in
             guard let base = bytes.baseAddress else { return false }
-            return unsafe source.keys.withRows(head: sourceHead, from: token) { keys in
-                unsafe source.values.withRows(head: sourceHead, from: token) { values in
-                    unsafe coders[head].pack(
-                        keys: keys,
-                        values: values,
-                        into: base + blockOffset(block, head: head, capacity: slab.capacity)
-                    )
+            let start = slab.capacity * pageOffsets[head] + place.number * coders[head].blockByteCount
+            return unsafe source.keys.withRows(head: sourceHead, from: row) { keys in
+                unsafe source.values.withRows(head: sourceHead, from: row) { values in
+                    unsafe coders[head].pack(keys: keys, values: values, into: base + start)
                 }
             }
         }
     }
 
-    /// The tokens of a block of one head that begins in the window and, perhaps, ends in the new tokens.
-    private func joinedBlock(at start: Int, head: Int, step: AppendStep) throws(CodecError) -> KVCacheLayer {
-        let fromWindow = min(step.windowCount - start, shape.blockLength)
+    /// The rows of a block of one head that come from the window or have stand-ins: Formats/snapshot.md, "Stand-ins".
+    private func joinedBlock(
+        _ places: Range<Int>,
+        readable: Range<Int>,
+        head: Int,
+        step: AppendStep
+    ) throws(CodecError) -> KVCacheLayer {
+        let fromWindow = readable.clamped(to: step.before.windowStart..<step.before.end)
+        let fromSource = readable.clamped(to: step.before.end..<max(places.upperBound, step.before.end))
         let parts = try CachePart.allCases.map { part throws(CodecError) in
-            let buffer = try emptyBuffer(byteCount: shape.blockLength * shape.rowBytes)
-            let pieces = [
-                (tensor: window[part], row: start, count: fromWindow),
-                (tensor: step.source[part], row: 0, count: shape.blockLength - fromWindow),
-            ]
-            var filled = 0
-            for piece in pieces {
-                unsafe buffer.withUnsafeMutableBytes { bytes in
-                    guard let base = bytes.baseAddress, let tensor = piece.tensor else { return }
-                    let destination = unsafe tck_mutable_rows(
-                        bytes: base + filled * shape.rowBytes,
-                        token_stride: shape.rowBytes,
+            let dimension = geometry.dimension(part)
+            let rowBytes = dimension * shape.elementType.byteCount
+            // Zeros at first.
+            let buffer = try emptyBuffer(byteCount: shape.blockLength * rowBytes)
+            unsafe buffer.withUnsafeMutableBytes { bytes in
+                guard let base = bytes.baseAddress else { return }
+                func copy(_ tensor: KVTensor?, head: Int, row: Int, to place: Int, count: Int) {
+                    guard let tensor, count > 0 else { return }
+                    let to = unsafe tck_mutable_rows(
+                        bytes: base + (place - places.lowerBound) * rowBytes,
+                        token_stride: rowBytes,
                         type: shape.elementType.kernelType
                     )
-                    unsafe tensor.withRows(head: head, from: piece.row) { rows in
-                        unsafe BlockCoder.copyRows(
-                            rows,
-                            count: piece.count,
-                            headDimension: shape.headDimension,
-                            to: destination
-                        )
+                    unsafe tensor.withRows(head: head, from: row) { rows in
+                        unsafe BlockCoder.copyRows(rows, count: count, headDimension: dimension, to: to)
                     }
                 }
-                filled += piece.count
+                copy(
+                    window[part],
+                    head: head,
+                    row: fromWindow.lowerBound - step.before.windowStart,
+                    to: fromWindow.lowerBound,
+                    count: fromWindow.count
+                )
+                copy(
+                    step.source[part],
+                    head: head,
+                    row: fromSource.lowerBound - step.before.end,
+                    to: fromSource.lowerBound,
+                    count: fromSource.count
+                )
+                guard !readable.isEmpty else { return }
+                let standIn = unsafe base + (readable.lowerBound - places.lowerBound) * rowBytes
+                for row in 0..<readable.lowerBound - places.lowerBound {
+                    unsafe (base + row * rowBytes).copyMemory(from: standIn, byteCount: rowBytes)
+                }
             }
             return KVTensor(
                 bytes: buffer.shared,
                 elementType: shape.elementType,
                 heads: 1,
                 tokens: shape.blockLength,
-                headDimension: shape.headDimension
+                headDimension: dimension
             )
         }
         return KVCacheLayer(keys: parts[0], values: parts[1])
     }
 
-    private func unsupportedValue(in source: KVCacheLayer, head: Int, tokens: Range<Int>) -> CodecError? {
+    /// The first number of the new rows from a place on that can't be quantized and has to be.
+    private func unsupportedValue(of step: AppendStep, head: Int, from place: Int) -> CodecError? {
+        let source = step.source
+        let first = max(place, plan.sinks) - step.before.end
+        guard first < source.keys.tokens else { return nil }
         for (part, name) in [(CachePart.keys, "key"), (.values, "value")] {
             let channels = coders[head].quantizedChannels(part)
             guard channels.contains(true) else { continue }
             let found = UnsupportedValue.first(
                 in: source[part],
                 head: head,
-                tokens: tokens,
+                tokens: first..<source.keys.tokens,
                 channels: channels,
                 name: name,
                 limit: BlockCoder.maximumMagnitude
             )
-            if let found { return found.error(layer: index, firstToken: tokenCount) }
+            if let found { return found.error(layer: index, firstToken: step.before.end) }
         }
         return nil
     }

@@ -1,10 +1,11 @@
 internal import ByteStorage
 package import CThinkKernels
+internal import KVCacheModel
 
 /// The blocks of a layer as attention reads them: where they lie, without reference counting in its loops.
 @safe
 package struct PageTable {
-    /// One slab: the pages of 256 tokens, head by head.
+    /// One slab: the pages of 256 places, head by head.
     @safe
     fileprivate struct Entry {
         let base: UnsafeRawPointer
@@ -14,9 +15,11 @@ package struct PageTable {
     fileprivate let entries: UnsafeBufferPointer<Entry>
     fileprivate let offsets: [Int]
 
-    /// The blocks of a head of a chunk, one after another.
-    package func page(chunk: Int, head: Int) -> UnsafeRawPointer {
-        let entry = unsafe entries[chunk]
+    /// The blocks of a head that lie one after another.
+    ///
+    /// - Parameter slab: which of the layer's slabs, from 0.
+    package func page(slab: Int, head: Int) -> UnsafeRawPointer {
+        let entry = unsafe entries[slab]
         return unsafe entry.base + entry.capacity * offsets[head]
     }
 }
@@ -25,18 +28,33 @@ extension CompressedLayer {
     /// What a head's blocks hold and where.
     package func blockFormat(head: Int) -> tck_block_format { coders[head].format }
 
-    /// Bytes of a block of a head.
-    package func blockByteCount(head: Int) -> Int { coders[head].layout.byteCount }
-
-    package func plan(head: Int) -> HeadPlan { coders[head].plan }
-
     /// What stands in for the pruned channels of a head, zero for kept ones; nil if nothing but zeros does.
     package func prunedMeans(head: Int) -> [Float]? {
-        coders[head].plan.prunedMeans.isEmpty ? nil : coders[head].prunedRow
+        plan.heads[head].prunedMeans.isEmpty ? nil : coders[head].prunedRow
     }
 
-    /// Blocks of a chunk.
-    package func blockCount(chunk: Int) -> Int { shape.blocks(ofChunk: chunk, blockCount: blockCount) }
+    /// The places whose rows are to be read from the blocks of a chunk.
+    package func readablePlaces(ofChunk chunk: Int) -> Range<Int> {
+        let blocks = extent.blocks(ofChunk: chunk)
+        let end = blocks.upperBound * shape.blockLength
+        return min(max(blocks.lowerBound * shape.blockLength, extent.first, sinks.count), end)..<end
+    }
+
+    /// The places of a head that have tokens of a range; those of tokens that the layer doesn't hold yet follow.
+    package func places(ofTokens tokens: Range<Int>, head: Int) -> Range<Int> {
+        guard case .listed(let lists) = held else { return tokens }
+        let list = lists[head]
+        func place(_ token: Int) -> Int {
+            guard token < tokenCount else { return extent.end + token - tokenCount }
+            var (low, high) = (0, list.count)
+            while low < high {
+                let middle = (low + high) / 2
+                if Int(list[middle]) < token { low = middle + 1 } else { high = middle }
+            }
+            return low
+        }
+        return place(tokens.lowerBound)..<place(tokens.upperBound)
+    }
 
     /// Lends the addresses of all pages.
     package func withPages<Result, Failure: Error>(
@@ -47,11 +65,11 @@ extension CompressedLayer {
             of: PageTable.Entry.self,
             capacity: slabs.count
         ) { (entries) throws(Failure) in
-            for (chunk, slab) in slabs.enumerated() {
+            for (number, slab) in slabs.enumerated() {
                 unsafe slab.bytes.withUnsafeBytes { bytes in
                     guard let base = bytes.baseAddress else { preconditionFailure("a slab has blocks") }
                     unsafe entries.initializeElement(
-                        at: chunk,
+                        at: number,
                         to: PageTable.Entry(base: base, capacity: slab.capacity)
                     )
                 }

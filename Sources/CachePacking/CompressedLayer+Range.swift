@@ -8,10 +8,10 @@ extension CompressedLayer {
     ///
     /// - Throws: `CodecError` naming the first number that is not.
     public func checkFinite() throws(CodecError) {
-        for token in stride(from: 0, to: tokenCount, by: BlockShape.pageTokens) {
-            let restored = try decompress(tokens: token..<min(token + BlockShape.pageTokens, tokenCount), as: .float32)
+        for row in stride(from: 0, to: rowCount, by: BlockShape.pageTokens) {
+            let restored = try decompress(rows: row..<min(row + BlockShape.pageTokens, rowCount), as: .float32)
             for part in CachePart.allCases {
-                for head in 0..<shape.kvHeads {
+                for head in 0..<geometry.kvHeads {
                     let found = UnsupportedValue.first(
                         in: restored[part],
                         head: head,
@@ -23,7 +23,7 @@ extension CompressedLayer {
                         .unsupportedValue,
                         layer: index,
                         head: head,
-                        token: token + found.token,
+                        token: token(ofRow: row + found.token, head: head),
                         channel: found.channel,
                         "\(part) hold \(found.value), which is no number to compute with; make the cache anew"
                     )
@@ -34,17 +34,15 @@ extension CompressedLayer {
 
     /// Checks that restoring to a type makes no infinities of finite numbers.
     ///
-    /// - Parameter firstToken: which token of the cache the layer's first one is.
     /// - Throws: `CodecError` naming the first number that `elementType` can't say.
     package func checkRange(
-        tokens: Range<Int>,
-        as elementType: ElementType,
-        firstToken: Int
+        rows: Range<Int>,
+        as elementType: ElementType
     ) throws(CodecError) {
         guard elementType == .float16, shape.elementType != .float16 else { return }
-        let restored = try decompress(tokens: tokens, as: .float32)
+        let restored = try decompress(rows: rows, as: .float32)
         for part in CachePart.allCases {
-            for head in 0..<shape.kvHeads {
+            for head in 0..<geometry.kvHeads {
                 let found = UnsupportedValue.first(
                     in: restored[part],
                     head: head,
@@ -56,11 +54,17 @@ extension CompressedLayer {
                     .unsupportedValue,
                     layer: index,
                     head: head,
-                    token: firstToken + tokens.lowerBound + found.token,
+                    token: token(ofRow: rows.lowerBound + found.token, head: head),
                     channel: found.channel,
                     "\(part) hold \(found.value), which F16 can't say; restore to BF16 or F32"
                 )
             }
         }
+    }
+
+    /// Which token of the cache a row of a head is of.
+    private func token(ofRow row: Int, head: Int) -> Int {
+        guard case .listed(let lists) = held else { return extent.first + row }
+        return Int(lists[head][row])
     }
 }

@@ -3,94 +3,93 @@ internal import CThinkKernels
 public import KVCacheModel
 
 extension CompressedLayer {
-    /// Restores keys and values of a range of tokens.
+    /// Restores keys and values of some rows.
     ///
     /// - Parameters:
-    ///   - tokens: a range of the layer's tokens.
+    ///   - rows: a range of the layer's rows, from 0; of a layer that holds all tokens, these are the tokens.
     ///   - elementType: the type to restore to; the cache's own restores full-precision parts bit for bit.
-    /// - Returns: keys and values `[kvHeads, tokens, headDimension]` without gaps, in memory of their own.
+    /// - Returns: keys and values `[kvHeads, rows, dimension]` without gaps, in memory of their own.
     /// - Throws: `CodecError` if there is no memory for them.
-    public func decompress(tokens: Range<Int>, as elementType: ElementType) throws(CodecError) -> KVCacheLayer {
+    public func decompress(rows: Range<Int>, as elementType: ElementType) throws(CodecError) -> KVCacheLayer {
         let parts = try CachePart.allCases.map { part throws(CodecError) in
-            let headBytes = tokens.count * shape.headDimension * elementType.byteCount
-            let buffer = try emptyBuffer(byteCount: shape.kvHeads * headBytes)
-            for head in 0..<shape.kvHeads {
+            let headBytes = rows.count * geometry.dimension(part) * elementType.byteCount
+            let buffer = try emptyBuffer(byteCount: geometry.kvHeads * headBytes)
+            for head in 0..<geometry.kvHeads {
                 unsafe buffer.withUnsafeMutableBytes { bytes in
                     guard let base = bytes.baseAddress else { return }
-                    unsafe decompress(part, head: head, tokens: tokens, as: elementType, to: base + head * headBytes)
+                    unsafe decompress(part, head: head, rows: rows, as: elementType, to: base + head * headBytes)
                 }
             }
             return KVTensor(
                 bytes: buffer.shared,
                 elementType: elementType,
-                heads: shape.kvHeads,
-                tokens: tokens.count,
-                headDimension: shape.headDimension
+                heads: geometry.kvHeads,
+                tokens: rows.count,
+                headDimension: geometry.dimension(part)
             )
         }
-        return KVCacheLayer(keys: parts[0], values: parts[1])
+        return KVCacheLayer(keys: parts[0], values: parts[1], held: rows == 0..<rowCount ? held : .all, state: state)
     }
 
     /// Restores keys or values of one head into memory of the caller's.
     ///
     /// - Parameters:
-    ///   - tokens: a range of the layer's tokens.
+    ///   - rows: a range of the layer's rows, from 0.
     ///   - elementType: the type to restore to.
-    ///   - destination: at least `tokens.count * headDimension` elements, row after row.
+    ///   - destination: at least `rows.count * dimension` elements, row after row.
     public func decompress(
         _ part: CachePart,
         head: Int,
-        tokens: Range<Int>,
+        rows: Range<Int>,
         as elementType: ElementType,
         into destination: inout MutableRawSpan
     ) {
-        let byteCount = tokens.count * shape.headDimension * elementType.byteCount
+        let byteCount = rows.count * geometry.dimension(part) * elementType.byteCount
         precondition(destination.byteCount >= byteCount, "the destination is too short")
         unsafe destination.withUnsafeMutableBytes { bytes in
             guard let base = bytes.baseAddress else { return }
-            unsafe decompress(part, head: head, tokens: tokens, as: elementType, to: base)
+            unsafe decompress(part, head: head, rows: rows, as: elementType, to: base)
         }
     }
 
     package func decompress(
         _ part: CachePart,
         head: Int,
-        tokens: Range<Int>,
+        rows: Range<Int>,
         as elementType: ElementType,
         to destination: UnsafeMutableRawPointer
     ) {
-        precondition(tokens.lowerBound >= 0 && tokens.upperBound <= tokenCount, "tokens outside of the cache")
-        let rowBytes = shape.headDimension * elementType.byteCount
-        var token = tokens.lowerBound
-        while token < tokens.upperBound {
-            let rows = unsafe tck_mutable_rows(
-                bytes: destination + (token - tokens.lowerBound) * rowBytes,
+        precondition(rows.lowerBound >= 0 && rows.upperBound <= rowCount, "rows outside of the layer")
+        let rowBytes = geometry.dimension(part) * elementType.byteCount
+        guard rowBytes > 0 else { return }
+        let places = rows.lowerBound + extent.first..<rows.upperBound + extent.first
+        var place = places.lowerBound
+        while place < places.upperBound {
+            let to = unsafe tck_mutable_rows(
+                bytes: destination + (place - places.lowerBound) * rowBytes,
                 token_stride: rowBytes,
                 type: elementType.kernelType
             )
             let end: Int
-            if token >= blockTokenCount {
-                end = tokens.upperBound
-                unsafe restoreWindow(part, head: head, from: token, count: end - token, into: rows)
+            if place >= extent.windowStart {
+                end = places.upperBound
+                unsafe copy(window[part], head: head, row: place - extent.windowStart, count: end - place, to: to)
+            } else if place < sinks.count {
+                end = min(sinks.count, places.upperBound)
+                unsafe copy(sinks[part], head: head, row: place, count: end - place, to: to)
             } else {
-                let block = token / shape.blockLength
-                end = min((block + 1) * shape.blockLength, tokens.upperBound)
-                unsafe restore(part, block: block, head: head, tokens: token..<end, into: rows)
+                let block = place / shape.blockLength
+                end = min((block + 1) * shape.blockLength, places.upperBound)
+                unsafe restore(part, block: block, head: head, places: place..<end, into: to)
             }
-            token = end
+            place = end
         }
     }
 
-    private func restoreWindow(
-        _ part: CachePart,
-        head: Int,
-        from token: Int,
-        count: Int,
-        into rows: tck_mutable_rows
-    ) {
-        guard let source = window[part] else { return }
-        unsafe source.withRows(head: head, from: token - blockTokenCount) { stored in
-            unsafe BlockCoder.copyRows(stored, count: count, headDimension: shape.headDimension, to: rows)
+    private func copy(_ source: KVTensor?, head: Int, row: Int, count: Int, to rows: tck_mutable_rows) {
+        guard let source else { return }
+        unsafe source.withRows(head: head, from: row) { stored in
+            unsafe BlockCoder.copyRows(stored, count: count, headDimension: source.headDimension, to: rows)
         }
     }
 
@@ -98,7 +97,7 @@ extension CompressedLayer {
         _ part: CachePart,
         block: Int,
         head: Int,
-        tokens: Range<Int>,
+        places: Range<Int>,
         into rows: tck_mutable_rows
     ) {
         let coder = coders[head]
@@ -111,18 +110,18 @@ extension CompressedLayer {
                 }
             }
         }
-        if tokens.count == shape.blockLength {
+        if places.count == shape.blockLength {
             unsafe unpack(into: rows)
             return
         }
-        // Kernels restore whole blocks; the first and last of a range may be wanted in part.
+        // Kernels restore whole blocks; of the first and the last of a range only a part may be wanted.
         let byteCount = unsafe shape.blockLength * rows.token_stride
         unsafe withUnsafeTemporaryAllocation(byteCount: byteCount, alignment: AlignedBuffer.alignment) { scratch in
             guard let base = scratch.baseAddress, let to = unsafe rows.bytes else { return }
             unsafe unpack(into: tck_mutable_rows(bytes: base, token_stride: rows.token_stride, type: rows.type))
             unsafe to.copyMemory(
-                from: base + (tokens.lowerBound % shape.blockLength) * rows.token_stride,
-                byteCount: tokens.count * rows.token_stride
+                from: base + (places.lowerBound % shape.blockLength) * rows.token_stride,
+                byteCount: places.count * rows.token_stride
             )
         }
     }
@@ -132,17 +131,28 @@ extension CompressedLayer {
     /// Whole blocks stay as they are. Tokens of a block that is cut return to the window as they are restored, with
     /// the stand-ins of pruned channels, so appending goes on from there.
     ///
-    /// - Throws: `CodecError` if there is no memory for these; nothing is dropped then.
+    /// - Throws: `CodecError` if the layer doesn't hold all tokens, or there is no memory; nothing is dropped then.
     public mutating func truncate(to count: Int) throws(CodecError) {
         precondition(count >= 0 && count <= tokenCount, "a cache is truncated to some of its tokens")
-        guard count < blockTokenCount else {
-            window.truncate(to: count - blockTokenCount)
-            return
+        if count == tokenCount { return }
+        if let wholeness {
+            throw CodecError(
+                .partialCache,
+                "\(wholeness): such a cache can be reused whole only; compute the shorter prefix anew"
+            )
         }
-        let wholeBlocks = count / shape.blockLength
-        let cut = try decompress(tokens: wholeBlocks * shape.blockLength..<count, as: shape.elementType)
-        blockCount = wholeBlocks
-        slabs.removeLast(slabs.count - chunkCount)
-        window = ResidualWindow(shape: shape, layer: cut)
+        tokenCount = count
+        guard !geometry.isEmpty else { return }
+        if count < extent.blockEnd {
+            let blockEnd = count / shape.blockLength * shape.blockLength
+            let cut = try decompress(rows: blockEnd..<count, as: shape.elementType)
+            window = window.holding(cut.keys.tokens > 0 ? cut : nil)
+            extent.blockEnd = blockEnd
+            slabs.removeLast(slabs.count - extent.chunks.count)
+            sinks.truncate(to: sinkRowCount(extent))
+        } else {
+            window.truncate(to: count - extent.blockEnd)
+        }
+        extent.end = count
     }
 }

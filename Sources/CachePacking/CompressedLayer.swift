@@ -1,100 +1,143 @@
 package import ByteStorage
 public import KVCacheModel
 
-/// One layer of a compressed cache: blocks of the older tokens, packed by the plan, and the residual window.
+/// One layer of a compressed cache: blocks of the older rows, packed by the plan, sinks, and the residual window.
 ///
+/// A row is what the layer holds of one token; rows are counted from 0, and lie at places (`LayerExtent`).
 /// A value: copies share memory until one of them appends.
 public struct CompressedLayer: Sendable {
     public let shape: BlockShape
+    public let plan: LayerPlan
     /// Which layer of the cache it is.
     public let index: Int
-    /// Blocks of each KV head.
-    public package(set) var blockCount = 0
+    /// Which rows there are, and which of them are in blocks.
+    public internal(set) var extent: LayerExtent
+    /// Tokens of the cache.
+    public internal(set) var tokenCount: Int
+    /// Which tokens the rows are of.
+    public internal(set) var held: HeldTokens
+    /// What the layer keeps beside keys and values.
+    public internal(set) var state: [LayerState]
     let coders: [BlockCoder]
     /// Bytes before each head's page, per block of a page, and last the bytes of all heads.
     let pageOffsets: [Int]
+    /// The slabs of the chunks that the layer has blocks of.
     var slabs: [Slab] = []
-    var window: ResidualWindow
+    var sinks: RowStore
+    var window: RowStore
 
-    /// An empty layer.
-    ///
-    /// - Parameter plans: one for each KV head.
-    public init(shape: BlockShape, index: Int, plans: [HeadPlan]) {
-        precondition(plans.count == shape.kvHeads, "every KV head needs a plan")
-        self.shape = shape
-        self.index = index
-        coders = BlockCoder.coders(for: plans, shape: shape)
-        pageOffsets = coders.reduce(into: [0]) { $0.append($0[$0.count - 1] + $1.layout.byteCount) }
-        window = ResidualWindow(shape: shape)
-    }
-
-    /// A layer whose blocks and window lie in a file or in another's memory.
+    /// A layer that has no rows yet.
     ///
     /// - Parameters:
-    ///   - slabs: for each 256 tokens the bytes of their pages, `slabByteCount` long.
-    ///   - window: keys and values of the tokens after the blocks, or nil if there are none.
-    package init(
-        shape: BlockShape,
-        index: Int,
-        plans: [HeadPlan],
-        blockCount: Int,
-        slabs: [SharedBytes],
-        window: KVCacheLayer?
-    ) {
-        self = CompressedLayer(shape: shape, index: index, plans: plans).holding(
-            slabs: slabs,
-            blockCount: blockCount,
-            window: window
+    ///   - held: which tokens it will hold; those of `listed` come with the rows.
+    ///   - skippedTokens: how many tokens of the cache come before the first that it will hold; 0 unless `held` is
+    ///     `last`.
+    public init(shape: BlockShape, index: Int, plan: LayerPlan, held: HeldTokens = .all, skippedTokens: Int = 0) {
+        precondition(skippedTokens == 0 || held == .last, "only a layer of the last tokens skips some")
+        precondition(plan.sinks == 0 || held != .last, "only the cache's first tokens can be sinks")
+        self.shape = shape
+        self.plan = plan
+        self.index = index
+        extent = LayerExtent(first: skippedTokens, end: skippedTokens, blockEnd: 0, blockLength: shape.blockLength)
+        tokenCount = skippedTokens
+        self.held = held
+        state = []
+        coders = BlockCoder.coders(for: plan, shape: shape)
+        pageOffsets = coders.reduce(into: [0]) { $0.append($0[$0.count - 1] + $1.blockByteCount) }
+        sinks = RowStore(geometry: plan.geometry, elementType: shape.elementType, limit: plan.sinks)
+        window = RowStore(
+            geometry: plan.geometry,
+            elementType: shape.elementType,
+            limit: shape.residualWindow + shape.blockLength
         )
     }
 
-    /// A layer of the same plans whose blocks and window lie in a file or in another's memory; see above.
-    package func holding(slabs: [SharedBytes], blockCount: Int, window: KVCacheLayer?) -> CompressedLayer {
-        var layer = self
-        layer.blockCount = blockCount
-        layer.slabs = slabs.enumerated().map { chunk, bytes in
-            precondition(bytes.count == layer.slabByteCount(chunk: chunk), "a slab must be as long as its blocks")
-            return Slab(bytes: bytes, capacity: shape.blocks(ofChunk: chunk, blockCount: blockCount))
+    /// What a layer of a file, or of another's memory, holds.
+    package struct Content: Sendable {
+        package var extent: LayerExtent
+        package var tokenCount: Int
+        package var held: HeldTokens
+        /// For each chunk that the layer has blocks of the bytes of their pages.
+        package var slabs: [SharedBytes]
+        package var sinks: KVCacheLayer?
+        package var window: KVCacheLayer?
+        package var state: [LayerState]
+
+        package init(
+            extent: LayerExtent,
+            tokenCount: Int,
+            held: HeldTokens = .all,
+            slabs: [SharedBytes] = [],
+            sinks: KVCacheLayer? = nil,
+            window: KVCacheLayer? = nil,
+            state: [LayerState] = []
+        ) {
+            self.extent = extent
+            self.tokenCount = tokenCount
+            self.held = held
+            self.slabs = slabs
+            self.sinks = sinks
+            self.window = window
+            self.state = state
         }
-        precondition(layer.slabs.count == layer.chunkCount, "every chunk needs its slab")
-        layer.window = window.map { ResidualWindow(shape: shape, layer: $0) } ?? ResidualWindow(shape: shape)
+    }
+
+    /// A layer of the same plan whose rows lie in a file or in another's memory.
+    package func holding(_ content: Content) -> CompressedLayer {
+        var layer = self
+        layer.extent = content.extent
+        layer.tokenCount = content.tokenCount
+        layer.held = content.held
+        layer.state = content.state
+        let chunks = content.extent.chunks
+        precondition(content.slabs.count == chunks.count, "every chunk needs its slab")
+        layer.slabs = zip(chunks, content.slabs).map { chunk, bytes in
+            precondition(bytes.count == layer.slabByteCount(chunk: chunk), "a slab must be as long as its blocks")
+            return Slab(bytes: bytes, capacity: content.extent.blocks(ofChunk: chunk).count)
+        }
+        layer.sinks = sinks.holding(content.sinks)
+        layer.window = window.holding(content.window)
+        precondition(
+            layer.window.count == content.extent.windowRowCount && layer.sinks.count == sinkRowCount(content.extent),
+            "window and sinks must have their rows"
+        )
         return layer
     }
 
-    /// The plan of each KV head.
-    public var plans: [HeadPlan] { coders.map(\.plan) }
+    public var geometry: LayerGeometry { plan.geometry }
 
-    /// Tokens in blocks; the newer ones are in the residual window.
-    public var blockTokenCount: Int { blockCount * shape.blockLength }
-
-    /// Tokens in blocks and in the residual window.
-    public var tokenCount: Int { blockTokenCount + window.count }
+    /// Rows of each KV head.
+    public var rowCount: Int { extent.rowCount }
 
     /// The residual window's keys and values, or nil if it is empty.
-    public var residualWindow: KVCacheLayer? {
-        guard let keys = window[.keys], let values = window[.values] else { return nil }
-        return KVCacheLayer(keys: keys, values: values)
+    public var residualWindow: KVCacheLayer? { window.rows }
+
+    /// Keys and values of the sinks that are in blocks, or nil if there are none.
+    public var sinkRows: KVCacheLayer? { sinks.rows }
+
+    /// Bytes of a block of all KV heads.
+    public var blockBytes: Int { pageOffsets[geometry.kvHeads] }
+
+    /// Bytes of all blocks.
+    public var blockByteCount: Int { extent.blocks.count * blockBytes }
+
+    /// Bytes of sinks and residual window.
+    public var fullPrecisionByteCount: Int {
+        (sinks.count + window.count) * geometry.valuesPerToken * shape.elementType.byteCount
     }
 
-    /// Bytes of the blocks of all KV heads of `blockLength` tokens.
-    public var blockBytes: Int { pageOffsets[shape.kvHeads] }
-
-    /// Chunks of 256 tokens that the blocks take, the last perhaps in part.
-    public var chunkCount: Int { shape.chunkCount(blockCount: blockCount) }
-
-    /// Bytes of the slab of a chunk, as in a file.
-    public func slabByteCount(chunk: Int) -> Int {
-        shape.blocks(ofChunk: chunk, blockCount: blockCount) * blockBytes
-    }
+    /// Bytes of the slab of a chunk, as in a file; 0 if the layer has no blocks of it.
+    public func slabByteCount(chunk: Int) -> Int { extent.blocks(ofChunk: chunk).count * blockBytes }
 
     /// The bytes of a slab as in a file, in one piece or, while the slab has room for more, head by head.
     package func slabPieces(chunk: Int) -> [SharedBytes] {
-        let slab = slabs[chunk]
-        let count = shape.blocks(ofChunk: chunk, blockCount: blockCount)
+        guard extent.chunks.contains(chunk) else { return [] }
+        let slab = slabs[chunk - extent.chunks.lowerBound]
+        let count = extent.blocks(ofChunk: chunk).count
         if slab.capacity == count { return [slab.bytes] }
-        return (0..<shape.kvHeads).map { head in
+        return (0..<geometry.kvHeads).map { head in
             let start = slab.capacity * pageOffsets[head]
-            return slab.bytes[start..<start + count * coders[head].layout.byteCount]
+            return slab.bytes[start..<start + count * coders[head].blockByteCount]
         }
     }
 
@@ -104,12 +147,12 @@ public struct CompressedLayer: Sendable {
     public func detached() throws(CodecError) -> CompressedLayer {
         var copy = self
         do {
-            for chunk in slabs.indices {
-                let capacity = shape.blocks(ofChunk: chunk, blockCount: blockCount)
-                let slab = try Slab(blockBytes: blockBytes, capacity: capacity)
+            for (number, chunk) in extent.chunks.enumerated() {
+                let slab = try Slab(blockBytes: blockBytes, capacity: extent.blocks(ofChunk: chunk).count)
                 slab.fill(from: slabPieces(chunk: chunk))
-                copy.slabs[chunk] = slab
+                copy.slabs[number] = slab
             }
+            copy.sinks = try sinks.detached()
             copy.window = try window.detached()
         } catch {
             throw CodecError(error, layer: index)
@@ -117,7 +160,15 @@ public struct CompressedLayer: Sendable {
         return copy
     }
 
-    /// A buffer for tokens of this layer.
+    /// Why the layer can't be cut to a prefix of the cache, or nil.
+    var wholeness: String? {
+        if held != .all && !geometry.isEmpty { return "layer \(index) does not hold all tokens" }
+        return state.isEmpty ? nil : "layer \(index) has state that belongs to all tokens"
+    }
+
+    func sinkRowCount(_ extent: LayerExtent) -> Int { extent.sinkRowCount(sinks: plan.sinks) }
+
+    /// A buffer for rows of this layer.
     func emptyBuffer(byteCount: Int) throws(CodecError) -> AlignedBuffer {
         do {
             return try AlignedBuffer(byteCount: byteCount)
@@ -128,14 +179,20 @@ public struct CompressedLayer: Sendable {
 
     /// The bytes of a block.
     package func block(_ block: Int, head: Int) -> SharedBytes {
-        precondition(block >= 0 && block < blockCount, "there is no such block")
-        let slab = slabs[block / shape.blocksPerPage]
-        let start = blockOffset(block, head: head, capacity: slab.capacity)
-        return slab.bytes[start..<start + coders[head].layout.byteCount]
+        precondition(extent.blocks.contains(block), "there is no such block")
+        let place = place(ofBlock: block)
+        let slab = slabs[place.slab]
+        let start = slab.capacity * pageOffsets[head] + place.number * coders[head].blockByteCount
+        return slab.bytes[start..<start + coders[head].blockByteCount]
     }
 
-    /// Where a block lies in its slab.
-    func blockOffset(_ block: Int, head: Int, capacity: Int) -> Int {
-        capacity * pageOffsets[head] + block % shape.blocksPerPage * coders[head].layout.byteCount
+    /// Which slab a block is in, and which of a page's blocks it is.
+    ///
+    /// - Parameter firstBlock: the layer's first block.
+    func place(ofBlock block: Int) -> (slab: Int, number: Int) {
+        let perPage = shape.blocksPerPage
+        let firstBlock = extent.first / shape.blockLength
+        let chunk = block / perPage
+        return (chunk - firstBlock / perPage, block - max(chunk * perPage, firstBlock))
     }
 }

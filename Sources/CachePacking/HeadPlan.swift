@@ -1,82 +1,169 @@
+internal import CThinkKernels
 public import KVCacheModel
 
 /// How one layer's KV head is packed: Formats/snapshot.md, "PLAN".
+///
+/// A value of this type keeps the format's rules: whoever has one need not check it again.
 public struct HeadPlan: Sendable, Hashable {
-    /// Key channels of equal width, ascending.
+    /// Key channels of one coding, ascending.
     public struct KeyRun: Sendable, Hashable {
-        /// Bits per key: 2, 4, 8, or those of the element type for full precision.
-        public var width: Int
-        public var channels: [UInt16]
+        public let coding: Coding
+        public let channels: [UInt16]
 
-        public init(width: Int, channels: [UInt16]) {
-            self.width = width
+        public init(_ coding: Coding, channels: [UInt16]) {
+            self.coding = coding
             self.channels = channels
         }
     }
 
+    /// A plan without the channels themselves: what must be right before any are looked at.
+    package struct Outline {
+        package let runs: [(coding: Coding, count: Int)]
+        package let values: Coding
+        package let meanCount: Int
+
+        /// - Throws: `PlanError` for the first rule that is broken.
+        package init(
+            runs: [(coding: Coding, count: Int)],
+            values: Coding,
+            meanCount: Int,
+            geometry: LayerGeometry
+        ) throws(PlanError) {
+            guard (1...HeadPlan.maximumKeyRuns).contains(runs.count) else {
+                throw PlanError(.keyRunCount, "\(runs.count) key runs, must be 1...\(HeadPlan.maximumKeyRuns)")
+            }
+            guard geometry.valueDimension > 0 || values.isFullPrecision else {
+                throw PlanError(.valueCoding(byte: 0), "a coding for values, and the layer has none")
+            }
+            var kept = 0
+            for (index, run) in runs.enumerated() {
+                guard !runs[..<index].contains(where: { $0.coding == run.coding }) else {
+                    throw PlanError(.runCoding(run: index, byte: 0), "two runs have the same coding")
+                }
+                guard (1...max(geometry.keyDimension - kept, 1)).contains(run.count), kept < geometry.keyDimension
+                else {
+                    throw PlanError(
+                        .runCount(run: index),
+                        "a run of \(run.count) channels after \(kept) of \(geometry.keyDimension)"
+                    )
+                }
+                kept += run.count
+            }
+            guard meanCount == 0 || meanCount == geometry.keyDimension - kept else {
+                throw PlanError(
+                    .meanCount,
+                    "\(meanCount) means for \(geometry.keyDimension - kept) pruned channels"
+                )
+            }
+            self.runs = runs
+            self.values = values
+            self.meanCount = meanCount
+        }
+
+        /// Channels of all runs.
+        package var keptCount: Int { runs.reduce(0) { $0 + $1.count } }
+    }
+
     /// Runs of a plan at the most.
-    public static let maximumKeyRuns = 4
-    /// Widths that quantized runs and values may have.
-    public static let quantizedWidths = [2, 4, 8]
+    public static let maximumKeyRuns = Int(TCK_MAX_KEY_RUNS)
 
     /// The kept channels; pruned ones are in no run.
-    public var keyRuns: [KeyRun]
-    /// Bits per value.
-    public var valueWidth: Int
+    public let keyRuns: [KeyRun]
+    public let values: Coding
     /// What stands in for the pruned channels, ascending by channel; empty for zeros.
-    public var prunedMeans: [Float]
+    public let prunedMeans: [Float]
 
     /// A plan that keeps everything in full precision.
-    public init(headDimension: Int, elementType: ElementType) {
-        precondition(CacheGeometry.Limits.headDimension.contains(headDimension), "the head dimension is out of range")
-        keyRuns = [KeyRun(width: elementType.bitWidth, channels: (0..<UInt16(headDimension)).map { $0 })]
-        valueWidth = elementType.bitWidth
+    public init(fullPrecision geometry: LayerGeometry) {
+        keyRuns = [KeyRun(.fullPrecision, channels: (0..<UInt16(geometry.keyDimension)).map { $0 })]
+        values = .fullPrecision
         prunedMeans = []
     }
 
-    /// A plan by its parts; that it keeps the rules is checked when it is used.
-    public init(keyRuns: [KeyRun], valueWidth: Int, prunedMeans: [Float]) {
-        self.keyRuns = keyRuns
-        self.valueWidth = valueWidth
+    /// A plan for the heads of a layer.
+    ///
+    /// - Throws: `PlanError` for the first rule of the format that is broken.
+    public init(
+        keyRuns: [KeyRun],
+        values: Coding,
+        prunedMeans: [Float] = [],
+        geometry: LayerGeometry
+    ) throws(PlanError) {
+        try self.init(
+            Outline(
+                runs: keyRuns.map { ($0.coding, $0.channels.count) },
+                values: values,
+                meanCount: prunedMeans.count,
+                geometry: geometry
+            ),
+            channels: keyRuns.flatMap(\.channels),
+            prunedMeans: prunedMeans,
+            geometry: geometry
+        )
+    }
+
+    /// A plan of an outline.
+    ///
+    /// - Parameter channels: those of all runs, one run after another.
+    /// - Throws: `PlanError` for the first rule of the format that is broken.
+    package init(
+        _ outline: Outline,
+        channels: [UInt16],
+        prunedMeans: [Float],
+        geometry: LayerGeometry
+    ) throws(PlanError) {
+        precondition(channels.count == outline.keptCount && prunedMeans.count == outline.meanCount)
+        // A single run that ascends has no channel twice.
+        var isKept = [Bool](repeating: false, count: outline.runs.count > 1 ? geometry.keyDimension : 0)
+        var runs: [KeyRun] = []
+        var start = 0
+        for run in outline.runs {
+            let ofRun = channels[start..<start + run.count]
+            var previous = -1
+            for (index, channel) in zip(ofRun.indices, ofRun) {
+                guard channel < geometry.keyDimension else {
+                    throw PlanError(
+                        .channel(index),
+                        "a channel is \(channel), must be below \(geometry.keyDimension)"
+                    )
+                }
+                guard Int(channel) > previous, isKept.isEmpty || !isKept[Int(channel)] else {
+                    throw PlanError(.channel(index), "channel \(channel) comes twice or out of order")
+                }
+                if !isKept.isEmpty { isKept[Int(channel)] = true }
+                previous = Int(channel)
+            }
+            runs.append(KeyRun(run.coding, channels: Array(ofRun)))
+            start += run.count
+        }
+        for (index, mean) in prunedMeans.enumerated() where !mean.isFinite {
+            throw PlanError(.mean(index), "a mean is \(mean), must be finite")
+        }
+        keyRuns = runs
+        values = outline.values
         self.prunedMeans = prunedMeans
     }
 
-    /// What is wrong with the plan for heads of a shape, or nil: the rules of Formats/snapshot.md, "PLAN".
-    func fault(shape: BlockShape) -> String? {
-        let fullWidth = shape.elementType.bitWidth
-        func isAllowed(_ width: Int) -> Bool { width == fullWidth || Self.quantizedWidths.contains(width) }
-        if !(1...Self.maximumKeyRuns).contains(keyRuns.count) { return "a plan has 1...\(Self.maximumKeyRuns) runs" }
-        if !isAllowed(valueWidth) { return "widths are of \(Self.quantizedWidths + [fullWidth])" }
-        var isKept = [Bool](repeating: false, count: shape.headDimension)
-        for (index, run) in keyRuns.enumerated() {
-            if !isAllowed(run.width) { return "widths are of \(Self.quantizedWidths + [fullWidth])" }
-            if keyRuns[..<index].contains(where: { $0.width == run.width }) { return "runs have different widths" }
-            if run.channels.isEmpty { return "a run's channels ascend" }
-            var former = -1
-            for channel in run.channels {
-                if Int(channel) <= former { return "a run's channels ascend" }
-                former = Int(channel)
-                if former >= shape.headDimension { return "channels are below the head dimension" }
-                if isKept[former] { return "a channel is in one run at most" }
-                isKept[former] = true
-            }
-        }
-        let pruned = shape.headDimension - keptChannelCount
-        return prunedMeans.isEmpty || prunedMeans.count == pruned ? nil : "every pruned channel has a mean, or none"
-    }
+    /// The codings of all runs and of the values.
+    var codings: [Coding] { keyRuns.map(\.coding) + [values] }
 
     /// Key channels that are kept.
     public var keptChannelCount: Int { keyRuns.reduce(0) { $0 + $1.channels.count } }
 
     /// The keep mask: whether each key channel is kept.
-    public func keepMask(headDimension: Int) -> [Bool] {
-        var mask = [Bool](repeating: false, count: headDimension)
+    public func keepMask(keyDimension: Int) -> [Bool] {
+        var mask = [Bool](repeating: false, count: keyDimension)
         for run in keyRuns {
             for channel in run.channels {
-                precondition(Int(channel) < headDimension, "channels are below the head dimension")
+                precondition(Int(channel) < keyDimension, "a plan of another layer")
                 mask[Int(channel)] = true
             }
         }
         return mask
+    }
+
+    /// The key channels in no run, ascending.
+    func prunedChannels(keyDimension: Int) -> [Int] {
+        keepMask(keyDimension: keyDimension).enumerated().filter { !$0.element }.map(\.offset)
     }
 }

@@ -14,7 +14,7 @@ public struct RecipeRecord: Sendable, Equatable, CustomStringConvertible {
     }
 
     /// Stages that a snapshot can say: Formats/snapshot.md, "RECIPE" and "Limits".
-    public static let maximumStages = 8
+    public static let stageCounts = 1...8
 
     /// The stages in order.
     public let stages: [Stage]

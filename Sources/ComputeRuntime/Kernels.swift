@@ -6,8 +6,11 @@ package enum Kernels {
     ///
     /// A name that this machine doesn't know ends the process: it is a test's or a developer's mistake, and running
     /// other kernels instead would hide it.
+    package static var best: tck_kernels { unsafe bestPointer.pointee }
+
+    /// The same, for functions in C that put kernels together.
     // A table of constants.
-    package nonisolated(unsafe) static let best: tck_kernels = {
+    package nonisolated(unsafe) static let bestPointer: UnsafePointer<tck_kernels> = {
         guard let kernels = unsafe tck_best_kernels() else {
             preconditionFailure(
                 """
@@ -16,7 +19,7 @@ package enum Kernels {
                 """
             )
         }
-        return unsafe kernels.pointee
+        return unsafe kernels
     }()
 
     /// Whether `best` can be had: false where `THINK_COMPRESS_KERNELS` names what this machine hasn't.

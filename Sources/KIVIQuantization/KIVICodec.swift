@@ -14,6 +14,8 @@ public struct KIVICodec: CodecStage {
     /// Bits per key and per value: 2, 4 or 8.
     public let keyBits: Int
     public let valueBits: Int
+    private let keyCoding: Coding
+    private let valueCoding: Coding
     /// Tokens of a key group and channels of a value group: 32, 64 or 128.
     public let group: Int
     /// Tokens that stay in full precision, a multiple of `group`.
@@ -36,9 +38,9 @@ public struct KIVICodec: CodecStage {
     }
 
     init(_ parameters: StageParameters) throws(RecipeError) {
-        let bits = try parameters.integer("bits", among: HeadPlan.quantizedWidths)
-        let keys = try parameters.integer("keys", among: HeadPlan.quantizedWidths)
-        let values = try parameters.integer("values", among: HeadPlan.quantizedWidths)
+        let bits = try parameters.integer("bits", among: Coding.codeWidths)
+        let keys = try parameters.integer("keys", among: Coding.codeWidths)
+        let values = try parameters.integer("values", among: Coding.codeWidths)
         switch (bits, keys, values) {
         case (let bits?, nil, nil): (keyBits, valueBits) = (bits, bits)
         case (nil, let keys?, let values?): (keyBits, valueBits) = (keys, values)
@@ -51,6 +53,12 @@ public struct KIVICodec: CodecStage {
                 "kivi takes either bits or keys and values, not both",
                 suggestion: "kivi(keys=\(keys ?? bits ?? 2),values=\(values ?? bits ?? 2))"
             )
+        }
+        do {
+            keyCoding = try Coding(width: keyBits)
+            valueCoding = try Coding(width: valueBits)
+        } catch {
+            throw RecipeError("kivi: \(error)")
         }
         group = try parameters.integer("group", among: BlockShape.blockLengths) ?? Self.defaultGroup
         let residual = try parameters.integer("residual", in: BlockShape.residualWindows)
@@ -69,7 +77,8 @@ public struct KIVICodec: CodecStage {
         name: "kivi",
         role: .quantization,
         parameterNames: ["bits", "keys", "values", "group", "residual"],
-        example: "kivi(bits=2)"
+        example: "kivi(bits=2)",
+        help: "KIVI: 2, 4 or 8 bits, or keys= and values=; group=32|64|128, residual=128"
     ) { (parameters) throws(RecipeError) in try KIVICodec(parameters) }
 
     public var codec: CodecRegistration { Self.registration }
@@ -87,9 +96,8 @@ public struct KIVICodec: CodecStage {
     public var residualWindow: Int { residual }
     public var blockLength: Int? { group }
 
-    /// Quantizes what is kept; it needs no statistics and never throws.
-    public func decide(_ statistics: inout HeadStatistics, plan: inout HeadPlan) throws(CodecError) {
-        for index in plan.keyRuns.indices { plan.keyRuns[index].width = keyBits }
-        plan.valueWidth = valueBits
+    /// Quantizes what is kept and undecided; it needs no statistics and never throws.
+    public func decide(_ statistics: inout LayerStatistics, draft: inout LayerDraft) throws(CodecError) {
+        for head in draft.heads.indices { draft.heads[head].decideRest(keys: keyCoding, values: valueCoding) }
     }
 }

@@ -8,18 +8,21 @@ public import KVCacheModel
 public struct CacheCompressor: Sendable {
     public let geometry: CacheGeometry
     public let recipe: Recipe
+    public let tokenCount: Int
     /// The layers so far.
     public private(set) var layers: [CompressedLayer] = []
     private let shape: BlockShape
-    /// The query profile of every KV head so far, nil for those that came without queries.
+    /// The recipe's stages for this cache; empty before the first layer.
+    private var stages: [any CodecStage] = []
+    /// The query profile of every layer so far, nil for those that came without queries.
     private var profiles: [[Float]?] = []
 
-    public init(geometry: CacheGeometry, elementType: ElementType, recipe: Recipe) {
+    /// - Parameter tokenCount: tokens of the cache; a layer may hold fewer.
+    public init(geometry: CacheGeometry, tokenCount: Int, elementType: ElementType, recipe: Recipe) {
         self.geometry = geometry
         self.recipe = recipe
+        self.tokenCount = tokenCount
         shape = BlockShape(
-            kvHeads: geometry.kvHeads,
-            headDimension: geometry.headDimension,
             elementType: elementType,
             blockLength: recipe.blockLength,
             residualWindow: recipe.residualWindow
@@ -28,59 +31,76 @@ public struct CacheCompressor: Sendable {
 
     /// Compresses the next layer, all its tokens at once.
     ///
-    /// - Parameter layer: keys and values `[kvHeads, tokens, headDimension]` of the cache's element type, as many
-    ///   tokens as in the layers before, and the queries or the profile that the recipe needs.
+    /// - Parameter layer: keys and values of the layer's shape and the cache's element type, and the queries or the
+    ///   profile that the recipe needs.
     /// - Throws: `KVCacheError` or `CodecError` if the layer doesn't fit or the recipe can't compress it;
     ///   `CancellationError` if the task is cancelled.
     public mutating func add(_ layer: KVCacheLayer) async throws {
-        precondition(layers.count < geometry.layers, "the cache has no more layers")
-        let checked = try KVCache(layers: [layer])
-        func require(_ name: String, _ found: Int, _ expected: Int) throws(CodecError) {
-            guard found != expected else { return }
-            throw CodecError(.shapeMismatch, layer: layers.count, "\(found) \(name), and the cache has \(expected)")
+        precondition(layers.count < geometry.layers.count, "the cache has no more layers")
+        let checked = try KVCache(layers: [layer], tokenCount: tokenCount)
+        let (found, expected) = (checked.geometry.layers[0], geometry.layers[layers.count])
+        guard found.isCompatible(with: expected) else {
+            throw CodecError(
+                .shapeMismatch,
+                layer: layers.count,
+                "the layer is of \(found), and the cache has \(expected)"
+            )
         }
-        let other = checked.geometry
-        try require("KV heads", other.kvHeads, geometry.kvHeads)
-        try require("channels per head", other.headDimension, geometry.headDimension)
-        if other.queryHeads > 0 { try require("query heads", other.queryHeads, geometry.queryHeads) }
-        try require("tokens", checked.tokenCount, layers.first?.tokenCount ?? checked.tokenCount)
-        try require("bits per number", checked.elementType.bitWidth, shape.elementType.bitWidth)
+        guard checked.elementType == shape.elementType else {
+            throw CodecError(
+                .shapeMismatch,
+                layer: layers.count,
+                "the layer is \(checked.elementType.name), and the cache \(shape.elementType.name)"
+            )
+        }
         try await add(checked: [layer], progress: nil)
     }
 
     /// Compresses the next layers, which are known to fit each other.
     mutating func add(checked sources: [KVCacheLayer], progress: ProgressHandler?) async throws {
-        let heads = geometry.kvHeads
         let first = layers.count
-        let units = sources.count * heads
-        // The packers see what is needed of the compressor only.
-        let recipe = recipe
-        let decisions = Slots<HeadDecision>(count: units)
-        try await forEachConcurrently(count: units, progress: progress?.part(0...0.3)) { unit in
-            decisions[unit] = try HeadDecision(
-                layer: first + unit / heads,
-                head: unit % heads,
-                source: sources[unit / heads],
-                recipe: recipe
-            )
+        let statistics = sources.enumerated().map { index, source in
+            LayerStatistics(layer: first + index, geometry: geometry.layers[first + index], source: source)
         }
-        let decided = decisions.values
+        if stages.isEmpty {
+            let outline = CacheOutline(
+                geometry: geometry,
+                elementType: shape.elementType,
+                tokenCount: tokenCount,
+                layers: sources.count == geometry.layers.count ? statistics : nil
+            )
+            stages = try recipe.steps.map { step throws(CodecError) in try step.stage.prepared(for: outline) }
+        }
+        let (stages, observationWindow) = (stages, recipe.observationWindow)
+        let slots = Slots<LayerDecision>(count: sources.count)
+        try await forEachConcurrently(count: sources.count, progress: progress?.part(0...0.3)) { index in
+            slots[index] = try LayerDecision(statistics[index], stages: stages, observationWindow: observationWindow)
+        }
+        let decisions = slots.values
         var added: [CompressedLayer] = []
         var steps: [AppendStep] = []
+        var heads: [(layer: Int, head: Int)] = []
         for (index, source) in sources.enumerated() {
-            let plans = decided[index * heads..<(index + 1) * heads].map(\.plan)
-            var layer = CompressedLayer(shape: shape, index: first + index, plans: plans)
+            var layer = CompressedLayer(
+                shape: shape,
+                index: first + index,
+                plan: decisions[index].plan,
+                held: source.held,
+                skippedTokens: source.held == .last ? tokenCount - source.keys.tokens : 0
+            )
             steps.append(try layer.beginAppend(source))
             added.append(layer)
+            heads += (0..<layer.geometry.kvHeads).map { (index, $0) }
         }
         // Concurrent packers share the layers, which stay as they are until all have finished.
-        let packing = (layers: added, steps: steps)
-        try await forEachConcurrently(count: units, progress: progress?.part(0.3...1)) { unit in
-            try packing.layers[unit / heads].packBlocks(of: packing.steps[unit / heads], head: unit % heads)
+        let packing = (layers: added, steps: steps, heads: heads)
+        try await forEachConcurrently(count: heads.count, progress: progress?.part(0.3...1)) { unit in
+            let (layer, head) = packing.heads[unit]
+            try packing.layers[layer].packBlocks(of: packing.steps[layer], head: head)
         }
-        for index in added.indices { try added[index].finishAppend(steps[index]) }
+        for index in added.indices { try added[index].finishAppend(steps[index], tokenCount: tokenCount) }
         layers += added
-        profiles += decided.map(\.profile)
+        profiles += decisions.map(\.profile)
     }
 
     /// The cache; every layer must have been added.
@@ -94,40 +114,48 @@ public struct CacheCompressor: Sendable {
         positions: [Int32]? = nil,
         metadata: [String: String]
     ) -> CompressedCache {
-        precondition(layers.count == geometry.layers, "every layer must have been added")
-        let count = layers[0].tokenCount
+        precondition(layers.count == geometry.layers.count, "every layer must have been added")
         precondition(
-            [tokens, positions].allSatisfy { $0?.count ?? count == count },
+            [tokens, positions].allSatisfy { $0?.count ?? tokenCount == tokenCount },
             "every token has an id and a position"
         )
-        let heads = geometry.kvHeads
         let known = profiles.compactMap { $0 }
-        let layerProfiles = (0..<geometry.layers).map { layer in
-            known.count < profiles.count ? [] : Array(known[layer * heads..<(layer + 1) * heads].joined())
-        }
+        let hasProfile = known.count == profiles.count && known.contains { !$0.isEmpty }
         return CompressedCache(
             geometry: geometry,
             recipe: recipe.record,
             layers: layers,
+            tokenCount: tokenCount,
             tokens: tokens,
             positions: positions,
             metadata: metadata,
-            profile: known.count < profiles.count ? nil : layerProfiles
+            profile: hasProfile ? known : nil
         )
     }
 }
 
-/// What the recipe decides for one layer and KV head.
-private struct HeadDecision: Sendable {
-    let plan: HeadPlan
+/// What the stages decide for one layer.
+private struct LayerDecision: Sendable {
+    let plan: LayerPlan
+    /// Empty for a layer without keys.
     let profile: [Float]?
 
-    init(layer: Int, head: Int, source: KVCacheLayer, recipe: Recipe) throws(CodecError) {
-        var statistics = HeadStatistics(layer: layer, head: head, source: source)
-        var plan = HeadPlan(headDimension: statistics.headDimension, elementType: statistics.elementType)
-        for step in recipe.steps { try step.stage.decide(&statistics, plan: &plan) }
-        self.plan = plan
+    init(_ statistics: LayerStatistics, stages: [any CodecStage], observationWindow: Int) throws(CodecError) {
+        var statistics = statistics
+        var draft = LayerDraft(geometry: statistics.geometry)
+        if !statistics.geometry.isEmpty {
+            for stage in stages { try stage.decide(&statistics, draft: &draft) }
+        }
+        plan = try draft.plan(layer: statistics.layer)
         // Queries that no stage looked at may hold anything: then there is no profile.
-        profile = (try? statistics.queryMeanSquares(window: recipe.observationWindow))?.map { Float($0) }
+        var profile: [Float]? = []
+        for head in 0..<statistics.geometry.kvHeads {
+            guard let squares = try? statistics.queryMeanSquares(head: head, window: observationWindow) else {
+                profile = nil
+                break
+            }
+            profile?.append(contentsOf: squares.map { Float($0) })
+        }
+        self.profile = profile
     }
 }

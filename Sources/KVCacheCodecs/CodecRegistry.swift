@@ -9,6 +9,8 @@ public struct CodecRegistration: Sendable {
     public let parameterNames: [String]
     /// A stage that is right, for messages.
     public let example: String
+    /// What the codec does and which parameters it has, in a line, for lists of codecs.
+    public let help: String
     /// Makes a stage from parameters, or throws what is wrong with them.
     public let makeStage: @Sendable (StageParameters) throws(RecipeError) -> any CodecStage
 
@@ -18,6 +20,7 @@ public struct CodecRegistration: Sendable {
         role: StageRole,
         parameterNames: [String],
         example: String,
+        help: String,
         makeStage: @escaping @Sendable (StageParameters) throws(RecipeError) -> any CodecStage
     ) {
         self.number = number
@@ -25,6 +28,7 @@ public struct CodecRegistration: Sendable {
         self.role = role
         self.parameterNames = parameterNames
         self.example = example
+        self.help = help
         self.makeStage = makeStage
     }
 }
@@ -48,4 +52,12 @@ public struct CodecRegistry: Sendable {
 
     /// The codec of a name in recipes.
     public subscript(name name: String) -> CodecRegistration? { registrations.first { $0.name == name } }
+
+    /// A line for each codec: an example and what it does.
+    public var help: String {
+        let width = registrations.reduce(0) { max($0, $1.example.count) }
+        return registrations.map { codec in
+            codec.example + String(repeating: " ", count: width - codec.example.count + 2) + codec.help
+        }.joined(separator: "\n")
+    }
 }

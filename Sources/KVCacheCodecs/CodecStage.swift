@@ -1,4 +1,5 @@
 public import CachePacking
+public import KVCacheModel
 
 /// What a stage of a recipe decides; a recipe has at most one stage of each role, in this order.
 public enum StageRole: Int, Sendable, Comparable {
@@ -7,10 +8,10 @@ public enum StageRole: Int, Sendable, Comparable {
     public static func < (left: StageRole, right: StageRole) -> Bool { left.rawValue < right.rawValue }
 }
 
-/// One stage of a recipe: it sees a head's statistics and adds its decision to the head's plan.
+/// One stage of a recipe: it sees a layer's statistics and refines the layer's plan.
 ///
 /// Stages pass no tensors to each other. One pass packs blocks by the finished plan, so a new codec is a decision and
-/// not a loop.
+/// not a loop. Stages decide what is undecided: what an earlier stage has decided stays.
 public protocol CodecStage: Sendable {
     /// The codec that this is a stage of.
     var codec: CodecRegistration { get }
@@ -27,14 +28,31 @@ public protocol CodecStage: Sendable {
     /// The tokens that the stage wants in a block, or nil if it doesn't mind.
     var blockLength: Int? { get }
 
-    /// Adds the stage's decision for one layer and KV head.
+    /// The stage for one cache, before its first layer is decided: one that shares something between layers makes
+    /// its shares here.
     ///
     /// - Throws: `CodecError` if the cache is not one that the stage can decide on.
-    func decide(_ statistics: inout HeadStatistics, plan: inout HeadPlan) throws(CodecError)
+    func prepared(for cache: CacheOutline) throws(CodecError) -> any CodecStage
+
+    /// Refines the plan of one layer, all its KV heads.
+    ///
+    /// - Throws: `CodecError` if the cache is not one that the stage can decide on.
+    func decide(_ statistics: inout LayerStatistics, draft: inout LayerDraft) throws(CodecError)
 }
 
 extension CodecStage {
     public var residualWindow: Int { 0 }
     public var observationWindow: Int? { nil }
     public var blockLength: Int? { nil }
+
+    public func prepared(for cache: CacheOutline) throws(CodecError) -> any CodecStage { self }
+}
+
+/// What is known of a cache before its first layer is decided.
+public struct CacheOutline: Sendable {
+    public let geometry: CacheGeometry
+    public let elementType: ElementType
+    public let tokenCount: Int
+    /// The statistics of all layers; nil where layers come one by one, so that only one at a time is in memory.
+    public let layers: [LayerStatistics]?
 }

@@ -15,7 +15,12 @@ extension CompressedCache {
         recipe: Recipe,
         progress: ProgressHandler? = nil
     ) async throws {
-        var compressor = CacheCompressor(geometry: cache.geometry, elementType: cache.elementType, recipe: recipe)
+        var compressor = CacheCompressor(
+            geometry: cache.geometry,
+            tokenCount: cache.tokenCount,
+            elementType: cache.elementType,
+            recipe: recipe
+        )
         try await compressor.add(checked: cache.layers, progress: progress)
         self = compressor.finish(tokens: cache.tokens, positions: cache.positions, metadata: cache.metadata)
     }

@@ -13,10 +13,10 @@ public struct FullPrecisionCodec: CodecStage {
 
     public var parameters: [StageParameter] { [] }
 
-    /// Leaves the plan in full precision.
+    /// Leaves the plan as it is: what is undecided stays in full precision.
     ///
     /// - Throws: `CodecError` if the cache is of another element type.
-    public func decide(_ statistics: inout HeadStatistics, plan: inout HeadPlan) throws(CodecError) {
+    public func decide(_ statistics: inout LayerStatistics, draft: inout LayerDraft) throws(CodecError) {
         // A plan is in full precision until a stage decides otherwise; only the type is to be checked.
         let cacheType = statistics.elementType
         guard cacheType == elementType else {
@@ -38,7 +38,8 @@ public struct FullPrecisionCodec: CodecStage {
             name: type.codecName,
             role: .quantization,
             parameterNames: [],
-            example: type.codecName
+            example: type.codecName,
+            help: "\(type.name) as it came, bit for bit"
         ) { (_) throws(RecipeError) in FullPrecisionCodec(elementType: type) }
     }
 }

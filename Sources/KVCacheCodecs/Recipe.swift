@@ -29,8 +29,8 @@ public struct Recipe: Sendable, Equatable, CustomStringConvertible {
     /// - Throws: `RecipeError` if there are no steps, too many, or they are out of order.
     public init(steps: [Step]) throws(RecipeError) {
         guard !steps.isEmpty else { throw Self.emptyError }
-        guard steps.count <= RecipeRecord.maximumStages else {
-            throw RecipeError("\(steps.count) stages are more than \(RecipeRecord.maximumStages)")
+        guard RecipeRecord.stageCounts.contains(steps.count) else {
+            throw RecipeError("\(steps.count) stages are more than \(RecipeRecord.stageCounts.upperBound)")
         }
         for (former, latter) in zip(steps, steps.dropFirst()) where former.codec.role >= latter.codec.role {
             let message =

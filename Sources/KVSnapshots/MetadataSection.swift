@@ -1,3 +1,5 @@
+internal import ByteStorage
+
 /// The METADATA section: Formats/snapshot.md.
 enum MetadataSection {
     /// Appends pairs in the order given.

@@ -1,18 +1,18 @@
+internal import ByteStorage
 internal import CachePacking
 internal import KVCacheModel
 
 /// The PLAN section: Formats/snapshot.md.
 enum PlanSection {
-    static func encode(_ layers: [[HeadPlan]]) -> [UInt8] {
+    static func encode(_ layers: [LayerPlan]) -> [UInt8] {
         var writer = ByteWriter()
-        for plan in layers.joined() {
+        for plan in layers.lazy.flatMap(\.heads) {
             writer.append(UInt16(plan.keyRuns.count))
-            writer.append(UInt16(plan.valueWidth))
             writer.append(UInt16(plan.prunedMeans.count))
-            writer.append(UInt16(0))
+            writer.append(plan.values.bytes)
             for run in plan.keyRuns {
-                writer.append(UInt16(run.width))
-                writer.append(UInt16(run.channels.count))
+                writer.append(run.coding.bytes)
+                writer.append(UInt32(run.channels.count))
             }
             for run in plan.keyRuns {
                 for channel in run.channels { writer.append(channel) }
@@ -24,99 +24,93 @@ enum PlanSection {
     }
 
     /// Reads the plans of all layers and heads, fields in the order that `encode` has them.
-    static func decode(_ reader: inout ByteReader, header: SnapshotHeader) throws(SnapshotError) -> [[HeadPlan]] {
-        var layers: [[HeadPlan]] = []
+    static func decode(_ reader: inout ByteReader, layers: [LayerOutline]) throws(SnapshotError) -> [LayerPlan] {
+        var plans: [LayerPlan] = []
         // Heads with equal plans share them in memory. Means may be equal as numbers and differ in the sign of zero.
         var known: Set<HeadPlan> = []
-        for _ in 0..<header.geometry.layers {
+        for layer in layers {
             var heads: [HeadPlan] = []
-            for _ in 0..<header.geometry.kvHeads {
-                let plan = try decodeHead(&reader, shape: header.shape)
+            for _ in 0..<layer.geometry.kvHeads {
+                let plan = try decodeHead(&reader, geometry: layer.geometry)
                 heads.append(plan.prunedMeans.isEmpty ? known.insert(plan).memberAfterInsert : plan)
             }
-            layers.append(heads)
+            plans.append(LayerPlan(geometry: layer.geometry, sinks: layer.sinks, heads: heads))
         }
         try reader.expectEnd()
-        return layers
+        return plans
     }
 
-    private static func decodeHead(_ reader: inout ByteReader, shape: BlockShape) throws(SnapshotError) -> HeadPlan {
-        let fullWidth = shape.elementType.bitWidth
-        func width(_ name: String) throws(SnapshotError) -> Int {
-            let start = reader.position
-            let width = Int(try reader.integer(UInt16.self, name))
-            guard width == fullWidth || HeadPlan.quantizedWidths.contains(width) else {
-                throw reader.error(
-                    at: start,
-                    "\(name) is \(width), must be of \(HeadPlan.quantizedWidths + [fullWidth])"
-                )
+    /// Where the parts of a head's plan that its length depends on lie.
+    private struct Places {
+        let start: Int
+        var channels = 0
+        var means = 0
+
+        /// Bytes of the counts and the values' coding, and of a run.
+        static let valueCoding = 4
+        static let runs = 8
+        static let runBytes = 8
+        static let runCount = 4
+
+        func offset(of place: PlanError.Place) -> Int {
+            switch place {
+            case .keyRunCount: start
+            case .meanCount: start + MemoryLayout<UInt16>.size
+            case .coding(let byte), .valueCoding(let byte): start + Self.valueCoding + byte
+            case .runCoding(let run, let byte): start + Self.runs + run * Self.runBytes + byte
+            case .runCount(let run): start + Self.runs + run * Self.runBytes + Self.runCount
+            case .channel(let index): channels + index * MemoryLayout<UInt16>.size
+            case .mean(let index): means + index * MemoryLayout<Float>.size
             }
-            return width
         }
+    }
+
+    private static func decodeHead(
+        _ reader: inout ByteReader,
+        geometry: LayerGeometry
+    ) throws(SnapshotError) -> HeadPlan {
+        var places = Places(start: reader.position)
+        func fault(_ error: PlanError) -> SnapshotError { reader.error(at: places.offset(of: error.place), error.message) }
         let runCount = try reader.integer(UInt16.self, "the number of key runs", in: 1...HeadPlan.maximumKeyRuns)
-        let valueWidth = try width("the width of values")
-        let meanCountOffset = reader.position
         let meanCount = Int(try reader.integer(UInt16.self, "the number of means"))
-        _ = try reader.integer(UInt16.self, "a reserved field", in: 0...0)
-        // The runs, first without their channels.
-        var keyRuns: [HeadPlan.KeyRun] = []
-        var counts: [Int] = []
-        keyRuns.reserveCapacity(runCount)
-        var kept = 0
+        let values = try coding(&reader, "the values' coding")
+        var runs: [(coding: Coding, count: Int)] = []
         for _ in 0..<runCount {
-            let start = reader.position
-            let runWidth = try width("the width of a run")
-            guard !keyRuns.contains(where: { $0.width == runWidth }) else {
-                throw reader.error(at: start, "two runs have the width \(runWidth)")
-            }
-            let count = try reader.integer(
-                UInt16.self,
-                "the length of a run",
-                in: 1...max(shape.headDimension - kept, 1)
-            )
-            guard kept + count <= shape.headDimension else {
-                throw reader.error(at: start + 2, "the runs have more than \(shape.headDimension) channels")
-            }
-            kept += count
-            keyRuns.append(HeadPlan.KeyRun(width: runWidth, channels: []))
-            counts.append(count)
+            let coding = try coding(&reader, "a run's coding")
+            runs.append((coding, Int(try reader.integer(UInt32.self, "a run's length"))))
         }
-        guard meanCount == 0 || meanCount == shape.headDimension - kept else {
-            throw reader.error(
-                at: meanCountOffset,
-                "\(meanCount) means for \(shape.headDimension - kept) pruned channels"
-            )
+        let outline: HeadPlan.Outline
+        do {
+            outline = try HeadPlan.Outline(runs: runs, values: values, meanCount: meanCount, geometry: geometry)
+        } catch {
+            throw fault(error)
         }
-        // A single run that ascends has no channel twice.
-        var seen = [Bool](repeating: false, count: runCount > 1 ? shape.headDimension : 0)
-        for index in keyRuns.indices {
-            let start = reader.position
-            let channels = try reader.integers(UInt16.self, count: counts[index], "a channel")
-            var former = -1
-            for (number, channel) in channels.enumerated() {
-                let place = start + number * MemoryLayout<UInt16>.size
-                guard Int(channel) < shape.headDimension else {
-                    throw reader.error(
-                        at: place,
-                        "a channel is \(channel), must be 0...\(shape.headDimension - 1)"
-                    )
-                }
-                guard former < Int(channel), runCount == 1 || !seen[Int(channel)] else {
-                    throw reader.error(at: place, "channel \(channel) comes twice or out of order")
-                }
-                if runCount > 1 { seen[Int(channel)] = true }
-                former = Int(channel)
-            }
-            keyRuns[index].channels = channels
+        places.channels = reader.position
+        let channels = try reader.integers(UInt16.self, count: outline.keptCount, "a channel")
+        let paddingOffset = reader.position
+        if !outline.keptCount.isMultiple(of: 2) { _ = try reader.integer(UInt16.self, "padding") }
+        places.means = reader.position
+        let means = try reader.integers(UInt32.self, count: meanCount, "a mean").map(Float.init(bitPattern:))
+        let plan: HeadPlan
+        do {
+            plan = try HeadPlan(outline, channels: channels, prunedMeans: means, geometry: geometry)
+        } catch {
+            throw fault(error)
         }
-        if !kept.isMultiple(of: 2) { _ = try reader.integer(UInt16.self, "padding", in: 0...0) }
-        var means: [Float] = []
-        for _ in 0..<meanCount {
-            let start = reader.position
-            let mean = try reader.float("a mean")
-            guard mean.isFinite else { throw reader.error(at: start, "a mean is \(mean), must be finite") }
-            means.append(mean)
+        if places.means > paddingOffset, reader.bytes.integer(UInt16.self, at: paddingOffset) != 0 {
+            throw reader.error(at: paddingOffset, "padding is not 0")
         }
-        return HeadPlan(keyRuns: keyRuns, valueWidth: valueWidth, prunedMeans: means)
+        return plan
+    }
+
+    private static func coding(_ reader: inout ByteReader, _ field: String) throws(SnapshotError) -> Coding {
+        let start = reader.position
+        let bytes = try reader.bytes(count: 4, field).array
+        do {
+            return try Coding(bytes: bytes)
+        } catch {
+            guard case .coding(let byte) = error.place else { throw reader.error(at: start, error.message) }
+            throw reader.error(at: start + byte, error.message)
+        }
     }
 }

@@ -1,5 +1,6 @@
-internal import CachePacking
+internal import ByteStorage
 internal import Crypto
+internal import CachePacking
 public import KVCacheModel
 
 /// Names of prefixes: a SHA-256 digest for every 256 tokens. Formats/snapshot.md, "CHAIN".
@@ -12,8 +13,11 @@ public enum PrefixChain: Sendable {
         metadata: [String: String]
     ) -> [[UInt8]] {
         var writer = ByteWriter()
-        for number in [geometry.layers, geometry.kvHeads, geometry.headDimension] { writer.append(UInt32(number)) }
         writer.append(elementType.rawValue)
+        writer.append(UInt32(geometry.layers.count))
+        for layer in geometry.layers {
+            for number in [layer.kvHeads, layer.keyDimension, layer.valueDimension] { writer.append(UInt32(number)) }
+        }
         MetadataSection.encode(
             MetadataSection.sorted(metadata).filter { CacheIdentity.includes($0.key) },
             into: &writer

@@ -1,3 +1,4 @@
+internal import ByteStorage
 internal import CachePacking
 
 /// The QUALITY section: Formats/snapshot.md.

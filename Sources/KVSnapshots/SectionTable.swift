@@ -9,7 +9,7 @@ public struct SectionEntry: Sendable, Equatable {
     /// The kind's number in the file.
     public let kindNumber: UInt32
     /// Whether the section is stored raw or as zstd frames.
-    public let encoding: SectionEncoding
+    public let coding: SectionCoding
     /// The file's byte where it begins.
     public let offset: Int
     /// Bytes in the file.
@@ -25,7 +25,7 @@ public struct SectionEntry: Sendable, Equatable {
 
     func encode(into writer: inout ByteWriter) {
         writer.append(kindNumber)
-        writer.append(encoding.rawValue)
+        writer.append(coding.rawValue)
         writer.append(UInt64(offset))
         writer.append(UInt64(storedLength))
         writer.append(UInt64(length))
@@ -52,12 +52,12 @@ public struct SectionEntry: Sendable, Equatable {
         kindNumber = number
         kind = SectionKind(rawValue: number)
         try check(kind != nil || number >= SectionKind.firstIgnorable, "section kind \(number) is unknown")
-        let encodingNumber = try reader.integer(UInt32.self, "a section's encoding")
-        guard let encoding = SectionEncoding(rawValue: encodingNumber) else {
-            throw reader.error(at: start, "section encoding \(encodingNumber) is unknown")
+        let codingNumber = try reader.integer(UInt32.self, "a section's coding")
+        guard let coding = SectionCoding(rawValue: codingNumber) else {
+            throw reader.error(at: start, "section coding \(codingNumber) is unknown")
         }
-        try check(kind != .plan || encoding == .raw, "the plan must be raw")
-        self.encoding = encoding
+        try check(kind?.isAlwaysRaw != true || coding == .raw, "section \(number) must be raw")
+        self.coding = coding
         let numbers = (
             offset: try reader.integer(UInt64.self, "a section's offset"),
             storedLength: try reader.integer(UInt64.self, "a section's stored length"),
@@ -73,7 +73,8 @@ public struct SectionEntry: Sendable, Equatable {
             "section \(number) has \(numbers.storedLength) bytes and \(available) remain in the file"
         )
         let storedLength = Int(numbers.storedLength)
-        guard let length = Int(exactly: numbers.length), length == storedLength || encoding != .raw else {
+        guard let length = Int(exactly: numbers.length), coding.allows(length: length, storedLength: storedLength)
+        else {
             throw reader.error(
                 at: start,
                 "section \(number) of \(storedLength) stored bytes can't have \(numbers.length)"
@@ -87,10 +88,10 @@ public struct SectionEntry: Sendable, Equatable {
         try check(try reader.integer(UInt32.self, "a reserved field") == 0, "a reserved field is not 0")
     }
 
-    init(kind: SectionKind, encoding: SectionEncoding, offset: Int, storedLength: Int, length: Int, checksum: UInt32) {
+    init(kind: SectionKind, coding: SectionCoding, offset: Int, storedLength: Int, length: Int, checksum: UInt32) {
         self.kind = kind
         kindNumber = kind.rawValue
-        self.encoding = encoding
+        self.coding = coding
         self.offset = offset
         self.storedLength = storedLength
         self.length = length
@@ -103,7 +104,7 @@ public struct SectionEntry: Sendable, Equatable {
 struct SectionTable: Sendable {
     let entries: [SectionEntry]
 
-    /// Reads and checks the table against the header: order, places, and the lengths that follow from the shape.
+    /// Reads and checks the table against the header: order and places, and that GEOMETRY is there, which tells the rest.
     ///
     /// - Parameter front: the first bytes of the file, the table at least.
     init(
@@ -119,7 +120,9 @@ struct SectionTable: Sendable {
         var end = tableEnd
         for _ in 0..<sectionCount {
             let entry = try SectionEntry(decoding: &reader, after: entries.last, end: end, fileLength: fileLength)
-            try Self.checkLength(of: entry, header: header, reader: reader)
+            if entry.kind == .geometry {
+                try entry.check(length: header.layerCount * GeometrySection.entryBytes)
+            }
             entries.append(entry)
             end = entry.range.upperBound
         }
@@ -131,63 +134,50 @@ struct SectionTable: Sendable {
             )
         }
         self.entries = entries
-        try checkPresence(header)
+        guard self[.geometry] != nil else { throw Self.missing(.geometry) }
     }
 
     subscript(kind: SectionKind) -> SectionEntry? { entries.first { $0.kind == kind } }
 
-    /// The length that a section must have, as far as header and table tell; nil where its content tells.
-    static func requiredLength(of kind: SectionKind, header: SnapshotHeader) -> Int?? {
-        let geometry = header.geometry
-        let product = SnapshotFormat.product
-        let heads = geometry.layers * geometry.kvHeads
-        switch kind {
-        case .metadata, .recipe, .plan, .pages: return .none
-        case .profile: return product([heads, geometry.headDimension, MemoryLayout<Float>.size])
-        case .quality: return product([geometry.layers + 1, QualitySection.rowBytes])
-        case .pageTable:
-            let chunks = header.shape.chunkCount(blockCount: header.blockCount)
-            return product([chunks, geometry.layers, SnapshotFormat.pageTableEntryBytes])
-        case .window: return product([2, heads, header.windowTokenCount, header.shape.rowBytes])
-        case .tokens, .positions: return product([header.tokenCount, MemoryLayout<Int32>.size])
-        case .chain: return product([header.tokenCount / BlockShape.pageTokens, SnapshotFormat.digestBytes])
+    /// Checks that sections are there, and as long, as the layers make them; PAGES' length depends on the plan.
+    func check(_ header: SnapshotHeader, layers: [LayerOutline]) throws(SnapshotError) {
+        let requirements = SectionRequirements(header: header, layers: layers, hasTokens: self[.tokens] != nil)
+        for entry in entries {
+            guard let kind = entry.kind, let length = requirements.length(of: kind) else { continue }
+            try entry.check(length: length)
         }
-    }
-
-    private static func checkLength(
-        of entry: SectionEntry,
-        header: SnapshotHeader,
-        reader: ByteReader
-    ) throws(SnapshotError) {
-        guard let kind = entry.kind, let required = requiredLength(of: kind, header: header) else { return }
-        guard entry.length == required else {
-            throw reader.error(
-                at: entry.entryOffset,
-                "section \(kind.name) has \(entry.length) bytes and must have \(required.map(String.init) ?? "too many")"
-            )
-        }
-    }
-
-    private func checkPresence(_ header: SnapshotHeader) throws(SnapshotError) {
-        let hasBlocks = header.blockTokenCount > 0
-        var required: [(SectionKind, Bool)] = [(.recipe, true), (.plan, true), (.pages, hasBlocks)]
-        required += [(.pageTable, hasBlocks), (.window, header.windowTokenCount > 0)]
-        required.append((.chain, self[.tokens] != nil && header.tokenCount >= BlockShape.pageTokens))
-        for (kind, isRequired) in required {
-            if isRequired && self[kind] == nil {
-                throw SnapshotError(
-                    .invalidSectionTable,
-                    at: SnapshotFormat.sectionCountOffset,
-                    "the section \(kind.name) is missing"
-                )
-            }
-            if !isRequired, let entry = self[kind] {
+        for kind in SectionKind.allCases {
+            switch (requirements.presence(of: kind), self[kind]) {
+            case (.required, nil): throw Self.missing(kind)
+            case (.forbidden, let entry?):
                 throw SnapshotError(
                     .invalidSectionTable,
                     at: entry.entryOffset,
                     "the section \(kind.name) has no place in this file"
                 )
+            default: break
             }
         }
+    }
+
+    private static func missing(_ kind: SectionKind) -> SnapshotError {
+        SnapshotError(
+            .invalidSectionTable,
+            at: SnapshotFormat.sectionCountOffset,
+            "the section \(kind.name) is missing"
+        )
+    }
+}
+
+extension SectionEntry {
+    /// - Parameter length: what the section must have; nil for more than a file can.
+    func check(length: Int?) throws(SnapshotError) {
+        guard self.length != length else { return }
+        throw SnapshotError(
+            .invalidSectionTable,
+            at: entryOffset,
+            "section \(kind?.name ?? String(kindNumber)) has \(self.length) bytes and must have "
+                + (length.map(String.init) ?? "too many")
+        )
     }
 }

@@ -11,10 +11,12 @@ public struct SnapshotError: Error, Sendable, Equatable, CustomStringConvertible
         case invalidPadding
         case invalidMetadata
         case invalidRecipe
+        case invalidGeometry
         case invalidPlan
         case invalidProfile
         case invalidQuality
-        case unknownCodec
+        case invalidHeldTokens
+        case invalidState
         case invalidPageTable
         case invalidFrame
         case invalidChain
@@ -36,7 +38,7 @@ public struct SnapshotError: Error, Sendable, Equatable, CustomStringConvertible
     private var remedy: String {
         switch code {
         case .notASnapshot: "pass a file that think-compress snapshot wrote"
-        case .unsupportedVersion, .unknownCodec: "read it with a newer think-compress"
+        case .unsupportedVersion: "read it with a newer think-compress"
         default: "the file is damaged: make the snapshot again or copy it again"
         }
     }

@@ -1,10 +1,10 @@
-/// Numbers of the file format, version 1: Formats/snapshot.md.
+/// Numbers of the file format, version 2: Formats/snapshot.md.
 enum SnapshotFormat {
     static let magic: [UInt8] = [0x89, 0x54, 0x4B, 0x56, 0x0D, 0x0A, 0x1A, 0x0A]
-    static let version: UInt32 = 1
+    static let version: UInt32 = 2
     static let headerBytes = 128
     static let tableEntryBytes = 40
-    static let sectionCounts = 3...64
+    static let sectionCounts = 2...64
     /// Bytes that header and section table take at the most.
     static let maximumFrontBytes = headerBytes + sectionCounts.upperBound * tableEntryBytes
     static let alignment = 64
@@ -13,7 +13,6 @@ enum SnapshotFormat {
     static let maximumMetadataPairs = 1024
     static let maximumMetadataKeyBytes = 256
     static let maximumMetadataValueBytes = 65536
-    static let maximumParameterBytes = 1024
     static let pageTableEntryBytes = 8
     static let digestBytes = 32
     /// Where an error of a missing section points: the header's section count.
@@ -35,48 +34,16 @@ enum SnapshotFormat {
         }
         return result
     }
-}
 
-/// The sections of a file; raw values are their numbers and their order.
-public enum SectionKind: UInt32, Sendable, CaseIterable {
-    case metadata = 1
-    case recipe = 2
-    case plan = 3
-    case profile = 4
-    case quality = 5
-    case pages = 6
-    case pageTable = 7
-    case window = 8
-    case tokens = 9
-    case positions = 10
-    case chain = 11
-
-    /// Unknown kinds from here on are ignored, others refused.
-    static let firstIgnorable: UInt32 = 65536
-
-    /// The section's name in tables and JSON.
-    public var name: String {
-        switch self {
-        case .metadata: "metadata"
-        case .recipe: "recipe"
-        case .plan: "plan"
-        case .profile: "profile"
-        case .quality: "quality"
-        case .pages: "pages"
-        case .pageTable: "pageTable"
-        case .window: "window"
-        case .tokens: "tokens"
-        case .positions: "positions"
-        case .chain: "chain"
+    /// The sum, or nil where it overflows or a summand is nil.
+    static func sum(_ summands: some Sequence<Int?>) -> Int? {
+        var result = 0
+        for summand in summands {
+            guard let summand else { return nil }
+            let (value, overflow) = result.addingReportingOverflow(summand)
+            if overflow { return nil }
+            result = value
         }
+        return result
     }
-}
-
-/// How a section's bytes are stored.
-public enum SectionEncoding: UInt32, Sendable {
-    case raw = 0
-    case zstd = 1
-
-    /// The encoding's name in tables and JSON.
-    public var name: String { self == .raw ? "raw" : "zstd" }
 }

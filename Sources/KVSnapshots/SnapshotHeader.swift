@@ -1,25 +1,19 @@
 internal import ByteStorage
 public import CachePacking
 internal import ComputeRuntime
-public import KVCacheModel
+internal import KVCacheModel
 
-/// The header of a snapshot: the cache's shape. Formats/snapshot.md, "Header".
+/// The header of a snapshot: what all of its layers share. Formats/snapshot.md, "Header".
 public struct SnapshotHeader: Sendable, Equatable {
-    public let geometry: CacheGeometry
+    public let layerCount: Int
     public let shape: BlockShape
-    /// Tokens in blocks and in the residual window.
+    /// Tokens of the cache.
     public let tokenCount: Int
-    /// Tokens in blocks.
-    public let blockTokenCount: Int
-
-    var blockCount: Int { blockTokenCount / shape.blockLength }
-    var windowTokenCount: Int { tokenCount - blockTokenCount }
 
     init(_ cache: CompressedCache) {
-        geometry = cache.geometry
+        layerCount = cache.layers.count
         shape = cache.shape
         tokenCount = cache.tokenCount
-        blockTokenCount = cache.blockTokenCount
     }
 
     /// Appends the header's 128 bytes; the checksum is zero until the table is known.
@@ -30,14 +24,11 @@ public struct SnapshotHeader: Sendable, Equatable {
         writer.append(UInt64(fileLength))
         writer.append(UInt32(sectionCount))
         writer.append(shape.elementType.rawValue)
-        writer.append(UInt32(geometry.layers))
-        writer.append(UInt32(geometry.kvHeads))
-        writer.append(UInt32(geometry.headDimension))
-        writer.append(UInt32(geometry.queryHeads))
-        writer.append(UInt64(tokenCount))
-        writer.append(UInt64(blockTokenCount))
+        writer.append(UInt32(layerCount))
         writer.append(UInt32(shape.blockLength))
         writer.append(UInt32(shape.residualWindow))
+        writer.append(UInt32(0))
+        writer.append(UInt64(tokenCount))
         writer.appendZeros(upTo: SnapshotFormat.headerBytes)
     }
 
@@ -111,62 +102,24 @@ public struct SnapshotHeader: Sendable, Equatable {
         var reader = ByteReader(front[0..<SnapshotFormat.headerBytes], origin: 0, code: .invalidHeader)
         _ = try reader.bytes(count: SnapshotFormat.sectionCountOffset + 4, "the preamble")
         let limits = CacheGeometry.Limits.self
-        let typeNumber = try reader.integer(UInt32.self, "the element type", in: 1...3)
-        let layers = try reader.integer(UInt32.self, "the number of layers", in: limits.layers)
-        let kvHeads = try reader.integer(UInt32.self, "the number of KV heads", in: limits.kvHeads)
-        let headDimension = try reader.integer(UInt32.self, "the head dimension", in: limits.headDimension)
-        let queryHeadsOffset = reader.position
-        let queryHeads = try reader.integer(UInt32.self, "the number of query heads", in: limits.queryHeads)
-        guard let elementType = ElementType(rawValue: UInt32(typeNumber)),
-            let geometry = try? CacheGeometry(
-                layers: layers,
-                queryHeads: queryHeads,
-                kvHeads: kvHeads,
-                headDimension: headDimension
-            )
-        else {
-            throw reader.error(
-                at: queryHeadsOffset,
-                "\(queryHeads) query heads are no multiple of \(kvHeads) KV heads"
-            )
+        let typeOffset = reader.position
+        let typeNumber = try reader.integer(UInt32.self, "the element type")
+        guard let elementType = ElementType(rawValue: typeNumber) else {
+            throw reader.error(at: typeOffset, "the element type is \(typeNumber), must be 1...3")
         }
-        tokenCount = try reader.integer(UInt64.self, "the number of tokens", in: limits.tokens)
-        let blockTokensOffset = reader.position
-        blockTokenCount = try reader.integer(UInt64.self, "the number of tokens in blocks", in: 0...tokenCount)
+        layerCount = try reader.integer(UInt32.self, "the number of layers", in: limits.layers)
         let blockLengthOffset = reader.position
-        let blockLength = try reader.integer(UInt32.self, "the block length", in: 1...Int(UInt32.max))
+        let blockLength = Int(try reader.integer(UInt32.self, "the block length"))
         guard BlockShape.blockLengths.contains(blockLength) else {
             throw reader.error(at: blockLengthOffset, "the block length is \(blockLength), must be 32, 64 or 128")
         }
-        guard blockTokenCount.isMultiple(of: blockLength) else {
-            throw reader.error(
-                at: blockTokensOffset,
-                "\(blockTokenCount) tokens in blocks are no multiple of the block length \(blockLength)"
-            )
-        }
-        let residualOffset = reader.position
-        let residualWindow = try reader.integer(
-            UInt32.self,
-            "the residual window",
-            in: BlockShape.residualWindows
-        )
-        guard tokenCount - blockTokenCount < residualWindow + blockLength else {
-            throw reader.error(
-                at: residualOffset,
-                "\(tokenCount - blockTokenCount) tokens are too many for a residual window of \(residualWindow)"
-            )
-        }
+        let residualWindow = try reader.integer(UInt32.self, "the residual window", in: BlockShape.residualWindows)
+        _ = try reader.integer(UInt32.self, "a reserved field", in: 0...0)
+        tokenCount = try reader.integer(UInt64.self, "the number of tokens", in: limits.tokens)
         let reserved = reader.position
         guard try reader.bytes(count: reader.remaining, "reserved bytes").array.allSatisfy({ $0 == 0 }) else {
             throw reader.error(at: reserved, "the reserved bytes must be 0")
         }
-        self.geometry = geometry
-        shape = BlockShape(
-            kvHeads: kvHeads,
-            headDimension: headDimension,
-            elementType: elementType,
-            blockLength: blockLength,
-            residualWindow: residualWindow
-        )
+        shape = BlockShape(elementType: elementType, blockLength: blockLength, residualWindow: residualWindow)
     }
 }

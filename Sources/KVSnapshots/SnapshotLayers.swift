@@ -3,53 +3,59 @@ public import CachePacking
 public import ComputeRuntime
 internal import KVCacheModel
 
-/// Some consecutive tokens of a layer.
+/// Some consecutive rows of a layer.
 public struct LayerPiece: Sendable {
-    /// The tokens; `index` says of which layer of the cache they are.
+    /// The rows; `index` says of which layer of the cache they are.
     public let layer: CompressedLayer
-    /// Which token of the cache its first one is.
-    public let firstToken: Int
+    /// Which row of the whole layer its first one is.
+    public let firstRow: Int
 
-    /// Which tokens of the cache it has.
-    public var tokens: Range<Int> { firstToken..<firstToken + layer.tokenCount }
+    /// Which rows of the whole layer it has.
+    public var rows: Range<Int> { firstRow..<firstRow + layer.rowCount }
 }
 
 /// A snapshot's layers, to be had in parts so that the cache need not be in memory.
 public struct SnapshotLayers: Sendable {
     private let reader: SnapshotReader
     private let slabs: [SlabDirectory.Slab]
-    private let windows: [KVCacheLayer]?
-    /// Each layer's plans without tokens.
+    /// What each layer holds, without its slabs.
+    private let contents: [CompressedLayer.Content]
+    /// Each layer's plan without rows.
     private let empty: [CompressedLayer]
+    /// The layers that have rows in their window.
+    private let windows: [Int]
 
     fileprivate init(_ reader: SnapshotReader) throws {
         self.reader = reader
         slabs = try reader.slabList()
-        windows = try reader.windows()
-        empty = reader.plans.enumerated().map { CompressedLayer(shape: reader.header.shape, index: $0, plans: $1) }
+        contents = try reader.layerContents()
+        empty = reader.emptyLayers()
+        windows = contents.indices.filter { [contents] in contents[$0].window != nil }
     }
 
-    private var layerCount: Int { empty.count }
+    /// Which tokens a layer's rows are of.
+    public func held(layer: Int) -> HeldTokens { contents[layer].held }
+
+    /// What a layer keeps beside keys and values.
+    public func state(layer: Int) -> [LayerState] { contents[layer].state }
 
     /// A whole layer, its pages checked.
     public func layer(_ index: Int) async throws -> CompressedLayer {
-        let places = stride(from: index, to: slabs.count, by: layerCount).map { slabs[$0] }
+        let places = slabs.filter { $0.layer == index }
         let bytes = Slots<SharedBytes>(count: places.count)
         try await forEachConcurrently(count: places.count) {
             bytes[$0] = try reader.bytes(of: places[$0], verifying: true)
         }
-        return empty[index].holding(
-            slabs: bytes.values,
-            blockCount: reader.header.blockCount,
-            window: windows?[index]
-        )
+        var content = contents[index]
+        content.slabs = bytes.values
+        return empty[index].holding(content)
     }
 
     /// Pieces that are in memory at the same time.
     private static let batch = 16
 
-    /// Hands out the whole cache, checked, in pieces of up to 256 tokens of a layer: those of all layers, then the next
-    /// tokens, and last what is in the residual window.
+    /// Hands out the whole cache, checked, in pieces of up to 256 rows of a layer: those of all layers, then the next
+    /// rows, and last what is in the residual windows.
     ///
     /// - Parameters:
     ///   - transform: what to do with a piece; called on all processors.
@@ -61,7 +67,7 @@ public struct SnapshotLayers: Sendable {
         transform: @escaping @Sendable (LayerPiece) throws -> Result,
         take: (Result) throws -> Void
     ) async throws {
-        let total = slabs.count + (windows?.count ?? 0)
+        let total = slabs.count + windows.count
         for first in stride(from: 0, to: total, by: Self.batch) {
             let count = min(Self.batch, total - first)
             let results = Slots<Result>(count: count)
@@ -72,26 +78,42 @@ public struct SnapshotLayers: Sendable {
     }
 
     private func piece(_ index: Int) throws -> LayerPiece {
-        let (chunk, layer) = (index / layerCount, index % layerCount)
-        let header = reader.header
         guard index < slabs.count else {
-            return LayerPiece(
-                layer: empty[layer].holding(slabs: [], blockCount: 0, window: windows?[layer]),
-                firstToken: header.blockTokenCount
-            )
+            let layer = windows[index - slabs.count]
+            return piece(of: layer, places: contents[layer].extent.windowStart..<contents[layer].extent.end)
         }
-        let bytes = try reader.bytes(of: slabs[index], verifying: true)
-        let blocks = header.shape.blocks(ofChunk: chunk, blockCount: header.blockCount)
-        return LayerPiece(
-            layer: empty[layer].holding(slabs: [bytes], blockCount: blocks, window: nil),
-            firstToken: chunk * BlockShape.pageTokens
+        let slab = slabs[index]
+        let bytes = try reader.bytes(of: slab, verifying: true)
+        let extent = contents[slab.layer].extent
+        let blocks = extent.blocks(ofChunk: slab.chunk)
+        let places = max(blocks.lowerBound * extent.blockLength, extent.first)..<blocks.upperBound * extent.blockLength
+        return piece(of: slab.layer, places: places, slab: bytes)
+    }
+
+    /// Some places of a layer, all in one slab or in the window.
+    private func piece(of layer: Int, places: Range<Int>, slab: SharedBytes? = nil) -> LayerPiece {
+        let whole = contents[layer]
+        let content = CompressedLayer.Content(
+            extent: LayerExtent(
+                first: places.lowerBound,
+                end: places.upperBound,
+                blockEnd: slab == nil ? whole.extent.blockEnd : places.upperBound,
+                blockLength: whole.extent.blockLength
+            ),
+            tokenCount: whole.tokenCount,
+            held: whole.held,
+            slabs: slab.map { [$0] } ?? [],
+            sinks: whole.sinks,
+            window: slab == nil ? whole.window : nil
         )
+        return LayerPiece(layer: empty[layer].holding(content), firstRow: places.lowerBound - whole.extent.first)
     }
 }
 
 extension SnapshotReader {
     /// Prepares to read the layers in parts.
     ///
-    /// - Throws: `SnapshotError` if page table or window are damaged; `FileError` if the file can't be read.
+    /// - Throws: `SnapshotError` if page table, sinks, window, held tokens or state are damaged; `FileError` if the file
+    ///   can't be read.
     public func layers() throws -> SnapshotLayers { try SnapshotLayers(self) }
 }

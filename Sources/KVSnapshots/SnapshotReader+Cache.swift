@@ -1,11 +1,10 @@
 internal import ByteStorage
 public import CachePacking
 public import ComputeRuntime
-internal import KVCacheCodecs
 internal import KVCacheModel
 
 extension SnapshotReader {
-    /// The cache, whose raw pages and window lie in the mapped file, or in memory where the file is read.
+    /// The cache, whose raw pages and rows lie in the mapped file, or in memory where the file is read.
     ///
     /// - Parameter verifyingPages: whether the checksums of raw pages in a mapped file are checked now. Without, opening
     ///   touches no page, and damage that `verify` would find goes unnoticed. Pages that must be decoded, and those that
@@ -18,23 +17,13 @@ extension SnapshotReader {
         try await forEachConcurrently(count: list.count, progress: progress) { index in
             bytes[index] = try self.bytes(of: list[index], verifying: verifyingPages)
         }
-        let slabs = bytes.values
-        let layerCount = header.geometry.layers
-        let windows = try windows()
-        let layers = (0..<layerCount).map { layer in
-            CompressedLayer(
-                shape: header.shape,
-                index: layer,
-                plans: plans[layer],
-                blockCount: header.blockCount,
-                slabs: stride(from: layer, to: slabs.count, by: layerCount).map { slabs[$0] },
-                window: windows?[layer]
-            )
-        }
+        var contents = try layerContents()
+        for (slab, bytes) in zip(list, bytes.values) { contents[slab.layer].slabs.append(bytes) }
         return CompressedCache(
-            geometry: header.geometry,
-            recipe: recipe.record,
-            layers: layers,
+            geometry: geometry,
+            recipe: recipe,
+            layers: zip(emptyLayers(), contents).map { $0.holding($1) },
+            tokenCount: header.tokenCount,
             tokens: try self.tokens(),
             positions: try self.positions(),
             metadata: metadata,
@@ -42,29 +31,77 @@ extension SnapshotReader {
         )
     }
 
-    func windows() throws -> [KVCacheLayer]? {
-        guard let bytes = try source.content(.window) else { return nil }
-        let shape = header.shape
-        let partBytes = shape.kvHeads * header.windowTokenCount * shape.rowBytes
-        func tensor(_ part: Int) -> KVTensor {
-            KVTensor(
-                bytes: bytes[part * partBytes..<(part + 1) * partBytes],
-                elementType: shape.elementType,
-                heads: shape.kvHeads,
-                tokens: header.windowTokenCount,
-                headDimension: shape.headDimension
-            )
-        }
-        return (0..<header.geometry.layers).map { KVCacheLayer(keys: tensor(2 * $0), values: tensor(2 * $0 + 1)) }
+    /// Each layer's plan without rows.
+    func emptyLayers() -> [CompressedLayer] {
+        plans.enumerated().map { CompressedLayer(shape: header.shape, index: $0, plan: $1) }
     }
 
-    /// The query profile of each layer, `kvHeads * headDimension` numbers, if the snapshot has one.
+    /// What each layer holds, without its slabs.
+    func layerContents() throws -> [CompressedLayer.Content] {
+        let windows = try rows(.window) { $0.extent.windowRowCount }
+        let sinks = try rows(.sinks) { $0.sinkRowCount }
+        let held = try heldTokens()
+        let state = try state()
+        return layerOutlines.enumerated().map { index, layer in
+            CompressedLayer.Content(
+                extent: layer.extent,
+                tokenCount: header.tokenCount,
+                held: held[index],
+                sinks: sinks[index],
+                window: windows[index],
+                state: state?[index] ?? []
+            )
+        }
+    }
+
+    /// Which tokens each layer holds.
+    func heldTokens() throws -> [HeldTokens] {
+        let lists: [Int: HeldTokens] =
+            if var reader = try source.reader(.heldTokens, code: .invalidHeldTokens) {
+                try HeldTokensSection.decode(&reader, layers: layerOutlines, tokenCount: header.tokenCount)
+            } else {
+                [:]
+            }
+        return layerOutlines.enumerated().map { lists[$0] ?? ($1.held == .last ? .last : .all) }
+    }
+
+    /// What each layer keeps beside keys and values, if any does.
+    func state() throws -> [[LayerState]]? {
+        guard var reader = try source.reader(.state, code: .invalidState) else { return nil }
+        return try StateSection.decode(&reader, layerCount: header.layerCount)
+    }
+
+    /// The rows of WINDOW or SINKS, layer by layer; nil for layers that have none.
+    private func rows(_ kind: SectionKind, count: (LayerOutline) -> Int) throws -> [KVCacheLayer?] {
+        let bytes = try source.content(kind)
+        var start = 0
+        return layerOutlines.map { layer in
+            let rows = count(layer)
+            guard let bytes, rows > 0 else { return nil }
+            func tensor(_ part: CachePart) -> KVTensor {
+                let dimension = layer.geometry.dimension(part)
+                let byteCount = layer.geometry.kvHeads * rows * dimension * header.shape.elementType.byteCount
+                defer { start += byteCount }
+                return KVTensor(
+                    bytes: bytes[start..<start + byteCount],
+                    elementType: header.shape.elementType,
+                    heads: layer.geometry.kvHeads,
+                    tokens: rows,
+                    headDimension: dimension
+                )
+            }
+            let keys = tensor(.keys)
+            return KVCacheLayer(keys: keys, values: tensor(.values))
+        }
+    }
+
+    /// The query profile of each layer, `kvHeads * keyDimension` numbers, if the snapshot has one.
     public func profile() throws -> [[Float]]? {
         guard var reader = try source.reader(.profile, code: .invalidProfile) else { return nil }
         var layers: [[Float]] = []
-        for _ in 0..<header.geometry.layers {
+        for geometry in geometry.layers {
             var layer: [Float] = []
-            for _ in 0..<header.geometry.kvHeads * header.geometry.headDimension {
+            for _ in 0..<geometry.kvHeads * geometry.keyDimension {
                 let start = reader.position
                 let number = try reader.float("a mean squared query")
                 guard number >= 0, number.isFinite else {

@@ -16,6 +16,8 @@ extension SnapshotReader {
             case .pages: if includingPages { try await verifySlabs(progress: progress) }
             case .chain: try verifyChain()
             case .profile: _ = try profile()
+            case .heldTokens: _ = try heldTokens()
+            case .state: _ = try state()
             case .some(let kind): _ = try source.content(kind)
             case nil: _ = try source.checkedBytes(of: entry)
             }
@@ -46,7 +48,7 @@ extension SnapshotReader {
         else { return }
         let digests = PrefixChain.digests(
             tokens: tokens,
-            geometry: header.geometry,
+            geometry: geometry,
             elementType: header.shape.elementType,
             metadata: metadata
         )

@@ -1,23 +1,28 @@
 public import ByteStorage
 public import CachePacking
 internal import ComputeRuntime
-public import KVCacheCodecs
-internal import KVCacheModel
+public import KVCacheModel
 
 /// A snapshot in a file or in memory, checked as far as it has been used.
 ///
 /// Opening checks header, section table, and the sections that tell what the cache is; pages are checked when they
 /// are verified or handed out. Source: Formats/snapshot.md, "Reading".
 public struct SnapshotReader: Sendable {
-    /// The cache's shape.
+    /// What all layers share.
     public let header: SnapshotHeader
     public let metadata: [String: String]
-    public let recipe: Recipe
-    /// The plan of each layer and KV head.
-    public let plans: [[HeadPlan]]
+    /// How the plans were made, for people and for making more caches of the same kind; nil if nobody said.
+    public let recipe: RecipeRecord?
+    /// The shape of the cache.
+    public let geometry: CacheGeometry
+    /// Each layer's shape, and which rows it has where.
+    public let layerOutlines: [LayerOutline]
+    /// The plan of each layer.
+    public let plans: [LayerPlan]
     /// What compression cost when the file was made, if it was measured.
     public let quality: CompressionQuality?
     let file: ByteSource
+    let slabs: SlabDirectory
     let table: SectionTable
 
     /// How the bytes of a file are had.
@@ -33,21 +38,21 @@ public struct SnapshotReader: Sendable {
     /// Opens the file at `path`.
     ///
     /// - Throws: `FileError` if it can't be read, `SnapshotError` if it isn't a snapshot that this version reads.
-    public init(path: String, access: Access = .mapped, registry: CodecRegistry) throws {
+    public init(path: String, access: Access = .mapped) throws {
         switch access {
-        case .mapped: try self.init(.memory(MappedFile.bytes(path: path)), registry: registry)
-        case .reading: try self.init(.file(FileReader(path: path)), registry: registry)
+        case .mapped: try self.init(.memory(MappedFile.bytes(path: path)))
+        case .reading: try self.init(.file(FileReader(path: path)))
         }
     }
 
     /// Opens a snapshot in memory.
     ///
     /// - Throws: `SnapshotError` if it isn't a snapshot that this version reads.
-    public init(_ bytes: SharedBytes, registry: CodecRegistry) throws {
-        try self.init(.memory(bytes), registry: registry)
+    public init(_ bytes: SharedBytes) throws {
+        try self.init(.memory(bytes))
     }
 
-    private init(_ file: ByteSource, registry: CodecRegistry) throws {
+    private init(_ file: ByteSource) throws {
         let front = try file.bytes(0..<min(file.count, SnapshotFormat.maximumFrontBytes))
         let sectionCount = try SnapshotHeader.checkPreamble(of: front, fileLength: file.count)
         header = try SnapshotHeader(decoding: front)
@@ -64,13 +69,24 @@ public struct SnapshotReader: Sendable {
         } else {
             metadata = [:]
         }
-        var recipeReader = try sections.requiredReader(.recipe, code: .invalidRecipe)
-        recipe = try RecipeSection.decode(&recipeReader, registry: registry)
-        var planReader = try sections.requiredReader(.plan, code: .invalidPlan)
-        plans = try PlanSection.decode(&planReader, header: header)
-        try Self.checkPagesLength(table, header: header, plans: plans)
+        if var reader = try sections.reader(.recipe, code: .invalidRecipe) {
+            recipe = try RecipeSection.decode(&reader)
+        } else {
+            recipe = nil
+        }
+        var geometryReader = try sections.requiredReader(.geometry, code: .invalidGeometry)
+        layerOutlines = try GeometrySection.decode(&geometryReader, header: header)
+        geometry = try CacheGeometry(layerOutlines.map(\.geometry))
+        try table.check(header, layers: layerOutlines)
+        if var reader = try sections.reader(.plan, code: .invalidPlan) {
+            plans = try PlanSection.decode(&reader, layers: layerOutlines)
+        } else {
+            plans = layerOutlines.map { LayerPlan(geometry: $0.geometry, heads: []) }
+        }
+        slabs = SlabDirectory(layers: layerOutlines, plans: plans, shape: header.shape)
+        try table[.pages]?.check(length: slabs.byteCount)
         if var reader = try sections.reader(.quality, code: .invalidQuality) {
-            quality = try QualitySection.decode(&reader, layers: header.geometry.layers)
+            quality = try QualitySection.decode(&reader, layers: header.layerCount)
         } else {
             quality = nil
         }
@@ -82,47 +98,38 @@ public struct SnapshotReader: Sendable {
     /// Bytes of the whole file.
     public var fileByteCount: Int { file.count }
 
-    /// Bytes that hold keys and values and tell how to read them, as stored: plan, pages, page table and window.
+    /// Bytes that hold keys and values and tell how to read them, as stored.
     public var payloadByteCount: Int { SnapshotSize(table.entries, fileBytes: file.count).payloadBytes }
 
-    /// Numbers of the cache, keys and values together.
-    private var valueCount: Int { header.geometry.valueCount(tokens: header.tokenCount) }
+    /// Numbers that the layers hold, keys and values together.
+    public var valueCount: Int {
+        layerOutlines.reduce(0) { $0 + $1.extent.rowCount * $1.geometry.valuesPerToken }
+    }
 
-    /// Bits of payload per number of the cache.
-    public var bitsPerValue: Double { Double(payloadByteCount) * 8 / Double(valueCount) }
+    /// Bits of payload per number of the cache; nil if it has none.
+    public var bitsPerValue: Double? {
+        valueCount > 0 ? Double(payloadByteCount) * 8 / Double(valueCount) : nil
+    }
 
-    /// Bits per number of the tokens in blocks, without window; nil if there are none.
+    /// Bits per number of the tokens in blocks, without sinks and window; nil if there are none.
     public var blockBitsPerValue: Double? {
         guard let pages = table[.pages] else { return nil }
-        return Double(pages.storedLength) * 8 / Double(header.geometry.valueCount(tokens: header.blockTokenCount))
+        let inBlocks = layerOutlines.reduce(0) {
+            $0 + ($1.extent.rowCount - $1.extent.windowRowCount) * $1.geometry.valuesPerToken
+        }
+        return Double(pages.storedLength) * 8 / Double(inBlocks)
     }
 
     /// How many times smaller the whole file is than the cache's numbers in float16.
     public var ratio: Double { Double(valueCount * 2) / Double(fileByteCount) }
 
     var source: SectionSource { SectionSource(file: file, table: table) }
-
-    private static func checkPagesLength(
-        _ table: SectionTable,
-        header: SnapshotHeader,
-        plans: [[HeadPlan]]
-    ) throws(SnapshotError) {
-        guard let entry = table[.pages] else { return }
-        let directory = SlabDirectory(header: header, plans: plans)
-        let length = SnapshotFormat.product([header.blockCount, directory.blockBytesOfAllLayers])
-        guard entry.length == length else {
-            throw SnapshotError(
-                .invalidSectionTable,
-                at: entry.entryOffset,
-                "the section pages has \(entry.length) bytes and must have \(length.map(String.init) ?? "too many")"
-            )
-        }
-    }
 }
 
 /// Reads sections of a file after checking their checksums.
 struct SectionSource {
     let file: ByteSource
+    let slabs: SlabDirectory
     let table: SectionTable
 
     func requiredReader(_ kind: SectionKind, code: SnapshotError.Code) throws -> ByteReader {
@@ -135,15 +142,14 @@ struct SectionSource {
     /// A reader of a section's content, or nil if there is no such section.
     func reader(_ kind: SectionKind, code: SnapshotError.Code) throws -> ByteReader? {
         guard let entry = table[kind], let bytes = try content(kind) else { return nil }
-        return ByteReader(bytes, origin: entry.offset, isDecoded: entry.encoding == .zstd, code: code)
+        return ByteReader(bytes, origin: entry.offset, isDecoded: entry.coding != .raw, code: code)
     }
 
     /// A section's content: in place if raw, decoded otherwise.
     func content(_ kind: SectionKind) throws -> SharedBytes? {
         guard let entry = table[kind] else { return nil }
         let stored = try checkedBytes(of: entry)
-        guard entry.encoding == .zstd else { return stored }
-        return try Zstandard.decompress(stored, byteCount: entry.length, offset: entry.offset)
+        return try entry.coding.decode(stored, byteCount: entry.length, offset: entry.offset)
     }
 
     /// The stored bytes of a section, which have their checksum.

@@ -83,7 +83,8 @@ public struct ThinKCodec: CodecStage {
         name: "think",
         role: .channelSelection,
         parameterNames: ["keys", "observe", "recent", "restore", "score"],
-        example: "think(keys=0.4)"
+        example: "think(keys=0.4)",
+        help: "ThinK: prunes this share of key channels; observe=32, recent=32, restore=none|mean, score=queries|keys"
     ) { (parameters) throws(RecipeError) in try ThinKCodec(parameters) }
 
     public var codec: CodecRegistration { Self.registration }
@@ -103,26 +104,28 @@ public struct ThinKCodec: CodecStage {
     /// Prunes the channels of lowest score.
     ///
     /// - Throws: `CodecError` if a key or query is not finite, or neither queries nor a profile came.
-    public func decide(_ statistics: inout HeadStatistics, plan: inout HeadPlan) throws(CodecError) {
-        var scores = try statistics.keyMeanSquares()
-        if score == .queries {
-            guard let queries = try statistics.queryMeanSquares(window: observe) else {
-                throw CodecError(
-                    .missingQueries,
-                    "think scores channels by queries, and neither queries nor a query profile came with the cache; "
-                        + "export it with queries (layers.N.queries, as Tools/export-cache does), pass a query profile "
-                        + "(layers.N.q2), or write think(...,score=keys) to score by key norms alone"
-                )
+    public func decide(_ statistics: inout LayerStatistics, draft: inout LayerDraft) throws(CodecError) {
+        for head in draft.heads.indices {
+            var scores = try statistics.keyMeanSquares(head: head)
+            if score == .queries {
+                guard let queries = try statistics.queryMeanSquares(head: head, window: observe) else {
+                    throw CodecError(
+                        .missingQueries,
+                        "think scores channels by queries, and neither queries nor a query profile came with the cache; "
+                            + "export it with queries (layers.N.queries, as Tools/export-cache does), pass a query "
+                            + "profile (layers.N.q2), or write think(...,score=keys) to score by key norms alone"
+                    )
+                }
+                for channel in scores.indices { scores[channel] *= queries[channel] }
             }
-            for channel in scores.indices { scores[channel] *= queries[channel] }
-        }
-        let pruned = Set(lowestChannels(scores))
-        for index in plan.keyRuns.indices {
-            plan.keyRuns[index].channels.removeAll { pruned.contains(Int($0)) }
-        }
-        if restoration == .mean {
-            let means = try statistics.keyMeans()
-            plan.prunedMeans = pruned.sorted().map { Float(means[$0]) }
+            let pruned = Set(lowestChannels(scores))
+            for run in draft.heads[head].keyRuns.indices {
+                draft.heads[head].keyRuns[run].channels.removeAll { pruned.contains(Int($0)) }
+            }
+            if restoration == .mean {
+                let means = try statistics.keyMeans(head: head)
+                draft.heads[head].prunedMeans = pruned.sorted().map { Float(means[$0]) }
+            }
         }
     }
 

@@ -3,51 +3,56 @@ public import CachePacking
 internal import ComputeRuntime
 public import KVCacheModel
 
-/// What stages may look at when they decide about one layer's KV head; computed when first asked for.
-public struct HeadStatistics: Sendable {
+/// What stages may look at when they decide about one layer; computed when first asked for.
+public struct LayerStatistics: Sendable {
     public let layer: Int
-    public let head: Int
+    public let geometry: LayerGeometry
     private let source: KVCacheLayer
-    private var keySums: ChannelSums?
+    /// Head by head.
+    private var keySums: [ChannelSums?]
 
-    /// The statistics of a KV head of `source`, which is the cache's layer `layer`.
-    public init(layer: Int, head: Int, source: KVCacheLayer) {
+    /// The statistics of `source`, which is the cache's layer `layer`.
+    public init(layer: Int, geometry: LayerGeometry, source: KVCacheLayer) {
         self.layer = layer
-        self.head = head
+        self.geometry = geometry
         self.source = source
+        keySums = [ChannelSums?](repeating: nil, count: geometry.kvHeads)
     }
 
     public var elementType: ElementType { source.keys.elementType }
-    public var headDimension: Int { source.keys.headDimension }
 
-    /// The mean squared key of every channel over all tokens of the prompt.
+    /// Which of the cache's tokens the layer has.
+    public var held: HeldTokens { source.held }
+
+    /// The mean squared key of every channel of a KV head over the layer's tokens.
     ///
     /// - Throws: `CodecError` if a key is not finite.
-    public mutating func keyMeanSquares() throws(CodecError) -> [Double] {
-        let sums = try sumsOfKeys()
+    public mutating func keyMeanSquares(head: Int) throws(CodecError) -> [Double] {
+        let sums = try sumsOfKeys(head: head)
         return sums.squares.map { $0 / Double(source.keys.tokens) }
     }
 
-    /// The mean key of every channel over all tokens of the prompt.
+    /// The mean key of every channel of a KV head over the layer's tokens.
     ///
     /// - Throws: `CodecError` if a key is not finite.
-    public mutating func keyMeans() throws(CodecError) -> [Double] {
-        let sums = try sumsOfKeys()
+    public mutating func keyMeans(head: Int) throws(CodecError) -> [Double] {
+        let sums = try sumsOfKeys(head: head)
         return sums.sums.map { $0 / Double(source.keys.tokens) }
     }
 
-    /// The query profile: what came as one with the cache, or else the mean squared query of every channel over the
-    /// last `window` queries and the query heads of the group; nil if neither came.
+    /// The query profile of a KV head: what came as one with the cache, or else the mean squared query of every channel
+    /// over the last `window` queries and the query heads of the group; nil if neither came.
     ///
     /// - Throws: `CodecError` if a query is not finite.
-    public func queryMeanSquares(window: Int) throws(CodecError) -> [Double]? {
+    public func queryMeanSquares(head: Int, window: Int) throws(CodecError) -> [Double]? {
+        let dimension = geometry.keyDimension
         if let profile = source.profile {
-            return profile[head * headDimension..<(head + 1) * headDimension].map(Double.init)
+            return profile[head * dimension..<(head + 1) * dimension].map(Double.init)
         }
         guard let queries = source.queries else { return nil }
-        let group = queries.heads / source.keys.heads
+        let group = queries.heads / geometry.kvHeads
         let rows = max(queries.tokens - window, 0)..<queries.tokens
-        var total = [Double](repeating: 0, count: headDimension)
+        var total = [Double](repeating: 0, count: dimension)
         for queryHead in head * group..<(head + 1) * group {
             let sums = ChannelSums(queries[tokens: rows], head: queryHead)
             guard sums.areFinite else {
@@ -58,20 +63,20 @@ public struct HeadStatistics: Sendable {
                     "a query of query head \(queryHead) is not finite or too large; export the cache again"
                 )
             }
-            for channel in 0..<headDimension { total[channel] += sums.squares[channel] }
+            for channel in 0..<dimension { total[channel] += sums.squares[channel] }
         }
         return total.map { $0 / Double(rows.count * group) }
     }
 
-    private mutating func sumsOfKeys() throws(CodecError) -> ChannelSums {
-        if let keySums { return keySums }
+    private mutating func sumsOfKeys(head: Int) throws(CodecError) -> ChannelSums {
+        if let sums = keySums[head] { return sums }
         let sums = ChannelSums(source.keys, head: head)
         guard sums.areFinite else {
             throw UnsupportedValue.first(in: source.keys, head: head, name: "key", limit: .greatestFiniteMagnitude)?
                 .error(layer: layer)
                 ?? CodecError(.unsupportedValue, layer: layer, head: head, "the keys are too large to be scored")
         }
-        keySums = sums
+        keySums[head] = sums
         return sums
     }
 }

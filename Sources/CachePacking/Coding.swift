@@ -1,0 +1,80 @@
+/// How the numbers of a run of key channels, or of a head's values, lie in a block: Formats/snapshot.md, "PLAN".
+public struct Coding: Sendable, Hashable {
+    /// How a group's scale and minimum are stored.
+    public enum Scales: UInt8, Sendable {
+        /// There are none: full precision.
+        case none = 0
+        /// A scale and a minimum in float16: Formats/kivi.md.
+        case float16 = 1
+    }
+
+    /// How a group's range is chosen when a block is packed. Unpacking does not depend on it.
+    public struct RangeRule: RawRepresentable, Sendable, Hashable {
+        public let rawValue: UInt8
+
+        public init(rawValue: UInt8) { self.rawValue = rawValue }
+
+        /// From the group's least number to its greatest.
+        public static let leastToGreatest = RangeRule(rawValue: 0)
+
+        /// Whether this version can choose ranges so.
+        public var isKnown: Bool { self == .leastToGreatest }
+    }
+
+    /// What numbers are multiplied by before they are coded.
+    public enum Rotation: UInt8, Sendable {
+        case none = 0
+    }
+
+    /// Bits of a code; 0 for numbers in full precision.
+    public let width: Int
+    public let scales: Scales
+    public let ranges: RangeRule
+    public let rotation: Rotation
+
+    /// Widths of codes that this version packs and reads.
+    public static let codeWidths = [2, 4, 8]
+
+    /// Numbers as they came, of the cache's element type.
+    public static let fullPrecision = Coding()
+
+    private init() {
+        (width, scales, ranges, rotation) = (0, .none, .leastToGreatest, .none)
+    }
+
+    /// Codes of so many bits.
+    ///
+    /// - Throws: `PlanError` if the width is not one of `codeWidths`.
+    public init(width: Int, ranges: RangeRule = .leastToGreatest) throws(PlanError) {
+        try self.init(bytes: [UInt8(clamping: width), Scales.float16.rawValue, ranges.rawValue, 0])
+    }
+
+    /// The coding of four bytes as a file has them.
+    ///
+    /// - Throws: `PlanError` if it is none that this version reads.
+    package init(bytes: [UInt8]) throws(PlanError) {
+        let isCode = bytes[0] != 0
+        guard !isCode || Self.codeWidths.contains(Int(bytes[0])) else {
+            throw PlanError(.coding(byte: 0), "a width is \(bytes[0]), must be 0 or of \(Self.codeWidths)")
+        }
+        guard let scales = Scales(rawValue: bytes[1]), isCode == (scales != .none) else {
+            throw PlanError(.coding(byte: 1), "scales of kind \(bytes[1]) for codes of \(bytes[0]) bits")
+        }
+        guard isCode || bytes[2] == 0 else {
+            throw PlanError(.coding(byte: 2), "full precision has no ranges, and they are \(bytes[2])")
+        }
+        guard let rotation = Rotation(rawValue: bytes[3]) else {
+            throw PlanError(.coding(byte: 3), "a rotation is \(bytes[3]), must be 0")
+        }
+        width = Int(bytes[0])
+        self.scales = scales
+        ranges = RangeRule(rawValue: bytes[2])
+        self.rotation = rotation
+    }
+
+    /// The coding's bytes in a file.
+    package var bytes: [UInt8] { [UInt8(width), scales.rawValue, ranges.rawValue, rotation.rawValue] }
+
+    /// Whether numbers lie as they came.
+    public var isFullPrecision: Bool { width == 0 }
+}

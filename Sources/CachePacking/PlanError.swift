@@ -1,0 +1,26 @@
+/// A plan that breaks a rule of Formats/snapshot.md, "PLAN": which, and at what part of the plan.
+public struct PlanError: Error, Sendable, Equatable, CustomStringConvertible {
+    /// The part of a plan that a rule is broken at.
+    public enum Place: Sendable, Equatable {
+        case keyRunCount, meanCount
+        /// A byte of a coding that belongs to no plan yet.
+        case coding(byte: Int)
+        case valueCoding(byte: Int)
+        case runCoding(run: Int, byte: Int)
+        /// The number of a run's channels.
+        case runCount(run: Int)
+        /// A channel, counted over all runs.
+        case channel(Int)
+        case mean(Int)
+    }
+
+    public let place: Place
+    public let message: String
+
+    public var description: String { message }
+
+    public init(_ place: Place, _ message: String) {
+        self.place = place
+        self.message = message
+    }
+}

@@ -1,0 +1,79 @@
+public import CachePacking
+public import KVCacheModel
+
+/// A layer's plan while the stages of a recipe decide it.
+public struct LayerDraft: Sendable {
+    public let geometry: LayerGeometry
+    /// First tokens that are kept in full precision beside the blocks.
+    public var sinks = 0
+    /// One for each KV head.
+    public var heads: [HeadDraft]
+
+    /// A draft that keeps every channel, undecided how.
+    public init(geometry: LayerGeometry) {
+        self.geometry = geometry
+        heads = [HeadDraft](repeating: HeadDraft(keyDimension: geometry.keyDimension), count: geometry.kvHeads)
+    }
+
+    /// The plan; what no stage has decided is in full precision.
+    ///
+    /// - Throws: `CodecError` naming the head whose plan the format can't say.
+    func plan(layer: Int) throws(CodecError) -> LayerPlan {
+        var plans: [HeadPlan] = []
+        for (index, head) in heads.enumerated() {
+            do {
+                plans.append(try head.plan(geometry: geometry))
+            } catch {
+                throw CodecError(.unsupportedPlan, layer: layer, head: index, error.message)
+            }
+        }
+        return LayerPlan(geometry: geometry, sinks: sinks, heads: plans)
+    }
+}
+
+/// A KV head's plan while the stages of a recipe decide it.
+public struct HeadDraft: Sendable {
+    /// Key channels that are coded alike, ascending.
+    public struct KeyRun: Sendable {
+        public var channels: [UInt16]
+        /// Nil while no stage has decided.
+        public var coding: Coding?
+
+        public init(channels: [UInt16], coding: Coding? = nil) {
+            self.channels = channels
+            self.coding = coding
+        }
+    }
+
+    /// The kept channels; pruned ones are in no run.
+    public var keyRuns: [KeyRun]
+    /// How values are coded; nil while no stage has decided.
+    public var values: Coding?
+    /// What stands in for the pruned channels, ascending by channel; empty for zeros.
+    public var prunedMeans: [Float] = []
+
+    init(keyDimension: Int) {
+        keyRuns = [KeyRun(channels: (0..<UInt16(keyDimension)).map { $0 })]
+    }
+
+    /// Decides what no stage has decided yet.
+    public mutating func decideRest(keys: Coding, values: Coding) {
+        for index in keyRuns.indices where keyRuns[index].coding == nil { keyRuns[index].coding = keys }
+        self.values = self.values ?? values
+    }
+
+    /// The plan: runs of one coding become one.
+    fileprivate func plan(geometry: LayerGeometry) throws(PlanError) -> HeadPlan {
+        var runs: [HeadPlan.KeyRun] = []
+        for run in keyRuns where !run.channels.isEmpty {
+            let coding = run.coding ?? .fullPrecision
+            if let index = runs.firstIndex(where: { $0.coding == coding }) {
+                runs[index] = HeadPlan.KeyRun(coding, channels: (runs[index].channels + run.channels).sorted())
+            } else {
+                runs.append(HeadPlan.KeyRun(coding, channels: run.channels))
+            }
+        }
+        let values = geometry.valueDimension == 0 ? .fullPrecision : values ?? .fullPrecision
+        return try HeadPlan(keyRuns: runs, values: values, prunedMeans: prunedMeans, geometry: geometry)
+    }
+}
