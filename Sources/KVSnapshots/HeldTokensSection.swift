@@ -1,4 +1,5 @@
 internal import ByteStorage
+internal import CachePacking
 internal import KVCacheModel
 
 /// The HELD TOKENS section: Formats/snapshot.md.

@@ -54,6 +54,6 @@ struct SectionRequirements {
     }
 
     private func sum(_ factors: (LayerOutline) -> [Int]) -> Int? {
-        SnapshotFormat.sum(layers.lazy.map { SnapshotFormat.product(factors($0)) })
+        SnapshotFormat.sum(layers.map { SnapshotFormat.product(factors($0)) })
     }
 }

@@ -1,7 +1,7 @@
 internal import ByteStorage
 public import CachePacking
 public import ComputeRuntime
-internal import KVCacheModel
+public import KVCacheModel
 
 /// Some consecutive rows of a layer.
 public struct LayerPiece: Sendable {

@@ -129,7 +129,6 @@ public struct SnapshotReader: Sendable {
 /// Reads sections of a file after checking their checksums.
 struct SectionSource {
     let file: ByteSource
-    let slabs: SlabDirectory
     let table: SectionTable
 
     func requiredReader(_ kind: SectionKind, code: SnapshotError.Code) throws -> ByteReader {

@@ -12,7 +12,7 @@ public protocol SnapshotSink: ~Copyable {
 extension AtomicFileWriter: SnapshotSink {}
 
 /// A snapshot in memory.
-public struct SnapshotBytes: SnapshotSink {
+public struct SnapshotBytes: SnapshotSink, Sendable {
     public private(set) var bytes: [UInt8] = []
 
     public init() {}
