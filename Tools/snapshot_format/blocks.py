@@ -46,33 +46,33 @@ def _get_f16(block, at: int) -> float:
 
 def encode_block(keys: list, values: list, plan, layout, element_type) -> bytes:
     """Keys and values are bit patterns [token][channel] of one block."""
-    g, d = len(keys), len(keys[0])
+    g, d = len(keys), len(values[0])
     block = bytearray(layout.length)
     size, number_of = element_type.size, element_type.value
     for number, run in enumerate(plan.runs):
         start = layout.keys[number]
         for i, channel in enumerate(run.channels):
             column = [row[channel] for row in keys]
-            if run.width == element_type.width:
+            if not run.coding.width:
                 at = start + i * g * size
                 block[at : at + g * size] = element_type.pack(column)
                 continue
-            codes, scale, minimum = quantize([number_of(x) for x in column], run.width)
+            codes, scale, minimum = quantize([number_of(x) for x in column], run.coding.width)
             for token, code in enumerate(codes):
-                byte, bit = key_code_place(i, token, run.width, run.lines())
+                byte, bit = key_code_place(i, token, run.coding.width, run.lines())
                 block[start + byte] |= code << bit
             _put_f16(block, layout.scales[number] + 2 * i, scale)
             _put_f16(block, layout.minima[number] + 2 * i, minimum)
-    if plan.value_width == element_type.width:
+    if not plan.values.width:
         data = b"".join(map(element_type.pack, values))
         block[layout.values : layout.values + len(data)] = data
         return bytes(block)
     for token, row in enumerate(values):
         for group in range(layout.groups):
             first = group * g
-            codes, scale, minimum = quantize([number_of(x) for x in row[first : first + g]], plan.value_width)
+            codes, scale, minimum = quantize([number_of(x) for x in row[first : first + g]], plan.values.width)
             for channel, code in enumerate(codes, first):
-                byte, bit = value_code_place(channel, token, plan.value_width, -(-d // 16))
+                byte, bit = value_code_place(channel, token, plan.values.width, -(-d // 16))
                 block[layout.values + byte] |= code << bit
             at = 2 * ((token // 4 * layout.groups + group) * 4 + token % 4)
             _put_f16(block, layout.value_scales + at, scale)
@@ -80,20 +80,20 @@ def encode_block(keys: list, values: list, plan, layout, element_type) -> bytes:
     return bytes(block)
 
 
-def decode_block(block, plan, layout, element_type, g: int, d: int):
-    """Bit patterns [token][channel] of keys and values of one block."""
+def decode_block(block, plan, layout, element_type, g: int, key_dimension: int, d: int):
+    """Bit patterns [token][channel] of keys and values of one block; d is the value dimension."""
     size, bits_of = element_type.size, element_type.bits
-    keys = [[0] * d for _ in range(g)]
+    keys = [[0] * key_dimension for _ in range(g)]
     if plan.means:
-        pruned = sorted(set(range(d)) - set(plan.kept()))
+        pruned = sorted(set(range(key_dimension)) - set(plan.kept()))
         for channel, mean in zip(pruned, plan.means):
             for row in keys:
                 row[channel] = bits_of(mean)
     for number, run in enumerate(plan.runs):
         start = layout.keys[number]
-        mask = (1 << run.width) - 1
+        mask = (1 << run.coding.width) - 1
         for i, channel in enumerate(run.channels):
-            if run.width == element_type.width:
+            if not run.coding.width:
                 at = start + i * g * size
                 column = element_type.unpack(block[at : at + g * size])
             else:
@@ -101,15 +101,15 @@ def decode_block(block, plan, layout, element_type, g: int, d: int):
                 minimum = _get_f16(block, layout.minima[number] + 2 * i)
                 column = []
                 for token in range(g):
-                    byte, bit = key_code_place(i, token, run.width, run.lines())
+                    byte, bit = key_code_place(i, token, run.coding.width, run.lines())
                     column.append(bits_of(restore(block[start + byte] >> bit & mask, scale, minimum)))
             for row, x in zip(keys, column):
                 row[channel] = x
-    if plan.value_width == element_type.width:
+    if not plan.values.width:
         row_size = d * size
-        starts = range(layout.values, layout.values + g * row_size, row_size)
+        starts = [layout.values + token * row_size for token in range(g)]
         return keys, [element_type.unpack(block[at : at + row_size]) for at in starts]
-    mask = (1 << plan.value_width) - 1
+    mask = (1 << plan.values.width) - 1
     values = []
     for token in range(g):
         row = []
@@ -118,7 +118,7 @@ def decode_block(block, plan, layout, element_type, g: int, d: int):
             scale = _get_f16(block, layout.value_scales + at)
             minimum = _get_f16(block, layout.value_minima + at)
             for channel in range(group * g, min(group * g + g, d)):
-                byte, bit = value_code_place(channel, token, plan.value_width, -(-d // 16))
+                byte, bit = value_code_place(channel, token, plan.values.width, -(-d // 16))
                 row.append(bits_of(restore(block[layout.values + byte] >> bit & mask, scale, minimum)))
         values.append(row)
     return keys, values

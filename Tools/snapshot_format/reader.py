@@ -4,104 +4,18 @@ import hashlib
 import math
 import struct
 import unicodedata
-from typing import NamedTuple
 
 from . import blocks, zstd
 from .checksum import crc32c
 from .elements import ELEMENT_TYPES
-from .plan import BlockLayout, HeadPlan, Run, Slabs, align64
-from .recipe import CODECS, RecipeError, parse_stage
+from .geometry import ALL, HELD_NAMES, LAST, LISTED, NONE, Header, LayerGeometry, Pages
+from .plan import BlockLayout, Coding, HeadPlan, Run
 from .safetensors import Tensor
-
-MAGIC = b"\x89TKV\r\n\x1a\n"
-HEADER_LENGTH = 128
-ENTRY_LENGTH = 40
-METADATA, RECIPE, PLAN, PROFILE, QUALITY, PAGES, PAGE_TABLE, WINDOW, TOKENS, POSITIONS, CHAIN = range(1, 12)
-NAMES = ["METADATA", "RECIPE", "PLAN", "PROFILE", "QUALITY", "PAGES", "PAGE TABLE", "WINDOW", "TOKENS", "POSITIONS", "CHAIN"]
-FIRST_IGNORABLE = 65536
-
-
-class SnapshotError(Exception):
-    def __init__(self, name: str, offset: int, detail: str):
-        super().__init__(f"{name} at byte {offset}: {detail}")
-        self.name, self.offset, self.detail = name, offset, detail
-
-
-class Header(NamedTuple):
-    fileLength: int
-    sectionCount: int
-    elementType: int
-    layers: int
-    kvHeads: int
-    headDimension: int
-    queryHeads: int
-    tokens: int
-    blockTokens: int
-    blockLength: int
-    residualWindow: int
-
-    @property
-    def window(self) -> int:
-        return self.tokens - self.blockTokens
-
-
-class Section(NamedTuple):
-    kind: int
-    encoding: int
-    offset: int
-    storedLength: int
-    length: int
-    checksum: int
-    entry: int  # the offset of its entry in the table
-
-    @property
-    def name(self) -> str:
-        return NAMES[self.kind - 1] if self.kind <= len(NAMES) else "UNKNOWN"
-
-    @property
-    def end(self) -> int:
-        return self.offset + self.storedLength
-
-
-class Content:
-    """A section's bytes, read field by field; failures carry the offset in the file."""
-
-    def __init__(self, data: bytes, section: Section, error: str):
-        self.data, self.section, self.error, self.at = data, section, error, 0
-
-    def offset(self, at: int) -> int:
-        """Inside an encoded section the offset is the section's."""
-        return self.section.offset + (0 if self.section.encoding else at)
-
-    def fail(self, at: int, detail: str, error: str = None):
-        raise SnapshotError(error or self.error, self.offset(at), detail)
-
-    def take(self, count: int) -> bytes:
-        if count > len(self.data) - self.at:
-            self.fail(self.at, "the section ends too early")
-        self.at += count
-        return self.data[self.at - count : self.at]
-
-    def numbers(self, code: str, size: int, count: int = 1) -> tuple:
-        return struct.unpack(f"<{count}{code}", self.take(size * count))
-
-    def u16(self) -> int:
-        return self.numbers("H", 2)[0]
-
-    def u32(self) -> int:
-        return self.numbers("I", 4)[0]
-
-    def sized(self, low: int, high: int, what: str) -> bytes:
-        """A u32 length and as many bytes; a length that does not fit is the wrong field."""
-        start = self.at
-        count = self.u32()
-        if not low <= count <= high or count > len(self.data) - self.at:
-            self.fail(start, f"{what} has a length of {count}")
-        return self.take(count)
-
-    def finish(self) -> None:
-        if self.at != len(self.data):
-            self.fail(self.at, f"{len(self.data) - self.at} bytes follow the content")
+from .sections import (
+    CHAIN, ENTRY_LENGTH, FIRST_IGNORABLE, GEOMETRY, HEADER_LENGTH, HELD_TOKENS, KINDS, MAGIC, METADATA, NAMES,
+    PAGE_TABLE, PAGES, PLAN, POSITIONS, PROFILE, QUALITY, RECIPE, SINKS, STATE, TOKENS, VERSION, WINDOW, Content,
+    Section, SnapshotError, align64,
+)
 
 
 class Snapshot:
@@ -112,24 +26,16 @@ class Snapshot:
         self._read_header()
         self._read_table()
         self.metadata = self._read_metadata()
-        self.stages = self._read_recipe()
+        self.recipe = self._read_recipe()
+        self.geometry = self._read_geometry()
+        self.pages = Pages(self.header, self.geometry)
+        self._check_lengths()
+        self._check_presence()
         self.plans = self._read_plan()
+        self.layouts = self._layouts()
+        self._check_pages_length()
         self._read_quality()
-        h = self.header
-        self.type = ELEMENT_TYPES[h.elementType]
-        # Plans of many heads are alike, and a block's layout follows from nothing else.
-        layouts = {plan: None for heads in self.plans for plan in heads}
-        for plan in layouts:
-            layouts[plan] = BlockLayout(plan, h.headDimension, h.blockLength, self.type)
-        self.layouts = [[layouts[plan] for plan in heads] for heads in self.plans]
-        self.slabs = Slabs(h, [[layout.length for layout in heads] for heads in self.layouts])
-        pages = self.sections.get(PAGES)
-        if pages and pages.length != self.slabs.blocks * self.slabs.all:
-            raise SnapshotError("invalidSectionTable", pages.entry, f"PAGES must have {self.slabs.blocks * self.slabs.all} bytes, has {pages.length}")
-
-    @property
-    def recipe(self) -> str:
-        return "+".join(map(str, self.stages))
+        self.held_tokens = self.state = None  # known when verified
 
     # Header and section table
 
@@ -140,53 +46,37 @@ class Snapshot:
         if data[:8] != MAGIC:
             raise SnapshotError("notASnapshot", 0, "the magic number is wrong")
         version, checksum = struct.unpack("<2I", data[8:16])
-        if version != 1:
+        if version != VERSION:
             raise SnapshotError("unsupportedVersion", 8, f"version {version}")
-        h = self.header = Header(*struct.unpack("<Q6I2Q2I", data[16:72]))
+        *fields, reserved, tokens = struct.unpack("<Q6IQ", data[16:56])
+        h = self.header = Header(*fields, tokens)
 
         def require(condition: bool, offset: int, detail: str) -> None:
             if not condition:
                 raise SnapshotError("invalidHeader", offset, detail)
 
-        require(3 <= h.sectionCount <= 64, 24, f"sectionCount {h.sectionCount}")
-        table_end = HEADER_LENGTH + ENTRY_LENGTH * h.sectionCount
-        if size < table_end:
+        require(2 <= h.sectionCount <= 64, 24, f"sectionCount {h.sectionCount}")
+        self.table_end = HEADER_LENGTH + ENTRY_LENGTH * h.sectionCount
+        if size < self.table_end:
             raise SnapshotError("truncated", size, "shorter than the section table")
         if h.fileLength > size:
             raise SnapshotError("truncated", size, f"the file must have {h.fileLength} bytes, has {size}")
         require(h.fileLength == size, 16, f"the file has {size} bytes, fileLength is {h.fileLength}")
-        if checksum != crc32c(data[:12] + bytes(4) + data[16:table_end]):
+        if checksum != crc32c(data[:12] + bytes(4) + data[16 : self.table_end]):
             raise SnapshotError("headerChecksumMismatch", 12, "header or section table is damaged")
         require(h.elementType in ELEMENT_TYPES, 28, f"elementType {h.elementType}")
+        self.type = ELEMENT_TYPES[h.elementType]
         require(1 <= h.layers <= 4096, 32, f"layers {h.layers}")
-        require(1 <= h.kvHeads <= 1024, 36, f"kvHeads {h.kvHeads}")
-        require(1 <= h.headDimension <= 1024, 40, f"headDimension {h.headDimension}")
-        require(h.queryHeads <= 65536 and h.queryHeads % h.kvHeads == 0, 44, f"queryHeads {h.queryHeads}")
+        require(h.blockLength in (32, 64, 128), 36, f"blockLength {h.blockLength}")
+        require(h.residualWindow <= 65536, 40, f"residualWindow {h.residualWindow}")
+        require(reserved == 0, 44, "reserved bytes are not zero")
         require(1 <= h.tokens <= 0x7FFFFFFF, 48, f"tokens {h.tokens}")
-        known_length = h.blockLength in (32, 64, 128)
-        require(h.blockTokens <= h.tokens and not (known_length and h.blockTokens % h.blockLength), 56, f"blockTokens {h.blockTokens}")
-        require(known_length, 64, f"blockLength {h.blockLength}")
-        require(h.residualWindow <= 65536 and h.window < h.residualWindow + h.blockLength, 68, f"residualWindow {h.residualWindow}")
-        require(not any(data[72:128]), 72, "reserved bytes are not zero")
+        require(not any(data[56:128]), 56, "reserved bytes are not zero")
 
     def _read_table(self) -> None:
-        h = self.header
-        element_size = ELEMENT_TYPES[h.elementType].size
-        heads = h.layers * h.kvHeads
-        # Lengths that follow from the header; those of PAGES follow from the plan, later.
-        lengths = {
-            PROFILE: 4 * heads * h.headDimension,
-            QUALITY: 16 * (h.layers + 1),
-            PAGE_TABLE: 8 * h.layers * -(-h.blockTokens // 256),
-            WINDOW: 2 * heads * h.window * h.headDimension * element_size,
-            TOKENS: 4 * h.tokens,
-            POSITIONS: 4 * h.tokens,
-            CHAIN: 32 * (h.tokens // 256),
-        }
         self.sections = {}
-        kind_before, end = 0, HEADER_LENGTH + ENTRY_LENGTH * h.sectionCount
-        for number in range(h.sectionCount):
-            entry = HEADER_LENGTH + ENTRY_LENGTH * number
+        kind_before, end = 0, self.table_end
+        for entry in range(HEADER_LENGTH, self.table_end, ENTRY_LENGTH):
             *fields, reserved = struct.unpack("<2I3Q2I", self.data[entry : entry + ENTRY_LENGTH])
             section = Section(*fields, entry)
 
@@ -196,28 +86,78 @@ class Snapshot:
 
             kind = section.kind
             require(kind > kind_before, f"kind {kind} after {kind_before}")
-            require(kind <= CHAIN or kind >= FIRST_IGNORABLE, f"unknown kind {kind}")
-            require(kind not in (PAGES, PAGE_TABLE) or h.blockTokens > 0, f"{section.name} without tokens in blocks")
-            require(kind != CHAIN or TOKENS in self.sections, "CHAIN without TOKENS")
-            require(section.encoding <= 1, f"encoding {section.encoding}")
-            require(kind != PLAN or not section.encoding, "PLAN is encoded")
+            require(kind in KINDS or kind >= FIRST_IGNORABLE, f"unknown kind {kind}")
+            require(section.coding <= 1, f"coding {section.coding}")
+            require(kind not in (GEOMETRY, PLAN) or section.coding == 0, f"{section.name} is not raw")
             require(section.offset == align64(end), f"{section.name} must be at {align64(end)}, is at {section.offset}")
-            require(1 <= section.storedLength <= h.fileLength - section.offset, f"{section.name} has {section.storedLength} bytes")
-            require(section.encoding or section.length == section.storedLength, f"{section.name} is raw, but its lengths differ")
-            require(section.length > 0 and section.length == lengths.get(kind, section.length), f"{section.name} has length {section.length}")
+            available = self.header.fileLength - section.offset
+            require(1 <= section.storedLength <= available, f"{section.name} has {section.storedLength} bytes")
+            require(section.length < 1 << 63, f"{section.name} has length {section.length}")
+            require(section.coding == 1 or section.length == section.storedLength, f"{section.name} is raw, but its lengths differ")
+            expected = 40 * self.header.layers
+            require(kind != GEOMETRY or section.length == expected, f"{section.name} must have length {expected}")
             require(kind != PAGES or section.checksum == 0, "PAGES has a checksum")
             require(reserved == 0, "the reserved field is not zero")
             self.sections[kind] = section
             kind_before, end = kind, section.end
-        if end != h.fileLength:
-            raise SnapshotError("invalidSectionTable", entry, f"the last section ends at {end}, the file at {h.fileLength}")
-        needed = [RECIPE, PLAN]
-        needed += [PAGES, PAGE_TABLE] if h.blockTokens else []
-        needed += [WINDOW] if h.window else []
-        needed += [CHAIN] if TOKENS in self.sections and h.tokens >= 256 else []
-        for kind in needed:
-            if kind not in self.sections:
+        if end != self.header.fileLength:
+            detail = f"the last section ends at {end}, the file at {self.header.fileLength}"
+            raise SnapshotError("invalidSectionTable", entry, detail)
+        if GEOMETRY not in self.sections:
+            raise SnapshotError("invalidSectionTable", 24, "GEOMETRY is missing")
+
+    def _check_lengths(self) -> None:
+        """Lengths that follow from header and geometry; that of PAGES follows from the plan."""
+        tokens = self.header.tokens
+
+        def numbers(rows) -> int:
+            return sum(layer.row_numbers(rows(layer)) for layer in self.geometry)
+
+        lengths = {
+            PROFILE: 4 * sum(layer.kvHeads * layer.keyDimension for layer in self.geometry),
+            QUALITY: 16 * (self.header.layers + 1),
+            PAGE_TABLE: 8 * self.header.layers * self.pages.chunks,
+            SINKS: self.type.size * numbers(lambda layer: layer.sink_rows),
+            WINDOW: self.type.size * numbers(lambda layer: len(layer.window(tokens))),
+            HELD_TOKENS: 4 * sum(layer.kvHeads * layer.heldTokens for layer in self.geometry if layer.held == LISTED),
+            TOKENS: 4 * tokens,
+            POSITIONS: 4 * tokens,
+            CHAIN: 32 * (tokens // 256),
+        }
+        for section in self.sections.values():
+            if section.length != lengths.get(section.kind, section.length):
+                detail = f"{section.name} must have length {lengths[section.kind]}, has {section.length}"
+                raise SnapshotError("invalidSectionTable", section.entry, detail)
+
+    def _check_presence(self) -> None:
+        tokens, layers = self.header.tokens, self.geometry
+        wanted = {
+            PLAN: any(layer.kvHeads for layer in layers),
+            PAGES: self.pages.chunks > 0,
+            PAGE_TABLE: self.pages.chunks > 0,
+            SINKS: any(layer.sink_rows for layer in layers),
+            WINDOW: any(layer.window(tokens) for layer in layers),
+            HELD_TOKENS: any(layer.held == LISTED for layer in layers),
+            CHAIN: TOKENS in self.sections and tokens >= 256,
+        }
+        for kind, here in wanted.items():
+            if here and kind not in self.sections:
                 raise SnapshotError("invalidSectionTable", 24, f"{NAMES[kind - 1]} is missing")
+            if not here and kind in self.sections:
+                detail = f"{NAMES[kind - 1]} has no place here"
+                raise SnapshotError("invalidSectionTable", self.sections[kind].entry, detail)
+
+    def _check_pages_length(self) -> None:
+        section = self.sections.get(PAGES)
+        if section is None:
+            return
+        length = sum(
+            len(held) * sum(layout.length for layout in layouts)
+            for held, layouts in zip(self.pages.layers, self.layouts)
+        )
+        if section.length != length:
+            detail = f"PAGES must have length {length}, has {section.length}"
+            raise SnapshotError("invalidSectionTable", section.entry, detail)
 
     # Sections
 
@@ -228,9 +168,9 @@ class Snapshot:
         if crc != checksum:
             raise SnapshotError("checksumMismatch", offset, f"{what} is damaged")
 
-    def _decoded(self, offset: int, stored: int, encoded: bool, length: int) -> bytes:
+    def _decoded(self, offset: int, stored: int, coded: bool, length: int) -> bytes:
         data = self.data[offset : offset + stored]
-        if not encoded:
+        if not coded:
             return data
         try:
             return zstd.decompress(data, length)
@@ -238,10 +178,12 @@ class Snapshot:
             raise SnapshotError("invalidFrame", offset, str(error)) from None
 
     def bytes_of(self, kind: int) -> bytes:
-        """The decoded bytes of a section other than PAGES, checked."""
-        section = self.sections[kind]
+        """The decoded bytes of a section other than PAGES, checked; none if it is not there."""
+        section = self.sections.get(kind)
+        if section is None:
+            return b""
         self._check(section.offset, section.storedLength, section.checksum, section.name)
-        return self._decoded(section.offset, section.storedLength, section.encoding == 1, section.length)
+        return self._decoded(section.offset, section.storedLength, section.coding == 1, section.length)
 
     def _content(self, kind: int, error: str):
         return Content(self.bytes_of(kind), self.sections[kind], error) if kind in self.sections else None
@@ -250,23 +192,13 @@ class Snapshot:
         content = self._content(METADATA, "invalidMetadata")
         if content is None:
             return {}
-        count = content.u32()
-        if not 1 <= count <= 1024:
-            content.fail(0, f"{count} pairs")
-
-        def text(low: int, high: int, what: str):
-            data = content.sized(low, high, what)
-            try:
-                return data, data.decode()
-            except UnicodeDecodeError:
-                content.fail(content.at - len(data), f"{what} is not UTF-8")
-
+        count = content.field("I", range(1, 1025), "count")
         pairs, before = {}, b""
         for _ in range(count):
-            data, key = text(1, 256, "a key")
+            key, data = content.text(1, 256, "a key")
             if data <= before:
                 content.fail(content.at - len(data), "keys are not ascending")
-            pairs[key] = text(0, 65536, "a value")[1]
+            pairs[key], _ = content.text(0, 65536, "a value")
             before = data
         content.finish()
         if len({unicodedata.normalize("NFC", key) for key in pairs}) < count:
@@ -274,73 +206,124 @@ class Snapshot:
         return pairs
 
     def _read_recipe(self) -> list:
+        """Pairs of codec number and text, which nothing here understands."""
         content = self._content(RECIPE, "invalidRecipe")
-        count = content.u32()
-        if not 1 <= count <= 8:
-            content.fail(0, f"{count} stages")
+        if content is None:
+            return []
         stages = []
-        for _ in range(count):
-            start = content.at
-            number = content.u32()
-            if number not in CODECS:
-                content.fail(start, f"codec {number}", "unknownCodec")
-            data = content.sized(0, 1024, "a parameter text")
-            try:
-                stages.append(parse_stage(CODECS[number], data.decode("ascii")))
-            except (UnicodeDecodeError, RecipeError) as error:
-                detail = error if isinstance(error, RecipeError) else "parameters are not ASCII"
-                content.fail(content.at - len(data), str(detail))
+        for _ in range(content.field("I", range(1, 9), "count")):
+            number = content.field("I")
+            data = content.sized(1, 1024, "a stage's text")
+            if not all(0x20 <= byte <= 0x7E for byte in data):
+                content.fail(content.at - len(data), "a stage's text is not printable ASCII")
+            stages.append((number, data.decode("ascii")))
         content.finish()
         return stages
 
+    def _read_geometry(self) -> list:
+        content = self._content(GEOMETRY, "invalidGeometry")
+        layers, block_tokens = [], None
+        for number in range(self.header.layers):
+            start = content.at
+            layer = LayerGeometry(*struct.unpack(LayerGeometry.FORMAT, content.take(40)))
+            for field, holds in self._geometry_rules(layer, block_tokens):
+                if not holds:
+                    at = start + LayerGeometry.OFFSETS[LayerGeometry._fields.index(field)]
+                    content.fail(at, f"{field} {getattr(layer, field)} of layer {number}")
+            if block_tokens is None and layer.held in (ALL, LAST):
+                block_tokens = layer.blockTokens
+            layers.append(layer)
+        return layers
+
+    def _geometry_rules(self, layer: LayerGeometry, block_tokens):
+        """Fields of a layer in order and whether their rules hold; `block_tokens` is what an
+        earlier layer says that the layer's must be, or None."""
+        h, held = self.header, layer.held
+        yield "kvHeads", layer.kvHeads <= 1024
+        multiple = layer.queryHeads % layer.kvHeads == 0 if layer.kvHeads else layer.queryHeads == 0
+        yield "queryHeads", layer.queryHeads <= 65536 and multiple
+        yield "keyDimension", layer.keyDimension <= 1024
+        yield "valueDimension", layer.valueDimension <= 1024
+        yield "held", held in (ALL, LAST, LISTED, NONE)
+        empty = not any((layer.kvHeads, layer.queryHeads, layer.keyDimension, layer.valueDimension))
+        yield "held", empty if held == NONE else layer.kvHeads > 0 and layer.keyDimension > 0
+        yield "sinks", layer.sinks <= (64 if held in (ALL, LISTED) else 0)
+        allowed = {
+            ALL: range(h.tokens, h.tokens + 1),
+            LAST: range(1, h.tokens),
+            LISTED: range(1, h.tokens + 1),
+            NONE: range(1),
+        }
+        yield "heldTokens", layer.heldTokens in allowed[held] and layer.sinks <= layer.heldTokens
+        at_most = layer.end(h.tokens) if held != NONE else 0
+        yield "blockTokens", layer.blockTokens % h.blockLength == 0 and layer.blockTokens <= at_most
+        yield "blockTokens", len(layer.window(h.tokens)) < h.residualWindow + h.blockLength
+        yield "blockTokens", held not in (ALL, LAST) or block_tokens in (None, layer.blockTokens)
+
     def _read_plan(self) -> list:
-        h = self.header
         content = self._content(PLAN, "invalidPlan")
-        plans = [[self._read_head_plan(content) for _ in range(h.kvHeads)] for _ in range(h.layers)]
+        if content is None:
+            return [[] for _ in self.geometry]
+        plans = [[self._read_head_plan(content, layer) for _ in range(layer.kvHeads)] for layer in self.geometry]
         content.finish()
         return plans
 
-    def _read_head_plan(self, content: Content) -> HeadPlan:
-        d = self.header.headDimension
-        widths = (2, 4, 8, ELEMENT_TYPES[self.header.elementType].width)
+    def _read_coding(self, content: Content, widths=(0, 2, 4, 8)) -> Coding:
+        width = content.field("B", widths, "width")
+        scales = content.field("B", (1,) if width else (0,), "scales")
+        ranges = content.field("B", None if width else (0,), "ranges")
+        return Coding(width, scales, ranges, content.field("B", (0,), "rotation"))
 
-        def field(allowed, what: str) -> int:
-            x = content.u16()
-            if x not in allowed:
-                content.fail(content.at - 2, f"{what} {x}")
-            return x
-
-        run_count = field(range(1, 5), "keyRunCount")
-        value_width = field(widths, "valueWidth")
+    def _read_head_plan(self, content: Content, layer: LayerGeometry) -> HeadPlan:
+        d = layer.keyDimension
+        run_count = content.field("H", range(1, 5), "keyRunCount")
         mean_at = content.at
-        mean_count = content.u16()
-        field((0,), "reserved field")
+        mean_count = content.field("H")
+        values = self._read_coding(content) if layer.valueDimension else self._read_coding(content, (0,))
         shapes, kept = [], 0
         for _ in range(run_count):
-            width = field([w for w in widths if w not in dict(shapes)], "run width")
-            count = field(range(1, d - kept + 1), "run count")
-            shapes.append((width, count))
+            start = content.at
+            coding = self._read_coding(content)
+            if coding in dict(shapes):
+                content.fail(start, f"two runs of {coding}")
+            count = content.field("I", range(1, d - kept + 1), "run count")
+            shapes.append((coding, count))
             kept += count
         if mean_count not in (0, d - kept):
             content.fail(mean_at, f"meanCount {mean_count} with {d - kept} channels pruned")
         runs, seen = [], set()
-        for width, count in shapes:
+        for coding, count in shapes:
             channels = []
             for _ in range(count):
-                channel = field(range(d), "channel")
+                channel = content.field("H", range(d), "channel")
                 if channel in seen or channels and channel < channels[-1]:
                     content.fail(content.at - 2, f"channel {channel} out of order or a second time")
                 seen.add(channel)
                 channels.append(channel)
-            runs.append(Run(width, tuple(channels)))
+            runs.append(Run(coding, tuple(channels)))
         if kept % 2:
-            field((0,), "padding")
+            content.field("H", (0,), "padding")
         means = []
         for _ in range(mean_count):
-            means.append(content.numbers("f", 4)[0])
+            means.append(content.field("f"))
             if not math.isfinite(means[-1]):
                 content.fail(content.at - 4, f"mean {means[-1]}")
-        return HeadPlan(tuple(runs), value_width, tuple(means))
+        return HeadPlan(tuple(runs), values, tuple(means))
+
+    def _layouts(self) -> list:
+        """Layouts of blocks [layer][KV head]: plans of many heads are alike."""
+        made = {}
+
+        def layout(plan: HeadPlan, value_dimension: int) -> BlockLayout:
+            key = plan, value_dimension
+            if key not in made:
+                made[key] = BlockLayout(plan, value_dimension, self.header.blockLength, self.type)
+            return made[key]
+
+        return [
+            [layout(plan, layer.valueDimension) for plan in heads]
+            for heads, layer in zip(self.plans, self.geometry)
+        ]
 
     def _read_quality(self) -> None:
         content = self._content(QUALITY, "invalidQuality")
@@ -355,19 +338,23 @@ class Snapshot:
 
     def verify(self) -> None:
         """Everything that opening has not checked, section by section in file order."""
-        end = HEADER_LENGTH + ENTRY_LENGTH * self.header.sectionCount
+        verifiers = {
+            PROFILE: self._verify_profile,
+            PAGES: self._verify_pages,
+            HELD_TOKENS: self._read_held_tokens,
+            STATE: self._read_state,
+            CHAIN: self._verify_chain,
+        }
+        self.held_tokens, self.state = {}, []
+        end = self.table_end
         for section in self.sections.values():
             padding = self.data[end : section.offset]
             if any(padding):
                 first = next(i for i, byte in enumerate(padding) if byte)
                 raise SnapshotError("invalidPadding", end + first, f"padding before {section.name} is not zero")
             end = section.end
-            if section.kind == PAGES:
-                self._verify_pages()
-            elif section.kind == CHAIN:
-                self._verify_chain()
-            elif section.kind == PROFILE:
-                self._verify_profile()
+            if section.kind in verifiers:
+                verifiers[section.kind]()
             elif section.kind < FIRST_IGNORABLE:
                 self.bytes_of(section.kind)
             else:  # of unknown content, so perhaps not even a frame that can be decoded
@@ -379,16 +366,25 @@ class Snapshot:
             if not (math.isfinite(x) and x >= 0):
                 content.fail(at, f"mean squared query {x}")
 
+    def _slab_length(self, chunk: int, layer: int) -> int:
+        return len(self.pages.blocks(chunk, layer)) * sum(layout.length for layout in self.layouts[layer])
+
     def _slab_entries(self):
         """Offset, stored length, length and checksum of every slab."""
         pages, content = self.sections[PAGES], self._content(PAGE_TABLE, "invalidPageTable")
         at = pages.offset
-        for chunk in range(self.slabs.chunks):
+        for chunk in range(self.pages.chunks):
             for layer in range(self.header.layers):
                 start = content.at
-                stored, checksum = content.numbers("I", 4, 2)
-                length = self.slabs.slab_length(chunk, layer)
-                if pages.encoding == 0 and stored != length or not 1 <= stored <= min(length, pages.end - at):
+                stored, checksum = content.field("I"), content.field("I")
+                length = self._slab_length(chunk, layer)
+                if length == 0:
+                    good = stored == checksum == 0
+                elif pages.coding == 0:
+                    good = stored == length
+                else:
+                    good = 1 <= stored <= length
+                if not good or stored > pages.end - at:
                     content.fail(start, f"storedLength {stored} of slab {layer} of chunk {chunk}")
                 yield at, stored, length, checksum
                 at += stored
@@ -401,93 +397,161 @@ class Snapshot:
             if stored != length:
                 self._decoded(at, stored, True, length)
 
+    def _read_held_tokens(self) -> None:
+        content = self._content(HELD_TOKENS, "invalidHeldTokens")
+        for number, layer in enumerate(self.geometry):
+            if layer.held != LISTED:
+                continue
+            lists = self.held_tokens[number] = []
+            for _ in range(layer.kvHeads):
+                tokens = []
+                for place in range(layer.heldTokens):
+                    low = tokens[-1] + 1 if tokens else 0
+                    allowed = range(place, place + 1) if place < layer.sinks else range(low, self.header.tokens)
+                    tokens.append(content.field("I", allowed, f"place {place} of layer {number}: token"))
+                lists.append(tokens)
+
+    def _read_state(self) -> None:
+        """Layer, name and bytes of each item."""
+        content = self._content(STATE, "invalidState")
+        count = content.field("I", range(1, 65537), "count")
+        content.field("I", (0,), "reserved field")
+        items, before = [], (0, b"")
+        for _ in range(count):
+            layer = content.field("I", range(before[0], self.header.layers), "layer")
+            name, data = content.text(1, 256, "a name")
+            if (layer, data) <= before:
+                content.fail(content.at - len(data), "names are not ascending")
+            items.append((layer, name, content.at, content.field("Q")))
+            before = layer, data
+        for layer, name, length_at, length in items:
+            start = align64(content.at)
+            if start + length > len(content.data):
+                content.fail(length_at, f"{length} bytes of '{name}' pass the section's end")
+            while content.at < start:
+                content.field("B", (0,), "padding")
+            self.state.append((layer, name, content.take(length)))
+        content.finish()
+        if len({(layer, unicodedata.normalize("NFC", name)) for layer, name, _ in self.state}) < count:
+            content.fail(0, "two names are equivalent in Unicode")
+
     def _verify_chain(self) -> None:
         content = self._content(CHAIN, "invalidChain")
         tokens = self.bytes_of(TOKENS)
-        digest = chain_start(self.header, self.metadata)
+        digest = chain_start(self.header, self.geometry, self.metadata)
         for j in range(self.header.tokens // 256):
             digest = hashlib.sha256(digest + tokens[1024 * j : 1024 * (j + 1)]).digest()
             if content.take(32) != digest:
                 content.fail(32 * j, f"digest {j} does not follow from the tokens")
 
-    # The decoded cache
+    # The decoded cache, of a snapshot that has been verified
 
     def description(self) -> dict:
-        header = {"version": 1, **self.header._asdict(), "elementType": self.type.name}
+        header = {"version": VERSION, **self.header._asdict(), "elementType": self.type.name}
+        layers = [{**layer._asdict(), "held": HELD_NAMES[layer.held]} for layer in self.geometry]
         sections = [
             {
                 "kind": s.kind,
                 "name": s.name,
-                "encoding": "zstd" if s.encoding else "raw",
+                "coding": "zstd" if s.coding else "raw",
                 "offset": s.offset,
                 "storedLength": s.storedLength,
                 "length": s.length,
             }
             for s in self.sections.values()
         ]
-        return {"header": header, "metadata": self.metadata, "recipe": self.recipe, "sections": sections}
+        state = [{"layer": layer, "name": name, "length": len(data)} for layer, name, data in self.state]
+        return {
+            "header": header,
+            "layers": layers,
+            "metadata": self.metadata,
+            "recipe": "+".join(text for _, text in self.recipe) or None,
+            "sections": sections,
+            "state": state,
+        }
 
     def tensors(self) -> list:
-        h = self.header
-        shape = [1, h.kvHeads, h.tokens, h.headDimension]
-        size = math.prod(shape) * self.type.size
-        dtype = self.type.name.upper()
+        """What the cache is as a dump (dump.md)."""
         result = []
-        for layer in range(h.layers):
-            result.append(Tensor(f"layers.{layer}.keys", dtype, shape, size))
-            if PROFILE in self.sections:
-                profile = [h.kvHeads, h.headDimension]
-                result.append(Tensor(f"layers.{layer}.q2", "F32", profile, 4 * math.prod(profile)))
-            result.append(Tensor(f"layers.{layer}.values", dtype, shape, size))
+
+        def add(name: str, dtype: str, element_size: int, shape: list) -> None:
+            result.append(Tensor(name, dtype, shape, math.prod(shape) * element_size))
+
+        dtype, size = self.type.name.upper(), self.type.size
+        for number, layer in enumerate(self.geometry):
+            add(f"layers.{number}.keys", dtype, size, [1, layer.kvHeads, layer.heldTokens, layer.keyDimension])
+            if PROFILE in self.sections and layer.kvHeads:
+                add(f"layers.{number}.q2", "F32", 4, [layer.kvHeads, layer.keyDimension])
+            if layer.valueDimension:
+                add(f"layers.{number}.values", dtype, size, [1, layer.kvHeads, layer.heldTokens, layer.valueDimension])
+            if layer.held == LISTED:
+                add(f"layers.{number}.held_tokens", "I32", 4, [layer.kvHeads, layer.heldTokens])
+            for owner, name, data in self.state:
+                if owner == number:
+                    add(f"layers.{number}.state.{name}", "U8", 1, [len(data)])
         for kind, name in ((POSITIONS, "positions"), (TOKENS, "tokens")):
             if kind in self.sections:
-                result.append(Tensor(name, "I32", [h.tokens], 4 * h.tokens))
+                add(name, "I32", 4, [self.header.tokens])
         return result
 
     def tensor_bytes(self):
         """The bytes of `tensors()`, in their order; no more than a layer at a time."""
-        h = self.header
-        slabs = list(self._slab_entries()) if h.blockTokens else []
-        window = self.bytes_of(WINDOW) if h.window else b""
-        profile = self.bytes_of(PROFILE) if PROFILE in self.sections else b""
-        profile_size = 4 * h.kvHeads * h.headDimension
-        for layer in range(h.layers):
-            keys, values = self._layer(layer, slabs, window)
+        slabs = list(self._slab_entries()) if PAGES in self.sections else []
+        sinks = _Rows(self.bytes_of(SINKS), self.type.size)
+        window = _Rows(self.bytes_of(WINDOW), self.type.size)
+        profile = _Rows(self.bytes_of(PROFILE), 4)
+        for number, layer in enumerate(self.geometry):
+            keys, values = self._layer(number, slabs, sinks, window)
             yield from keys
-            yield profile[layer * profile_size : (layer + 1) * profile_size]
+            yield profile.take(layer.kvHeads * layer.keyDimension)
             yield from values
+            for tokens in self.held_tokens.get(number, []):
+                yield struct.pack(f"<{len(tokens)}I", *tokens)
+            yield from (data for owner, _, data in self.state if owner == number)
         for kind in (POSITIONS, TOKENS):
-            if kind in self.sections:
-                yield self.bytes_of(kind)
+            yield self.bytes_of(kind)
 
-    def _layer(self, layer: int, slabs: list, window: bytes):
-        """The bytes of keys and of values, head by head."""
-        h = self.header
-        keys = [bytearray() for _ in range(h.kvHeads)]
-        values = [bytearray() for _ in range(h.kvHeads)]
-        for chunk in range(self.slabs.chunks):
-            at, stored, length, _ = slabs[chunk * h.layers + layer]
-            slab = self._decoded(at, stored, stored != length, length)
-            for head in range(h.kvHeads):
-                plan, layout = self.plans[layer][head], self.layouts[layer][head]
-                for block in range(self.slabs.page_blocks(chunk)):
-                    at = self.slabs.in_slab(chunk, layer, head, block)
-                    rows = blocks.decode_block(slab[at : at + layout.length], plan, layout, self.type, h.blockLength, h.headDimension)
-                    for part, target in zip(rows, (keys, values)):
-                        for row in part:
+    def _layer(self, number: int, slabs: list, sinks: "_Rows", window: "_Rows"):
+        """The bytes of keys and of values, head by head: sinks, then blocks, then the window."""
+        layer, g = self.geometry[number], self.header.blockLength
+        heads = range(layer.kvHeads)
+        dimensions = layer.keyDimension, layer.valueDimension
+        parts = [[bytearray(sinks.take(layer.sink_rows * d)) for _ in heads] for d in dimensions]
+        low = max(layer.first(self.header.tokens), layer.sink_rows)  # blocks have stand-ins below
+        for chunk in range(self.pages.chunks):
+            offset, stored, length, _ = slabs[chunk * self.header.layers + number]
+            slab = self._decoded(offset, stored, stored != length, length)
+            at = 0
+            for head in heads:
+                plan, layout = self.plans[number][head], self.layouts[number][head]
+                for block in self.pages.blocks(chunk, number):
+                    rows = blocks.decode_block(slab[at : at + layout.length], plan, layout, self.type, g, *dimensions)
+                    at += layout.length
+                    for part, target in zip(rows, parts):
+                        for row in part[max(low - block * g, 0) :]:
                             target[head] += self.type.pack(row)
-        head_size = h.window * h.headDimension * self.type.size
-        start = 2 * layer * h.kvHeads * head_size
-        for part, target in enumerate((keys, values)):
-            for head in range(h.kvHeads):
-                at = start + (part * h.kvHeads + head) * head_size
-                target[head] += window[at : at + head_size]
-        return keys, values
+        rows = len(layer.window(self.header.tokens))
+        for target, d in zip(parts, dimensions):
+            for head in heads:
+                target[head] += window.take(rows * d)
+        return parts
 
 
-def chain_start(header, metadata: dict) -> bytes:
+class _Rows:
+    """Elements of a section, taken one after the other."""
+
+    def __init__(self, data: bytes, size: int):
+        self.data, self.size, self.at = data, size, 0
+
+    def take(self, count: int) -> bytes:
+        start, self.at = self.at, self.at + count * self.size
+        return self.data[start : self.at]
+
+
+def chain_start(header: Header, geometry: list, metadata: dict) -> bytes:
     """h[-1] of CHAIN."""
-    text = struct.pack("<4I", header.layers, header.kvHeads, header.headDimension, header.elementType)
+    text = struct.pack("<2I", header.elementType, header.layers)
+    text += b"".join(struct.pack("<3I", layer.kvHeads, layer.keyDimension, layer.valueDimension) for layer in geometry)
     text += b"".join(
         encoded_pair(key, metadata[key])
         for key in sorted(metadata, key=str.encode)
@@ -496,6 +560,11 @@ def chain_start(header, metadata: dict) -> bytes:
     return hashlib.sha256(text).digest()
 
 
+def encoded_text(text: str) -> bytes:
+    data = text.encode()
+    return struct.pack("<I", len(data)) + data
+
+
 def encoded_pair(key: str, value: str) -> bytes:
     """A pair as METADATA has it."""
-    return b"".join(struct.pack("<I", len(part)) + part for part in (key.encode(), value.encode()))
+    return encoded_text(key) + encoded_text(value)

@@ -1,42 +1,66 @@
-"""Compressing a cache and writing it as a snapshot (snapshot.md; one shot, no appending)."""
+"""Writing a cache as a snapshot by a plan (snapshot.md; at once, no appending)."""
 
 import hashlib
 import struct
 from typing import NamedTuple
 
-from . import blocks, prune, zstd
+from . import blocks, zstd
 from .checksum import crc32c
-from .elements import ElementType, f32
-from .plan import PAGE_TOKENS, BlockLayout, HeadPlan, Run, Slabs, align64
-from .reader import (
-    CHAIN, ENTRY_LENGTH, HEADER_LENGTH, MAGIC, METADATA, PAGE_TABLE, PAGES, PLAN, POSITIONS, PROFILE,
-    RECIPE, TOKENS, WINDOW, Header, chain_start, encoded_pair,
+from .elements import ElementType
+from .geometry import ALL, LISTED, NONE, PAGE_TOKENS, Header, LayerGeometry, Pages
+from .plan import BlockLayout
+from .reader import chain_start, encoded_pair, encoded_text
+from .sections import (
+    CHAIN, ENTRY_LENGTH, GEOMETRY, HEADER_LENGTH, HELD_TOKENS, MAGIC, METADATA, PAGE_TABLE, PAGES, PLAN, POSITIONS,
+    PROFILE, RECIPE, SINKS, STATE, TOKENS, VERSION, WINDOW, align64,
 )
-from .recipe import NUMBERS, parse
 
 
 class Layer(NamedTuple):
-    keys: list  # bit patterns [KV head][token][channel]
-    values: list  # alike
-    queries: list  # bit patterns [query head][row][channel], or empty
+    keys: list  # bit patterns [KV head][row][channel], rows by place; empty if there is no cache
+    values: list  # alike; rows of no channels if there are none
+    queries: list = ()  # bit patterns [query head][row][channel], or empty
+    held: int = ALL
+    listed: list = ()  # token numbers [KV head][row], where `held` is LISTED
+    sinks: int = 0
+    state: dict = {}  # bytes by name
+
+    @property
+    def rows(self) -> int:
+        return len(self.keys[0]) if self.keys else 0
+
+    @property
+    def key_dimension(self) -> int:
+        return len(self.keys[0][0]) if self.keys else 0
+
+    @property
+    def value_dimension(self) -> int:
+        return len(self.values[0][0]) if self.keys else 0
 
 
 class Cache(NamedTuple):
     type: ElementType
+    length: int  # tokens
     layers: list
     tokens: list  # or None
     positions: list  # or None
     metadata: dict
 
-    @property
-    def length(self) -> int:
-        return len(self.layers[0].keys[0])
+
+class Plan(NamedTuple):
+    """How a cache is packed, and what is said of it."""
+
+    heads: list  # HeadPlan [layer][KV head]
+    block_length: int = 32
+    residual_window: int = 0
+    recipe: list = ()  # pairs of codec number and text
+    profile: list = ()  # numbers of all layers, or none
 
 
 class StoredSection(NamedTuple):
     stored: bytes
     length: int  # decoded
-    encoding: int
+    coding: int
 
 
 def raw(data: bytes) -> StoredSection:
@@ -51,85 +75,72 @@ def packed(data: bytes) -> StoredSection:
     return raw(data)
 
 
-def _floats(rows: list, element_type) -> list:
-    return [[element_type.value(x) for x in row] for row in rows]
-
-
-def decide(cache: Cache, stages: list):
-    """The plans [layer][KV head] and profiles, or None, of a cache compressed with a recipe."""
-    parameters = {stage.codec: stage.values for stage in stages}
-    kivi, think = parameters.get("kivi"), parameters.get("think")
-    key_width = kivi["keys"] if kivi else cache.type.width
-    value_width = kivi["values"] if kivi else cache.type.width
-    plans, profiles = [], []
-    for layer in cache.layers:
-        plans.append([])
-        for head, key_rows in enumerate(layer.keys):
-            channels, means = range(len(key_rows[0])), ()
-            q2 = None
-            if layer.queries:
-                per_head = len(layer.queries) // len(layer.keys)
-                group = layer.queries[head * per_head : (head + 1) * per_head]
-                q2 = prune.query_profile([_floats(rows, cache.type) for rows in group], think["observe"] if think else 32)
-                profiles += q2
-            if think:
-                rows = _floats(key_rows, cache.type)
-                channels = prune.kept_channels(rows, think["keys"], q2 if think["score"] == "queries" else None)
-                if think["restore"] == "mean":
-                    mean = prune.key_means(rows)
-                    means = tuple(f32(mean[c]) for c in range(len(mean)) if c not in channels)
-            plans[-1].append(HeadPlan((Run(key_width, tuple(channels)),), value_width, means))
-    return plans, profiles or None
-
-
-def encode(cache: Cache, recipe: str, plans: list = None, zstd_encoded: bool = False):
+def encode(cache: Cache, plan: Plan, zstd_coded: bool = False):
     """Header and sections {kind: StoredSection} of the snapshot of a cache."""
-    stages = parse(recipe)
-    parameters = {stage.codec: stage.values for stage in stages}
-    block_length = parameters.get("kivi", {}).get("group", 32)
-    longest = max(parameters.get("kivi", {}).get("residual", 0), parameters.get("think", {}).get("recent", 0))
-    residual = -(-longest // block_length) * block_length
-    profiles = None
-    if plans is None:
-        plans, profiles = decide(cache, stages)
-    first = cache.layers[0]
-    d = len(first.keys[0][0])
-    block_tokens = max(cache.length - residual, 0) // block_length * block_length
-    header = Header(
-        0, 0, cache.type.number, len(cache.layers), len(first.keys), d, len(first.queries),
-        cache.length, block_tokens, block_length, residual,
-    )
-    store = packed if zstd_encoded else raw
+    header = Header(0, 0, cache.type.number, len(cache.layers), plan.block_length, plan.residual_window, cache.length)
+    geometry = [_geometry(layer, header) for layer in cache.layers]
+    store = packed if zstd_coded else raw
     sections = {}
+
+    def add(kind: int, data: bytes, store=store) -> None:
+        if data:
+            sections[kind] = store(data)
+
     if cache.metadata:
-        sections[METADATA] = store(encoded_metadata(cache.metadata))
-    sections[RECIPE] = store(encoded_recipe([(NUMBERS[stage.codec], stage.text.encode()) for stage in stages]))
-    sections[PLAN] = raw(b"".join(plan.encoded() for heads in plans for plan in heads))
-    if profiles:
-        sections[PROFILE] = store(struct.pack(f"<{len(profiles)}f", *profiles))
-    if block_tokens:
-        sections[PAGES], table = _encode_pages(cache, header, plans, store)
-        sections[PAGE_TABLE] = store(table)
-    if header.window:
-        data = b"".join(
-            cache.type.pack(row)
-            for layer in cache.layers
-            for part in (layer.keys, layer.values)
-            for rows in part
-            for row in rows[block_tokens:]
-        )
-        sections[WINDOW] = store(data)
+        add(METADATA, encoded_metadata(cache.metadata))
+    if plan.recipe:
+        add(RECIPE, encoded_recipe(plan.recipe))
+    add(GEOMETRY, b"".join(layer.encoded() for layer in geometry), raw)
+    add(PLAN, b"".join(head.encoded() for heads in plan.heads for head in heads), raw)
+    add(PROFILE, struct.pack(f"<{len(plan.profile)}f", *plan.profile))
+    pages = Pages(header, geometry)
+    if pages.chunks:
+        sections[PAGES], table = _encode_pages(cache, plan.heads, header, geometry, pages, store)
+        add(PAGE_TABLE, table)
+    add(SINKS, _rows(cache, [range(layer.sink_rows) for layer in geometry]))
+    # Places become indices of the layer's rows.
+    firsts = [layer.first(header.tokens) for layer in geometry]
+    windows = [layer.window(header.tokens) for layer in geometry]
+    add(WINDOW, _rows(cache, [range(w.start - first, w.stop - first) for w, first in zip(windows, firsts)]))
+    listed = [token for layer in cache.layers if layer.held == LISTED for tokens in layer.listed for token in tokens]
+    add(HELD_TOKENS, struct.pack(f"<{len(listed)}I", *listed))
+    items = [(number, name, data) for number, layer in enumerate(cache.layers) for name, data in layer.state.items()]
+    if items:
+        add(STATE, encoded_state(sorted(items, key=lambda item: (item[0], item[1].encode()))))
     for kind, numbers in ((TOKENS, cache.tokens), (POSITIONS, cache.positions)):
         if numbers is not None:
-            sections[kind] = store(struct.pack(f"<{len(numbers)}i", *numbers))
-    if cache.tokens is not None and cache.length >= PAGE_TOKENS:
-        digest, chain = chain_start(header, cache.metadata), b""
+            add(kind, struct.pack(f"<{len(numbers)}i", *numbers))
+    if cache.tokens is not None:
+        digest, chain = chain_start(header, geometry, cache.metadata), b""
         for start in range(0, cache.length - PAGE_TOKENS + 1, PAGE_TOKENS):
             whole = cache.tokens[start : start + PAGE_TOKENS]
             digest = hashlib.sha256(digest + struct.pack(f"<{PAGE_TOKENS}i", *whole)).digest()
             chain += digest
-        sections[CHAIN] = raw(chain)
+        add(CHAIN, chain, raw)
     return header, sections
+
+
+def _geometry(layer: Layer, header: Header) -> LayerGeometry:
+    if not layer.keys:
+        return LayerGeometry(0, 0, 0, 0, NONE, 0, 0, 0)
+    end = layer.rows if layer.held == LISTED else header.tokens
+    g = header.blockLength
+    block_tokens = max(end - header.residualWindow, 0) // g * g
+    dimensions = layer.key_dimension, layer.value_dimension
+    return LayerGeometry(
+        len(layer.keys), len(layer.queries), *dimensions, layer.held, layer.sinks, layer.rows, block_tokens
+    )
+
+
+def _rows(cache: Cache, ranges: list) -> bytes:
+    """Keys, then values, of a range of each layer's rows."""
+    return b"".join(
+        cache.type.pack(row)
+        for layer, rows in zip(cache.layers, ranges)
+        for part in (layer.keys, layer.values)
+        for head in part
+        for row in head[rows.start : rows.stop]
+    )
 
 
 def encoded_metadata(pairs: dict) -> bytes:
@@ -138,29 +149,46 @@ def encoded_metadata(pairs: dict) -> bytes:
 
 
 def encoded_recipe(stages: list) -> bytes:
-    """`stages` are pairs of codec number and parameter bytes."""
-    return struct.pack("<I", len(stages)) + b"".join(struct.pack("<2I", n, len(text)) + text for n, text in stages)
+    """`stages` are pairs of codec number and text."""
+    return struct.pack("<I", len(stages)) + b"".join(struct.pack("<I", n) + encoded_text(text) for n, text in stages)
 
 
-def _encode_pages(cache: Cache, header: Header, plans: list, store):
-    g, d = header.blockLength, header.headDimension
-    layouts = [[BlockLayout(plan, d, g, cache.type) for plan in heads] for heads in plans]
-    slabs = Slabs(header, [[layout.length for layout in heads] for heads in layouts])
-    pages, table, length = b"", b"", 0
-    for chunk in range(slabs.chunks):
+def encoded_state(items: list) -> bytes:
+    """`items` are layer, name and bytes, in the order in which they are stored."""
+    data = struct.pack("<2I", len(items), 0)
+    for layer, name, content in items:
+        data += struct.pack("<I", layer) + encoded_text(name) + struct.pack("<Q", len(content))
+    for _, _, content in items:
+        data += bytes(align64(len(data)) - len(data)) + content
+    return data
+
+
+def _block_rows(rows: list, first: int, low: int, block: int, g: int) -> list:
+    """The rows of a block, with stand-ins at places below `low`; rows[0] is at the place `first`."""
+    places = range(block * g, block * g + g)
+    readable = [rows[place - first] for place in places if place >= low]
+    stand_in = readable[0] if readable else [0] * len(rows[0])
+    return [stand_in] * (g - len(readable)) + readable
+
+
+def _encode_pages(cache: Cache, plans: list, header: Header, geometry: list, pages: Pages, store):
+    g = header.blockLength
+    stored_pages, table, length = b"", b"", 0
+    for chunk in range(pages.chunks):
         for number, layer in enumerate(cache.layers):
+            first = geometry[number].first(header.tokens)
+            low = max(first, geometry[number].sink_rows)
             slab = b""
-            for head in range(header.kvHeads):
-                plan, layout = plans[number][head], layouts[number][head]
-                for block in range(slabs.page_blocks(chunk)):
-                    start = chunk * PAGE_TOKENS + block * g
-                    keys, values = layer.keys[head][start : start + g], layer.values[head][start : start + g]
-                    slab += blocks.encode_block(keys, values, plan, layout, cache.type)
-            stored = store(slab).stored
+            for plan, keys, values in zip(plans[number], layer.keys, layer.values):
+                layout = BlockLayout(plan, layer.value_dimension, g, cache.type)
+                for block in pages.blocks(chunk, number):
+                    rows = [_block_rows(part, first, low, block, g) for part in (keys, values)]
+                    slab += blocks.encode_block(*rows, plan, layout, cache.type)
+            stored = store(slab).stored if slab else b""
             table += struct.pack("<2I", len(stored), crc32c(stored))
-            pages += stored
+            stored_pages += stored
             length += len(slab)
-    return StoredSection(pages, length, int(store is packed)), table
+    return StoredSection(stored_pages, length, int(store is packed)), table
 
 
 def assemble(header: Header, sections: dict) -> bytes:
@@ -168,14 +196,15 @@ def assemble(header: Header, sections: dict) -> bytes:
     table_end = HEADER_LENGTH + ENTRY_LENGTH * len(sections)
     table, body, at = b"", b"", table_end
     for kind in sorted(sections):
-        stored, length, encoding = sections[kind]
+        stored, length, coding = sections[kind]
         offset = align64(at)
         checksum = 0 if kind == PAGES else crc32c(stored)
-        table += struct.pack("<2I3Q2I", kind, encoding, offset, len(stored), length, checksum, 0)
+        table += struct.pack("<2I3Q2I", kind, coding, offset, len(stored), length, checksum, 0)
         body += bytes(offset - at) + stored
         at = offset + len(stored)
-    header = header._replace(fileLength=at, sectionCount=len(sections))
-    data = bytearray(MAGIC + struct.pack("<2I", 1, 0) + struct.pack("<Q6I2Q2I", *header) + bytes(56) + table + body)
+    *fields, tokens = header._replace(fileLength=at, sectionCount=len(sections))
+    start = MAGIC + struct.pack("<2I", VERSION, 0) + struct.pack("<Q6IQ", *fields, 0, tokens)
+    data = bytearray(start + bytes(HEADER_LENGTH - len(start)) + table + body)
     seal(data)
     return bytes(data)
 

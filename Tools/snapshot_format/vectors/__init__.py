@@ -1,0 +1,1 @@
+"""The files of Formats/Vectors; Tools/make-vectors writes them."""

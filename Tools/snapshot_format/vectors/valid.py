@@ -1,0 +1,200 @@
+"""The valid files (Formats/Vectors/README.md)."""
+
+from ..elements import BF16, F16, F32, f32
+from ..plan import FULL, HeadPlan, Run, quantized
+from ..recipe import decide
+from ..writer import assemble, encode, raw
+from .caches import (
+    METADATA_PAIRS, NO_CACHE, Generator, Shape, any_bits, equal_channels, few_values, full_mantissas, hard_groups,
+    large_first_rows, make_cache,
+)
+
+
+class Valid:
+    """A valid file. `heads` are plans by hand, `stages` what RECIPE has instead of the recipe's
+    stages; if not `reproducible` no recipe, or not every zstd, makes the same bytes."""
+
+    def __init__(
+        self, name, recipe, element_type, tokens, d=0, layers=1, heads=1, query_heads=0, shapes=None, plans=None,
+        stages=None, zstd=False, unknown=False, appendable=True, **more,
+    ):
+        self.name = name
+        shapes = shapes or [Shape(heads, d, d, query_heads=query_heads)] * layers
+        self.cache = make_cache(name, element_type, tokens, shapes, **more)
+        plan = decide(self.cache, recipe)
+        if plans is not None:
+            plan = plan._replace(heads=plans)
+        if stages is not None:
+            plan = plan._replace(recipe=stages)
+        header, sections = encode(self.cache, plan, zstd)
+        if unknown:
+            sections[65536] = raw(b"readers pass over this")
+        self.data = assemble(header, sections)
+        self.manifest = {
+            "name": name,
+            "recipe": "+".join(text for _, text in plan.recipe),
+            "reproducible": plans is None and stages is None and not zstd and not unknown,
+        }
+        sinks = max(shape.sinks for shape in shapes)
+        if sinks:
+            self.manifest["sinks"] = sinks
+        if not appendable:
+            self.manifest["appendable"] = False
+
+
+def mixed_plans() -> list:
+    """Two heads of 20 channels whose runs, values and blocks differ."""
+    means = tuple(f32(0.1 * c) for c in range(6))
+    runs = (
+        Run(quantized(4), (0, 3, 4, 7, 9, 12, 15)), Run(quantized(2), (2, 6, 8, 14, 18)), Run(FULL, (1, 19)),
+    )
+    first = HeadPlan(runs, quantized(2), means)
+    runs = (
+        Run(quantized(2), (5, 6, 7, 8, 9)), Run(FULL, (0,)), Run(quantized(4), (1, 2, 3)), Run(quantized(8), (18, 19)),
+    )
+    return [[first, HeadPlan(runs, quantized(4), ())]]
+
+
+def all_widths(means: bool, values) -> HeadPlan:
+    """12 channels in runs of 2, 4 and 8 bits and full precision; channels 3 and 10 are pruned."""
+    runs = (
+        Run(quantized(2), (0, 5, 6)), Run(quantized(4), (1, 11)), Run(quantized(8), (2, 4, 7, 8)), Run(FULL, (9,)),
+    )
+    return HeadPlan(runs, values, (f32(0.3), -2.5) if means else ())
+
+
+def two_of_a_width(ranges: int) -> HeadPlan:
+    """Runs that differ in nothing but how their ranges were chosen, in 6 channels."""
+    runs = (Run(quantized(4), (1, 2, 5)), Run(quantized(4, ranges), (0, 3, 4)))
+    return HeadPlan(runs, quantized(4, ranges), ())
+
+
+def valid_files():
+    tail = "residual=0"
+    unicode_pairs = {
+        **METADATA_PAIRS,
+        "note": "",
+        "note.\uff5e": "before \U0001f600 in UTF-8, after it in UTF-16",
+        "note.\U0001f600": "naïve ☃ \"quoted\"\n",
+    }
+    yield Valid("f16", "f16", F16, 40, 8, layers=2, heads=2, numbers=any_bits, metadata=unicode_pairs)
+    yield Valid("bf16", "bf16", BF16, 37, 12, heads=2, numbers=any_bits, positions=[3 * t + 7 for t in range(37)])
+    yield Valid("f32", "f32", F32, 64, 6, numbers=any_bits, token_ids=False)
+    yield Valid("one-token", "kivi(bits=2)", F16, 1, 16, layers=2, token_ids=False, metadata={})
+    yield Valid("kivi-2-tail", f"kivi(bits=2,{tail})", F16, 39, 40)
+    yield Valid("kivi-4-group-64", "kivi(bits=4,group=64)", BF16, 195, 12)
+    yield Valid("kivi-keys-4-values-2", "kivi(keys=4,values=2)", F16, 165, 12)
+    yield Valid("kivi-8-group-128", "kivi(bits=8,group=128)", F16, 260, 6)
+    yield Valid("kivi-2-dimension-80", f"kivi(bits=2,group=64,{tail})", F16, 65, 80)
+    yield Valid("kivi-4-dimension-96", f"kivi(bits=4,{tail})", F16, 35, 96)
+    yield Valid("kivi-2-dimension-128", f"kivi(bits=2,{tail})", BF16, 33, 128)
+    yield Valid("kivi-8-dimension-256", f"kivi(bits=8,{tail})", F16, 32, shapes=[Shape(1, 256, 24)])
+    yield Valid("kivi-2-dimension-5", f"kivi(bits=2,{tail})", F32, 70, 5)
+    yield Valid("kivi-2-hard-f16", f"kivi(bits=2,{tail})", F16, 32, 32, heads=2, numbers=hard_groups)
+    yield Valid("kivi-4-hard-f32", f"kivi(bits=4,{tail})", F32, 32, 32, heads=2, numbers=hard_groups)
+    yield Valid("kivi-8-hard-bf16", f"kivi(bits=8,{tail})", BF16, 32, 32, heads=2, numbers=hard_groups)
+    yield Valid("kivi-queries", f"kivi(bits=2,{tail})", F16, 37, 8, query_heads=2, queries=36)
+    yield Valid("think", "think(keys=0.4)", F16, 70, 12, heads=2, query_heads=4, queries=32)
+    yield Valid("think-mean-bf16", "think(keys=0.25,restore=mean)", BF16, 64, 8, layers=2, query_heads=1, queries=32)
+    yield Valid("think-mean-f32", "think(keys=0.5,restore=mean)", F32, 70, 10, query_heads=1, queries=8, numbers=full_mantissas)
+    yield Valid("think-kivi-2", "think(keys=0.4)+kivi(bits=2,residual=32)", F16, 71, 12, heads=2, query_heads=4, queries=40)
+    yield Valid("think-mean-kivi-4", "think(keys=0.5,restore=mean)+kivi(bits=4,residual=32)", F16, 101, 10, heads=2, query_heads=2, queries=20)
+    yield Valid("think-keys", "think(keys=0.3,score=keys)", F16, 70, 20, numbers=equal_channels)
+    yield Valid("think-observe", f"think(keys=0.35,observe=16,recent=0)+kivi(bits=2,{tail})", F32, 37, 10, query_heads=2, queries=24)
+    yield Valid("two-chunks", f"kivi(bits=2,{tail})", F16, 329, shapes=[Shape(2, 2, 3)] * 2, positions=list(range(329)))
+    yield Valid("mixed-widths", f"kivi(keys=4,values=2,{tail})", F16, 37, 20, heads=2, plans=mixed_plans())
+    yield Valid("zstd", f"kivi(bits=2,{tail})", F16, 300, 8, zstd=True, numbers=few_values)
+    yield Valid("unknown-section", f"kivi(bits=2,{tail})", F16, 33, 8, unknown=True)
+    yield from valid_plans()
+    yield from valid_layers()
+    yield from valid_sinks()
+    yield from valid_states()
+
+
+def valid_plans():
+    """Runs of several codings, and recipes that say nothing to a reader."""
+    kivi = "kivi(bits=2,residual=0)"
+    shapes = [Shape(2, 12, 6)]
+    plans = [[all_widths(True, quantized(8)), all_widths(False, FULL)]]
+    yield Valid("runs-f16", kivi, F16, 70, shapes=shapes, plans=plans)
+    plans = [[all_widths(False, quantized(2)), all_widths(True, quantized(4))]]
+    yield Valid("runs-bf16-group-64", "kivi(bits=2,group=64,residual=0)", BF16, 65, shapes=shapes, plans=plans)
+    shapes, plans = [Shape(1, 12, 3)], [[all_widths(True, FULL)]]
+    yield Valid("runs-f32-group-128", "kivi(bits=2,group=128,residual=0)", F32, 129, shapes=shapes, plans=plans)
+    yield Valid("no-recipe", kivi, F16, 35, 6, stages=[])
+    stages = [(77, "wavelet(levels=3)"), (4, "kivi of another kind, 2 ~ bits"), (2**32 - 1, " ")]
+    yield Valid("unknown-recipe", kivi, F16, 35, 6, stages=stages)
+    yield Valid("ranges-7", kivi, F16, 70, 6, plans=[[two_of_a_width(7)]], appendable=False)
+
+
+def valid_layers():
+    """Layers of their own shape, and layers that do not hold all tokens."""
+    kivi = "kivi(bits=4,residual=0)"
+    yield Valid("layers-of-own-shape", kivi, F16, 37, shapes=[Shape(1, 8, 8), Shape(2, 4, 6), Shape(3, 5, 1)])
+    yield Valid("dimensions-20-40", "kivi(bits=2,residual=0)", F16, 35, shapes=[Shape(1, 20, 40)])
+    yield Valid("dimensions-24-6-f32", "f32", F32, 33, shapes=[Shape(1, 24, 6)], numbers=any_bits)
+    yield Valid("no-values", kivi, F16, 70, shapes=[Shape(1, 18, 0), Shape(1, 6, 2)])
+    yield Valid("no-values-bf16", "bf16", BF16, 40, shapes=[Shape(2, 5, 0)], numbers=any_bits)
+    # 70 tokens, 32 of them in blocks: the window begins at place 32.
+    shapes = [Shape(), Shape(rows=20), Shape(rows=38), Shape(rows=1)]
+    yield Valid("last-in-window", "kivi(bits=4,residual=32)", F16, 70, shapes=shapes)
+    # Of 100 tokens 96 are in blocks; 60 rows begin within block 1, 36 with block 2, 4 with the window.
+    yield Valid("last-part-of-block", kivi, F16, 100, shapes=[Shape(), Shape(2, 5, 3, rows=60)])
+    yield Valid("last-at-boundary", kivi, F16, 100, shapes=[Shape(rows=36), Shape(rows=4), Shape()])
+    yield Valid("last-f32", "f32", F32, 50, shapes=[Shape(1, 3, 5, rows=27), Shape(1, 2, 2, rows=49)], numbers=any_bits)
+    yield Valid("last-group-64", "kivi(bits=2,group=64,residual=0)", BF16, 200, shapes=[Shape(1, 8, 4, rows=100)])
+    # Chunk 0 has no slab with bytes, chunk 1 one of layer 1, chunk 2 those of layers 0 and 1.
+    shapes = [Shape(rows=50), Shape(2, 3, 1, rows=330), Shape(rows=10)]
+    yield Valid("last-without-first-chunks", kivi, F16, 600, shapes=shapes)
+    shapes = [Shape(1, 8, 8, rows=40, query_heads=2), Shape(2, 8, 4, query_heads=2), Shape(2, 4, 4, rows=90, query_heads=4)]
+    recipe = "think(keys=0.5,observe=4,recent=0,restore=mean)+kivi(bits=4,residual=0)"
+    yield Valid("last-think", recipe, F16, 100, shapes=shapes, queries=6)
+    shapes = [Shape(2, 6, 4, rows=70, listed=True), Shape(rows=20, listed=True)]
+    yield Valid("listed", "kivi(bits=4,residual=32)", F16, 300, shapes=shapes)
+    shapes = [Shape(2, rows=64, listed=True), Shape(), Shape(rows=41, listed=True), Shape(rows=80)]
+    yield Valid("listed-and-others", "kivi(bits=2,residual=0)", F16, 90, shapes=shapes)
+    yield Valid("listed-all-tokens", "f16", F16, 40, shapes=[Shape(1, 3, 3, rows=40, listed=True)], numbers=any_bits)
+    yield Valid("layer-without-cache", kivi, F16, 40, shapes=[NO_CACHE, Shape(), NO_CACHE, Shape(rows=39), NO_CACHE])
+    sliding = Shape(1, 8, 8, rows=40, query_heads=2)
+    shapes = [sliding] * 5 + [Shape(2, 4, 4, query_heads=4)]
+    pairs = {**METADATA_PAIRS, "model.architecture": "gemma3"}
+    recipe = "think(keys=0.25)+kivi(bits=4,residual=32)"
+    yield Valid("gemma-3", recipe, BF16, 100, shapes=shapes, queries=8, metadata=pairs)
+
+
+def valid_sinks():
+    kivi = "kivi(bits=2,residual=0)"
+    yield Valid("sinks-4", kivi, F16, 70, shapes=[Shape(2, 6, 4, sinks=4)] * 2, numbers=large_first_rows)
+    yield Valid("sinks-f32", "f32", F32, 40, shapes=[Shape(1, 3, 5, sinks=1)], numbers=any_bits)
+    yield Valid("sinks-40", kivi, F16, 70, shapes=[Shape(1, 6, 4, sinks=40)], numbers=large_first_rows)
+    yield Valid("sinks-64-f16", "f16", F16, 97, shapes=[Shape(1, 3, 3, sinks=64)], numbers=any_bits)
+    yield Valid("sinks-beyond-blocks", kivi, F16, 60, shapes=[Shape(1, 6, 4, sinks=50)], numbers=large_first_rows)
+    yield Valid("sinks-in-window", "kivi(bits=2)", F16, 20, shapes=[Shape(1, 6, 4, sinks=4)], numbers=large_first_rows)
+    shapes = [Shape(2, 4, 4, rows=70, listed=True, sinks=4), Shape(rows=33, listed=True, sinks=4), Shape(rows=20)]
+    yield Valid("sinks-listed", kivi, F16, 120, shapes=shapes, numbers=large_first_rows)
+    shapes = [Shape(1, 8, 0, sinks=3), Shape(2, 4, 2, sinks=3), NO_CACHE, Shape(rows=50)]
+    recipe = "think(keys=0.25,score=keys,restore=mean)+kivi(bits=8,group=64,residual=64)"
+    yield Valid("sinks-of-own-shape", recipe, BF16, 150, shapes=shapes)
+
+
+def valid_states():
+    """What layers keep beside keys and values."""
+    def item(name: str, length: int) -> bytes:
+        generator = Generator(name)
+        return bytes(generator.integer(256) for _ in range(length))
+
+    shapes = [
+        Shape(state={"convolution": item("a", 64), "recurrence": item("b", 100)}),
+        NO_CACHE._replace(state={"S": item("c", 1), "empty": b"", "\u00e9tat \U0001f600": item("d", 65)}),
+        NO_CACHE,
+        Shape(state={"last": b""}),
+    ]
+    yield Valid("state", "kivi(bits=4,residual=0)", F16, 40, shapes=shapes)
+    shapes = [NO_CACHE._replace(state={"s": item("e", 7)})]
+    yield Valid("state-alone", "f16", F16, 5, shapes=shapes, stages=[], token_ids=False, metadata={})
+    yield Valid("tokens-alone", "f16", F16, 300, shapes=[NO_CACHE, NO_CACHE], stages=[])
+    shapes = [
+        Shape(rows=50), Shape(1, 5, 2, rows=330), Shape(rows=290, listed=True, sinks=4),
+        NO_CACHE._replace(state={"s": bytes(300)}),
+    ]
+    yield Valid("zstd-of-all", "kivi(bits=2,residual=0)", F16, 600, shapes=shapes, zstd=True, numbers=few_values)
