@@ -87,27 +87,36 @@ enum GeometrySection {
         header: SnapshotHeader
     ) throws(SnapshotError) -> LayerOutline {
         typealias Limits = CacheGeometry.Limits
-        // Whether the layer has keys and values is said after its shape.
-        var ahead = reader
-        _ = try ahead.bytes(count: 4 * MemoryLayout<UInt32>.size, "a layer's shape")
-        let isEmpty = try ahead.integer(UInt32.self, "the held tokens") == LayerOutline.Held.none.rawValue
-        func range(_ limits: ClosedRange<Int>) -> ClosedRange<Int> { isEmpty ? 0...0 : limits }
-
-        let kvHeads = try reader.integer(UInt32.self, "the number of KV heads", in: range(Limits.kvHeads))
+        let kvHeads = try reader.integer(UInt32.self, "the number of KV heads", in: 0...Limits.kvHeads.upperBound)
         let queryHeadsOffset = reader.position
-        let queryHeads = try reader.integer(UInt32.self, "the number of query heads", in: range(Limits.queryHeads))
-        guard isEmpty || queryHeads % kvHeads == 0 else {
+        let queryHeads = try reader.integer(UInt32.self, "the number of query heads", in: Limits.queryHeads)
+        guard kvHeads == 0 ? queryHeads == 0 : queryHeads % kvHeads == 0 else {
             throw reader.error(
                 at: queryHeadsOffset,
                 "\(queryHeads) query heads are no multiple of \(kvHeads) KV heads"
             )
         }
-        let keyDimension = try reader.integer(UInt32.self, "the key dimension", in: range(Limits.keyDimension))
-        let valueDimension = try reader.integer(UInt32.self, "the value dimension", in: range(Limits.valueDimension))
+        let keyDimension = try reader.integer(
+            UInt32.self,
+            "the key dimension",
+            in: 0...Limits.keyDimension.upperBound
+        )
+        let valueDimension = try reader.integer(UInt32.self, "the value dimension", in: Limits.valueDimension)
+        let heldOffset = reader.position
+        guard let held = LayerOutline.Held(rawValue: try reader.integer(UInt32.self, "the held tokens")) else {
+            throw reader.error(at: heldOffset, "the held tokens are of no kind that there is")
+        }
+        let isEmpty = kvHeads == 0 && keyDimension == 0 && valueDimension == 0
+        guard held == .none ? isEmpty : kvHeads > 0 && keyDimension > 0 else {
+            throw reader.error(
+                at: heldOffset,
+                "a layer of \(kvHeads) KV heads and the key dimension \(keyDimension) can't hold tokens so"
+            )
+        }
         let geometry: LayerGeometry
         do {
             geometry =
-                isEmpty
+                held == .none
                 ? .none
                 : try LayerGeometry(
                     queryHeads: queryHeads,
@@ -116,11 +125,7 @@ enum GeometrySection {
                     valueDimension: valueDimension
                 )
         } catch {
-            throw reader.error(at: queryHeadsOffset, "\(error)")
-        }
-        let heldOffset = reader.position
-        guard let held = LayerOutline.Held(rawValue: try reader.integer(UInt32.self, "the held tokens")) else {
-            throw reader.error(at: heldOffset, "the held tokens are of no kind that there is")
+            throw reader.error(at: heldOffset, "\(error)")
         }
         let mayHaveSinks = held == .all || held == .listed
         let sinks = try reader.integer(
@@ -140,9 +145,6 @@ enum GeometrySection {
         let rowCount = try reader.integer(UInt64.self, "the number of held tokens", in: rows)
         guard held != .last || rowCount < tokens else {
             throw reader.error(at: rowsOffset, "the last \(rowCount) of \(tokens) tokens are all of them")
-        }
-        guard sinks <= rowCount else {
-            throw reader.error(at: rowsOffset, "\(sinks) sinks and \(rowCount) held tokens")
         }
         let end = held == .last ? tokens : rowCount
         let blocksOffset = reader.position

@@ -75,6 +75,10 @@ enum StateSection {
             )
         }
         try reader.expectEnd()
+        // Names that differ in bytes may be equal as Swift strings.
+        guard layers.allSatisfy({ Set($0.map(\.name)).count == $0.count }) else {
+            throw reader.error(at: 0, "two states of a layer have names that are equal but for their encoding")
+        }
         return layers
     }
 

@@ -254,7 +254,7 @@ class Snapshot:
             LISTED: range(1, h.tokens + 1),
             NONE: range(1),
         }
-        yield "heldTokens", layer.heldTokens in allowed[held] and layer.sinks <= layer.heldTokens
+        yield "heldTokens", layer.heldTokens in allowed[held]
         at_most = layer.end(h.tokens) if held != NONE else 0
         yield "blockTokens", layer.blockTokens % h.blockLength == 0 and layer.blockTokens <= at_most
         yield "blockTokens", len(layer.window(h.tokens)) < h.residualWindow + h.blockLength

@@ -410,7 +410,6 @@ def damaged_geometries(bases):
     yield case("held-4", small, 0, "held", held=4)
     yield case("held-huge", small, 0, "held", held=2**32 - 1)
     yield case("sinks-65", small, 0, "sinks", sinks=65)
-    yield case("sinks-beyond", small, 0, "heldTokens", sinks=4)
     yield case("all-too-few", small, 0, "heldTokens", heldTokens=2)
     yield case("all-too-many", small, 0, "heldTokens", heldTokens=4)
     # `held`: 40 tokens, of which the layers hold all, the last 3, 4 of a list, and none.
@@ -420,7 +419,6 @@ def damaged_geometries(bases):
     yield case("last-sinks", held, 1, "sinks", sinks=1)
     yield case("listed-0", held, 2, "heldTokens", heldTokens=0, sinks=0)
     yield case("listed-beyond", held, 2, "heldTokens", heldTokens=41)
-    yield case("listed-fewer-than-sinks", held, 2, "heldTokens", heldTokens=1)
     yield case("none-kv-heads", held, 3, "held", kvHeads=1)
     yield case("none-key-dimension", held, 3, "held", keyDimension=1)
     yield case("none-value-dimension", held, 3, "held", valueDimension=1)
