@@ -18,7 +18,7 @@ public struct Attention: Sendable, Equatable {
         case precise
     }
 
-    /// What `q · k` is multiplied by; nil for `1 / sqrt(headDimension)`.
+    /// What `q · k` is multiplied by; nil for `1 / sqrt(keyDimension)`.
     public var scale: Float?
     /// How many tokens a query sees, its own included; nil for all.
     public var slidingWindow: Int?
@@ -43,12 +43,12 @@ public struct Attention: Sendable, Equatable {
     /// The queries belong to the newest tokens: the last one to the last of `newer`, or of the layer if there is none.
     ///
     /// - Parameters:
-    ///   - queries: `[queryHeads, queries, headDimension]` after RoPE, of any element type; `queryHeads` is a multiple
+    ///   - queries: `[queryHeads, queries, keyDimension]` after RoPE, of any element type; `queryHeads` is a multiple
     ///     of the layer's KV heads.
     ///   - layer: the cache.
-    ///   - newer: keys and values `[kvHeads, tokens, headDimension]` of tokens after the layer's, in full precision.
+    ///   - newer: keys and values `[kvHeads, tokens, dimension]` of tokens after the layer's, in full precision.
     ///   - workers: the threads to work on.
-    ///   - output: receives `[queries, queryHeads, headDimension]`.
+    ///   - output: receives `[queries, queryHeads, valueDimension]`, zeros for a query that sees no token.
     /// - Throws: `CodecError` naming the shape, or the option, that doesn't fit, or the memory that can't be had.
     public func attend(
         _ queries: KVTensor,
@@ -80,21 +80,22 @@ public struct Attention: Sendable, Equatable {
         func require(_ condition: Bool, _ message: @autoclosure () -> String) throws(CodecError) {
             if !condition { throw CodecError(.shapeMismatch, layer: layer.index, message()) }
         }
-        let shape = layer.shape
+        let geometry = layer.geometry
+        try require(geometry.valueDimension > 0, "the layer has no values to attend to")
         try require(
-            queries.headDimension == shape.headDimension,
-            "queries of head dimension \(queries.headDimension) for a cache of \(shape.headDimension)"
+            queries.headDimension == geometry.keyDimension,
+            "queries of dimension \(queries.headDimension) for keys of \(geometry.keyDimension)"
         )
         try require(
-            queries.heads % shape.kvHeads == 0,
-            "\(queries.heads) query heads can't share \(shape.kvHeads) KV heads evenly"
+            queries.heads % geometry.kvHeads == 0,
+            "\(queries.heads) query heads can't share \(geometry.kvHeads) KV heads evenly"
         )
         if let newer {
-            for tensor in [newer.keys, newer.values] {
+            for part in CachePart.allCases {
                 try require(
-                    tensor.heads == shape.kvHeads && tensor.headDimension == shape.headDimension,
-                    "new tokens of \(tensor.heads) KV heads of dimension \(tensor.headDimension) for a cache of "
-                        + "\(shape.kvHeads) of dimension \(shape.headDimension)"
+                    newer[part].heads == geometry.kvHeads && newer[part].headDimension == geometry.dimension(part),
+                    "\(part) of new tokens of \(newer[part].heads) KV heads of dimension \(newer[part].headDimension) "
+                        + "for a layer of \(geometry.kvHeads) of dimension \(geometry.dimension(part))"
                 )
             }
             try require(
@@ -105,8 +106,8 @@ public struct Attention: Sendable, Equatable {
         let tokens = layer.tokenCount + (newer?.keys.tokens ?? 0)
         try require(queries.tokens <= tokens, "\(queries.tokens) queries for \(tokens) tokens, their own included")
         try require(
-            outputCount == queries.heads * queries.tokens * queries.headDimension,
-            "room for \(outputCount) numbers, not \(queries.tokens) x \(queries.heads) x \(queries.headDimension)"
+            outputCount == queries.heads * queries.tokens * geometry.valueDimension,
+            "room for \(outputCount) numbers, not \(queries.tokens) x \(queries.heads) x \(geometry.valueDimension)"
         )
         try require(abs(scale ?? 1) < 1e30, "the scale must be finite")
         try require((slidingWindow ?? 1) > 0, "a sliding window has at least one token")

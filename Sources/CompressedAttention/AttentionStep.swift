@@ -7,8 +7,8 @@ internal import KVCacheModel
 
 /// One call of attention: how it is cut into pieces, and what a thread does with them.
 ///
-/// A *job* is one KV head and some of its queries; a job's work is a sequence of *tiles* of up to 256 tokens: pages of
-/// blocks, then rows in full precision. Jobs lie one after another, and every thread takes an equal, contiguous share
+/// A *job* is one KV head and some of its queries; a job's work is a sequence of *tiles* of up to 256 rows: pages of
+/// blocks, then rows in full precision (sinks, the residual window, newer tokens). Jobs lie one after another, and every thread takes an equal, contiguous share
 /// of all tiles, so that a job may be shared by two threads or more; their results are merged at the end.
 @safe
 struct AttentionStep {
@@ -16,11 +16,14 @@ struct AttentionStep {
     private static let maximumJobRows = 512
 
     private let layer: CompressedLayer
-    private let window: KVCacheLayer?
     private let newer: KVCacheLayer?
+    /// Rows in full precision that the layer has, in tiles.
+    private let rowTiles: [RowTile]
     private let queries: KVTensor
     private let output: UnsafeMutablePointer<Float>
 
+    private let keyDimension: Int
+    private let valueDimension: Int
     private let group: Int
     private let scale: Float
     private let softCap: Float
@@ -28,9 +31,8 @@ struct AttentionStep {
     private let precision: Attention.Precision
     /// Tokens, the new ones included.
     private let tokenCount: Int
-    /// Chunks that no query sees any token of come before.
-    private let firstChunk: Int
-    private let windowTiles: Int
+    /// The chunks of whose blocks a query may see something.
+    private let chunks: Range<Int>
     private let tileCount: Int
     /// Query positions of a job.
     private let jobPositions: Int
@@ -44,22 +46,28 @@ struct AttentionStep {
         output: UnsafeMutablePointer<Float>
     ) {
         self.layer = layer
-        window = layer.residualWindow
         self.newer = newer
         self.queries = queries
         unsafe self.output = unsafe output
-        group = queries.heads / layer.shape.kvHeads
+        keyDimension = queries.headDimension
+        valueDimension = layer.geometry.valueDimension
+        group = queries.heads / layer.geometry.kvHeads
         let log2e = Float(M_LOG2E)
-        scale = (attention.scale ?? 1 / Float(queries.headDimension).squareRoot()) * log2e
+        scale = (attention.scale ?? 1 / Float(keyDimension).squareRoot()) * log2e
         softCap = (attention.logitSoftCap ?? 0) * log2e
         slidingWindow = attention.slidingWindow ?? .max
         precision = attention.precision
         tokenCount = layer.tokenCount + (newer?.keys.tokens ?? 0)
         let firstToken = max(tokenCount - queries.tokens + 1 - min(slidingWindow, tokenCount), 0)
-        firstChunk = min(firstToken / BlockShape.pageTokens, layer.chunkCount)
-        func tiles(_ tokens: Int) -> Int { (tokens + MatrixTile.tokens - 1) / MatrixTile.tokens }
-        windowTiles = tiles(layer.tokenCount - layer.blockTokenCount)
-        tileCount = layer.chunkCount - firstChunk + windowTiles + tiles(newer?.keys.tokens ?? 0)
+        // Where places are other tokens' in every head, no chunk is known not to be seen.
+        let firstPlace = if case .listed = layer.held { 0 } else { firstToken }
+        let all = layer.extent.chunks
+        chunks = min(max(all.lowerBound, firstPlace / BlockShape.pageTokens), all.upperBound)..<all.upperBound
+        rowTiles =
+            RowTile.tiles(of: layer.sinkRows, firstPlace: 0)
+            + RowTile.tiles(of: layer.residualWindow, firstPlace: layer.extent.windowStart)
+            + RowTile.tiles(of: newer, firstPlace: layer.extent.end)
+        tileCount = chunks.count + rowTiles.count
         // Jobs of about equal size, since threads share tiles evenly.
         let largest = max(min(Self.maximumJobRows / group, queries.tokens), 1)
         let jobs = (queries.tokens + largest - 1) / largest
@@ -79,7 +87,6 @@ struct AttentionStep {
     }
 
     private func compute(on workers: WorkerThreads) throws(MemoryError) {
-        let dimension = queries.headDimension
         let jobRows = jobPositions * group
         let least = unsafe Kernels.best.product_rows
         let usesProducts = jobRows >= min(least.fast, least.precise, least.full)
@@ -87,10 +94,12 @@ struct AttentionStep {
         let products = usesProducts ? SingleThreadedProducts() : nil
         defer { extendLifetime(products) }
         let bytes =
-            QueryRows.Arena.byteCount(UInt8.self, count: tck_attention_workspace_bytes(dimension))
-            + 3 * QueryRows.byteCount(capacity: jobRows, dimension: dimension)
-            + (usesProducts ? MatrixTile.byteCount(rows: jobRows, dimension: dimension) : 0)
-        let total = layer.shape.kvHeads * jobsPerHead * tileCount
+            QueryRows.Arena.byteCount(UInt8.self, count: tck_attention_workspace_bytes(keyDimension, valueDimension))
+            + 3
+            * QueryRows.byteCount(capacity: jobRows, keyDimension: keyDimension, valueDimension: valueDimension)
+            + (usesProducts
+                ? MatrixTile.byteCount(rows: jobRows, keyDimension: keyDimension, valueDimension: valueDimension) : 0)
+        let total = layer.geometry.kvHeads * jobsPerHead * tileCount
         let threads = workers.threadCount
         unsafe try withUnsafeTemporaryAllocation(
             of: Part?.self,
@@ -102,12 +111,39 @@ struct AttentionStep {
                     unsafe work(
                         on: total * thread / threads..<total * (thread + 1) / threads,
                         pages: pages,
-                        memory: ThreadMemory(memory, rows: jobRows, dimension: dimension, hasTile: usesProducts),
+                        memory: ThreadMemory(
+                            memory,
+                            rows: jobRows,
+                            keyDimension: keyDimension,
+                            valueDimension: valueDimension,
+                            hasTile: usesProducts
+                        ),
                         parts: UnsafeMutableBufferPointer(rebasing: parts[2 * thread..<2 * thread + 2])
                     )
                 } finally: {
                     unsafe mergeParts(parts)
                 }
+            }
+        }
+    }
+
+    /// Up to 256 rows in full precision that lie one after another.
+    private struct RowTile {
+        let source: KVCacheLayer
+        /// The first row, and its place.
+        let row: Int
+        let place: Int
+        let count: Int
+
+        static func tiles(of source: KVCacheLayer?, firstPlace: Int) -> [RowTile] {
+            guard let source else { return [] }
+            return stride(from: 0, to: source.keys.tokens, by: MatrixTile.tokens).map { row in
+                RowTile(
+                    source: source,
+                    row: row,
+                    place: firstPlace + row,
+                    count: min(MatrixTile.tokens, source.keys.tokens - row)
+                )
             }
         }
     }
@@ -131,14 +167,20 @@ struct AttentionStep {
         let last: QueryRows
         let tile: MatrixTile?
 
-        init(_ memory: UnsafeMutableRawPointer, rows: Int, dimension: Int, hasTile: Bool) {
+        init(_ memory: UnsafeMutableRawPointer, rows: Int, keyDimension: Int, valueDimension: Int, hasTile: Bool) {
             var arena = unsafe QueryRows.Arena(memory)
-            let workspaceBytes = tck_attention_workspace_bytes(dimension)
+            let workspaceBytes = tck_attention_workspace_bytes(keyDimension, valueDimension)
             unsafe workspace = UnsafeMutableRawPointer(arena.take(UInt8.self, count: workspaceBytes))
-            whole = QueryRows(capacity: rows, dimension: dimension, arena: &arena)
-            first = QueryRows(capacity: rows, dimension: dimension, arena: &arena)
-            last = QueryRows(capacity: rows, dimension: dimension, arena: &arena)
-            tile = hasTile ? MatrixTile(rows: rows, dimension: dimension, arena: &arena) : nil
+            func queryRows() -> QueryRows {
+                QueryRows(capacity: rows, keyDimension: keyDimension, valueDimension: valueDimension, arena: &arena)
+            }
+            whole = queryRows()
+            first = queryRows()
+            last = queryRows()
+            tile =
+                hasTile
+                ? MatrixTile(rows: rows, keyDimension: keyDimension, valueDimension: valueDimension, arena: &arena)
+                : nil
         }
     }
 
@@ -198,7 +240,7 @@ struct AttentionStep {
         let positions = positions(ofJob: job)
         let head = head(ofJob: job)
         let format = layer.blockFormat(head: head)
-        let plan = layer.plan(head: head)
+        let plan = layer.plan.heads[head]
         unsafe rows.begin(
             count: positions.count * group,
             softCap: softCap,
@@ -209,25 +251,20 @@ struct AttentionStep {
             unsafe queries.withRows(head: head * group + member, from: positions.lowerBound) { source in
                 guard let start = unsafe source.bytes else { return }
                 for position in 0..<positions.count {
-                    let row = unsafe rows.queries + (position * group + member) * rows.stride
-                    unsafe Kernels.best.widen(
-                        source.type,
-                        start + position * source.token_stride,
-                        queries.headDimension,
-                        row
-                    )
-                    for channel in 0..<queries.headDimension { unsafe row[channel] *= scale }
+                    let row = unsafe rows.queries + (position * group + member) * rows.queryStride
+                    unsafe Kernels.best.widen(source.type, start + position * source.token_stride, keyDimension, row)
+                    for channel in 0..<keyDimension { unsafe row[channel] *= scale }
                 }
             }
         }
-        rows.thin(runs: plan.keyRuns, format: format, prunedMeans: layer.prunedMeans(head: head))
+        rows.gatherKept(runs: plan.keyRuns, format: format, prunedMeans: layer.prunedMeans(head: head))
     }
 
     private func isPrecise(_ plan: HeadPlan) -> Bool {
         switch precision {
         case .fast: false
         case .precise: true
-        case .automatic: plan.valueWidth > 2 || plan.keyRuns.contains { $0.width > 2 }
+        case .automatic: !plan.values.isCoarse || !plan.keyRuns.allSatisfy(\.coding.isCoarse)
         }
     }
 
@@ -237,7 +274,7 @@ struct AttentionStep {
         for position in 0..<positions.count {
             for member in 0..<group {
                 let place = (positions.lowerBound + position) * queries.heads + head * group + member
-                unsafe rows.finish(row: position * group + member, into: output + place * queries.headDimension)
+                unsafe rows.finish(row: position * group + member, into: output + place * valueDimension)
             }
         }
     }
@@ -246,58 +283,74 @@ struct AttentionStep {
 
     private func attend(_ rows: QueryRows, job: Int, tile: Int, pages: PageTable, products: MatrixTile?) {
         let head = head(ofJob: job)
-        let chunk = firstChunk + tile
-        guard chunk >= layer.chunkCount else {
-            let start = chunk * BlockShape.pageTokens
-            let blocks = layer.blockCount(chunk: chunk)
-            let count = blocks * layer.shape.blockLength
-            guard show(rows, job: job, tokens: start..<start + count) else { return }
-            if let products = products, prefersProducts(rows, head: head) {
-                for unsafe(part, memory) in unsafe [(CachePart.keys, products.keys), (.values, products.values)] {
-                    unsafe layer.decompress(
-                        part,
-                        head: head,
-                        tokens: start..<start + count,
-                        as: .float32,
-                        to: UnsafeMutableRawPointer(memory)
-                    )
-                }
-                products.score(rows, count: count)
-                products.join(rows, count: count)
-                return
-            }
-            let next = unsafe nextPage(after: chunk, job: job, pages: pages)
-            unsafe attendBlocks(
-                rows,
-                head: head,
-                page: pages.page(chunk: chunk, head: head),
-                blocks: blocks,
-                next: next
-            )
-            return
+        if tile < chunks.count {
+            attend(rows, job: job, head: head, chunk: chunks.lowerBound + tile, pages: pages, products: products)
+        } else {
+            attend(rows, job: job, head: head, tile: rowTiles[tile - chunks.count], products: products)
         }
-        let rowTile = chunk - layer.chunkCount
-        let isNewer = rowTile >= windowTiles
-        guard let source = isNewer ? newer : window else { return }
-        let from = (isNewer ? rowTile - windowTiles : rowTile) * MatrixTile.tokens
-        let count = min(MatrixTile.tokens, source.keys.tokens - from)
-        let start = (isNewer ? layer.tokenCount : layer.blockTokenCount) + from
-        guard show(rows, job: job, tokens: start..<start + count) else { return }
-        if let products = products, unsafe rows.count >= Kernels.best.product_rows.full {
-            unsafe source.keys.widenRows(head: head, from: from, count: count, into: products.keys)
-            unsafe source.values.widenRows(head: head, from: from, count: count, into: products.values)
+    }
+
+    private func attend(
+        _ rows: QueryRows,
+        job: Int,
+        head: Int,
+        chunk: Int,
+        pages: PageTable,
+        products: MatrixTile?
+    ) {
+        let blocks = layer.extent.blocks(ofChunk: chunk)
+        let start = blocks.lowerBound * layer.shape.blockLength
+        let readable = layer.readablePlaces(ofChunk: chunk)
+        guard markVisible(rows, job: job, head: head, places: readable, start: start) else { return }
+        if let products = products, prefersProducts(rows, head: head) {
+            let count = blocks.count * layer.shape.blockLength
+            let stored = readable.lowerBound - layer.extent.first..<readable.upperBound - layer.extent.first
+            let skipped = readable.lowerBound - start
+            for (part, dimension) in [(CachePart.keys, keyDimension), (.values, valueDimension)] {
+                let memory = unsafe part == .keys ? products.keys : products.values
+                // What is not to be read is not seen; it must be finite.
+                unsafe memory.update(repeating: 0, count: skipped * dimension)
+                unsafe layer.decompress(
+                    part,
+                    head: head,
+                    rows: stored,
+                    as: .float32,
+                    to: UnsafeMutableRawPointer(memory + skipped * dimension)
+                )
+            }
             products.score(rows, count: count)
             products.join(rows, count: count)
             return
         }
-        unsafe source.keys.withRows(head: head, from: from) { keys in
-            unsafe source.values.withRows(head: head, from: from) { values in
+        let next = unsafe nextPage(after: chunk, job: job, pages: pages)
+        unsafe attendBlocks(
+            rows,
+            head: head,
+            page: pages.page(slab: chunk - layer.extent.chunks.lowerBound, head: head),
+            blocks: blocks.count,
+            next: next
+        )
+    }
+
+    private func attend(_ rows: QueryRows, job: Int, head: Int, tile: RowTile, products: MatrixTile?) {
+        let places = tile.place..<tile.place + tile.count
+        guard markVisible(rows, job: job, head: head, places: places, start: tile.place) else { return }
+        if let products = products, unsafe rows.count >= Kernels.best.product_rows.full {
+            unsafe tile.source.keys.widenRows(head: head, from: tile.row, count: tile.count, into: products.keys)
+            unsafe tile.source.values.widenRows(head: head, from: tile.row, count: tile.count, into: products.values)
+            products.score(rows, count: tile.count)
+            products.join(rows, count: tile.count)
+            return
+        }
+        unsafe tile.source.keys.withRows(head: head, from: tile.row) { keys in
+            unsafe tile.source.values.withRows(head: head, from: tile.row) { values in
                 for four in 0..<rows.groupCount where rows.seesAnything(group: four) {
                     unsafe Kernels.best.attend_rows(
                         keys,
                         values,
-                        count,
-                        queries.headDimension,
+                        tile.count,
+                        keyDimension,
+                        valueDimension,
                         rows.groups + four
                     )
                 }
@@ -305,19 +358,20 @@ struct AttentionStep {
         }
     }
 
-    /// Says which of a tile's tokens each row sees.
+    /// Says which of a tile's rows each query sees.
     ///
-    /// - Returns: whether any row sees any.
-    private func show(_ rows: QueryRows, job: Int, tokens: Range<Int>) -> Bool {
+    /// - Parameters:
+    ///   - places: the tile's rows that there are to be seen.
+    ///   - start: the place of the tile's first row.
+    /// - Returns: whether any query sees any.
+    private func markVisible(_ rows: QueryRows, job: Int, head: Int, places: Range<Int>, start: Int) -> Bool {
         var isSeen = false
         for (index, query) in positions(ofJob: job).enumerated() {
             let end = tokenCount - queries.tokens + query + 1
             let first = slidingWindow < end ? end - slidingWindow : 0
-            let range = tck_token_range(
-                first: min(max(first - tokens.lowerBound, 0), tokens.count),
-                end: min(max(end - tokens.lowerBound, 0), tokens.count)
-            )
-            isSeen = isSeen || range.first < range.end
+            let seen = layer.places(ofTokens: first..<end, head: head).clamped(to: places)
+            let range = tck_token_range(first: seen.lowerBound - start, end: seen.upperBound - start)
+            isSeen = isSeen || !seen.isEmpty
             for member in 0..<group { unsafe rows.visible[index * group + member] = range }
         }
         return isSeen
@@ -348,23 +402,27 @@ struct AttentionStep {
 
     /// What a thread that goes on from a page reads next, so far as it is blocks.
     private func nextPage(after chunk: Int, job: Int, pages: PageTable) -> UnsafeRawBufferPointer {
-        let isLast = chunk + 1 == layer.chunkCount
-        let (nextChunk, nextHead) = isLast ? (firstChunk, head(ofJob: job + 1)) : (chunk + 1, head(ofJob: job))
-        guard nextHead < layer.shape.kvHeads else { return unsafe UnsafeRawBufferPointer(start: nil, count: 0) }
+        let isLast = chunk + 1 == chunks.upperBound
+        let (nextChunk, nextHead) = isLast ? (chunks.lowerBound, head(ofJob: job + 1)) : (chunk + 1, head(ofJob: job))
+        guard nextHead < layer.geometry.kvHeads else { return unsafe UnsafeRawBufferPointer(start: nil, count: 0) }
         return unsafe UnsafeRawBufferPointer(
-            start: pages.page(chunk: nextChunk, head: nextHead),
-            count: layer.blockCount(chunk: nextChunk) * layer.blockByteCount(head: nextHead)
+            start: pages.page(slab: nextChunk - layer.extent.chunks.lowerBound, head: nextHead),
+            count: layer.extent.blocks(ofChunk: nextChunk).count * layer.blockFormat(head: nextHead).byte_count
         )
     }
 
     /// Whether a page is attended faster by restoring it and multiplying matrices.
     private func prefersProducts(_ rows: QueryRows, head: Int) -> Bool {
         let least = unsafe Kernels.best.product_rows
-        let plan = layer.plan(head: head)
-        let fullWidth = layer.shape.elementType.bitWidth
-        if plan.valueWidth == fullWidth || plan.keyRuns.contains(where: { $0.width == fullWidth }) {
+        let plan = layer.plan.heads[head]
+        if plan.values.isFullPrecision || plan.keyRuns.contains(where: \.coding.isFullPrecision) {
             return rows.count >= least.full
         }
         return rows.count >= (isPrecise(plan) ? least.precise : least.fast)
     }
+}
+
+extension Coding {
+    /// Whether numbers of this coding are coarser than what `fast` attention does to queries.
+    fileprivate var isCoarse: Bool { !isFullPrecision && width <= 2 }
 }
