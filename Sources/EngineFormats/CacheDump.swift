@@ -14,66 +14,119 @@ public enum CacheDump: Sendable {
 
     /// Reads a safetensors file as a cache; see `read(path:)`.
     public static func read(_ file: SafetensorsFile) throws -> KVCache {
-        var layers: [KVCacheLayer] = []
-        while let keys = file.tensors[name(layers.count, .keys)] {
-            let index = layers.count
-            guard let values = file.tensors[name(index, .values)] else {
-                throw EngineFormatError(.unsupported, tensor: name(index, .values), "is missing")
-            }
-            let keyTensor = try tensor(keys, name: name(index, .keys))
-            layers.append(
-                KVCacheLayer(
-                    keys: keyTensor,
-                    values: try tensor(values, name: name(index, .values)),
-                    queries: try file.tensors[name(index, .queries)].map {
-                        try tensor($0, name: name(index, .queries))
-                    },
-                    profile: try QueryProfile.layerProfile(
-                        file,
-                        layer: index,
-                        shape: [keyTensor.heads, keyTensor.headDimension]
-                    )
-                )
-            )
+        let tokens = try numbers(file, "tokens")
+        let positions = try numbers(file, "positions")
+        var keys: [KVTensor] = []
+        while let tensor = file.tensors[name(keys.count, .keys)] {
+            keys.append(try self.tensor(tensor, name: name(keys.count, .keys)))
         }
-        guard !layers.isEmpty else {
+        guard !keys.isEmpty else {
             throw EngineFormatError(
                 .unsupported,
                 "the file has no tensor '\(name(0, .keys))', so it is no cache dump; Tools/export-cache writes one"
             )
         }
-        try checkNoLayerIsSkipped(file, count: layers.count)
+        let states = try layerStates(file, count: keys.count)
+        let tokenCount = tokens?.count ?? positions?.count ?? keys.reduce(0) { max($0, $1.tokens) }
         return try KVCache(
-            layers: layers,
-            tokens: try numbers(file, "tokens"),
-            positions: try numbers(file, "positions"),
+            layers: keys.enumerated().map { index, keys in
+                try layer(file, index: index, keys: keys, state: states[index], tokenCount: tokenCount)
+            },
+            tokenCount: tokenCount,
+            tokens: tokens,
+            positions: positions,
             metadata: file.metadata
         )
     }
 
     /// The parts of a layer in a dump.
     public enum Part: String, Sendable {
-        case keys, values, queries
+        case keys, values, queries, state
         case profile = "q2"
+        case heldTokens = "held_tokens"
     }
 
     /// The name of a layer's tensor.
     public static func name(_ layer: Int, _ part: Part) -> String { "layers.\(layer).\(part.rawValue)" }
 
+    /// The name of a layer's state.
+    static func name(_ layer: Int, state: String) -> String { "\(name(layer, .state)).\(state)" }
+
     // MARK: -
 
-    /// Layers must be numbered without gaps: one that is skipped would silently be lost.
-    private static func checkNoLayerIsSkipped(_ file: SafetensorsFile, count: Int) throws {
-        for name in file.tensors.names where name.hasPrefix("layers.") {
-            let parts = name.split(separator: ".")
-            guard parts.count == 3, parts[0] == "layers", let layer = Int(parts[1]), layer >= count,
-                ["keys", "values", "queries", "q2"].contains(parts[2])
-            else { continue }
-            throw EngineFormatError(.unsupported, tensor: name, "there are keys of \(count) layers only")
-        }
+    private static func layer(
+        _ file: SafetensorsFile,
+        index: Int,
+        keys: KVTensor,
+        state: [LayerState],
+        tokenCount: Int
+    ) throws -> KVCacheLayer {
+        let values = try file.tensors[name(index, .values)].map { try tensor($0, name: name(index, .values)) }
+        let shape = [keys.heads, keys.headDimension]
+        return KVCacheLayer(
+            keys: keys,
+            values: values
+                ?? KVTensor(
+                    bytes: SharedBytes([]),
+                    elementType: keys.elementType,
+                    heads: keys.heads,
+                    tokens: keys.tokens,
+                    headDimension: 0
+                ),
+            held: try heldTokens(file, index: index, keys: keys, tokenCount: tokenCount),
+            queries: try file.tensors[name(index, .queries)].map { try tensor($0, name: name(index, .queries)) },
+            profile: try QueryProfile.layerProfile(file, layer: index, shape: shape),
+            state: state
+        )
     }
 
-    /// A tensor `[1, heads, tokens, headDimension]`, of which the leading 1 may be missing.
+    /// Which tokens a layer has: those listed, or else the last ones.
+    private static func heldTokens(
+        _ file: SafetensorsFile,
+        index: Int,
+        keys: KVTensor,
+        tokenCount: Int
+    ) throws -> HeldTokens {
+        let name = name(index, .heldTokens)
+        guard let tensor = file.tensors[name] else { return keys.tokens < tokenCount && keys.heads > 0 ? .last : .all }
+        guard tensor.elementType == "I32", tensor.shape == [keys.heads, keys.tokens] else {
+            throw EngineFormatError(
+                .unsupported,
+                tensor: name,
+                "is \(tensor.elementType) \(tensor.shape), must be I32 \([keys.heads, keys.tokens])"
+            )
+        }
+        let numbers = tensor.words
+        return .listed((0..<keys.heads).map { Array(numbers[$0 * keys.tokens..<($0 + 1) * keys.tokens]) })
+    }
+
+    /// The states of all layers, by the bytes of their names.
+    ///
+    /// Layers must be numbered without gaps: one that is skipped would silently be lost.
+    private static func layerStates(_ file: SafetensorsFile, count: Int) throws -> [[LayerState]] {
+        var states = [[LayerState]](repeating: [], count: count)
+        for name in file.tensors.names where name.hasPrefix("layers.") {
+            let parts = name.split(separator: ".", maxSplits: 3, omittingEmptySubsequences: false)
+            guard parts.count >= 3, let layer = Int(parts[1]), layer >= 0, let part = Part(rawValue: String(parts[2])),
+                (parts.count == 4) == (part == .state)
+            else { continue }
+            guard layer < count else {
+                throw EngineFormatError(.unsupported, tensor: name, "there are keys of \(count) layers only")
+            }
+            guard part == .state, let tensor = file.tensors[name] else { continue }
+            guard tensor.elementType == "U8", tensor.shape.count == 1 else {
+                throw EngineFormatError(
+                    .unsupported,
+                    tensor: name,
+                    "is \(tensor.elementType) \(tensor.shape), must be U8 [bytes]"
+                )
+            }
+            states[layer].append(LayerState(name: String(parts[3]), bytes: tensor.bytes))
+        }
+        return states.map { $0.sorted { $0.name.utf8.lexicographicallyPrecedes($1.name.utf8) } }
+    }
+
+    /// A tensor `[1, heads, tokens, dimension]`, of which the leading 1 may be missing.
     private static func tensor(_ tensor: SafetensorsFile.Tensor, name: String) throws -> KVTensor {
         guard let type = ElementType(name: tensor.elementType) else {
             let known = ElementType.allCases.map(\.name).joined(separator: ", ")
@@ -91,8 +144,9 @@ public enum CacheDump: Sendable {
                 "has the shape \(tensor.shape), must be [1, heads, tokens, head dimension]; dump one sequence at a time"
             )
         }
-        guard shape[1] > 0 else { throw KVCacheError(.emptyCache, "tensor '\(name)' has no tokens") }
-        guard shape[0] > 0, shape[2] > 0 else {
+        // All zero: the keys of a layer without a cache.
+        guard shape.allSatisfy({ $0 > 0 }) || shape == [0, 0, 0] else {
+            if shape[1] == 0 { throw KVCacheError(.emptyCache, "tensor '\(name)' has no tokens") }
             throw EngineFormatError(.unsupported, tensor: name, "has the shape \(tensor.shape), which is empty")
         }
         return KVTensor(

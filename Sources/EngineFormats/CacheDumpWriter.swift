@@ -1,16 +1,32 @@
 public import ByteStorage
 public import KVCacheModel
 
-/// Writes a cache dump layer by layer, or some tokens of a layer at a time: Formats/dump.md.
+/// Writes a cache dump layer by layer, or some rows of a layer at a time: Formats/dump.md.
 public struct CacheDumpWriter: ~Copyable, Sendable {
     private let writer: SafetensorsWriter
-    /// What every layer's keys and values must be.
-    private let shape: [Int]
+    private let layers: [Layer]
     private let elementType: ElementType
-    /// How many tokens of each layer are still to be written.
-    private var missingTokens: [Int]
+    /// How many rows of each layer are still to be written.
+    private var missingRows: [Int]
 
-    /// What a dump will hold beside keys and values.
+    /// A layer of the dump.
+    public struct Layer: Sendable {
+        public let geometry: LayerGeometry
+        /// Rows of each KV head.
+        public let rowCount: Int
+        /// Which tokens the rows are of.
+        public let held: HeldTokens
+        public let state: [LayerState]
+
+        public init(geometry: LayerGeometry, rowCount: Int, held: HeldTokens = .all, state: [LayerState] = []) {
+            self.geometry = geometry
+            self.rowCount = rowCount
+            self.held = held
+            self.state = state
+        }
+    }
+
+    /// What a dump will hold beside its layers.
     public struct Contents: Sendable {
         /// Token ids, one per token.
         public var tokens: [Int32]?
@@ -32,35 +48,43 @@ public struct CacheDumpWriter: ~Copyable, Sendable {
         path: String,
         replacingExisting: Bool,
         access: FileAccess = .ownerOnly,
-        geometry: CacheGeometry,
-        tokenCount: Int,
+        layers: [Layer],
         elementType: ElementType,
         contents: Contents
     ) throws {
-        let shape = [1, geometry.kvHeads, tokenCount, geometry.headDimension]
-        let byteCount = shape.reduce(elementType.byteCount, *)
         var entries: [SafetensorsWriter.Entry] = []
-        var words: [(name: String, words: [UInt32])] = []
-        func add(_ name: String, _ type: String, shape: [Int], _ content: [UInt32]) {
-            entries.append(.init(name: name, elementType: type, shape: shape, byteCount: content.count * 4))
-            words.append((name, content))
+        var content: [(name: String, bytes: SharedBytes)] = []
+        func add(_ name: String, _ type: String, shape: [Int], _ bytes: SharedBytes) {
+            entries.append(.init(name: name, elementType: type, shape: shape, byteCount: bytes.count))
+            content.append((name, bytes))
         }
         for (name, numbers) in [("positions", contents.positions), ("tokens", contents.tokens)] {
-            if let numbers { add(name, "I32", shape: [numbers.count], numbers.map(UInt32.init(bitPattern:))) }
+            guard let numbers else { continue }
+            add(name, "I32", shape: [numbers.count], try SharedBytes(words: numbers.map(UInt32.init(bitPattern:))))
         }
-        for (layer, profile) in (contents.profile ?? []).enumerated() {
-            let entry = QueryProfile.entry(layer: layer, geometry: geometry)
+        for (index, profile) in (contents.profile ?? []).enumerated() where !layers[index].geometry.isEmpty {
+            let entry = QueryProfile.entry(layer: index, geometry: layers[index].geometry)
             entries.append(entry)
-            words.append((entry.name, profile.map(\.bitPattern)))
+            content.append((entry.name, try SharedBytes(words: profile.map(\.bitPattern))))
         }
-        for layer in 0..<geometry.layers {
-            for part in [CacheDump.Part.keys, .values] {
+        for (index, layer) in layers.enumerated() {
+            if case .listed(let lists) = layer.held {
+                let words = try SharedBytes(words: Array(lists.joined()))
+                add(CacheDump.name(index, .heldTokens), "I32", shape: [lists.count, layer.rowCount], words)
+            }
+            for state in layer.state {
+                add(CacheDump.name(index, state: state.name), "U8", shape: [state.bytes.count], state.bytes)
+            }
+        }
+        for (index, layer) in layers.enumerated() {
+            for part in CachePart.allCases where part == .keys || layer.geometry.valueDimension > 0 {
+                let shape = [1, layer.geometry.kvHeads, layer.rowCount, layer.geometry.dimension(part)]
                 entries.append(
                     .init(
-                        name: CacheDump.name(layer, part),
+                        name: CacheDump.name(index, part.dumpPart),
                         elementType: elementType.name,
                         shape: shape,
-                        byteCount: byteCount
+                        byteCount: shape.reduce(elementType.byteCount, *)
                     )
                 )
             }
@@ -72,42 +96,39 @@ public struct CacheDumpWriter: ~Copyable, Sendable {
             tensors: entries,
             metadata: contents.metadata
         )
-        for (name, content) in words {
-            try writer.write(SharedBytes(words: content), to: name)
-        }
+        for (name, bytes) in content { try writer.write(bytes, to: name) }
         self.writer = writer
-        self.shape = Array(shape.dropFirst())
+        self.layers = layers
         self.elementType = elementType
-        missingTokens = [Int](repeating: tokenCount, count: geometry.layers)
+        missingRows = layers.map(\.rowCount)
     }
 
-    /// Writes a layer's keys and values, rows side by side, of the dump's shape and type.
+    /// Writes rows of a layer, side by side, of the dump's shape and type.
     ///
-    /// - Parameter firstToken: which token of the dump the layer's first one is, where it has only some of them. Every
-    ///   token is written once.
-    public mutating func write(_ layer: KVCacheLayer, index: Int, firstToken: Int = 0) throws {
+    /// - Parameter firstRow: which row of the dump's layer the first one is, where these are only some of them. Every row
+    ///   is written once.
+    public mutating func write(_ layer: KVCacheLayer, index: Int, firstRow: Int = 0) throws {
         let count = layer.keys.tokens
-        let (heads, tokenCount, dimension) = (shape[0], shape[1], shape[2])
-        precondition(
-            missingTokens.indices.contains(index) && missingTokens[index] >= count,
-            "every layer is written once"
-        )
-        precondition(firstToken >= 0 && firstToken + count <= tokenCount, "the dump has no such tokens")
-        missingTokens[index] -= count
-        let rowBytes = dimension * elementType.byteCount
-        for (part, tensor) in [(CacheDump.Part.keys, layer.keys), (.values, layer.values)] {
+        precondition(missingRows.indices.contains(index) && missingRows[index] >= count, "every layer is written once")
+        let expected = layers[index]
+        precondition(firstRow >= 0 && firstRow + count <= expected.rowCount, "the dump has no such rows")
+        missingRows[index] -= count
+        for part in CachePart.allCases {
+            let tensor = layer[part]
+            let dimension = expected.geometry.dimension(part)
+            let rowBytes = dimension * elementType.byteCount
             precondition(
-                [tensor.heads, tensor.tokens, tensor.headDimension] == [heads, count, dimension]
+                [tensor.heads, tensor.tokens, tensor.headDimension] == [expected.geometry.kvHeads, count, dimension]
                     && tensor.elementType == elementType,
                 "a layer must have the dump's shape and type"
             )
             precondition(count <= 1 || tensor.tokenStride == rowBytes, "rows must lie side by side")
-            for head in 0..<heads where count > 0 {
+            for head in 0..<tensor.heads where count > 0 && rowBytes > 0 {
                 let start = head * tensor.headStride
                 try writer.write(
                     tensor.bytes[start..<start + count * rowBytes],
-                    to: CacheDump.name(index, part),
-                    at: (head * tokenCount + firstToken) * rowBytes
+                    to: CacheDump.name(index, part.dumpPart),
+                    at: (head * expected.rowCount + firstRow) * rowBytes
                 )
             }
         }
@@ -115,7 +136,11 @@ public struct CacheDumpWriter: ~Copyable, Sendable {
 
     /// Lets the dump appear under its name; every layer must have been written.
     public consuming func commit() throws {
-        precondition(missingTokens.allSatisfy { $0 == 0 }, "a layer was not written")
+        precondition(missingRows.allSatisfy { $0 == 0 }, "a layer was not written")
         try writer.commit()
     }
+}
+
+extension CachePart {
+    fileprivate var dumpPart: CacheDump.Part { self == .keys ? .keys : .values }
 }

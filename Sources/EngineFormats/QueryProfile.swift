@@ -8,16 +8,16 @@ public enum QueryProfile: Sendable {
     /// - Parameters:
     ///   - metadata: the model's; a profile of another model is refused.
     ///   - geometry: the model's.
-    /// - Returns: for each layer `kvHeads * headDimension` mean squared queries.
+    /// - Returns: for each layer `kvHeads * keyDimension` mean squared queries.
     /// - Throws: `EngineFormatError` if the file isn't a profile of such a model.
     public static func read(
         _ file: SafetensorsFile,
         metadata: [String: String],
         geometry: CacheGeometry
     ) throws(EngineFormatError) -> [[Float]] {
-        try check(file, layers: geometry.layers, metadata: metadata)
-        return try (0..<geometry.layers).map { (layer) throws(EngineFormatError) in
-            let shape = [geometry.kvHeads, geometry.headDimension]
+        try check(file, geometry: geometry, metadata: metadata)
+        return try geometry.layers.enumerated().map { (layer, geometry) throws(EngineFormatError) in
+            let shape = [geometry.kvHeads, geometry.keyDimension]
             guard let profile = try layerProfile(file, layer: layer, shape: shape) else { return [] }
             if let number = profile.first(where: { !($0.isFinite && $0 >= 0) }) {
                 throw EngineFormatError(
@@ -33,7 +33,7 @@ public enum QueryProfile: Sendable {
     /// Writes the profile of every layer.
     ///
     /// - Parameters:
-    ///   - layers: for each layer `kvHeads * headDimension` mean squared queries.
+    ///   - layers: for each layer `kvHeads * keyDimension` mean squared queries.
     ///   - metadata: of the model, and how the profile was made.
     ///   - access: who may use the file.
     /// - Throws: `FileError` if the file can't be written.
@@ -49,7 +49,7 @@ public enum QueryProfile: Sendable {
             path: path,
             replacingExisting: replacingExisting,
             access: access,
-            tensors: layers.indices.map { entry(layer: $0, geometry: geometry) },
+            tensors: layers.indices.map { entry(layer: $0, geometry: geometry.layers[$0]) },
             metadata: metadata
         )
         for (layer, profile) in layers.enumerated() {
@@ -59,36 +59,35 @@ public enum QueryProfile: Sendable {
     }
 
     /// What a layer's profile is in a file.
-    static func entry(layer: Int, geometry: CacheGeometry) -> SafetensorsWriter.Entry {
+    static func entry(layer: Int, geometry: LayerGeometry) -> SafetensorsWriter.Entry {
         .init(
             name: CacheDump.name(layer, .profile),
             elementType: ElementType.float32.name,
-            shape: [geometry.kvHeads, geometry.headDimension],
-            byteCount: geometry.kvHeads * geometry.headDimension * ElementType.float32.byteCount
+            shape: [geometry.kvHeads, geometry.keyDimension],
+            byteCount: geometry.kvHeads * geometry.keyDimension * ElementType.float32.byteCount
         )
     }
 
     /// A profile must be of this model: of as many layers, and of no other name.
-    static func check(
+    private static func check(
         _ file: SafetensorsFile,
-        layers: Int,
+        geometry: CacheGeometry,
         metadata: [String: String]
     ) throws(EngineFormatError) {
-        var count = 0
-        while file.tensors[CacheDump.name(count, .profile)] != nil { count += 1 }
-        guard count == layers else {
+        let wanted = geometry.layers.indices.filter { !geometry.layers[$0].isEmpty }
+        let found = file.tensors.names.count { $0.hasPrefix("layers.") && $0.hasSuffix(".\(CacheDump.Part.profile.rawValue)") }
+        guard found == wanted.count, wanted.allSatisfy({ file.tensors[CacheDump.name($0, .profile)] != nil }) else {
             throw EngineFormatError(
                 .unsupported,
-                "the query profile has \(count) layers (layers.N.q2) and the cache \(layers); pass that of its model"
+                "the query profile has \(found) layers (layers.N.q2) and the cache \(wanted.count); pass that of its model"
             )
         }
         // Equal weights are the same model, whatever its folder is called.
-        let fingerprint = "model.fingerprint"
-        if let found = file.metadata[fingerprint], found == metadata[fingerprint] { return }
-        if let key = CacheIdentity.mismatch(metadata, file.metadata) {
+        if CacheIdentity.haveSameWeights(file.metadata, metadata) { return }
+        if let mismatch = CacheIdentity.mismatch(metadata, file.metadata) {
             throw EngineFormatError(
                 .unsupported,
-                "the query profile has another \(key) than the cache; pass that of its model"
+                "the query profile has another \(mismatch.name) than the cache; pass that of its model"
             )
         }
     }

@@ -28,12 +28,12 @@ struct Activations: Sendable {
     }
 
     /// Queries of some rows as attention takes them: `[queryHeads, rows, headDimension]`.
-    func queries(rows range: Range<Int>, geometry: CacheGeometry) -> KVTensor {
+    func queries(rows range: Range<Int>, geometry: LayerGeometry) -> KVTensor {
         KVTensor(
             rows: queries,
             range: range,
             heads: geometry.queryHeads,
-            headDimension: geometry.headDimension
+            headDimension: geometry.keyDimension
         )
     }
 }

@@ -8,14 +8,14 @@ struct LayerBuffer: Sendable {
     private let keys: AlignedBuffer
     private let values: AlignedBuffer
     private let elementType: ElementType
-    private let geometry: CacheGeometry
+    private let geometry: LayerGeometry
     private let capacity: Int
 
-    init(geometry: CacheGeometry, elementType: ElementType, capacity: Int) throws(MemoryError) {
+    init(geometry: LayerGeometry, elementType: ElementType, capacity: Int) throws(MemoryError) {
         self.geometry = geometry
         self.elementType = elementType
         self.capacity = capacity
-        let byteCount = geometry.kvHeads * capacity * geometry.headDimension * elementType.byteCount
+        let byteCount = geometry.kvHeads * capacity * geometry.keyDimension * elementType.byteCount
         keys = try AlignedBuffer(byteCount: byteCount)
         values = try AlignedBuffer(byteCount: byteCount)
     }
@@ -28,7 +28,7 @@ struct LayerBuffer: Sendable {
 
     private func write(_ rows: UnsafePointer<Float>, to buffer: AlignedBuffer, count: Int, at token: Int) {
         precondition(token >= 0 && token + count <= capacity, "the buffer has no such tokens")
-        let dimension = geometry.headDimension
+        let dimension = geometry.keyDimension
         let rowBytes = dimension * elementType.byteCount
         unsafe buffer.withUnsafeMutableBytes { bytes in
             guard let base = bytes.baseAddress else { return }
@@ -53,7 +53,7 @@ struct LayerBuffer: Sendable {
                 elementType: elementType,
                 heads: geometry.kvHeads,
                 tokens: capacity,
-                headDimension: geometry.headDimension
+                headDimension: geometry.keyDimension
             )[tokens: tokens]
         }
         return KVCacheLayer(keys: tensor(keys), values: tensor(values), queries: queries, profile: profile)

@@ -107,7 +107,7 @@ public struct LlamaModel: Sendable {
         geometry: CacheGeometry,
         against metadata: [String: String]
     ) throws(ModelError) {
-        for key in ["tokenizer.sha256", "model.fingerprint", "rope.theta"] {
+        for key in CacheIdentity.decisiveKeys {
             guard let found = other[key], let mine = metadata[key] else {
                 throw ModelError(.mismatch, "has no \(key), so that nobody knows which model made it; make it anew")
             }
@@ -119,15 +119,11 @@ public struct LlamaModel: Sendable {
                 )
             }
         }
-        let mine = configuration.geometry
-        let numbers = [
-            ("layers", geometry.layers, mine.layers),
-            ("KV heads", geometry.kvHeads, mine.kvHeads),
-            ("query heads", geometry.queryHeads == 0 ? mine.queryHeads : geometry.queryHeads, mine.queryHeads),
-            ("channels per head", geometry.headDimension, mine.headDimension),
-        ]
-        for (name, left, right) in numbers where left != right {
-            throw ModelError(.mismatch, "has \(left) \(name), this model \(right); pass a snapshot of this model")
+        if let mismatch = geometry.mismatch(with: configuration.geometry) {
+            throw ModelError(
+                .mismatch,
+                "has \(mismatch.left) \(mismatch.name), this model \(mismatch.right); pass a snapshot of this model"
+            )
         }
     }
 

@@ -78,6 +78,7 @@ extension ModelConfiguration {
                 kvHeads: kvHeads,
                 headDimension: headDimension
             )
+            attention = geometry.layers[0]
         } catch {
             throw damaged("num_attention_heads and num_key_value_heads: \(error)")
         }

@@ -13,8 +13,10 @@ public struct ModelConfiguration: Sendable, Equatable {
     public let hiddenSize: Int
     /// Width of the feed-forward layers.
     public let intermediateSize: Int
-    /// Layers, query heads, KV heads and head dimension.
+    /// The shape of caches of the model.
     public let geometry: CacheGeometry
+    /// The shape that all layers have; keys and values have one head dimension.
+    public let attention: LayerGeometry
     /// Tokens that a prompt and its answer may have together.
     public let maximumPositions: Int
     public let normEpsilon: Float
@@ -33,6 +35,6 @@ public struct ModelConfiguration: Sendable, Equatable {
     /// The token that begins a text, if there is one.
     public let beginToken: Int32?
 
-    var queryWidth: Int { geometry.queryHeads * geometry.headDimension }
-    var keyValueWidth: Int { geometry.kvHeads * geometry.headDimension }
+    var queryWidth: Int { attention.queryHeads * attention.keyDimension }
+    var keyValueWidth: Int { attention.kvHeads * attention.keyDimension }
 }

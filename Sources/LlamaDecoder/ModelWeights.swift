@@ -45,7 +45,7 @@ struct ModelWeights: Sendable {
             rows: configuration.vocabularySize,
             columns: hidden
         )
-        layers = try (0..<configuration.geometry.layers).map { layer in
+        layers = try (0..<configuration.geometry.layers.count).map { layer in
             func name(_ part: String) -> String { "\(prefix)layers.\(layer).\(part)" }
             func linear(_ part: String, _ rows: Int, _ columns: Int, hasBias: Bool) throws -> Linear {
                 try tensors.linear(name(part), rows: rows, columns: columns, hasBias: hasBias)
@@ -56,7 +56,7 @@ struct ModelWeights: Sendable {
             let hasBias = configuration.hasQueryKeyValueBias
             let hasWideBias = configuration.hasFeedForwardBias
             let normalizes = configuration.normalizesQueriesAndKeys
-            let dimension = configuration.geometry.headDimension
+            let dimension = configuration.attention.keyDimension
             return Layer(
                 attentionNorm: try norm("input_layernorm", hidden),
                 query: try linear("self_attn.q_proj", queries, hidden, hasBias: hasBias),

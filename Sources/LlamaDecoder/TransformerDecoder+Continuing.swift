@@ -78,12 +78,12 @@ extension TransformerDecoder {
         let turns = try configuration.rotary.turns(positions: positions)
         let hidden = try FloatMatrix(rows: tokens.count, columns: configuration.hiddenSize)
         unsafe embed(tokens[...], into: hidden[0])
-        let buffers = try (0..<geometry.layers).map { _ in
+        let buffers = try geometry.layers.map { geometry in
             try LayerBuffer(geometry: geometry, elementType: caches[0].shape.elementType, capacity: tokens.count)
         }
         func rows(of cache: Int) -> Range<Int> { cache * perCache..<(cache + 1) * perCache }
         try withActivations(rows: tokens.count) { activations in
-            for index in 0..<geometry.layers {
+            for index in geometry.layers.indices {
                 unsafe try project(
                     layer: index,
                     hidden: hidden[0],
@@ -95,7 +95,7 @@ extension TransformerDecoder {
                 buffers[index].write(activations, count: tokens.count, at: 0)
                 for cache in caches.indices {
                     try attend(
-                        activations.queries(rows: rows(of: cache), geometry: geometry),
+                        activations.queries(rows: rows(of: cache), geometry: attention),
                         layer: index,
                         over: caches[cache].layers[index],
                         followedBy: buffers[index].layer(tokens: rows(of: cache)),
@@ -116,14 +116,14 @@ extension TransformerDecoder {
     }
 
     private func checkShape(of cache: CompressedCache) throws(CodecError) {
-        let (mine, other) = (geometry, cache.geometry)
-        guard mine.layers == other.layers, mine.kvHeads == other.kvHeads, mine.headDimension == other.headDimension
-        else {
+        if let mismatch = geometry.mismatch(with: cache.geometry) {
             throw CodecError(
                 .shapeMismatch,
-                "a cache of \(other.layers) layers, \(other.kvHeads) KV heads of dimension \(other.headDimension) for a "
-                    + "model of \(mine.layers), \(mine.kvHeads) of dimension \(mine.headDimension)"
+                "the \(mismatch.name) of the model are \(mismatch.left), of the cache \(mismatch.right)"
             )
+        }
+        guard cache.wholeOnlyReason == nil else {
+            throw CodecError(.shapeMismatch, "not all layers hold all tokens; only such caches go on here")
         }
         guard cache.positions == nil || cache.positions?.elementsEqual(0..<Int32(cache.tokenCount)) == true else {
             throw CodecError(.shapeMismatch, "the cache's positions are not 0, 1, 2 ...; only such caches go on here")

@@ -35,22 +35,19 @@ extension TransformerDecoder {
         observe: ((KVCacheLayer, CompressedLayer) async throws -> Void)? = nil
     ) async throws -> Prefill {
         let elementType = Self.elementType(for: recipe)
-        var compressor = CacheCompressor(geometry: geometry, elementType: elementType, recipe: recipe)
+        var compressor = CacheCompressor(
+            geometry: geometry,
+            tokenCount: tokens.count,
+            elementType: elementType,
+            recipe: recipe
+        )
         let hidden = try await computeLayers(
             tokens,
             elementType: elementType,
             queryWindow: recipe.observationWindow,
             progress: progress
         ) { index, computed in
-            let layer =
-                profile.map {
-                    KVCacheLayer(
-                        keys: computed.keys,
-                        values: computed.values,
-                        queries: computed.queries,
-                        profile: $0[index]
-                    )
-                } ?? computed
+            let layer = profile.map { computed.withProfile($0[index]) } ?? computed
             try await compressor.add(layer)
             try await observe?(layer, compressor.layers[index])
         }
@@ -94,7 +91,7 @@ extension TransformerDecoder {
 
     /// The query profile of a text: the mean squared query of every layer, KV head and channel over all tokens.
     ///
-    /// - Returns: for each layer `kvHeads * headDimension` numbers.
+    /// - Returns: for each layer `kvHeads * keyDimension` numbers.
     /// - Throws: as `prefill`.
     public func queryProfile(_ tokens: [Int32], progress: ProgressHandler? = nil) async throws -> [[Double]] {
         var profile: [[Double]] = []
@@ -105,9 +102,9 @@ extension TransformerDecoder {
             progress: progress
         ) { index, layer in
             profile.append(
-                try (0..<geometry.kvHeads).flatMap { head in
-                    let statistics = HeadStatistics(layer: index, head: head, source: layer)
-                    return try statistics.queryMeanSquares(window: tokens.count) ?? []
+                try (0..<attention.kvHeads).flatMap { head in
+                    let statistics = LayerStatistics(layer: index, geometry: attention, source: layer)
+                    return try statistics.queryMeanSquares(head: head, window: tokens.count) ?? []
                 }
             )
         }
@@ -141,8 +138,8 @@ extension TransformerDecoder {
         let turns = try configuration.rotary.turns(positions: Array(tokens.indices))
         let activations = try Activations(rows: min(Self.chunkTokens, tokens.count), configuration: configuration)
         let chunkCount = (tokens.count + Self.chunkTokens - 1) / Self.chunkTokens
-        for index in 0..<geometry.layers {
-            let buffer = try LayerBuffer(geometry: geometry, elementType: elementType, capacity: tokens.count)
+        for index in geometry.layers.indices {
+            let buffer = try LayerBuffer(geometry: attention, elementType: elementType, capacity: tokens.count)
             let kept = try FloatMatrix(rows: window, columns: configuration.queryWidth)
             for chunk in 0..<chunkCount {
                 try Task.checkCancellation()
@@ -160,7 +157,7 @@ extension TransformerDecoder {
                 for row in max(firstQuery - start, 0)..<max(count, firstQuery - start) {
                     unsafe kept[start + row - firstQuery].update(from: activations.queries[row], count: kept.columns)
                 }
-                let queries = activations.queries(rows: 0..<count, geometry: geometry)
+                let queries = activations.queries(rows: 0..<count, geometry: attention)
                 try attend(
                     queries,
                     layer: index,
@@ -170,13 +167,13 @@ extension TransformerDecoder {
                     row: 0
                 )
                 unsafe try complete(layer: index, hidden: hidden[start], count: count, activations: activations)
-                progress?(Double(index * chunkCount + chunk + 1) / Double(geometry.layers * chunkCount))
+                progress?(Double(index * chunkCount + chunk + 1) / Double(geometry.layers.count * chunkCount))
             }
             let queries = KVTensor(
                 rows: kept,
                 range: 0..<window,
-                heads: geometry.queryHeads,
-                headDimension: geometry.headDimension
+                heads: attention.queryHeads,
+                headDimension: attention.keyDimension
             )
             try await take(index, buffer.layer(tokens: 0..<tokens.count, queries: queries))
         }
@@ -186,18 +183,13 @@ extension TransformerDecoder {
     /// A layer without tokens, for attention over tokens that are not compressed.
     private func emptyLayer(_ index: Int, elementType: ElementType) -> CompressedLayer {
         let shape = BlockShape(
-            kvHeads: geometry.kvHeads,
-            headDimension: geometry.headDimension,
             elementType: elementType,
             blockLength: Recipe.defaultBlockLength,
             residualWindow: 0
         )
-        let plan = HeadPlan(headDimension: geometry.headDimension, elementType: elementType)
-        return CompressedLayer(
-            shape: shape,
-            index: index,
-            plans: [HeadPlan](repeating: plan, count: geometry.kvHeads)
-        )
+        let head = HeadPlan(fullPrecision: attention)
+        let plan = LayerPlan(geometry: attention, heads: [HeadPlan](repeating: head, count: attention.kvHeads))
+        return CompressedLayer(shape: shape, index: index, plan: plan)
     }
 
     /// Writes the attention of some queries to rows from `row` on.

@@ -32,6 +32,8 @@ public final class TransformerDecoder: Sendable {
 
     var configuration: ModelConfiguration { model.configuration }
     var geometry: CacheGeometry { model.configuration.geometry }
+    /// The shape of every layer.
+    var attention: LayerGeometry { model.configuration.attention }
 
     /// Checks that tokens can be computed at positions from `first` on.
     ///
@@ -102,7 +104,7 @@ public final class TransformerDecoder: Sendable {
         ] {
             unsafe try products.multiply(activations.normalized[0], count: count, by: linear, into: output[0])
         }
-        let dimension = geometry.headDimension
+        let dimension = attention.keyDimension
         let epsilon = configuration.normEpsilon
         workers.forEachShare(of: count) { share in
             for row in share {
