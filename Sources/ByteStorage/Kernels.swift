@@ -7,7 +7,10 @@ package enum Kernels {
     /// A name that this machine doesn't know ends the process: it is a test's or a developer's mistake, and running
     /// other kernels instead would hide it.
     // A table of constants.
-    package nonisolated(unsafe) static let best: tck_kernels = {
+    package nonisolated(unsafe) static let best: tck_kernels = unsafe table.pointee
+
+    /// `best` as those C functions take it that put kernels together.
+    package nonisolated(unsafe) static let table: UnsafePointer<tck_kernels> = {
         guard let kernels = unsafe tck_best_kernels() else {
             preconditionFailure(
                 """
@@ -16,7 +19,7 @@ package enum Kernels {
                 """
             )
         }
-        return unsafe kernels.pointee
+        return unsafe kernels
     }()
 
     /// Whether `best` can be had: false where `THINK_COMPRESS_KERNELS` names what this machine hasn't.

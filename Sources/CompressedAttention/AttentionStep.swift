@@ -20,6 +20,8 @@ struct AttentionStep {
     private let queries: KVTensor
     private let output: UnsafeMutablePointer<Float>
 
+    private let keyDimension: Int
+    private let valueDimension: Int
     private let group: Int
     private let scale: Float
     private let softCap: Float
@@ -47,9 +49,11 @@ struct AttentionStep {
         self.newer = newer
         self.queries = queries
         unsafe self.output = unsafe output
+        keyDimension = queries.headDimension
+        valueDimension = layer.shape.headDimension
         group = queries.heads / layer.shape.kvHeads
         let log2e = Float(M_LOG2E)
-        scale = (attention.scale ?? 1 / Float(queries.headDimension).squareRoot()) * log2e
+        scale = (attention.scale ?? 1 / Float(keyDimension).squareRoot()) * log2e
         softCap = (attention.logitSoftCap ?? 0) * log2e
         slidingWindow = attention.slidingWindow ?? .max
         precision = attention.precision
@@ -78,7 +82,6 @@ struct AttentionStep {
     }
 
     private func compute(on workers: AttentionWorkers) throws(MemoryError) {
-        let dimension = queries.headDimension
         let jobRows = jobPositions * group
         let least = unsafe Kernels.best.product_rows
         let usesProducts = jobRows >= min(least.fast, least.precise, least.full)
@@ -86,9 +89,11 @@ struct AttentionStep {
         let products = usesProducts ? SingleThreadedProducts() : nil
         defer { extendLifetime(products) }
         let bytes =
-            QueryRows.Arena.byteCount(UInt8.self, count: tck_attention_workspace_bytes(dimension))
-            + 3 * QueryRows.byteCount(capacity: jobRows, dimension: dimension)
-            + (usesProducts ? MatrixTile.byteCount(rows: jobRows, dimension: dimension) : 0)
+            QueryRows.Arena.byteCount(UInt8.self, count: tck_attention_workspace_bytes(keyDimension, valueDimension))
+            + 3
+            * QueryRows.byteCount(capacity: jobRows, keyDimension: keyDimension, valueDimension: valueDimension)
+            + (usesProducts
+                ? MatrixTile.byteCount(rows: jobRows, keyDimension: keyDimension, valueDimension: valueDimension) : 0)
         let total = layer.shape.kvHeads * jobsPerHead * tileCount
         let threads = workers.threadCount
         unsafe try withUnsafeTemporaryAllocation(
@@ -101,7 +106,13 @@ struct AttentionStep {
                     unsafe work(
                         on: total * thread / threads..<total * (thread + 1) / threads,
                         pages: pages,
-                        memory: ThreadMemory(memory, rows: jobRows, dimension: dimension, hasTile: usesProducts),
+                        memory: ThreadMemory(
+                            memory,
+                            rows: jobRows,
+                            keyDimension: keyDimension,
+                            valueDimension: valueDimension,
+                            hasTile: usesProducts
+                        ),
                         parts: UnsafeMutableBufferPointer(rebasing: parts[2 * thread..<2 * thread + 2])
                     )
                 } finally: {
@@ -130,14 +141,20 @@ struct AttentionStep {
         let last: QueryRows
         let tile: MatrixTile?
 
-        init(_ memory: UnsafeMutableRawPointer, rows: Int, dimension: Int, hasTile: Bool) {
+        init(_ memory: UnsafeMutableRawPointer, rows: Int, keyDimension: Int, valueDimension: Int, hasTile: Bool) {
             var arena = unsafe QueryRows.Arena(memory)
-            let workspaceBytes = tck_attention_workspace_bytes(dimension)
+            let workspaceBytes = tck_attention_workspace_bytes(keyDimension, valueDimension)
             unsafe workspace = UnsafeMutableRawPointer(arena.take(UInt8.self, count: workspaceBytes))
-            whole = QueryRows(capacity: rows, dimension: dimension, arena: &arena)
-            first = QueryRows(capacity: rows, dimension: dimension, arena: &arena)
-            last = QueryRows(capacity: rows, dimension: dimension, arena: &arena)
-            tile = hasTile ? MatrixTile(rows: rows, dimension: dimension, arena: &arena) : nil
+            func queryRows() -> QueryRows {
+                QueryRows(capacity: rows, keyDimension: keyDimension, valueDimension: valueDimension, arena: &arena)
+            }
+            whole = queryRows()
+            first = queryRows()
+            last = queryRows()
+            tile =
+                hasTile
+                ? MatrixTile(rows: rows, keyDimension: keyDimension, valueDimension: valueDimension, arena: &arena)
+                : nil
         }
     }
 
@@ -208,18 +225,13 @@ struct AttentionStep {
             unsafe queries.withRows(head: head * group + member, from: positions.lowerBound) { source in
                 guard let start = unsafe source.bytes else { return }
                 for position in 0..<positions.count {
-                    let row = unsafe rows.queries + (position * group + member) * rows.stride
-                    unsafe Kernels.best.widen(
-                        source.type,
-                        start + position * source.token_stride,
-                        queries.headDimension,
-                        row
-                    )
-                    for channel in 0..<queries.headDimension { unsafe row[channel] *= scale }
+                    let row = unsafe rows.queries + (position * group + member) * rows.queryStride
+                    unsafe Kernels.best.widen(source.type, start + position * source.token_stride, keyDimension, row)
+                    for channel in 0..<keyDimension { unsafe row[channel] *= scale }
                 }
             }
         }
-        rows.thin(runs: plan.keyRuns, format: format, prunedMeans: layer.prunedMeans(head: head))
+        rows.gatherKept(runs: plan.keyRuns, format: format, prunedMeans: layer.prunedMeans(head: head))
     }
 
     private func isPrecise(_ plan: HeadPlan) -> Bool {
@@ -236,7 +248,7 @@ struct AttentionStep {
         for position in 0..<positions.count {
             for member in 0..<group {
                 let place = (positions.lowerBound + position) * queries.heads + head * group + member
-                unsafe rows.finish(row: position * group + member, into: output + place * queries.headDimension)
+                unsafe rows.finish(row: position * group + member, into: output + place * valueDimension)
             }
         }
     }
@@ -296,7 +308,8 @@ struct AttentionStep {
                         keys,
                         values,
                         count,
-                        queries.headDimension,
+                        keyDimension,
+                        valueDimension,
                         rows.groups + four
                     )
                 }

@@ -7,22 +7,24 @@ internal import Synchronization
 @safe
 struct MatrixTile {
     /// Tokens of a tile at the most.
-    static let tokens = Int(TCK_TILE_TOKENS)
+    static let tokens = Int(TCK_PAGE_TOKENS)
 
-    /// `[tokens][dimension]`, to be filled before each tile.
+    /// `[tokens][key dimension]`, to be filled before each tile.
     let keys: UnsafeMutablePointer<Float>
+    /// `[tokens][value dimension]`, alike.
     let values: UnsafeMutablePointer<Float>
     /// Scores, then powers: `[rows][tokens]`.
     let scores: UnsafeMutablePointer<Float>
 
-    static func byteCount(rows: Int, dimension: Int) -> Int {
-        2 * QueryRows.Arena.byteCount(Float.self, count: tokens * dimension)
+    static func byteCount(rows: Int, keyDimension: Int, valueDimension: Int) -> Int {
+        QueryRows.Arena.byteCount(Float.self, count: tokens * keyDimension)
+            + QueryRows.Arena.byteCount(Float.self, count: tokens * valueDimension)
             + QueryRows.Arena.byteCount(Float.self, count: QueryRows.paddedRows(rows) * tokens)
     }
 
-    init(rows: Int, dimension: Int, arena: inout QueryRows.Arena) {
-        unsafe keys = arena.take(Float.self, count: Self.tokens * dimension)
-        unsafe values = arena.take(Float.self, count: Self.tokens * dimension)
+    init(rows: Int, keyDimension: Int, valueDimension: Int, arena: inout QueryRows.Arena) {
+        unsafe keys = arena.take(Float.self, count: Self.tokens * keyDimension)
+        unsafe values = arena.take(Float.self, count: Self.tokens * valueDimension)
         unsafe scores = arena.take(Float.self, count: QueryRows.paddedRows(rows) * Self.tokens)
     }
 
@@ -34,12 +36,12 @@ struct MatrixTile {
             CblasTrans,
             blasint(rows.count),
             blasint(count),
-            blasint(rows.dimension),
+            blasint(rows.keyDimension),
             1,
             rows.queries,
-            blasint(rows.stride),
+            blasint(rows.queryStride),
             keys,
-            blasint(rows.dimension),
+            blasint(rows.keyDimension),
             0,
             scores,
             blasint(Self.tokens)
@@ -52,7 +54,7 @@ struct MatrixTile {
             unsafe Kernels.best.join_scores(
                 scores + group * QueryRows.rowsPerGroup * Self.tokens,
                 count,
-                rows.dimension,
+                rows.valueDimension,
                 rows.groups + group
             )
         }
@@ -61,16 +63,16 @@ struct MatrixTile {
             CblasNoTrans,
             CblasNoTrans,
             blasint(rows.count),
-            blasint(rows.dimension),
+            blasint(rows.valueDimension),
             blasint(count),
             1,
             scores,
             blasint(Self.tokens),
             values,
-            blasint(rows.dimension),
+            blasint(rows.valueDimension),
             1,
             rows.outputs,
-            blasint(rows.stride)
+            blasint(rows.outputStride)
         )
     }
 }

@@ -30,11 +30,13 @@ struct QueryRows {
     static let rowsPerGroup = Int(TCK_QUERY_ROWS)
 
     private(set) var count = 0
-    let dimension: Int
-    let stride: Int
-    private let thinCapacity: Int
+    let keyDimension: Int
+    let valueDimension: Int
+    /// Numbers from one row to the next of `queries`, and of `outputs`.
+    let queryStride: Int
+    let outputStride: Int
     let queries: UnsafeMutablePointer<Float>
-    private let thinQueries: UnsafeMutablePointer<Float>
+    private let keptQueries: UnsafeMutablePointer<Float>
     private let offsets: UnsafeMutablePointer<Float>
     let visible: UnsafeMutablePointer<tck_token_range>
     let maxima: UnsafeMutablePointer<Float>
@@ -49,25 +51,26 @@ struct QueryRows {
     }
 
     /// Bytes that `capacity` rows take.
-    static func byteCount(capacity: Int, dimension: Int) -> Int {
+    static func byteCount(capacity: Int, keyDimension: Int, valueDimension: Int) -> Int {
         let rows = paddedRows(capacity)
-        let stride = tck_padded_dimension(dimension)
-        return unsafe 2 * Arena.byteCount(Float.self, count: rows * stride)
-            + Arena.byteCount(Float.self, count: rows * tck_widest_thin_dimension(dimension))
+        return unsafe Arena.byteCount(Float.self, count: rows * tck_padded_dimension(keyDimension))
+            + Arena.byteCount(Float.self, count: rows * tck_padded_dimension(valueDimension))
+            + Arena.byteCount(Float.self, count: rows * tck_widest_kept_dimension(keyDimension))
             + 3 * Arena.byteCount(Float.self, count: rows)
             + Arena.byteCount(tck_token_range.self, count: rows)
             + Arena.byteCount(tck_queries.self, count: rows / rowsPerGroup)
     }
 
     /// Room for `capacity` rows.
-    init(capacity: Int, dimension: Int, arena: inout Arena) {
+    init(capacity: Int, keyDimension: Int, valueDimension: Int, arena: inout Arena) {
         let rows = Self.paddedRows(capacity)
-        self.dimension = dimension
-        stride = tck_padded_dimension(dimension)
-        thinCapacity = tck_widest_thin_dimension(dimension)
-        unsafe queries = arena.take(Float.self, count: rows * stride)
-        unsafe outputs = arena.take(Float.self, count: rows * stride)
-        unsafe thinQueries = arena.take(Float.self, count: rows * thinCapacity)
+        self.keyDimension = keyDimension
+        self.valueDimension = valueDimension
+        queryStride = tck_padded_dimension(keyDimension)
+        outputStride = tck_padded_dimension(valueDimension)
+        unsafe queries = arena.take(Float.self, count: rows * queryStride)
+        unsafe outputs = arena.take(Float.self, count: rows * outputStride)
+        unsafe keptQueries = arena.take(Float.self, count: rows * tck_widest_kept_dimension(keyDimension))
         unsafe offsets = arena.take(Float.self, count: rows)
         unsafe maxima = arena.take(Float.self, count: rows)
         unsafe sums = arena.take(Float.self, count: rows)
@@ -79,8 +82,8 @@ struct QueryRows {
     mutating func begin(count: Int, softCap: Float, isPrecise: Bool, workspace: UnsafeMutableRawPointer) {
         self.count = count
         let rows = Self.paddedRows(count)
-        unsafe queries.update(repeating: 0, count: rows * stride)
-        unsafe outputs.update(repeating: 0, count: rows * stride)
+        unsafe queries.update(repeating: 0, count: rows * queryStride)
+        unsafe outputs.update(repeating: 0, count: rows * outputStride)
         unsafe offsets.update(repeating: 0, count: rows)
         unsafe maxima.update(repeating: -.infinity, count: rows)
         unsafe sums.update(repeating: 0, count: rows)
@@ -89,15 +92,15 @@ struct QueryRows {
             let row = group * Self.rowsPerGroup
             unsafe groups[group] = tck_queries(
                 count: min(count - row, Self.rowsPerGroup),
-                rows: queries + row * stride,
-                thin_rows: nil,
+                rows: queries + row * queryStride,
+                kept_rows: nil,
                 offsets: offsets + row,
                 visible: visible + row,
                 soft_cap: softCap,
                 is_precise: isPrecise,
                 maxima: maxima + row,
                 sums: sums + row,
-                outputs: outputs + row * stride,
+                outputs: outputs + row * outputStride,
                 workspace: workspace
             )
         }
@@ -107,24 +110,24 @@ struct QueryRows {
     ///
     /// - Parameters:
     ///   - prunedMeans: of every channel, zero for those that are kept; nil if all are zero.
-    func thin(runs: [HeadPlan.KeyRun], format: tck_block_format, prunedMeans: [Float]?) {
-        let thin = unsafe withUnsafePointer(to: format) { unsafe tck_thin_dimension($0) }
-        unsafe thinQueries.update(repeating: 0, count: Self.paddedRows(count) * thin)
+    func gatherKept(runs: [HeadPlan.KeyRun], format: tck_block_format, prunedMeans: [Float]?) {
+        let kept = unsafe withUnsafePointer(to: format) { unsafe tck_kept_dimension($0) }
+        unsafe keptQueries.update(repeating: 0, count: Self.paddedRows(count) * kept)
         for row in 0..<count {
-            let query = unsafe queries + row * stride
-            var to = unsafe thinQueries + row * thin
+            let query = unsafe queries + row * queryStride
+            var to = unsafe keptQueries + row * kept
             for run in runs {
                 for (index, channel) in run.channels.enumerated() { unsafe to[index] = query[Int(channel)] }
                 unsafe to += tck_padded_dimension(run.channels.count)
             }
             if let prunedMeans {
                 var sum: Float = 0
-                for channel in 0..<dimension { unsafe sum += query[channel] * prunedMeans[channel] }
+                for channel in 0..<keyDimension { unsafe sum += query[channel] * prunedMeans[channel] }
                 unsafe offsets[row] = sum
             }
         }
         for group in 0..<groupCount {
-            unsafe groups[group].thin_rows = UnsafePointer(thinQueries + group * Self.rowsPerGroup * thin)
+            unsafe groups[group].kept_rows = UnsafePointer(keptQueries + group * Self.rowsPerGroup * kept)
         }
     }
 
@@ -143,8 +146,8 @@ struct QueryRows {
             let otherFactor = unsafe exp2(other.maxima[row] - maximum)
             unsafe maxima[row] = maximum
             unsafe sums[row] = sums[row] * factor + other.sums[row] * otherFactor
-            let (to, from) = unsafe (outputs + row * stride, other.outputs + row * stride)
-            for channel in 0..<dimension {
+            let (to, from) = unsafe (outputs + row * outputStride, other.outputs + row * outputStride)
+            for channel in 0..<valueDimension {
                 unsafe to[channel] = to[channel] * factor + from[channel] * otherFactor
             }
         }
@@ -153,7 +156,7 @@ struct QueryRows {
     /// Writes the attention of a row.
     func finish(row: Int, into output: UnsafeMutablePointer<Float>) {
         let factor = unsafe 1 / sums[row]
-        let from = unsafe outputs + row * stride
-        for channel in 0..<dimension { unsafe output[channel] = from[channel] * factor }
+        let from = unsafe outputs + row * outputStride
+        for channel in 0..<valueDimension { unsafe output[channel] = from[channel] * factor }
     }
 }

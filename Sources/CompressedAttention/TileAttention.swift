@@ -4,7 +4,7 @@ internal import Foundation
 
 /// Attention of some queries over keys and values in float32 that come tile by tile.
 ///
-/// For measuring: it keeps the scores of the last tile. The scale is `1 / sqrt(headDimension)`.
+/// For measuring: it keeps the scores of the last tile. The scale is `1 / sqrt(keyDimension)`.
 @safe
 package final class TileAttention {
     /// Tokens of a tile at the most.
@@ -13,31 +13,45 @@ package final class TileAttention {
     private let memory: AlignedBuffer
     private var rows: QueryRows
     private let tile: MatrixTile
-    /// `log2(e) * q · k / sqrt(headDimension)` of the last tile: `[rows, tokens]`.
+    /// `log2(e) * q · k / sqrt(keyDimension)` of the last tile: `[rows, tokens]`.
     package private(set) var scores: [Float] = []
 
-    /// - Parameter queries: `[rows, headDimension]`.
+    /// - Parameter queries: `[rows, keyDimension]`.
     /// - Throws: `MemoryError` if there is no memory for it.
-    package init(queries: [Float], headDimension: Int) throws(MemoryError) {
-        let count = queries.count / headDimension
-        let workspaceBytes = tck_attention_workspace_bytes(headDimension)
+    package init(queries: [Float], keyDimension: Int, valueDimension: Int) throws(MemoryError) {
+        let count = queries.count / keyDimension
+        let workspaceBytes = tck_attention_workspace_bytes(keyDimension, valueDimension)
         memory = try AlignedBuffer(
-            byteCount: QueryRows.byteCount(capacity: count, dimension: headDimension)
-                + MatrixTile.byteCount(rows: count, dimension: headDimension)
+            byteCount: QueryRows.byteCount(
+                capacity: count,
+                keyDimension: keyDimension,
+                valueDimension: valueDimension
+            )
+                + MatrixTile.byteCount(rows: count, keyDimension: keyDimension, valueDimension: valueDimension)
                 + QueryRows.Arena.byteCount(UInt8.self, count: workspaceBytes)
         )
         // The memory lives as long as this object, and nobody else has it.
         let base = unsafe memory.withUnsafeMutableBytes { $0.baseAddress }
         guard let base = unsafe base else { preconditionFailure("a buffer has memory") }
         var arena = unsafe QueryRows.Arena(base)
-        rows = QueryRows(capacity: count, dimension: headDimension, arena: &arena)
-        tile = MatrixTile(rows: count, dimension: headDimension, arena: &arena)
+        rows = QueryRows(
+            capacity: count,
+            keyDimension: keyDimension,
+            valueDimension: valueDimension,
+            arena: &arena
+        )
+        tile = MatrixTile(
+            rows: count,
+            keyDimension: keyDimension,
+            valueDimension: valueDimension,
+            arena: &arena
+        )
         let workspace = unsafe arena.take(UInt8.self, count: workspaceBytes)
         unsafe rows.begin(count: count, softCap: 0, isPrecise: true, workspace: UnsafeMutableRawPointer(workspace))
-        let scale = Float(M_LOG2E) / Float(headDimension).squareRoot()
+        let scale = Float(M_LOG2E) / Float(keyDimension).squareRoot()
         for row in 0..<count {
-            for channel in 0..<headDimension {
-                unsafe rows.queries[row * rows.stride + channel] = queries[row * headDimension + channel] * scale
+            for channel in 0..<keyDimension {
+                unsafe rows.queries[row * rows.queryStride + channel] = queries[row * keyDimension + channel] * scale
             }
         }
     }
@@ -45,7 +59,8 @@ package final class TileAttention {
     /// Adds a tile.
     ///
     /// - Parameters:
-    ///   - keys: `[count, headDimension]` at least, and so the values.
+    ///   - keys: `[count, keyDimension]` at least.
+    ///   - values: `[count, valueDimension]` at least.
     ///   - visible: which of the tile's tokens each row of queries sees.
     package func add(keys: [Float], values: [Float], count: Int, visible: [Range<Int>]) {
         precondition(count <= Self.maximumTokens, "a tile has \(Self.maximumTokens) tokens at most")
@@ -53,9 +68,10 @@ package final class TileAttention {
             visible.count == rows.count && visible.allSatisfy { $0.lowerBound >= 0 && $0.upperBound <= count },
             "every row sees some of the tile's tokens"
         )
-        precondition(min(keys.count, values.count) >= count * rows.dimension, "the tile must be whole")
-        unsafe keys.withUnsafeBufferPointer { unsafe copy($0, to: tile.keys, count: count) }
-        unsafe values.withUnsafeBufferPointer { unsafe copy($0, to: tile.values, count: count) }
+        let (keyCount, valueCount) = (count * rows.keyDimension, count * rows.valueDimension)
+        precondition(keys.count >= keyCount && values.count >= valueCount, "the tile must be whole")
+        unsafe keys.withUnsafeBufferPointer { unsafe copy($0, to: tile.keys, count: keyCount) }
+        unsafe values.withUnsafeBufferPointer { unsafe copy($0, to: tile.values, count: valueCount) }
         for (row, seen) in visible.enumerated() {
             unsafe rows.visible[row] = tck_token_range(first: seen.lowerBound, end: seen.upperBound)
         }
@@ -71,15 +87,15 @@ package final class TileAttention {
 
     private func copy(_ source: UnsafeBufferPointer<Float>, to: UnsafeMutablePointer<Float>, count: Int) {
         guard let base = source.baseAddress else { return }
-        unsafe to.update(from: base, count: count * rows.dimension)
+        unsafe to.update(from: base, count: count)
     }
 
-    /// The attention output of all rows: `[rows, headDimension]`.
+    /// The attention output of all rows: `[rows, valueDimension]`.
     package var result: [Float] {
-        var output = [Float](repeating: 0, count: rows.count * rows.dimension)
+        var output = [Float](repeating: 0, count: rows.count * rows.valueDimension)
         unsafe output.withUnsafeMutableBufferPointer { buffer in
             guard let base = buffer.baseAddress else { return }
-            for row in 0..<rows.count { unsafe rows.finish(row: row, into: base + row * rows.dimension) }
+            for row in 0..<rows.count { unsafe rows.finish(row: row, into: base + row * rows.valueDimension) }
         }
         return output
     }

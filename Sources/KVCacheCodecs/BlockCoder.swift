@@ -8,9 +8,12 @@ final class BlockCoder: Sendable {
     static let maximumMagnitude = TCK_MAX_QUANTIZED_MAGNITUDE
 
     let plan: HeadPlan
-    let layout: BlockLayout
-    /// What the attention kernels need to know of the blocks.
+    /// What a block holds, and where.
     let format: tck_block_format
+    /// The runs of `format`.
+    private let keyRuns: [tck_key_run]
+    /// The key channels of all runs, one run after another.
+    private let channels: [UInt16]
     private let shape: BlockShape
     /// A row that has the pruned channels' means, or empty if the plan has none: zeros then stand in for them.
     let prunedRow: [Float]
@@ -18,8 +21,12 @@ final class BlockCoder: Sendable {
     init(plan: HeadPlan, shape: BlockShape) {
         self.plan = plan
         self.shape = shape
-        layout = BlockLayout(plan: plan, shape: shape)
-        format = layout.format(plan: plan, shape: shape)
+        let format = plan.blockFormat(shape: shape)
+        self.format = format
+        keyRuns = unsafe withUnsafeBytes(of: format.key_runs) { bytes in
+            unsafe Array(bytes.bindMemory(to: tck_key_run.self).prefix(format.key_run_count))
+        }
+        channels = plan.keyRuns.flatMap(\.channels)
         // Only where the file has a mean for every pruned channel: a row for each head may be much more than the file.
         guard !plan.prunedMeans.isEmpty else {
             prunedRow = []
@@ -31,6 +38,9 @@ final class BlockCoder: Sendable {
         }
         prunedRow = row
     }
+
+    /// Bytes of a block.
+    var byteCount: Int { format.byte_count }
 
     /// A coder for each plan; plans that are equal share theirs.
     static func coders(for plans: [HeadPlan], shape: BlockShape) -> [BlockCoder] {
@@ -60,98 +70,69 @@ final class BlockCoder: Sendable {
         }
     }
 
-    /// Packs a block of `blockLength` rows.
+    /// Packs a block of `blockLength` rows, which have the shape's element type.
     ///
     /// - Returns: whether all numbers could be quantized; if not, the bytes are of no use.
     func pack(keys: tck_rows, values: tck_rows, into block: UnsafeMutableRawPointer) -> Bool {
-        let tokens = shape.blockLength
-        for (run, part) in zip(plan.keyRuns, layout.keyRuns) {
-            let packed = unsafe run.channels.withUnsafeBufferPointer { indices in
-                let channels = unsafe tck_channels(indices: indices.baseAddress, count: indices.count)
-                if run.width == shape.elementType.bitWidth {
-                    unsafe Kernels.best.pack_full_keys(keys, tokens, channels, block + part.codes)
-                    return true
-                }
-                return unsafe Kernels.best.pack_keys(
-                    keys,
-                    tokens,
-                    channels,
-                    shape.headDimension,
-                    UInt32(run.width),
-                    Self.mutablePart(part, of: block)
-                )
-            }
-            guard packed else { return false }
+        unsafe withUnsafePointer(to: format) { format in
+            unsafe tck_pack_block(Kernels.table, format, channels, keys, values, block)
         }
-        guard plan.valueWidth < shape.elementType.bitWidth else {
-            unsafe Self.copyRows(
-                values,
-                count: tokens,
-                headDimension: shape.headDimension,
-                to: tck_mutable_rows(
-                    bytes: block + layout.values.codes,
-                    token_stride: shape.rowBytes,
-                    type: shape.elementType.kernelType
-                )
-            )
-            return true
-        }
-        return unsafe Kernels.best.pack_values(
-            values,
-            tokens,
-            shape.headDimension,
-            tokens,
-            UInt32(plan.valueWidth),
-            Self.mutablePart(layout.values, of: block)
-        )
     }
 
     /// Restores the keys of a block into `blockLength` rows.
     func unpackKeys(of block: UnsafeRawPointer, into rows: tck_mutable_rows) {
-        let tokens = shape.blockLength
-        if plan.keptChannelCount < shape.headDimension { unsafe fillPruned(rows) }
-        for (run, part) in zip(plan.keyRuns, layout.keyRuns) {
-            unsafe run.channels.withUnsafeBufferPointer { indices in
-                let channels = unsafe tck_channels(indices: indices.baseAddress, count: indices.count)
-                if run.width == shape.elementType.bitWidth {
-                    unsafe Kernels.best.unpack_full_keys(
-                        shape.elementType.kernelType,
-                        block + part.codes,
-                        tokens,
-                        channels,
-                        rows
-                    )
-                } else {
-                    unsafe Kernels.best.unpack_keys(
-                        Self.part(part, of: block),
-                        tokens,
-                        channels,
-                        shape.headDimension,
-                        UInt32(run.width),
-                        rows
-                    )
-                }
+        if channels.count < shape.headDimension { unsafe fillPruned(rows) }
+        unsafe channels.withUnsafeBufferPointer { channels in
+            var first = 0
+            for run in keyRuns {
+                let indices = unsafe channels.baseAddress.map { unsafe $0 + first }
+                unsafe unpack(run, tck_channels(indices: indices, count: run.count), of: block, into: rows)
+                first += run.count
             }
         }
     }
 
-    /// Restores the values of a block into `blockLength` rows.
-    func unpackValues(of block: UnsafeRawPointer, into rows: tck_mutable_rows) {
-        guard plan.valueWidth < shape.elementType.bitWidth else {
-            let stored = unsafe tck_rows(
-                bytes: block + layout.values.codes,
-                token_stride: shape.rowBytes,
-                type: shape.elementType.kernelType
-            )
-            unsafe Self.copyRows(stored, count: shape.blockLength, headDimension: shape.headDimension, to: rows)
+    private func unpack(
+        _ run: tck_key_run,
+        _ channels: tck_channels,
+        of block: UnsafeRawPointer,
+        into rows: tck_mutable_rows
+    ) {
+        let tokens = format.tokens
+        guard run.coding.width > 0 else {
+            unsafe Kernels.best.unpack_full_keys(format.full_type, block + run.codes, tokens, channels, rows)
             return
         }
+        let packed = unsafe tck_packed(
+            codes: (block + run.codes).assumingMemoryBound(to: UInt8.self),
+            scales: block + run.scales,
+            minima: block + run.minima
+        )
+        unsafe Kernels.best.unpack_keys(packed, tokens, channels, format.key_dimension, run.coding, rows)
+    }
+
+    /// Restores the values of a block into `blockLength` rows.
+    func unpackValues(of block: UnsafeRawPointer, into rows: tck_mutable_rows) {
+        guard format.value_coding.width > 0 else {
+            let stored = unsafe tck_rows(
+                bytes: block + format.value_codes,
+                token_stride: format.value_dimension * format.full_type.byteCount,
+                type: format.full_type
+            )
+            unsafe Self.copyRows(stored, count: format.tokens, headDimension: format.value_dimension, to: rows)
+            return
+        }
+        let packed = unsafe tck_packed(
+            codes: (block + format.value_codes).assumingMemoryBound(to: UInt8.self),
+            scales: block + format.value_scales,
+            minima: block + format.value_minima
+        )
         unsafe Kernels.best.unpack_values(
-            Self.part(layout.values, of: block),
-            shape.blockLength,
-            shape.headDimension,
-            shape.blockLength,
-            UInt32(plan.valueWidth),
+            packed,
+            format.tokens,
+            format.value_dimension,
+            format.value_group,
+            format.value_coding,
             rows
         )
     }
@@ -193,25 +174,6 @@ final class BlockCoder: Sendable {
         for row in 1..<shape.blockLength {
             unsafe (base + row * rows.token_stride).copyMemory(from: base, byteCount: rowBytes)
         }
-    }
-
-    private static func part(_ part: BlockLayout.Part, of block: UnsafeRawPointer) -> tck_packed {
-        unsafe tck_packed(
-            codes: (block + part.codes).assumingMemoryBound(to: UInt8.self),
-            scales: (block + part.scales).assumingMemoryBound(to: UInt16.self),
-            minima: (block + part.minima).assumingMemoryBound(to: UInt16.self)
-        )
-    }
-
-    private static func mutablePart(
-        _ part: BlockLayout.Part,
-        of block: UnsafeMutableRawPointer
-    ) -> tck_mutable_packed {
-        unsafe tck_mutable_packed(
-            codes: (block + part.codes).assumingMemoryBound(to: UInt8.self),
-            scales: (block + part.scales).assumingMemoryBound(to: UInt16.self),
-            minima: (block + part.minima).assumingMemoryBound(to: UInt16.self)
-        )
     }
 }
 

@@ -4,7 +4,7 @@ public import KVCacheModel
 /// What all layers of a compressed cache share: the shape of heads and blocks.
 public struct BlockShape: Sendable, Equatable {
     /// Tokens of a page: Formats/snapshot.md, "How a cache is cut".
-    public static let pageTokens = 256
+    public static let pageTokens = Int(TCK_PAGE_TOKENS)
     /// Block lengths that a snapshot can say.
     public static let blockLengths = [32, 64, 128]
 
@@ -44,90 +44,36 @@ public struct BlockShape: Sendable, Equatable {
     public func chunkCount(blockCount: Int) -> Int { (blockCount + blocksPerPage - 1) / blocksPerPage }
 }
 
-/// Where everything lies in a block of one head: Formats/snapshot.md, "PLAN".
-struct BlockLayout: Sendable, Equatable {
-    /// The byte offsets of a quantized run or of the values; of a full-precision one only `codes`.
-    struct Part: Sendable, Equatable {
-        var codes = 0
-        var scales = 0
-        var minima = 0
-    }
-
-    let keyRuns: [Part]
-    let values: Part
-    let byteCount: Int
-
-    /// The layout of a plan that keeps the rules; others are a programming error.
-    init(plan: HeadPlan, shape: BlockShape) {
-        if let fault = plan.fault(shape: shape) { preconditionFailure("not a plan for these heads: \(fault)") }
-        let tokens = shape.blockLength
-        let fullWidth = shape.elementType.bitWidth
-        var runs = [Part](repeating: Part(), count: plan.keyRuns.count)
-        var end = 0
-        for (index, run) in plan.keyRuns.enumerated() {
-            runs[index].codes = end
-            end +=
-                run.width == fullWidth
-                ? run.channels.count * tokens * shape.elementType.byteCount
-                : tck_key_code_bytes(tokens, run.channels.count, UInt32(run.width))
-        }
-        for part in [\Part.scales, \Part.minima] {
-            for (index, run) in plan.keyRuns.enumerated() where run.width < fullWidth {
-                runs[index][keyPath: part] = end
-                end += tck_padded_channels(run.channels.count) * MemoryLayout<UInt16>.size
-            }
-        }
-        end = Self.align(end)
-        var values = Part(codes: end)
-        if plan.valueWidth == fullWidth {
-            end += tokens * shape.rowBytes
-        } else {
-            let groups = tokens * tck_value_groups(shape.headDimension, tokens) * MemoryLayout<UInt16>.size
-            values.scales = end + tck_value_code_bytes(tokens, shape.headDimension, UInt32(plan.valueWidth))
-            values.minima = values.scales + groups
-            end = values.minima + groups
-        }
-        keyRuns = runs
-        self.values = values
-        byteCount = Self.align(end)
-    }
-
-    /// The same for the attention kernels.
-    func format(plan: HeadPlan, shape: BlockShape) -> tck_block_format {
-        let fullWidth = shape.elementType.bitWidth
-        func width(_ bits: Int) -> UInt32 { bits == fullWidth ? 0 : UInt32(bits) }
-        var format = tck_block_format()
-        format.tokens = shape.blockLength
-        format.byte_count = byteCount
-        format.head_dimension = shape.headDimension
-        format.full_type = shape.elementType.kernelType
-        format.key_run_count = keyRuns.count
-        unsafe withUnsafeMutableBytes(of: &format.key_runs) { bytes in
-            let runs = unsafe bytes.bindMemory(to: tck_key_run.self)
-            for (index, part) in keyRuns.enumerated() {
-                unsafe runs[index] = tck_key_run(
-                    count: plan.keyRuns[index].channels.count,
-                    width: width(plan.keyRuns[index].width),
-                    codes: part.codes,
-                    scales: part.scales,
-                    minima: part.minima
-                )
-            }
-        }
-        format.value_width = width(plan.valueWidth)
-        format.value_codes = values.codes
-        format.value_scales = values.scales
-        format.value_minima = values.minima
-        return format
-    }
-
-    private static func align(_ count: Int) -> Int { (count + 63) / 64 * 64 }
-}
-
 extension HeadPlan {
+    /// Where everything lies in a block of one head: Formats/snapshot.md, "PLAN".
+    ///
+    /// - Parameter shape: that of the plan's heads. A plan that doesn't keep the rules for them is a programming error.
+    func blockFormat(shape: BlockShape) -> tck_block_format {
+        if let fault = fault(shape: shape) { preconditionFailure("not a plan for these heads: \(fault)") }
+        func coding(_ width: Int) -> tck_coding {
+            width == shape.elementType.bitWidth
+                ? tck_coding(width: 0, scales: UInt8(TCK_NO_SCALES.rawValue))
+                : tck_coding(width: UInt8(width), scales: UInt8(TCK_FLOAT16_SCALES.rawValue))
+        }
+        var plan = tck_block_plan()
+        plan.tokens = shape.blockLength
+        plan.key_dimension = shape.headDimension
+        plan.value_dimension = shape.headDimension
+        plan.full_type = shape.elementType.kernelType
+        plan.key_run_count = keyRuns.count
+        unsafe withUnsafeMutableBytes(of: &plan.key_runs) { bytes in
+            let runs = unsafe bytes.bindMemory(to: tck_coded_channels.self)
+            for (index, run) in keyRuns.enumerated() {
+                unsafe runs[index] = tck_coded_channels(count: run.channels.count, coding: coding(run.width))
+            }
+        }
+        plan.values = coding(valueWidth)
+        return unsafe tck_layout(&plan)
+    }
+
     /// Bytes of a block: Formats/snapshot.md, "PLAN".
     ///
     /// - Parameter shape: that of the plan's heads. A plan that doesn't keep the format's rules for them (widths,
     ///   channels, means) is a programming error.
-    public func blockByteCount(shape: BlockShape) -> Int { BlockLayout(plan: self, shape: shape).byteCount }
+    public func blockByteCount(shape: BlockShape) -> Int { blockFormat(shape: shape).byte_count }
 }

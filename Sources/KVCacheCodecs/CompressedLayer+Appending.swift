@@ -149,7 +149,7 @@ extension CompressedLayer {
                 for head in 0..<shape.kvHeads {
                     unsafe (to + result.capacity * pageOffsets[head]).copyMemory(
                         from: from + slab.capacity * pageOffsets[head],
-                        byteCount: filled * coders[head].layout.byteCount
+                        byteCount: filled * coders[head].byteCount
                     )
                 }
             }

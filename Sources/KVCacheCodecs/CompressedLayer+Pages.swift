@@ -26,7 +26,7 @@ extension CompressedLayer {
     package func blockFormat(head: Int) -> tck_block_format { coders[head].format }
 
     /// Bytes of a block of a head.
-    package func blockByteCount(head: Int) -> Int { coders[head].layout.byteCount }
+    package func blockByteCount(head: Int) -> Int { coders[head].byteCount }
 
     package func plan(head: Int) -> HeadPlan { coders[head].plan }
 

@@ -24,7 +24,7 @@ public struct CompressedLayer: Sendable {
         self.shape = shape
         self.index = index
         coders = BlockCoder.coders(for: plans, shape: shape)
-        pageOffsets = coders.reduce(into: [0]) { $0.append($0[$0.count - 1] + $1.layout.byteCount) }
+        pageOffsets = coders.reduce(into: [0]) { $0.append($0[$0.count - 1] + $1.byteCount) }
         window = ResidualWindow(shape: shape)
     }
 
@@ -94,7 +94,7 @@ public struct CompressedLayer: Sendable {
         if slab.capacity == count { return [slab.bytes] }
         return (0..<shape.kvHeads).map { head in
             let start = slab.capacity * pageOffsets[head]
-            return slab.bytes[start..<start + count * coders[head].layout.byteCount]
+            return slab.bytes[start..<start + count * coders[head].byteCount]
         }
     }
 
@@ -131,11 +131,11 @@ public struct CompressedLayer: Sendable {
         precondition(block >= 0 && block < blockCount, "there is no such block")
         let slab = slabs[block / shape.blocksPerPage]
         let start = blockOffset(block, head: head, capacity: slab.capacity)
-        return slab.bytes[start..<start + coders[head].layout.byteCount]
+        return slab.bytes[start..<start + coders[head].byteCount]
     }
 
     /// Where a block lies in its slab.
     func blockOffset(_ block: Int, head: Int, capacity: Int) -> Int {
-        capacity * pageOffsets[head] + block % shape.blocksPerPage * coders[head].layout.byteCount
+        capacity * pageOffsets[head] + block % shape.blocksPerPage * coders[head].byteCount
     }
 }

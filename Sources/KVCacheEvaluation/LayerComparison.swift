@@ -20,7 +20,7 @@ struct LayerComparison: Sendable {
             return Observation(queries: queries[tokens: last], head: head, kvHeads: original.keys.heads)
         }
         func attention(_ observation: Observation) throws(MemoryError) -> TileAttention {
-            try TileAttention(queries: observation.rows, headDimension: dimension)
+            try TileAttention(queries: observation.rows, keyDimension: dimension, valueDimension: dimension)
         }
         let exact = try observation.map(attention)
         let lossy = try observation.map(attention)
