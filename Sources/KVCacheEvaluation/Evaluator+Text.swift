@@ -42,7 +42,7 @@ extension Evaluator {
             var outcome = TextOutcome(
                 fileBytes: size.fileBytes,
                 payloadBytes: size.payloadBytes,
-                values: cache.geometry.valueCount(tokens: cache.tokenCount),
+                values: cache.valueCount,
                 tokens: continuation,
                 divergence: 0,
                 agreements: 0,

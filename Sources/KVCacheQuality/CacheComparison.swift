@@ -33,7 +33,7 @@ public struct CacheComparison: Sendable {
     public init(original: KVCache, snapshot: SnapshotReader) throws {
         try Self.check(
             original,
-            geometry: snapshot.header.geometry,
+            geometry: snapshot.geometry,
             tokenCount: snapshot.header.tokenCount,
             elementType: snapshot.header.shape.elementType,
             metadata: snapshot.metadata,
@@ -56,10 +56,13 @@ public struct CacheComparison: Sendable {
             guard !same else { return }
             throw CodecError(.shapeMismatch, "the \(name) differ: \(left) in the original, \(right) in the snapshot")
         }
-        let (a, b) = (original.geometry, geometry)
-        try check("numbers of layers", a.layers, b.layers, same: a.layers == b.layers)
-        try check("numbers of KV heads", a.kvHeads, b.kvHeads, same: a.kvHeads == b.kvHeads)
-        try check("head dimensions", a.headDimension, b.headDimension, same: a.headDimension == b.headDimension)
+        let identities = (
+            CacheIdentity(geometry: original.geometry, metadata: original.metadata),
+            CacheIdentity(geometry: geometry, metadata: metadata)
+        )
+        if let mismatch = identities.0.mismatch(with: identities.1) {
+            try check("\(mismatch.name)", mismatch.left, mismatch.right, same: false)
+        }
         try check(
             "numbers of tokens",
             original.tokenCount,
@@ -68,9 +71,6 @@ public struct CacheComparison: Sendable {
         )
         let types = (original.elementType, elementType)
         try check("element types", types.0.name, types.1.name, same: types.0 == types.1)
-        if let key = CacheIdentity.mismatch(original.metadata, metadata) {
-            try check("values of \(key)", original.metadata[key] ?? "", metadata[key] ?? "", same: false)
-        }
         if let left = original.tokens, let right = tokens,
             let place = zip(left, right).enumerated().first(where: { $0.element.0 != $0.element.1 })
         {

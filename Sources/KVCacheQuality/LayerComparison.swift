@@ -11,39 +11,44 @@ struct LayerComparison: Sendable {
     let slidingWindow: Int
 
     func measure(head: Int) throws(MemoryError) -> ErrorSums {
-        let dimension = original.keys.headDimension
-        let tokenCount = original.keys.tokens
+        let (keyDimension, valueDimension) = (original.keys.headDimension, original.values.headDimension)
+        let rowCount = original.keys.tokens
         let tile = TileAttention.maximumTokens
-        var buffers = [[Float]](repeating: [Float](repeating: 0, count: tile * dimension), count: 4)
-        let observation = original.queries.map { queries in
+        func buffer(_ dimension: Int) -> [Float] { [Float](repeating: 0, count: tile * dimension) }
+        var (keys, restoredKeys) = (buffer(keyDimension), buffer(keyDimension))
+        var (values, restoredValues) = (buffer(valueDimension), buffer(valueDimension))
+        // Without values there is no attention output.
+        let observation = (valueDimension > 0 ? original.queries : nil).map { queries in
             let last = max(queries.tokens - QualityMeasurement.maximumQueries, 0)..<queries.tokens
             return Observation(queries: queries[tokens: last], head: head, kvHeads: original.keys.heads)
         }
         func attention(_ observation: Observation) throws(MemoryError) -> TileAttention {
-            try TileAttention(queries: observation.rows, headDimension: dimension)
+            try TileAttention(
+                queries: observation.rows,
+                keyDimension: keyDimension,
+                valueDimension: valueDimension
+            )
         }
         let exact = try observation.map(attention)
         let lossy = try observation.map(attention)
         var sums = ErrorSums()
         if observation != nil { sums.scores = ErrorSums.Pair() }
-        for start in stride(from: 0, to: tokenCount, by: tile) {
-            let count = min(tile, tokenCount - start)
-            widen(original.keys, head: head, from: start, count: count, into: &buffers[0])
-            widen(original.values, head: head, from: start, count: count, into: &buffers[1])
-            restore(.keys, head: head, tokens: start..<start + count, into: &buffers[2])
-            restore(.values, head: head, tokens: start..<start + count, into: &buffers[3])
-            for index in 0..<count * dimension {
-                sums.keys.add(buffers[0][index], buffers[2][index])
-                sums.values.add(buffers[1][index], buffers[3][index])
-            }
+        for start in stride(from: 0, to: rowCount, by: tile) {
+            let count = min(tile, rowCount - start)
+            widen(original.keys, head: head, from: start, count: count, into: &keys)
+            widen(original.values, head: head, from: start, count: count, into: &values)
+            restore(.keys, head: head, rows: start..<start + count, into: &restoredKeys)
+            restore(.values, head: head, rows: start..<start + count, into: &restoredValues)
+            for index in 0..<count * keyDimension { sums.keys.add(keys[index], restoredKeys[index]) }
+            for index in 0..<count * valueDimension { sums.values.add(values[index], restoredValues[index]) }
             guard let observation else { continue }
-            let visible = observation.visible(
-                tile: start..<start + count,
-                tokenCount: tokenCount,
-                slidingWindow: slidingWindow
-            )
-            exact?.add(keys: buffers[0], values: buffers[1], count: count, visible: visible)
-            lossy?.add(keys: buffers[2], values: buffers[3], count: count, visible: visible)
+            let visible = observation.visible(tokenCount: compressed.tokenCount, slidingWindow: slidingWindow) { tokens in
+                let first = compressed.extent.first + start
+                let places = compressed.places(ofTokens: tokens, head: head).clamped(to: first..<first + count)
+                return places.lowerBound - first..<places.upperBound - first
+            }
+            exact?.add(keys: keys, values: values, count: count, visible: visible)
+            lossy?.add(keys: restoredKeys, values: restoredValues, count: count, visible: visible)
             guard let exactScores = exact?.scores, let lossyScores = lossy?.scores else { continue }
             for (row, seen) in visible.enumerated() {
                 for index in row * count + seen.lowerBound..<row * count + seen.upperBound {
@@ -69,12 +74,12 @@ struct LayerComparison: Sendable {
     private func restore(
         _ part: CachePart,
         head: Int,
-        tokens: Range<Int>,
+        rows: Range<Int>,
         into buffer: inout [Float]
     ) {
         var elements = buffer.mutableSpan
         var bytes = unsafe elements.mutableBytes
-        compressed.decompress(part, head: head, tokens: tokens, as: .float32, into: &bytes)
+        compressed.decompress(part, head: head, rows: rows, as: .float32, into: &bytes)
     }
 }
 
@@ -105,13 +110,13 @@ private struct Observation {
         window = queries.tokens
     }
 
-    /// Which of a tile's tokens each row sees: query j of the window belongs to token `tokenCount - window + j`.
-    func visible(tile: Range<Int>, tokenCount: Int, slidingWindow: Int) -> [Range<Int>] {
+    /// What each row sees of a tile: query j of the window belongs to token `tokenCount - window + j`.
+    ///
+    /// - Parameter places: which rows of the tile are of some tokens.
+    func visible(tokenCount: Int, slidingWindow: Int, places: (Range<Int>) -> Range<Int>) -> [Range<Int>] {
         (0..<rowCount).map { row in
             let end = tokenCount - window + row % window + 1
-            let first = slidingWindow < end ? end - slidingWindow : 0
-            func place(_ token: Int) -> Int { min(max(token - tile.lowerBound, 0), tile.count) }
-            return place(first)..<place(end)
+            return places((slidingWindow < end ? end - slidingWindow : 0)..<end)
         }
     }
 }

@@ -15,12 +15,21 @@ public struct QualityMeasurement: Sendable {
     /// OpenBLAS works on one thread per caller.
     ///
     /// - Parameter slidingWindow: how many tokens a query of the layer sees, its own included; nil for all.
-    /// - Throws: `CancellationError` if the task is cancelled, `MemoryError` if there is no memory for it.
+    /// - Throws: `CodecError` if the layers hold other tokens, `CancellationError` if the task is cancelled,
+    ///   `MemoryError` if there is no memory for it.
     public mutating func add(
         _ original: KVCacheLayer,
         compressed: CompressedLayer,
         slidingWindow: Int? = nil
     ) async throws {
+        guard original.keys.tokens == compressed.rowCount else {
+            throw CodecError(
+                .shapeMismatch,
+                layer: compressed.index,
+                "the original has \(original.keys.tokens) tokens in this layer, and the compressed one "
+                    + "\(compressed.rowCount)"
+            )
+        }
         let products = SingleThreadedProducts()
         try SingleThreadedProducts.reserve(callers: min(original.keys.heads, SystemThread.processorCount))
         defer { extendLifetime(products) }

@@ -5,9 +5,9 @@ private let sampleKeyWidths: [[UInt32]] = [[2], [4], [8], [0], [2, 4], [2, 0], [
 private let sampleValueWidths: [UInt32] = [2, 4, 8, 0]
 
 /// How many key channels a sample keeps, so that quads, lanes and lines have tails of many kinds.
-private func keptChannels(of headDimension: Int, seed: Int) -> Int {
-    let counts = [headDimension, (headDimension * 3 + 4) / 5, 77, 3, 1]
-    return min(counts[seed % counts.count], headDimension)
+private func keptChannels(of keyDimension: Int, seed: Int) -> Int {
+    let counts = [keyDimension, (keyDimension * 3 + 4) / 5, 77, 3, 1]
+    return min(counts[seed % counts.count], keyDimension)
 }
 
 /// Ranges of visible tokens that change from query to query.
@@ -17,7 +17,7 @@ private func visibleRanges(tokens: Int, seed: Int) -> [tck_token_range] {
         tck_token_range(first: tokens / 3, end: tokens),
         tck_token_range(first: 0, end: tokens - tokens / 5),
         tck_token_range(first: tokens / 2, end: tokens / 2 + 1),
-        tck_token_range(first: 0, end: Int(TCK_TILE_TOKENS)),
+        tck_token_range(first: 0, end: Int(TCK_PAGE_TOKENS)),
         tck_token_range(first: tokens / 4 + 1, end: tokens / 4 + 1),
     ]
     return (0..<Int(TCK_QUERY_ROWS)).map { ranges[(seed + $0) % ranges.count] }
@@ -34,30 +34,30 @@ private struct AttentionSample {
     }
 
     func state(isPrecise: Bool = true, with set: KernelSet) -> AttentionState {
-        var state = AttentionState(headDimension: blocks.plan.headDimension)
+        var state = AttentionState(blocks.plan.dimensions)
         state.attend(queries, blocks: blocks, isPrecise: isPrecise, with: set)
         return state
     }
 
     func reference() -> ReferenceAttention {
-        var reference = ReferenceAttention(queryCount: queries.count, headDimension: blocks.plan.headDimension)
+        var reference = ReferenceAttention(queryCount: queries.count, valueDimension: blocks.plan.valueDimension)
         reference.add(blocks, queries: queries)
         return reference
     }
 }
 
 /// One sample of every combination of widths, whose other properties change from one to the next.
-private func forEachSample(headDimension: Int, blockTokens: Int, body: (AttentionSample) -> Void) {
-    let most = Int(TCK_TILE_TOKENS) / blockTokens
+private func forEachSample(_ dimensions: HeadDimensions, blockTokens: Int, body: (AttentionSample) -> Void) {
+    let most = Int(TCK_PAGE_TOKENS) / blockTokens
     for (keyIndex, keyWidths) in sampleKeyWidths.enumerated() {
         for (valueIndex, valueWidth) in sampleValueWidths.enumerated() {
-            let seed = headDimension + blockTokens / 32 + keyIndex * 5 + valueIndex * 3
+            let seed = dimensions.keys + blockTokens / 32 + keyIndex * 5 + valueIndex * 3
             let plan = AttentionPlan(
-                headDimension: headDimension,
+                dimensions: dimensions,
                 blockTokens: blockTokens,
                 type: ElementType.allCases[seed % 3],
                 keyWidths: keyWidths,
-                keptChannels: keptChannels(of: headDimension, seed: seed),
+                keptChannels: keptChannels(of: dimensions.keys, seed: seed),
                 valueWidth: valueWidth,
                 hasValuesFirst: seed % 2 == 0,
                 seed: seed
@@ -82,9 +82,9 @@ private struct VectorMode: Sendable, CustomStringConvertible {
 
 @Suite("Attention kernels over blocks")
 struct BlockAttentionTests {
-    @Test("Scalar is float64 attention over restored keys and values", arguments: sampleHeadDimensions)
-    func scalar(headDimension: Int) {
-        forEachSample(headDimension: headDimension, blockTokens: headDimension % 64 == 0 ? 64 : 32) { sample in
+    @Test("Scalar is float64 attention over restored keys and values", arguments: HeadDimensions.samples)
+    func scalar(dimensions: HeadDimensions) {
+        forEachSample(dimensions, blockTokens: dimensions.keys % 64 == 0 ? 64 : 32) { sample in
             let state = sample.state(with: .scalar)
             let reference = sample.reference()
             let rows = sample.queries.count
@@ -94,11 +94,11 @@ struct BlockAttentionTests {
         }
     }
 
-    @Test("Vector sets agree with scalar", arguments: sampleHeadDimensions, sampleBlockLengths)
-    func vectors(headDimension: Int, blockTokens: Int) {
-        forEachSample(headDimension: headDimension, blockTokens: blockTokens) { sample in
+    @Test("Vector sets agree with scalar", arguments: HeadDimensions.samples, sampleBlockLengths)
+    func vectors(dimensions: HeadDimensions, blockTokens: Int) {
+        forEachSample(dimensions, blockTokens: blockTokens) { sample in
             let expected = sample.state(with: .scalar)
-            let start = AttentionState(headDimension: headDimension)
+            let start = AttentionState(dimensions)
             for mode in VectorMode.all {
                 let state = sample.state(isPrecise: mode.isPrecise, with: mode.set)
                 let plan = sample.blocks.plan
@@ -115,7 +115,7 @@ struct BlockAttentionTests {
     @Test("The widest heads", arguments: [2, 0] as [UInt32], [32, 128])
     func widest(width: UInt32, blockTokens: Int) {
         let plan = AttentionPlan(
-            headDimension: Int(TCK_MAX_HEAD_DIMENSION),
+            dimensions: HeadDimensions(Int(TCK_MAX_HEAD_DIMENSION)),
             blockTokens: blockTokens,
             type: .float16,
             keyWidths: [width, 4, 4, width],
@@ -142,7 +142,7 @@ struct BlockAttentionTests {
     func visible(range: tck_token_range) {
         for (index, width) in sampleValueWidths.enumerated() {
             let plan = AttentionPlan(
-                headDimension: 40,
+                dimensions: HeadDimensions(40),
                 blockTokens: 32,
                 type: .float32,
                 keyWidths: [width],
@@ -166,7 +166,7 @@ struct BlockAttentionTests {
     func seesNothing(set: KernelSet) {
         for width in sampleValueWidths {
             let plan = AttentionPlan(
-                headDimension: 77,
+                dimensions: HeadDimensions(77),
                 blockTokens: 32,
                 type: .bfloat16,
                 keyWidths: [2, width],
@@ -192,7 +192,7 @@ struct BlockAttentionTests {
     @Test("Keys that are constant in each block have minima only", arguments: [2, 4, 8] as [UInt32])
     func constantKeys(width: UInt32) {
         let plan = AttentionPlan(
-            headDimension: 64,
+            dimensions: HeadDimensions(64),
             blockTokens: 32,
             type: .float16,
             keyWidths: [width],
@@ -214,7 +214,7 @@ struct BlockAttentionTests {
     @Test("Scores are bent far beyond the cap and at zero", arguments: [-80, 0, 80] as [Float])
     func bends(offset: Float) {
         let plan = AttentionPlan(
-            headDimension: 64,
+            dimensions: HeadDimensions(64),
             blockTokens: 32,
             type: .float32,
             keyWidths: [0],
@@ -239,7 +239,7 @@ struct TiledAttentionTests {
     func tiles(offsets: [Float]) {
         for (index, widths) in [[2], [4], [0], [2, 0]].enumerated() as EnumeratedSequence<[[UInt32]]> {
             let plan = AttentionPlan(
-                headDimension: 80,
+                dimensions: HeadDimensions(keys: 80, values: 64),
                 blockTokens: 32,
                 type: .float16,
                 keyWidths: widths,
@@ -257,14 +257,14 @@ struct TiledAttentionTests {
                 samples[tile].queries.visible[2].end = tile == 1 ? 0 : 30
             }
             let keys = normalRows(type: .bfloat16, tokens: 41, headDimension: 80, seed: 4)
-            let values = normalRows(type: .float16, tokens: 41, headDimension: 80, seed: 5)
+            let values = normalRows(type: .float16, tokens: 41, headDimension: 64, seed: 5)
 
-            var reference = ReferenceAttention(queryCount: 3, headDimension: 80)
+            var reference = ReferenceAttention(queryCount: 3, valueDimension: 64)
             for sample in samples { reference.add(sample.blocks, queries: sample.queries) }
             reference.add(keys: keys, values: values, queries: samples[0].queries)
 
             func error(_ set: KernelSet, isPrecise: Bool) -> Double {
-                var state = AttentionState(headDimension: 80)
+                var state = AttentionState(plan.dimensions)
                 for sample in samples {
                     state.attend(sample.queries, blocks: sample.blocks, isPrecise: isPrecise, with: set)
                 }
@@ -282,11 +282,11 @@ struct TiledAttentionTests {
     @Test("Scores from elsewhere join as those of a kernel", arguments: [1, 16, 31, 32, 33, 200, 256])
     func joinsScores(tokens: Int) {
         let plan = AttentionPlan(
-            headDimension: 40,
+            dimensions: HeadDimensions(keys: 96, values: 40),
             blockTokens: 32,
             type: .float32,
             keyWidths: [0],
-            keptChannels: 40,
+            keptChannels: 96,
             valueWidth: 0
         )
         for count in 1...Int(TCK_QUERY_ROWS) {
@@ -294,7 +294,7 @@ struct TiledAttentionTests {
             let before = sample.state(with: .scalar)
             sample.queries.visible = visibleRanges(tokens: tokens, seed: count)
             sample.queries.softCap = count % 2 == 0 ? 3 : 0
-            let scores = Array(NormalNumbers.slice(count: Int(TCK_QUERY_ROWS * TCK_TILE_TOKENS), seed: count))
+            let scores = Array(NormalNumbers.slice(count: Int(TCK_QUERY_ROWS * TCK_PAGE_TOKENS), seed: count))
 
             func join(_ set: KernelSet) -> (scores: [Float], state: AttentionState) {
                 var state = before
@@ -312,7 +312,7 @@ struct TiledAttentionTests {
                 let actual = join(set)
                 var areClose = true
                 for row in 0..<count {
-                    let start = row * Int(TCK_TILE_TOKENS)
+                    let start = row * Int(TCK_PAGE_TOKENS)
                     let range = start..<start + tokens
                     areClose = areClose && isClose(actual.scores[range], expected.scores[range])
                 }
@@ -337,13 +337,18 @@ struct TiledAttentionTests {
 struct RowAttentionTests {
     @Test("Every set is float64 attention", arguments: ElementType.allCases, [0, 1, 5, 255, 256])
     func rows(type: ElementType, tokens: Int) {
-        for (index, headDimension) in sampleHeadDimensions.enumerated() {
+        for (index, dimensions) in HeadDimensions.samples.enumerated() {
             let seed = index + tokens
             let valueType = ElementType.allCases[seed % 3]
-            let keys = normalRows(type: type, tokens: tokens, headDimension: headDimension, seed: seed)
-            let values = normalRows(type: valueType, tokens: tokens, headDimension: headDimension, seed: seed + 1)
+            let keys = normalRows(type: type, tokens: tokens, headDimension: dimensions.keys, seed: seed)
+            let values = normalRows(
+                type: valueType,
+                tokens: tokens,
+                headDimension: dimensions.values,
+                seed: seed + 1
+            )
             let plan = AttentionPlan(
-                headDimension: headDimension,
+                dimensions: dimensions,
                 blockTokens: 32,
                 type: type,
                 keyWidths: [0],
@@ -354,15 +359,15 @@ struct RowAttentionTests {
             var queries = AttentionQueries(count: count, plan: plan, seed: seed)
             queries.visible = visibleRanges(tokens: tokens, seed: seed)
             queries.softCap = seed % 3 == 0 ? 3 : 0
-            var reference = ReferenceAttention(queryCount: count, headDimension: headDimension)
+            var reference = ReferenceAttention(queryCount: count, valueDimension: dimensions.values)
             reference.add(keys: keys, values: values, queries: queries)
             for set in [KernelSet.scalar] + KernelSet.vectorSets {
-                var state = AttentionState(headDimension: headDimension)
+                var state = AttentionState(dimensions)
                 state.attend(queries, keys: keys, values: values, with: set)
                 let error = largestError(state.output, against: reference.output, rows: count)
-                #expect(error <= AttentionBound.full, "\(set), \(headDimension)")
-                #expect(state.marginsAreIntact, "\(set), \(headDimension)")
-                if tokens == 0 { #expect(state == AttentionState(headDimension: headDimension), "\(set)") }
+                #expect(error <= AttentionBound.full, "\(set), \(dimensions)")
+                #expect(state.marginsAreIntact, "\(set), \(dimensions)")
+                if tokens == 0 { #expect(state == AttentionState(dimensions), "\(set)") }
             }
         }
     }

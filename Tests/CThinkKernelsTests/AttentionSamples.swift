@@ -39,6 +39,28 @@ enum NormalNumbers {
 
 // MARK: - Blocks
 
+/// The dimensions of keys and of values.
+struct HeadDimensions: Equatable, Sendable, CustomStringConvertible {
+    let keys: Int
+    let values: Int
+
+    init(keys: Int, values: Int) {
+        self.keys = keys
+        self.values = values
+    }
+
+    /// Keys and values of one dimension.
+    init(_ both: Int) { self.init(keys: both, values: both) }
+
+    static let samples =
+        sampleHeadDimensions.map { HeadDimensions($0) } + [
+            HeadDimensions(keys: 192, values: 128), HeadDimensions(keys: 64, values: 80),
+            HeadDimensions(keys: 40, values: 24),
+        ]
+
+    var description: String { "\(keys) and \(values)" }
+}
+
 /// What the blocks of a head hold, and where; width 0 stands for full precision.
 struct AttentionPlan: CustomStringConvertible {
     struct KeyRun {
@@ -46,7 +68,8 @@ struct AttentionPlan: CustomStringConvertible {
         var channels: [UInt16]
     }
 
-    let headDimension: Int
+    let keyDimension: Int
+    let valueDimension: Int
     let blockTokens: Int
     let type: ElementType
     let keyRuns: [KeyRun]
@@ -58,7 +81,7 @@ struct AttentionPlan: CustomStringConvertible {
     ///   - keptChannels: how many channels of the keys there are, at random places.
     ///   - hasValuesFirst: whether keys end the block, so that the address sanitizer sees a read beyond them.
     init(
-        headDimension: Int,
+        dimensions: HeadDimensions,
         blockTokens: Int,
         type: ElementType,
         keyWidths: [UInt32],
@@ -76,57 +99,30 @@ struct AttentionPlan: CustomStringConvertible {
                 channels: Array(channels[channels.count * index / runCount..<channels.count * (index + 1) / runCount])
             )
         }
-        self.headDimension = headDimension
+        keyDimension = dimensions.keys
+        valueDimension = dimensions.values
         self.blockTokens = blockTokens
         self.type = type
         self.valueWidth = valueWidth
         keyRuns = runs
 
-        var format = tck_block_format()
-        format.tokens = blockTokens
-        format.head_dimension = headDimension
-        format.full_type = type.tag
-        format.value_width = valueWidth
-        format.key_run_count = runs.count
-        if hasValuesFirst { Self.placeValues(in: &format) }
-        Self.placeKeys(runs, in: &format)
-        if !hasValuesFirst { Self.placeValues(in: &format) }
-        self.format = format
-    }
-
-    /// Appends codes, scales and minima of all runs. Nothing is padded: the format says where parts lie.
-    private static func placeKeys(_ runs: [KeyRun], in format: inout tck_block_format) {
-        var places = runs.map { tck_key_run(count: $0.channels.count, width: $0.width, codes: 0, scales: 0, minima: 0) }
-        func place(_ part: WritableKeyPath<tck_key_run, Int>, _ byteCount: (tck_key_run) -> Int) {
-            for index in places.indices {
-                places[index][keyPath: part] = format.byte_count
-                format.byte_count += byteCount(places[index])
+        var plan = tck_block_plan()
+        plan.tokens = blockTokens
+        plan.key_dimension = dimensions.keys
+        plan.value_dimension = dimensions.values
+        plan.full_type = type.tag
+        plan.key_run_count = runs.count
+        withUnsafeMutableBytes(of: &plan.key_runs) { bytes in
+            let slots = bytes.bindMemory(to: tck_coded_channels.self)
+            for (index, run) in runs.enumerated() {
+                slots[index] = tck_coded_channels(count: run.channels.count, coding: tck_coding(width: run.width))
             }
         }
-        let (tokens, elementBytes) = (format.tokens, format.elementBytes)
-        place(\.codes) {
-            $0.width == 0 ? $0.count * tokens * elementBytes : tck_key_code_bytes(tokens, $0.count, $0.width)
-        }
-        place(\.scales) { $0.width == 0 ? 0 : 2 * tck_padded_channels($0.count) }
-        place(\.minima) { $0.width == 0 ? 0 : 2 * tck_padded_channels($0.count) }
-        withUnsafeMutableBytes(of: &format.key_runs) { bytes in
-            let slots = bytes.bindMemory(to: tck_key_run.self)
-            for (index, run) in places.enumerated() { slots[index] = run }
-        }
+        plan.values = tck_coding(width: valueWidth)
+        format = tck_layout(&plan).packedTightly(hasValuesFirst: hasValuesFirst)
     }
 
-    private static func placeValues(in format: inout tck_block_format) {
-        format.value_codes = format.byte_count
-        if format.value_width == 0 {
-            format.byte_count += format.tokens * format.head_dimension * format.elementBytes
-        } else {
-            let parameterBytes = 2 * format.tokens * tck_value_groups(format.head_dimension, format.tokens)
-            format.value_scales =
-                format.value_codes + tck_value_code_bytes(format.tokens, format.head_dimension, format.value_width)
-            format.value_minima = format.value_scales + parameterBytes
-            format.byte_count = format.value_minima + parameterBytes
-        }
-    }
+    var dimensions: HeadDimensions { HeadDimensions(keys: keyDimension, values: valueDimension) }
 
     var keptChannels: [UInt16] { keyRuns.flatMap(\.channels) }
 
@@ -139,16 +135,52 @@ struct AttentionPlan: CustomStringConvertible {
 
     var description: String {
         let keys = keyRuns.map { "\($0.channels.count) at \($0.width)" }.joined(separator: ", ")
-        return "keys \(keys), values \(headDimension) at \(valueWidth), \(type), blocks of \(blockTokens)"
+        return "keys \(keys), values \(valueDimension) at \(valueWidth), \(type), blocks of \(blockTokens)"
     }
 }
 
 extension tck_block_format {
-    fileprivate var elementBytes: Int { full_type == TCK_FLOAT32 ? 4 : 2 }
+    private var elementBytes: Int { tck_element_bytes(full_type) }
 
     /// The runs in use.
-    fileprivate var runs: [tck_key_run] {
+    var runs: [tck_key_run] {
         withUnsafeBytes(of: key_runs) { Array($0.bindMemory(to: tck_key_run.self).prefix(key_run_count)) }
+    }
+
+    /// Where the keys' last part ends.
+    private var keyEnd: Int {
+        runs.map { run in
+            run.coding.width == 0
+                ? run.codes + run.count * tokens * elementBytes
+                : run.minima + tck_padded_channels(run.count) * tck_scale_bytes(run.coding)
+        }.max() ?? 0
+    }
+
+    /// Where the values' last part ends.
+    private var valueEnd: Int {
+        value_coding.width == 0
+            ? value_codes + tokens * value_dimension * elementBytes
+            : value_minima + tokens * tck_value_groups(value_dimension, value_group) * tck_scale_bytes(value_coding)
+    }
+
+    /// The same parts without what pads the block's end, so that the address sanitizer sees a read beyond the last:
+    /// kernels take parts from wherever the format says.
+    fileprivate func packedTightly(hasValuesFirst: Bool) -> tck_block_format {
+        var format = self
+        guard hasValuesFirst else {
+            format.byte_count = valueEnd
+            return format
+        }
+        let (first, valueBytes) = (value_codes, valueEnd - value_codes)
+        for part in [\tck_block_format.value_codes, \.value_scales, \.value_minima] { format[keyPath: part] -= first }
+        withUnsafeMutableBytes(of: &format.key_runs) { bytes in
+            let runs = bytes.bindMemory(to: tck_key_run.self)
+            for index in 0..<key_run_count {
+                for part in [\tck_key_run.codes, \.scales, \.minima] { runs[index][keyPath: part] += valueBytes }
+            }
+        }
+        format.byte_count = valueBytes + keyEnd
+        return format
     }
 }
 
@@ -164,45 +196,33 @@ struct AttentionBlocks {
     init(_ plan: AttentionPlan, blockCount: Int, seed: Int, hasConstantKeys: Bool = false) {
         self.plan = plan
         self.blockCount = blockCount
-        let blockElements = plan.blockTokens * plan.headDimension
-        let count = blockCount * blockElements
-        var keyValues = Array(NormalNumbers.slice(count: count, seed: seed))
+        let (tokens, type, format) = (plan.blockTokens, plan.type, plan.format)
+        let blockKeys = tokens * plan.keyDimension
+        let keyCount = blockCount * blockKeys
+        var keyValues = Array(NormalNumbers.slice(count: keyCount, seed: seed))
         if hasConstantKeys {
-            keyValues = (0..<count).map { keyValues[$0 / blockElements * blockElements + $0 % plan.headDimension] }
+            keyValues = (0..<keyCount).map { keyValues[$0 / blockKeys * blockKeys + $0 % plan.keyDimension] }
         }
-        let keys = plan.type.encode(keyValues)
-        let values = plan.type.encode(randomValues(count: count, headDimension: plan.headDimension, seed: seed + 1))
-        let kernels = (KernelSet.vectorSets.first ?? .scalar).kernels
-        let (tokens, dimension, type) = (plan.blockTokens, plan.headDimension, plan.type)
-        let (format, runs) = (plan.format, plan.keyRuns)
-        let rowBytes = dimension * type.byteCount
+        let valueCount = blockCount * tokens * plan.valueDimension
+        let keys = type.encode(keyValues)
+        let values = type.encode(randomValues(count: valueCount, headDimension: plan.valueDimension, seed: seed + 1))
+        let table = (KernelSet.vectorSets.first ?? .scalar).table
         var bytes = [UInt8](repeating: 0, count: blockCount * format.byte_count)
         bytes.withUnsafeMutableBytes { bytes in
             for index in 0..<blockCount {
-                let block = bytes.baseAddress! + index * format.byte_count
-                func rows(_ source: UnsafeRawBufferPointer) -> tck_rows {
+                func rows(_ source: UnsafeRawBufferPointer, dimension: Int) -> tck_rows {
+                    let rowBytes = dimension * type.byteCount
                     let start = source.baseAddress! + index * tokens * rowBytes
                     return tck_rows(bytes: start, token_stride: rowBytes, type: type.tag)
                 }
                 keys.withUnsafeBytes { keys in
-                    for (run, place) in zip(runs, format.runs) {
-                        withChannels(run.channels) { channels in
-                            if place.width == 0 {
-                                kernels.pack_full_keys(rows(keys), tokens, channels, block + place.codes)
-                            } else {
-                                let to = packed(block, place.codes, place.scales, place.minima)
-                                _ = kernels.pack_keys(rows(keys), tokens, channels, dimension, place.width, to)
-                            }
+                    values.withUnsafeBytes { values in
+                        let keyRows = rows(keys, dimension: plan.keyDimension)
+                        let valueRows = rows(values, dimension: plan.valueDimension)
+                        let block = bytes.baseAddress! + index * format.byte_count
+                        withUnsafePointer(to: format) {
+                            _ = tck_pack_block(table, $0, plan.keptChannels, keyRows, valueRows, block)
                         }
-                    }
-                }
-                values.withUnsafeBytes { values in
-                    if format.value_width == 0 {
-                        let source = rows(values)
-                        (block + format.value_codes).copyMemory(from: source.bytes, byteCount: tokens * rowBytes)
-                    } else {
-                        let to = packed(block, format.value_codes, format.value_scales, format.value_minima)
-                        _ = kernels.pack_values(rows(values), tokens, dimension, tokens, format.value_width, to)
                     }
                 }
             }
@@ -213,7 +233,7 @@ struct AttentionBlocks {
     /// The keys of the kept channels and the values, restored by scalar: `[tokens][channels]`.
     func restored() -> (keys: [Float], values: [Float]) {
         let kernels = KernelSet.scalar.kernels
-        let (format, dimension, kept) = (plan.format, plan.headDimension, plan.keptChannels.count)
+        let (format, dimension, kept) = (plan.format, plan.valueDimension, plan.keptChannels.count)
         var keys = [Float](repeating: 0, count: tokens * kept)
         var values = [Float](repeating: 0, count: tokens * dimension)
         func rows(_ floats: inout [Float], channels: Int, from channel: Int, block: Int) -> tck_mutable_rows {
@@ -224,12 +244,12 @@ struct AttentionBlocks {
         }
         bytes.withUnsafeBytes { bytes in
             for index in 0..<blockCount {
-                let block = UnsafeMutableRawPointer(mutating: bytes.baseAddress! + index * format.byte_count)
+                let block = bytes.baseAddress! + index * format.byte_count
                 var first = 0
                 for run in format.runs {
                     let to = rows(&keys, channels: kept, from: first, block: index)
                     withChannels((0..<run.count).map(UInt16.init)) { channels in
-                        if run.width == 0 {
+                        if run.coding.width == 0 {
                             kernels.unpack_full_keys(
                                 format.full_type,
                                 block + run.codes,
@@ -238,21 +258,21 @@ struct AttentionBlocks {
                                 to
                             )
                         } else {
-                            let from = tck_packed(packed(block, run.codes, run.scales, run.minima))
-                            kernels.unpack_keys(from, plan.blockTokens, channels, run.count, run.width, to)
+                            let from = packed(block, run.codes, run.scales, run.minima)
+                            kernels.unpack_keys(from, plan.blockTokens, channels, run.count, run.coding, to)
                         }
                     }
                     first += run.count
                 }
                 let to = rows(&values, channels: dimension, from: 0, block: index)
-                if format.value_width == 0 {
+                if format.value_coding.width == 0 {
                     let count = plan.blockTokens * dimension
                     let floats = to.bytes!.assumingMemoryBound(to: Float.self)
                     kernels.widen(format.full_type, block + format.value_codes, count, floats)
                 } else {
-                    let from = tck_packed(packed(block, format.value_codes, format.value_scales, format.value_minima))
-                    let (tokens, width) = (plan.blockTokens, format.value_width)
-                    kernels.unpack_values(from, tokens, dimension, tokens, width, to)
+                    let from = packed(block, format.value_codes, format.value_scales, format.value_minima)
+                    let (group, coding) = (format.value_group, format.value_coding)
+                    kernels.unpack_values(from, plan.blockTokens, dimension, group, coding, to)
                 }
             }
         }
@@ -260,24 +280,13 @@ struct AttentionBlocks {
     }
 }
 
-/// Where a block's parts lie, in bytes from its begin.
-private func packed(
-    _ block: UnsafeMutableRawPointer,
-    _ codes: Int,
-    _ scales: Int,
-    _ minima: Int
-) -> tck_mutable_packed {
-    tck_mutable_packed(
+/// Parts of a block that lie so many bytes from its begin.
+private func packed(_ block: UnsafeRawPointer, _ codes: Int, _ scales: Int, _ minima: Int) -> tck_packed {
+    tck_packed(
         codes: (block + codes).assumingMemoryBound(to: UInt8.self),
-        scales: (block + scales).assumingMemoryBound(to: UInt16.self),
-        minima: (block + minima).assumingMemoryBound(to: UInt16.self)
+        scales: block + scales,
+        minima: block + minima
     )
-}
-
-extension tck_packed {
-    fileprivate init(_ packed: tck_mutable_packed) {
-        self.init(codes: packed.codes, scales: packed.scales, minima: packed.minima)
-    }
 }
 
 /// Values of rows. With few channels an output may by chance be near zero and any error large beside it: these have a
@@ -291,58 +300,59 @@ func randomValues(count: Int, headDimension: Int, seed: Int) -> [Float] {
 /// Queries of a tile whose scores have a standard deviation of about 1.5, in units of log2.
 struct AttentionQueries {
     let count: Int
-    let headDimension: Int
+    let keyDimension: Int
     /// The kernels' arrays: see tck_queries.
     private(set) var rows: [Float]
-    private(set) var thinRows: [Float]
+    private(set) var keptRows: [Float]
     var offsets: [Float]
     var visible: [tck_token_range]
     var softCap: Float = 0
 
     init(count: Int, plan: AttentionPlan, seed: Int) {
         self.count = count
-        headDimension = plan.headDimension
-        let padded = tck_padded_dimension(plan.headDimension)
+        keyDimension = plan.keyDimension
+        let padded = tck_padded_dimension(plan.keyDimension)
         var format = plan.format
-        let thin = tck_thin_dimension(&format)
+        let kept = tck_kept_dimension(&format)
         rows = [Float](repeating: 0, count: Int(TCK_QUERY_ROWS) * padded)
-        thinRows = [Float](repeating: 0, count: Int(TCK_QUERY_ROWS) * thin)
+        keptRows = [Float](repeating: 0, count: Int(TCK_QUERY_ROWS) * kept)
         // No slice: a query that is one of the keys would have eyes for that only.
-        let numbers = NormalNumbers.fresh(count: count * plan.headDimension, seed: seed)
-        let scale = 1.5 / Float(plan.headDimension).squareRoot()
+        let numbers = NormalNumbers.fresh(count: count * plan.keyDimension, seed: seed)
+        let scale = 1.5 / Float(plan.keyDimension).squareRoot()
         for row in 0..<count {
-            for channel in 0..<plan.headDimension {
-                rows[row * padded + channel] = numbers[row * plan.headDimension + channel] * scale
+            for channel in 0..<plan.keyDimension {
+                rows[row * padded + channel] = numbers[row * plan.keyDimension + channel] * scale
             }
-            var start = row * thin
+            var start = row * kept
             for run in plan.keyRuns {
                 for (index, channel) in run.channels.enumerated() {
-                    thinRows[start + index] = rows[row * padded + Int(channel)]
+                    keptRows[start + index] = rows[row * padded + Int(channel)]
                 }
                 start += tck_padded_dimension(run.channels.count)
             }
         }
         offsets = (0..<Int(TCK_QUERY_ROWS)).map { Float($0) - 1.5 }
-        visible = Array(repeating: tck_token_range(first: 0, end: Int(TCK_TILE_TOKENS)), count: Int(TCK_QUERY_ROWS))
+        visible = Array(repeating: tck_token_range(first: 0, end: Int(TCK_PAGE_TOKENS)), count: Int(TCK_QUERY_ROWS))
     }
 
-    func value(row: Int, channel: Int) -> Float { rows[row * tck_padded_dimension(headDimension) + channel] }
+    func value(row: Int, channel: Int) -> Float { rows[row * tck_padded_dimension(keyDimension) + channel] }
 }
 
 /// What attention over the tiles so far has given, for all TCK_QUERY_ROWS rows, with guarded memory around it.
 struct AttentionState: Equatable {
-    let headDimension: Int
+    let dimensions: HeadDimensions
     private var guardedMaxima: GuardedBytes
     private var guardedSums: GuardedBytes
     private var guardedOutputs: GuardedBytes
     private var workspaceIsIntact = true
 
-    init(headDimension: Int) {
-        self.headDimension = headDimension
+    init(_ dimensions: HeadDimensions) {
+        self.dimensions = dimensions
         let rows = Int(TCK_QUERY_ROWS)
         guardedMaxima = GuardedBytes(floats: Array(repeating: -.infinity, count: rows))
         guardedSums = GuardedBytes(floats: Array(repeating: 0, count: rows))
-        guardedOutputs = GuardedBytes(floats: Array(repeating: 0, count: rows * tck_padded_dimension(headDimension)))
+        let padded = tck_padded_dimension(dimensions.values)
+        guardedOutputs = GuardedBytes(floats: Array(repeating: 0, count: rows * padded))
     }
 
     var marginsAreIntact: Bool {
@@ -352,8 +362,8 @@ struct AttentionState: Equatable {
 
     /// Everything that attention has given for a row, bit for bit.
     func numbers(row: Int) -> [UInt32] {
-        let padded = tck_padded_dimension(headDimension)
-        let outputs = guardedOutputs.floats[row * padded..<row * padded + headDimension]
+        let padded = tck_padded_dimension(dimensions.values)
+        let outputs = guardedOutputs.floats[row * padded..<row * padded + dimensions.values]
         return ([guardedMaxima.floats[row], guardedSums.floats[row]] + outputs).map(\.bitPattern)
     }
 
@@ -366,8 +376,8 @@ struct AttentionState: Equatable {
     func output(row: Int) -> [Double]? {
         let sum = guardedSums.floats[row]
         guard sum != 0 else { return nil }
-        let padded = tck_padded_dimension(headDimension)
-        return guardedOutputs.floats[row * padded..<row * padded + headDimension].map { Double($0) / Double(sum) }
+        let padded = tck_padded_dimension(dimensions.values)
+        return guardedOutputs.floats[row * padded..<row * padded + dimensions.values].map { Double($0) / Double(sum) }
     }
 
     /// Calls a kernel with the queries and this state.
@@ -376,18 +386,18 @@ struct AttentionState: Equatable {
         isPrecise: Bool = true,
         _ kernel: (UnsafeMutablePointer<tck_queries>) -> Void
     ) {
-        let workspace = GuardedWorkspace(headDimension: headDimension)
+        let workspace = GuardedWorkspace(dimensions)
         guardedMaxima.withMutablePointer { maxima in
             guardedSums.withMutablePointer { sums in
                 guardedOutputs.withMutablePointer { outputs in
                     queries.rows.withUnsafeBufferPointer { rows in
-                        queries.thinRows.withUnsafeBufferPointer { thinRows in
+                        queries.keptRows.withUnsafeBufferPointer { keptRows in
                             queries.offsets.withUnsafeBufferPointer { offsets in
                                 queries.visible.withUnsafeBufferPointer { visible in
                                     var description = tck_queries(
                                         count: queries.count,
                                         rows: rows.baseAddress,
-                                        thin_rows: thinRows.baseAddress,
+                                        kept_rows: keptRows.baseAddress,
                                         offsets: offsets.baseAddress,
                                         visible: visible.baseAddress,
                                         soft_cap: queries.softCap,
@@ -428,7 +438,8 @@ struct AttentionState: Equatable {
         attend(queries) { queries in
             keys.withRows { keyRows in
                 values.withRows { valueRows in
-                    set.kernels.attend_rows(keyRows, valueRows, keys.tokens, keys.headDimension, queries)
+                    let (keyDimension, valueDimension) = (keys.headDimension, values.headDimension)
+                    set.kernels.attend_rows(keyRows, valueRows, keys.tokens, keyDimension, valueDimension, queries)
                 }
             }
         }
@@ -440,8 +451,8 @@ private final class GuardedWorkspace {
     private let memory: UnsafeMutableRawBufferPointer
     private let count: Int
 
-    init(headDimension: Int) {
-        count = tck_attention_workspace_bytes(headDimension)
+    init(_ dimensions: HeadDimensions) {
+        count = tck_attention_workspace_bytes(dimensions.keys, dimensions.values)
         memory = .allocate(byteCount: count + 2 * GuardedBytes.margin, alignment: 64)
         memory.initializeMemory(as: UInt8.self, repeating: GuardedBytes.filler)
         UnsafeMutableRawBufferPointer(start: start, count: count).initializeMemory(as: UInt8.self, repeating: 0xFF)

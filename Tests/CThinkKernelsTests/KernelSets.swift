@@ -5,7 +5,8 @@ import ComputeRuntime
 struct KernelSet: Sendable, CustomStringConvertible {
     let name: String
 
-    var kernels: tck_kernels { tck_kernels_named(name)!.pointee }
+    var table: UnsafePointer<tck_kernels> { tck_kernels_named(name)! }
+    var kernels: tck_kernels { table.pointee }
     var description: String { name }
 
     private var isSupported: Bool { tck_kernels_named(name) != nil }
@@ -199,6 +200,13 @@ struct SampleRows {
     func value(token: Int, channel: Int) -> Float {
         let at = shift + token * stride + channel * type.byteCount
         return type.decode(Array(bytes[at..<at + type.byteCount]))[0]
+    }
+}
+
+extension tck_coding {
+    /// The coding of a width; 0 stands for full precision.
+    init(width: UInt32) {
+        self.init(width: UInt8(width), scales: UInt8((width == 0 ? TCK_NO_SCALES : TCK_FLOAT16_SCALES).rawValue))
     }
 }
 

@@ -9,14 +9,14 @@ import CThinkKernels
 /// Attention in float64 over all tiles at once, without the kernels.
 struct ReferenceAttention {
     private let queryCount: Int
-    private let headDimension: Int
+    private let valueDimension: Int
     /// A score and a value for each token that a query sees.
     private var scores: [[Double]]
     private var values: [[[Float]]]
 
-    init(queryCount: Int, headDimension: Int) {
+    init(queryCount: Int, valueDimension: Int) {
         self.queryCount = queryCount
-        self.headDimension = headDimension
+        self.valueDimension = valueDimension
         scores = Array(repeating: [], count: queryCount)
         values = Array(repeating: [], count: queryCount)
     }
@@ -36,13 +36,14 @@ struct ReferenceAttention {
 
     /// Adds a tile of rows.
     mutating func add(keys: SampleRows, values: SampleRows, queries: AttentionQueries) {
-        let channels = Array(0..<headDimension)
         func floats(_ rows: SampleRows) -> [Float] {
-            (0..<rows.tokens).flatMap { token in channels.map { rows.value(token: token, channel: $0) } }
+            (0..<rows.tokens).flatMap { token in
+                (0..<rows.headDimension).map { rows.value(token: token, channel: $0) }
+            }
         }
         add(
             keys: floats(keys),
-            channels: channels,
+            channels: Array(0..<keys.headDimension),
             values: floats(values),
             tokens: keys.tokens,
             queries: queries,
@@ -66,7 +67,7 @@ struct ReferenceAttention {
                 var score = Double(offsets[row])
                 for index in channels.indices { score += query[index] * Double(keys[token * channels.count + index]) }
                 scores[row].append(cap > 0 ? cap * tanh(score / cap) : score)
-                self.values[row].append(Array(values[token * headDimension..<(token + 1) * headDimension]))
+                self.values[row].append(Array(values[token * valueDimension..<(token + 1) * valueDimension]))
             }
         }
     }
@@ -74,12 +75,12 @@ struct ReferenceAttention {
     /// A query's output; null if it has seen nothing.
     func output(row: Int) -> [Double]? {
         guard let maximum = scores[row].max() else { return nil }
-        var output = [Double](repeating: 0, count: headDimension)
+        var output = [Double](repeating: 0, count: valueDimension)
         var sum = 0.0
         for (score, value) in zip(scores[row], values[row]) {
             let power = exp2(score - maximum)
             sum += power
-            for channel in 0..<headDimension { output[channel] += power * Double(value[channel]) }
+            for channel in 0..<valueDimension { output[channel] += power * Double(value[channel]) }
         }
         return output.map { $0 / sum }
     }

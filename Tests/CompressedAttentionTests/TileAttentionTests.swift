@@ -19,7 +19,7 @@ import ThinkCompress
         let headSize = queries.tokens * dimension
         let rows = Array(queries.numbers[head * group * headSize..<(head + 1) * group * headSize])
         let (keys, values) = (layer.keys.numbers, layer.values.numbers)
-        let attention = try TileAttention(queries: rows, headDimension: dimension)
+        let attention = try TileAttention(queries: rows, keyDimension: dimension, valueDimension: dimension)
         let tokens = layer.keys.tokens
         for start in stride(from: 0, to: tokens, by: tile) {
             let count = min(tile, tokens - start)
@@ -70,7 +70,7 @@ import ThinkCompress
 
     @Test("gives the value itself where only one token is seen")
     func oneToken() throws {
-        let attention = try TileAttention(queries: [3, -2], headDimension: 2)
+        let attention = try TileAttention(queries: [3, -2], keyDimension: 2, valueDimension: 2)
         attention.add(keys: [1, 1, 9, 9], values: [0.5, -7, 100, 100], count: 2, visible: [0..<1])
         attention.add(keys: [9, 9], values: [100, 100], count: 1, visible: [0..<0])
         #expect(attention.result == [0.5, -7])
@@ -78,7 +78,7 @@ import ThinkCompress
 
     @Test("leaves out tokens that a sliding window has left behind")
     func windowed() throws {
-        let attention = try TileAttention(queries: [1, 1], headDimension: 1)
+        let attention = try TileAttention(queries: [1, 1], keyDimension: 1, valueDimension: 1)
         attention.add(keys: [5, 5], values: [2, 6], count: 2, visible: [0..<2, 1..<2])
         #expect(attention.result == [4, 6])
     }
@@ -86,7 +86,7 @@ import ThinkCompress
     @Test("skips tiles of which a row sees nothing yet")
     func firstTilesUnseen() throws {
         // Row 1 sees nothing at first; its output must not be disturbed by what comes before.
-        let attention = try TileAttention(queries: [1, 1], headDimension: 1)
+        let attention = try TileAttention(queries: [1, 1], keyDimension: 1, valueDimension: 1)
         attention.add(keys: [5], values: [2], count: 1, visible: [0..<1, 0..<0])
         attention.add(keys: [5], values: [4], count: 1, visible: [0..<1, 0..<1])
         #expect(attention.result == [3, 4])
@@ -94,7 +94,7 @@ import ThinkCompress
 
     @Test("stays finite for scores far beyond what exponentials take")
     func largeScores() throws {
-        let attention = try TileAttention(queries: [100], headDimension: 1)
+        let attention = try TileAttention(queries: [100], keyDimension: 1, valueDimension: 1)
         attention.add(keys: [-50, 60], values: [1, 2], count: 2, visible: [0..<2])
         attention.add(keys: [61, -61], values: [3, 4], count: 2, visible: [0..<2])
         #expect(attention.result == [3])

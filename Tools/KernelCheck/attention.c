@@ -8,7 +8,7 @@
 
 #include "check.h"
 
-enum { MOST_DIMENSION = 256, MOST_THIN = MOST_DIMENSION + 16 * TCK_MAX_KEY_RUNS };
+enum { MOST_DIMENSION = 256, MOST_KEPT = MOST_DIMENSION + 16 * TCK_MAX_KEY_RUNS };
 
 /// Relative L2 errors of a query's output that are allowed: in full precision, precise and fast mode.
 typedef enum mode { FULL, PRECISE, FAST, MODES } mode;
@@ -27,77 +27,49 @@ typedef struct key_widths {
 
 static const key_widths all_key_widths[] = {{2, 2}, {4, 4}, {8, 8}, {0, 0}, {2, 4}, {2, 0}};
 
-static size_t aligned(size_t count) { return (count + 63) / 64 * 64; }
+static size_t aligned(size_t count) { return (count + TCK_LINE_BYTES - 1) / TCK_LINE_BYTES * TCK_LINE_BYTES; }
 
-/// The layout of Formats/snapshot.md, "PLAN", for a run of `first` channels and one of `second`, which may be 0.
-static tck_block_format make_format(size_t tokens, size_t head_dimension, tck_element_type type, key_widths widths,
+static tck_coding coding_of(unsigned width) {
+  return (tck_coding){(uint8_t)width, width == 0 ? TCK_NO_SCALES : TCK_FLOAT16_SCALES};
+}
+
+/// The dimensions of heads.
+typedef struct dimensions {
+  size_t keys, values;
+} dimensions;
+
+/// The format of blocks with a run of `first` channels and one of `second`, which may be 0.
+static tck_block_format make_format(size_t tokens, dimensions dimension, tck_element_type type, key_widths widths,
                                     size_t first, size_t second, unsigned value_width) {
-  tck_block_format format = {.tokens = tokens, .head_dimension = head_dimension, .full_type = type};
-  format.key_run_count = second > 0 ? 2 : 1;
-  format.key_runs[0] = (tck_key_run){.count = first, .width = widths.first};
-  format.key_runs[1] = (tck_key_run){.count = second, .width = widths.second};
-  size_t end = 0;
-  for (size_t i = 0; i < format.key_run_count; i++) {
-    tck_key_run *run = &format.key_runs[i];
-    run->codes = end;
-    end += run->width == 0 ? run->count * tokens * size_of(type) : tck_key_code_bytes(tokens, run->count, run->width);
-  }
-  for (size_t part = 0; part < 2; part++) {
-    for (size_t i = 0; i < format.key_run_count; i++) {
-      tck_key_run *run = &format.key_runs[i];
-      if (run->width == 0) continue;
-      *(part == 0 ? &run->scales : &run->minima) = end;
-      end += tck_padded_channels(run->count) * sizeof(uint16_t);
-    }
-  }
-  end = aligned(end);
-  format.value_width = value_width;
-  format.value_codes = end;
-  if (value_width == 0) {
-    end += tokens * head_dimension * size_of(type);
-  } else {
-    size_t parameters = tokens * tck_value_groups(head_dimension, tokens) * sizeof(uint16_t);
-    format.value_scales = end + tck_value_code_bytes(tokens, head_dimension, value_width);
-    format.value_minima = format.value_scales + parameters;
-    end = format.value_minima + parameters;
-  }
-  format.byte_count = aligned(end);
-  return format;
+  tck_block_plan plan = {
+      .tokens = tokens,
+      .key_dimension = dimension.keys,
+      .value_dimension = dimension.values,
+      .full_type = type,
+      .key_run_count = second > 0 ? 2 : 1,
+      .key_runs = {{first, coding_of(widths.first)}, {second, coding_of(widths.second)}},
+      .values = coding_of(value_width),
+  };
+  return tck_layout(&plan);
 }
 
 static void pack_block(const tck_block_format *format, const uint16_t *indices, const float *keys,
                        const float *values, uint8_t *block) {
-  size_t count = format->tokens * format->head_dimension, stride = format->head_dimension * size_of(format->full_type);
-  uint8_t *elements = malloc(count * sizeof(float));
-  tck_rows rows = {elements, stride, format->full_type};
-  scalar->narrow(format->full_type, keys, count, elements);
-  for (size_t i = 0; i < format->key_run_count; i++) {
-    const tck_key_run *run = &format->key_runs[i];
-    tck_channels channels = {indices, run->count};
-    if (run->width == 0) {
-      scalar->pack_full_keys(rows, format->tokens, channels, block + run->codes);
-    } else {
-      tck_mutable_packed to = {block + run->codes, (uint16_t *)(void *)(block + run->scales),
-                               (uint16_t *)(void *)(block + run->minima)};
-      scalar->pack_keys(rows, format->tokens, channels, format->head_dimension, run->width, to);
-    }
-    indices += run->count;
-  }
-  scalar->narrow(format->full_type, values, count, elements);
-  if (format->value_width == 0) {
-    memcpy(block + format->value_codes, elements, format->tokens * stride);
-  } else {
-    tck_mutable_packed to = {block + format->value_codes, (uint16_t *)(void *)(block + format->value_scales),
-                             (uint16_t *)(void *)(block + format->value_minima)};
-    scalar->pack_values(rows, format->tokens, format->head_dimension, format->tokens, format->value_width, to);
-  }
-  free(elements);
+  tck_element_type type = format->full_type;
+  size_t key_count = format->tokens * format->key_dimension, value_count = format->tokens * format->value_dimension;
+  uint8_t *key_rows = malloc(key_count * sizeof(float)), *value_rows = malloc(value_count * sizeof(float));
+  scalar->narrow(type, keys, key_count, key_rows);
+  scalar->narrow(type, values, value_count, value_rows);
+  tck_pack_block(scalar, format, indices, (tck_rows){key_rows, format->key_dimension * tck_element_bytes(type), type},
+                 (tck_rows){value_rows, format->value_dimension * tck_element_bytes(type), type}, block);
+  free(key_rows);
+  free(value_rows);
 }
 
 /// Queries with memory of their own.
 typedef struct query_state {
   tck_queries queries;
-  float rows[TCK_QUERY_ROWS * MOST_DIMENSION], thin_rows[TCK_QUERY_ROWS * MOST_THIN];
+  float rows[TCK_QUERY_ROWS * MOST_DIMENSION], kept_rows[TCK_QUERY_ROWS * MOST_KEPT];
   float offsets[TCK_QUERY_ROWS];
   tck_token_range visible[TCK_QUERY_ROWS];
   float maxima[TCK_QUERY_ROWS], sums[TCK_QUERY_ROWS], outputs[TCK_QUERY_ROWS * MOST_DIMENSION];
@@ -105,7 +77,7 @@ typedef struct query_state {
 
 /// Random queries whose scores have a standard deviation of 1.5.
 static void make_queries(query_state *state, const tck_block_format *format, const uint16_t *indices, size_t tokens) {
-  size_t dimension = tck_padded_dimension(format->head_dimension), thin = tck_thin_dimension(format);
+  size_t dimension = tck_padded_dimension(format->key_dimension), kept = tck_kept_dimension(format);
   memset(state, 0, sizeof *state);
   state->queries.count = 1 + random_bits() % TCK_QUERY_ROWS;
   if (random_bits() % 3 == 0) state->queries.soft_cap = 3;
@@ -113,11 +85,11 @@ static void make_queries(query_state *state, const tck_block_format *format, con
     state->maxima[row] = -INFINITY;
     if (row >= state->queries.count) continue;
     float *full = state->rows + row * dimension;
-    for (size_t i = 0; i < format->head_dimension; i++) {
-      full[i] = random_normal() * 1.5f / sqrtf((float)format->head_dimension);
+    for (size_t i = 0; i < format->key_dimension; i++) {
+      full[i] = random_normal() * 1.5f / sqrtf((float)format->key_dimension);
     }
     const uint16_t *channel = indices;
-    float *to = state->thin_rows + row * thin;
+    float *to = state->kept_rows + row * kept;
     for (size_t run = 0; run < format->key_run_count; run++) {
       size_t count = format->key_runs[run].count;
       for (size_t i = 0; i < count; i++) to[i] = full[*channel++];
@@ -138,7 +110,7 @@ static void make_queries(query_state *state, const tck_block_format *format, con
 static tck_queries *ready(query_state *state, void *workspace, bool is_precise) {
   tck_queries *queries = &state->queries;
   queries->rows = state->rows;
-  queries->thin_rows = state->thin_rows;
+  queries->kept_rows = state->kept_rows;
   queries->offsets = state->offsets;
   queries->visible = state->visible;
   queries->is_precise = is_precise;
@@ -152,10 +124,10 @@ static tck_queries *ready(query_state *state, void *workspace, bool is_precise) 
 /// Checks each query's output, divided by its sum, against scalar's.
 static void check_outputs(const char *kernel, const query_state *expected, const query_state *actual, mode kind,
                           const tck_block_format *format, const char *what) {
-  size_t dimension = tck_padded_dimension(format->head_dimension);
+  size_t dimension = tck_padded_dimension(format->value_dimension);
   for (size_t row = 0; row < expected->queries.count; row++) {
     double error = 0, norm = 0;
-    for (size_t i = 0; i < format->head_dimension; i++) {
+    for (size_t i = 0; i < format->value_dimension; i++) {
       double reference = expected->outputs[row * dimension + i] / expected->sums[row];
       double difference = actual->outputs[row * dimension + i] / actual->sums[row] - reference;
       error += difference * difference;
@@ -164,45 +136,45 @@ static void check_outputs(const char *kernel, const query_state *expected, const
     if (expected->visible[row].first >= expected->visible[row].end) {
       const float *output = actual->outputs + row * dimension;
       bool untouched = actual->sums[row] == 0 && actual->maxima[row] == -INFINITY;
-      for (size_t i = 0; i < format->head_dimension; i++) untouched = untouched && output[i] == 0;
-      expect(untouched, kernel, "touched where nothing is seen", format->head_dimension, format->tokens, row, kind);
+      for (size_t i = 0; i < format->value_dimension; i++) untouched = untouched && output[i] == 0;
+      expect(untouched, kernel, "touched where nothing is seen", format->value_dimension, format->tokens, row, kind);
       continue;
     }
     double relative = sqrt(error / norm);
     if (!(relative <= largest[kind])) largest[kind] = relative;
-    expect(relative <= limits[kind], kernel, what, format->head_dimension, format->tokens,
+    expect(relative <= limits[kind], kernel, what, format->value_dimension, format->tokens,
            expected->visible[row].end - expected->visible[row].first, (size_t)(relative * 1e6));
   }
 }
 
-static void compare_tile(size_t head_dimension, size_t tokens, tck_element_type type, key_widths widths,
+static void compare_tile(dimensions dimension, size_t tokens, tck_element_type type, key_widths widths,
                          unsigned value_width) {
-  static float keys[TCK_TILE_TOKENS * MOST_DIMENSION], values[TCK_TILE_TOKENS * MOST_DIMENSION];
+  static float keys[TCK_PAGE_TOKENS * MOST_DIMENSION], values[TCK_PAGE_TOKENS * MOST_DIMENSION];
   static query_state start, states[2];
   uint16_t indices[TCK_MAX_HEAD_DIMENSION];
-  size_t block_count = 1 + random_bits() % (TCK_TILE_TOKENS / tokens);
+  size_t block_count = 1 + random_bits() % (TCK_PAGE_TOKENS / tokens);
   size_t count = block_count * tokens;
-  size_t first = 1 + random_bits() % head_dimension;
-  if (random_bits() % 2) first = head_dimension;
-  size_t second = first < head_dimension ? 1 + random_bits() % (head_dimension - first) : 0;
-  if (widths.first != widths.second && head_dimension > 1 && second == 0) {
-    first = head_dimension / 2;
-    second = head_dimension - first;
+  size_t first = 1 + random_bits() % dimension.keys;
+  if (random_bits() % 2) first = dimension.keys;
+  size_t second = first < dimension.keys ? 1 + random_bits() % (dimension.keys - first) : 0;
+  if (widths.first != widths.second && dimension.keys > 1 && second == 0) {
+    first = dimension.keys / 2;
+    second = dimension.keys - first;
   }
-  choose(indices, head_dimension, head_dimension);
-  for (size_t i = 0; i < count * head_dimension; i++) {
-    keys[i] = random_normal();
-    // With few channels an output may by chance be near zero, and any error large beside it.
-    values[i] = random_normal() + (head_dimension < 16 ? 2 : 0);
+  choose(indices, dimension.keys, dimension.keys);
+  for (size_t i = 0; i < count * dimension.keys; i++) keys[i] = random_normal();
+  // With few channels an output may by chance be near zero, and any error large beside it.
+  for (size_t i = 0; i < count * dimension.values; i++) {
+    values[i] = random_normal() + (dimension.values < 16 ? 2 : 0);
   }
-  tck_block_format format = make_format(tokens, head_dimension, type, widths, first, second, value_width);
+  tck_block_format format = make_format(tokens, dimension, type, widths, first, second, value_width);
   uint8_t *blocks = malloc(block_count * format.byte_count);
   memset(blocks, 0, block_count * format.byte_count);
   for (size_t i = 0; i < block_count; i++) {
-    pack_block(&format, indices, keys + i * tokens * head_dimension, values + i * tokens * head_dimension,
+    pack_block(&format, indices, keys + i * tokens * dimension.keys, values + i * tokens * dimension.values,
                blocks + i * format.byte_count);
   }
-  void *workspace = aligned_alloc(64, aligned(tck_attention_workspace_bytes(head_dimension)));
+  void *workspace = aligned_alloc(64, aligned(tck_attention_workspace_bytes(dimension.keys, dimension.values)));
 
   make_queries(&start, &format, indices, count);
   bool is_full = widths.first == 0 && (second == 0 || widths.second == 0) && value_width == 0;
@@ -216,18 +188,19 @@ static void compare_tile(size_t head_dimension, size_t tokens, tck_element_type 
                   kind == PRECISE ? "precise" : "fast");
   }
 
-  size_t stride = head_dimension * size_of(type), row_count = random_bits() % (count + 1);
-  uint8_t *key_rows = malloc(stride * count), *value_rows = malloc(stride * count);
-  scalar->narrow(type, keys, count * head_dimension, key_rows);
-  scalar->narrow(type, values, count * head_dimension, value_rows);
+  size_t key_stride = dimension.keys * tck_element_bytes(type), row_count = random_bits() % (count + 1);
+  size_t value_stride = dimension.values * tck_element_bytes(type);
+  uint8_t *key_rows = malloc(key_stride * count), *value_rows = malloc(value_stride * count);
+  scalar->narrow(type, keys, count * dimension.keys, key_rows);
+  scalar->narrow(type, values, count * dimension.values, value_rows);
   for (size_t row = 0; row < TCK_QUERY_ROWS; row++) {
     if (start.visible[row].end > row_count) start.visible[row] = (tck_token_range){0, row_count};
   }
   for (size_t set = 0; set < 2; set++) {
     states[set] = start;
     (set ? other : scalar)
-        ->attend_rows((tck_rows){key_rows, stride, type}, (tck_rows){value_rows, stride, type}, row_count,
-                      head_dimension, ready(&states[set], workspace, true));
+        ->attend_rows((tck_rows){key_rows, key_stride, type}, (tck_rows){value_rows, value_stride, type}, row_count,
+                      dimension.keys, dimension.values, ready(&states[set], workspace, true));
   }
   check_outputs("attend_rows", &states[0], &states[1], FULL, &format, "rows");
   free(key_rows);
@@ -237,15 +210,16 @@ static void compare_tile(size_t head_dimension, size_t tokens, tck_element_type 
 }
 
 void compare_attention(void) {
-  static const size_t dimensions[] = {1, 7, 16, 40, 64, 80, 96, 128, 256};
+  static const dimensions sizes[] = {{1, 1},   {7, 7},   {16, 16},   {40, 40},   {64, 64},   {80, 80},
+                                     {96, 96}, {128, 128}, {256, 256}, {192, 128}, {64, 80}, {40, 24}};
   static const unsigned value_widths[] = {2, 4, 8, 0};
   memset(largest, 0, sizeof largest);
-  for (size_t d = 0; d < sizeof dimensions / sizeof *dimensions; d++) {
+  for (size_t d = 0; d < sizeof sizes / sizeof *sizes; d++) {
     for (size_t tokens = 32; tokens <= TCK_MAX_BLOCK_TOKENS; tokens *= 2) {
       for (size_t k = 0; k < sizeof all_key_widths / sizeof *all_key_widths; k++) {
         for (size_t v = 0; v < 4; v++) {
           tck_element_type type = (tck_element_type)(TCK_FLOAT16 + random_bits() % 3);
-          compare_tile(dimensions[d], tokens, type, all_key_widths[k], value_widths[v]);
+          compare_tile(sizes[d], tokens, type, all_key_widths[k], value_widths[v]);
         }
       }
     }

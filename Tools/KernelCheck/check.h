@@ -10,8 +10,6 @@ extern const tck_kernels *scalar, *other;
 
 uint32_t random_bits(void);
 
-size_t size_of(tck_element_type type);
-
 /// A random permutation of some channels.
 tck_channels choose(uint16_t *indices, size_t head_dimension, size_t count);
 

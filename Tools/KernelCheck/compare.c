@@ -25,8 +25,6 @@ uint32_t random_bits(void) {
   return (uint32_t)(state >> 32);
 }
 
-size_t size_of(tck_element_type type) { return type == TCK_FLOAT32 ? 4 : 2; }
-
 void expect(bool equal, const char *kernel, const char *what, size_t a, size_t b, size_t c, size_t d) {
   checks++;
   if (equal) return;
@@ -55,12 +53,12 @@ static void fill(void *bytes, tck_element_type type, size_t count, pattern kind)
     if (kind == CONSTANT) value = -3.3f;
     if (kind == ZEROS) value = random_bits() & 1 ? 0.0f : -0.0f;
     if (kind == OFFSET) value = 60000.0f + value / 64;
-    scalar->narrow(type, &value, 1, (char *)bytes + i * size_of(type));
+    scalar->narrow(type, &value, 1, (char *)bytes + i * tck_element_bytes(type));
     uint32_t bits = random_bits();
-    if (kind == ANY_BITS) memcpy((char *)bytes + i * size_of(type), &bits, size_of(type));
+    if (kind == ANY_BITS) memcpy((char *)bytes + i * tck_element_bytes(type), &bits, tck_element_bytes(type));
   }
   float odd = kind == WITH_NAN ? NAN : kind == WITH_INFINITY ? -INFINITY : 65600.0f;
-  if (kind >= WITH_NAN) scalar->narrow(type, &odd, 1, (char *)bytes + random_bits() % count * size_of(type));
+  if (kind >= WITH_NAN) scalar->narrow(type, &odd, 1, (char *)bytes + random_bits() % count * tck_element_bytes(type));
 }
 
 tck_channels choose(uint16_t *indices, size_t head_dimension, size_t count) {
@@ -75,8 +73,7 @@ tck_channels choose(uint16_t *indices, size_t head_dimension, size_t count) {
 }
 
 static tck_mutable_packed packed_output(size_t set, size_t shift) {
-  return (tck_mutable_packed){outputs[set][0] + GUARD + shift, (uint16_t *)(void *)(outputs[set][1] + GUARD),
-                              (uint16_t *)(void *)(outputs[set][2] + GUARD)};
+  return (tck_mutable_packed){outputs[set][0] + GUARD + shift, outputs[set][1] + GUARD, outputs[set][2] + GUARD};
 }
 
 static tck_packed packed_input(size_t set, size_t shift) {
@@ -84,25 +81,55 @@ static tck_packed packed_input(size_t set, size_t shift) {
   return (tck_packed){packed.codes, packed.scales, packed.minima};
 }
 
+/// Compares the first two steps of quantizing: ranges, and what is stored of them.
+static void compare_ranges(const char *kernel, tck_rows rows, size_t tokens, tck_channels channels,
+                           size_t head_dimension, size_t group, bool values, tck_coding coding) {
+  static float ranges[2][2][TCK_MAX_BLOCK_TOKENS * TCK_MAX_HEAD_DIMENSION / 32], encoded[2][2][64];
+  static uint16_t stored[2][2][64];
+  bool within[2];
+  size_t groups = values ? tokens * tck_value_groups(head_dimension, group) : tck_padded_channels(channels.count);
+  memset(ranges, 0xA5, sizeof ranges);
+  memset(encoded, 0xA5, sizeof encoded);
+  memset(stored, 0xA5, sizeof stored);
+  for (size_t set = 0; set < 2; set++) {
+    const tck_kernels *kernels = set ? other : scalar;
+    float *minima = ranges[set][0], *maxima = ranges[set][1];
+    within[set] = values ? kernels->value_ranges(rows, tokens, head_dimension, group, minima, maxima)
+                         : kernels->key_ranges(rows, tokens, channels, head_dimension, minima, maxima);
+  }
+  expect(within[0] == within[1], kernel, "ranges' flag", tokens, head_dimension, group, 0);
+  if (!within[0] || !within[1]) return;
+  expect(memcmp(ranges[0], ranges[1], sizeof ranges[0]) == 0, kernel, "ranges", tokens, head_dimension, group, groups);
+  size_t some = groups < 64 ? groups : 1 + groups * 7 % 64;  // Any number of groups.
+  for (size_t set = 0; set < 2; set++) {
+    tck_quantizers quantizers = {stored[set][0], stored[set][1], encoded[set][0], encoded[set][1]};
+    (set ? other : scalar)->encode_scales(coding, some, ranges[0][0], ranges[0][1], quantizers);
+  }
+  bool equal = memcmp(encoded[0], encoded[1], sizeof encoded[0]) == 0;
+  expect(equal && memcmp(stored[0], stored[1], sizeof stored[0]) == 0, kernel, "scales", some, coding.width, 0, 0);
+}
+
 static void compare_blocks(tck_element_type type, size_t tokens, size_t head_dimension, unsigned width, pattern kind) {
   static uint8_t restored[2][MOST_BYTES];
   uint16_t indices[TCK_MAX_HEAD_DIMENSION];
-  size_t shift = random_bits() % 4, stride = (head_dimension + random_bits() % 3 * 3) * size_of(type);
+  size_t shift = random_bits() % 4, stride = (head_dimension + random_bits() % 3 * 3) * tck_element_bytes(type);
   const size_t counts[] = {head_dimension, (head_dimension * 3 + 4) / 5, 1};
   size_t count = counts[random_bits() % 3], group = (size_t)32 << random_bits() % 3;
   tck_channels channels = choose(indices, head_dimension, count);
   tck_rows rows = {inputs + GUARD + shift, stride, type};
-  fill(inputs + GUARD + shift, type, stride * tokens / size_of(type), kind);
+  fill(inputs + GUARD + shift, type, stride * tokens / tck_element_bytes(type), kind);
 
   for (int values = 0; values < 2; values++) {
     const char *kernel = values ? "values" : "keys";
+    tck_coding coding = {(uint8_t)width, TCK_FLOAT16_SCALES};
     bool packed[2];
+    compare_ranges(kernel, rows, tokens, channels, head_dimension, group, values, coding);
     reset();
     for (size_t set = 0; set < 2; set++) {
       const tck_kernels *kernels = set ? other : scalar;
       tck_mutable_packed to = packed_output(set, shift);
-      packed[set] = values ? kernels->pack_values(rows, tokens, head_dimension, group, width, to)
-                           : kernels->pack_keys(rows, tokens, channels, head_dimension, width, to);
+      packed[set] = values ? tck_pack_values(kernels, rows, tokens, head_dimension, group, coding, to)
+                           : tck_pack_keys(kernels, rows, tokens, channels, head_dimension, coding, to);
     }
     expect(packed[0] == packed[1], kernel, "flag", tokens, head_dimension, width, type);
     if (!packed[0]) continue;
@@ -116,9 +143,10 @@ static void compare_blocks(tck_element_type type, size_t tokens, size_t head_dim
     memset(restored, 0x5A, sizeof restored);
     for (size_t set = 0; set < 2; set++) {
       const tck_kernels *kernels = set ? other : scalar;
-      tck_mutable_rows to_rows = {restored[set] + GUARD + shift, head_dimension * size_of(to) + 2 * shift, to};
-      if (values) kernels->unpack_values(packed_input(0, shift), tokens, head_dimension, group, width, to_rows);
-      if (!values) kernels->unpack_keys(packed_input(0, shift), tokens, channels, head_dimension, width, to_rows);
+      size_t to_stride = head_dimension * tck_element_bytes(to) + 2 * shift;
+      tck_mutable_rows to_rows = {restored[set] + GUARD + shift, to_stride, to};
+      if (values) kernels->unpack_values(packed_input(0, shift), tokens, head_dimension, group, coding, to_rows);
+      if (!values) kernels->unpack_keys(packed_input(0, shift), tokens, channels, head_dimension, coding, to_rows);
     }
     expect(memcmp(restored[0], restored[1], sizeof restored[0]) == 0, kernel, "restored", tokens, head_dimension, width,
            to);
@@ -130,13 +158,13 @@ static void compare_full_keys(tck_element_type type, tck_element_type to, size_t
   uint16_t indices[TCK_MAX_HEAD_DIMENSION];
   tck_channels channels = choose(indices, head_dimension, 1 + random_bits() % head_dimension);
   size_t shift = random_bits() % 4;
-  tck_rows rows = {inputs + GUARD + shift, head_dimension * size_of(type) + shift, type};
+  tck_rows rows = {inputs + GUARD + shift, head_dimension * tck_element_bytes(type) + shift, type};
   fill(inputs, type, sizeof inputs / 16, ANY_BITS);
   reset();
   for (size_t set = 0; set < 2; set++) {
     const tck_kernels *kernels = set ? other : scalar;
     kernels->pack_full_keys(rows, tokens, channels, outputs[set][0] + GUARD + shift);
-    tck_mutable_rows to_rows = {outputs[set][1] + GUARD + shift, head_dimension * size_of(to) + shift, to};
+    tck_mutable_rows to_rows = {outputs[set][1] + GUARD + shift, head_dimension * tck_element_bytes(to) + shift, to};
     kernels->unpack_full_keys(type, outputs[set][0] + GUARD + shift, tokens, channels, to_rows);
   }
   expect(outputs_equal(), "full keys", "bytes", tokens, head_dimension, type, to);
@@ -153,8 +181,8 @@ static bool totals_equal(const double *a, const double *b, size_t count) {
 
 static void compare_sums(tck_element_type type, size_t tokens, size_t head_dimension, pattern kind) {
   double totals[2][2][TCK_MAX_HEAD_DIMENSION];
-  size_t stride = (head_dimension + random_bits() % 3) * size_of(type);
-  fill(inputs, type, stride * tokens / size_of(type) + 1, kind);
+  size_t stride = (head_dimension + random_bits() % 3) * tck_element_bytes(type);
+  fill(inputs, type, stride * tokens / tck_element_bytes(type) + 1, kind);
   memset(totals, 0, sizeof totals);
   for (size_t set = 0; set < 2; set++) {
     const tck_kernels *kernels = set ? other : scalar;

@@ -11,7 +11,8 @@
 enum { MOST_ROWS = 33 };
 
 static void compare_matrix(tck_element_type type, size_t columns) {
-  size_t row_bytes = columns * size_of(type), stride = row_bytes + random_bits() % 4 * 5, shift = random_bits() % 3;
+  size_t row_bytes = columns * tck_element_bytes(type);
+  size_t stride = row_bytes + random_bits() % 4 * 5, shift = random_bits() % 3;
   size_t last = (MOST_ROWS - 1) * stride + row_bytes;
   uint8_t *bytes = malloc(shift + last);  // Nothing behind the last element, for sanitizers to see.
   float *vector = malloc(columns * sizeof *vector), *values = malloc(columns * sizeof *values);
