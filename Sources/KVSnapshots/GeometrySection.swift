@@ -20,7 +20,8 @@ public struct LayerOutline: Sendable, Equatable {
     /// Sinks that are in blocks.
     public var sinkRowCount: Int { extent.sinkRowCount(sinks: sinks) }
 
-    init(_ layer: CompressedLayer) {
+    /// The outline of a layer in memory.
+    public init(_ layer: CompressedLayer) {
         geometry = layer.geometry
         held =
             switch layer.held {
@@ -169,5 +170,15 @@ enum GeometrySection {
             )
         }
         return LayerOutline(geometry: geometry, held: held, sinks: sinks, extent: extent)
+    }
+}
+
+extension SnapshotReader {
+    /// Why the cache can be reused whole only, or nil if it may be cut to any prefix.
+    public var wholeOnlyReason: String? {
+        if let layer = layerOutlines.firstIndex(where: { $0.held == .last || $0.held == .listed }) {
+            return "layer \(layer) does not hold all tokens"
+        }
+        return table[.state] == nil ? nil : "layers have state that belongs to all tokens"
     }
 }

@@ -98,31 +98,6 @@ public struct SnapshotReader: Sendable {
     /// Bytes of the whole file.
     public var fileByteCount: Int { file.count }
 
-    /// Bytes that hold keys and values and tell how to read them, as stored.
-    public var payloadByteCount: Int { SnapshotSize(table.entries, fileBytes: file.count).payloadBytes }
-
-    /// Numbers that the layers hold, keys and values together.
-    public var valueCount: Int {
-        layerOutlines.reduce(0) { $0 + $1.extent.rowCount * $1.geometry.valuesPerToken }
-    }
-
-    /// Bits of payload per number of the cache; nil if it has none.
-    public var bitsPerValue: Double? {
-        valueCount > 0 ? Double(payloadByteCount) * 8 / Double(valueCount) : nil
-    }
-
-    /// Bits per number of the tokens in blocks, without sinks and window; nil if there are none.
-    public var blockBitsPerValue: Double? {
-        guard let pages = table[.pages] else { return nil }
-        let inBlocks = layerOutlines.reduce(0) {
-            $0 + ($1.extent.rowCount - $1.extent.windowRowCount) * $1.geometry.valuesPerToken
-        }
-        return Double(pages.storedLength) * 8 / Double(inBlocks)
-    }
-
-    /// How many times smaller the whole file is than the cache's numbers in float16.
-    public var ratio: Double { Double(valueCount * 2) / Double(fileByteCount) }
-
     var source: SectionSource { SectionSource(file: file, table: table) }
 }
 

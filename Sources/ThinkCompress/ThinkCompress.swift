@@ -17,15 +17,6 @@ extension CodecRegistry {
     public static let standard = CodecRegistry([KIVICodec.registration, ThinKCodec.registration])
 }
 
-extension SnapshotReader {
-    /// Opens the snapshot at `path`, whose codecs are of this package.
-    ///
-    /// - Throws: `FileError` if it can't be read, `SnapshotError` if it isn't a snapshot that this version reads.
-    public init(path: String, access: Access = .mapped) throws {
-        try self.init(path: path, access: access, registry: .standard)
-    }
-}
-
 extension Recipe {
     /// Reads a recipe of this package's codecs, such as `think(keys=0.4)+kivi(bits=2)`.
     ///

@@ -88,7 +88,7 @@ struct BenchRun: AsyncParsableCommand {
         try Console.printJSON(
             Report(
                 batch: caches.count,
-                cacheBytes: first.cache.blockByteCount + first.cache.windowByteCount,
+                cacheBytes: first.cache.blockByteCount + first.cache.fullPrecisionByteCount,
                 peakMemoryBytes: peakMemoryByteCount(),
                 tokensPerSecond: Double(work.newTokens * caches.count) / seconds
             )

@@ -31,7 +31,7 @@ struct CompareCommand: AsyncParsableCommand {
 
     private struct Report: Encodable {
         let recipe: String
-        let bitsPerValue: Double
+        let bitsPerValue: Double?
         let ratio: Double
         let total: ErrorReport
         let layers: [ErrorReport]
@@ -55,19 +55,21 @@ struct CompareCommand: AsyncParsableCommand {
         let snapshot = try InputFile(self.snapshot)
         let cache = try await about(original) { try CacheDump.read(path: original.path) }
         let reader = try await about(snapshot) {
-            try SnapshotReader(path: snapshot.path, access: .reading, registry: .standard)
+            try SnapshotReader(path: snapshot.path, access: .reading)
         }
         let quality = try await about(snapshot) {
             let comparison = try CacheComparison(original: cache, snapshot: reader)
             return try await comparison.measure(progress: Console.progress("measuring"))
         }
         if !quality.isFinite { try await explainMissingErrors(reader, name: snapshot.name) }
+        let summary = reader.summary
+        let recipe = summary.recipe?.description ?? ""
         if json {
             try Console.printJSON(
                 Report(
-                    recipe: reader.recipe.description,
-                    bitsPerValue: reader.bitsPerValue,
-                    ratio: reader.ratio,
+                    recipe: recipe,
+                    bitsPerValue: summary.bitsPerValue,
+                    ratio: summary.ratio,
                     total: ErrorReport(quality.total),
                     layers: quality.layers.map(ErrorReport.init)
                 )
@@ -75,8 +77,8 @@ struct CompareCommand: AsyncParsableCommand {
             return
         }
         try Console.print(
-            "\(reader.recipe): \(reader.bitsPerValue.fixed(2)) bits per value, "
-                + "\(reader.ratio.fixed(2)) times smaller than float16\n"
+            "\(recipe): \(summary.bitsPerValue?.fixed(2) ?? "-") bits per value, "
+                + "\(summary.ratio.fixed(2)) times smaller than float16\n"
         )
         var table = TextTable(header: ["layer", "keys", "values", "scores", "attention"])
         for (index, errors) in quality.layers.enumerated() { table.add(["\(index)"] + ErrorReport(errors).cells) }

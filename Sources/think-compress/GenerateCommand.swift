@@ -166,7 +166,7 @@ struct GenerateCommand: AsyncParsableCommand {
             openingTime: (start - opening).seconds,
             timeToFirstToken: result.timeToFirstToken.seconds,
             tokensPerSecond: result.tokensPerSecond,
-            cacheBytes: result.cache.blockByteCount + result.cache.windowByteCount,
+            cacheBytes: result.cache.blockByteCount + result.cache.fullPrecisionByteCount,
             peakMemoryBytes: peakMemoryByteCount()
         )
         if let output, let kept {
@@ -243,7 +243,7 @@ struct GenerateCommand: AsyncParsableCommand {
         guard let source else { return nil }
         return try await about(source) {
             let reader = try SnapshotReader(path: source.path)
-            try opened.check(reader.metadata, geometry: reader.header.geometry, against: metadata)
+            try opened.check(reader.metadata, geometry: reader.geometry, against: metadata)
             let cache = try await reader.cache()
             guard cache.tokens != nil else {
                 throw ModelError(.mismatch, "has no token ids, so that nobody knows what it is of; make it anew")

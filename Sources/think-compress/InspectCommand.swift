@@ -27,8 +27,8 @@ struct InspectCommand: AsyncParsableCommand {
 
     func run() async throws {
         let file = try InputFile(self.file)
-        let reader = try await about(file) { try SnapshotReader(path: file.path, registry: .standard) }
-        let report = SnapshotReport(reader, path: file.name)
+        let reader = try await about(file) { try SnapshotReader(path: file.path) }
+        let report = SnapshotReport(reader.summary, path: file.name)
         if json {
             try Console.printJSON(report)
         } else {

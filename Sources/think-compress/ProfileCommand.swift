@@ -106,9 +106,9 @@ struct ProfileCommand: AsyncParsableCommand {
             file: output.name,
             texts: text.count,
             tokens: total,
-            layers: geometry.layers,
-            kvHeads: geometry.kvHeads,
-            headDim: geometry.headDimension
+            layers: geometry.layers.count,
+            kvHeads: opened.configuration.attention.kvHeads,
+            headDim: opened.configuration.attention.keyDimension
         )
         if json {
             try Console.printJSON(report)

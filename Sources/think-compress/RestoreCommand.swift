@@ -58,8 +58,8 @@ struct RestoreCommand: AsyncParsableCommand {
         let file: String
         let tokens: Int
         let layers: Int
-        let kvHeads: Int
-        let headDim: Int
+        let kvHeads: Int?
+        let headDim: Int?
         let elementType: String
         let recipe: String
     }
@@ -68,7 +68,7 @@ struct RestoreCommand: AsyncParsableCommand {
         let output = try OutputFile(self.output, replacingExisting: force, inputs: [input])
         let input = try InputFile(self.input)
         let reader = try await about(input) {
-            try SnapshotReader(path: input.path, access: .reading, registry: .standard)
+            try SnapshotReader(path: input.path, access: .reading)
         }
         let header = reader.header
         let count = tokens ?? header.tokenCount
@@ -82,30 +82,39 @@ struct RestoreCommand: AsyncParsableCommand {
             contents.positions = try reader.positions().map { Array($0.prefix(count)) }
             contents.profile = try reader.profile()
             contents.metadata = reader.metadata
+            if count < header.tokenCount, let reason = reader.wholeOnlyReason {
+                throw MismatchError(message: "can be restored whole only, as \(reason); leave out --tokens")
+            }
             return (try reader.layers(), contents)
         }
         var writer = try CacheDumpWriter(
             path: output.path,
             replacingExisting: output.replacesExisting,
             access: FileAccess(mode: permissions.mode, isOwnerOnly: true, inputs: [input.path]),
-            geometry: header.geometry,
-            tokenCount: count,
+            layers: reader.layerOutlines.enumerated().map { index, layer in
+                CacheDumpWriter.Layer(
+                    geometry: layer.geometry,
+                    rowCount: min(layer.extent.rowCount, count),
+                    held: layers.held(layer: index),
+                    state: layers.state(layer: index)
+                )
+            },
             elementType: elementType,
             contents: contents
         )
         try await about(input) {
             try await layers.forEachPiece(progress: Console.progress("restoring")) { piece in
                 // Pieces after the last token that is wanted are still checked.
-                let wanted = 0..<max(min(piece.layer.tokenCount, count - piece.firstToken), 0)
-                try piece.layer.checkRange(tokens: wanted, as: elementType, firstToken: piece.firstToken)
+                let wanted = 0..<max(min(piece.layer.rowCount, count - piece.firstRow), 0)
+                try piece.layer.checkRange(rows: wanted, as: elementType)
                 return RestoredPiece(
-                    layer: try piece.layer.decompress(tokens: wanted, as: elementType),
+                    layer: try piece.layer.decompress(rows: wanted, as: elementType),
                     index: piece.layer.index,
-                    firstToken: piece.firstToken
+                    firstRow: piece.firstRow
                 )
             } take: { piece in
                 if piece.layer.keys.tokens == 0 { return }
-                try writer.write(piece.layer, index: piece.index, firstToken: piece.firstToken)
+                try writer.write(piece.layer, index: piece.index, firstRow: piece.firstRow)
             }
         }
         try writer.commit()
@@ -113,11 +122,11 @@ struct RestoreCommand: AsyncParsableCommand {
         let report = Report(
             file: output.name,
             tokens: count,
-            layers: header.geometry.layers,
-            kvHeads: header.geometry.kvHeads,
-            headDim: header.geometry.headDimension,
+            layers: header.layerCount,
+            kvHeads: reader.geometry.commonLayer?.kvHeads,
+            headDim: reader.geometry.commonLayer?.keyDimension,
             elementType: elementType.name,
-            recipe: reader.recipe.description
+            recipe: reader.recipe?.description ?? ""
         )
         if json {
             try Console.printJSON(report)
@@ -146,11 +155,11 @@ struct RestoreCommand: AsyncParsableCommand {
     }
 }
 
-/// Some tokens of a layer in full precision.
+/// Some rows of a layer in full precision.
 private struct RestoredPiece: Sendable {
     let layer: KVCacheLayer
     let index: Int
-    let firstToken: Int
+    let firstRow: Int
 }
 
 /// A snapshot that isn't what was asked for.

@@ -12,11 +12,7 @@ struct SnapshotCommand: AsyncParsableCommand {
             compresses layer by layer as it goes. The snapshot is its owner's alone: see --mode.
 
             Recipes are stages joined by '+':
-              f16, bf16, f32    as it came, bit for bit
-              kivi(bits=2)      KIVI: 2, 4 or 8 bits, or keys= and values=;
-                                group=32|64|128, residual=128
-              think(keys=0.4)   ThinK: observe=32, recent=32,
-                                restore=none|mean, score=queries|keys
+            \(CodecRegistry.standard.help)
 
             Example:
               think-compress snapshot dump.safetensors -o prompt.tkv \\
@@ -111,17 +107,17 @@ struct SnapshotCommand: AsyncParsableCommand {
                 inputs: try inputs.map { try InputFile($0).path }
             )
         )
-        _ = try await about(dump?.name ?? output.name) {
+        let size = try await about(dump?.name ?? output.name) {
             try await writer.write(compressed, quality: quality, to: path, progress: Console.progress("writing"))
         }
-        let report = SnapshotReport(try SnapshotReader(path: path), path: output.name)
+        let report = SnapshotReport(SnapshotSummary(compressed, quality: quality, size: size), path: output.name)
         try output.finish()
         if json {
             try Console.printJSON(report)
         } else {
             try output.print(
                 "\(output.name): \(report.tokens.grouped) tokens in \(report.fileBytes.grouped) bytes, "
-                    + "\(report.ratio.fixed(2)) times smaller than float16, \(report.bitsPerValue.fixed(2)) bits per value"
+                    + "\(report.ratio.fixed(2)) times smaller than float16, \(report.bitsPerValue?.fixed(2) ?? "-") bits per value"
             )
             if let quality = report.quality { try output.print("relative errors: \(quality.text)") }
         }

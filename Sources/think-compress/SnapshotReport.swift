@@ -4,14 +4,60 @@ internal import ThinkCompress
 struct SnapshotReport: Encodable {
     struct Section: Encodable {
         let name: String
-        let encoding: String
+        let coding: String
         let offset: Int
         let storedBytes: Int
         let bytes: Int
     }
 
+    /// What a layer is and holds.
+    struct LayerShape: Encodable, Hashable {
+        let queryHeads: Int?
+        let kvHeads: Int
+        let keyDim: Int
+        let valueDim: Int
+        let held: String
+        let heldTokens: Int
+        let blockTokens: Int
+        let windowTokens: Int
+        let sinks: Int
+
+        init(_ layer: LayerOutline) {
+            queryHeads = layer.geometry.queryHeads == 0 ? nil : layer.geometry.queryHeads
+            kvHeads = layer.geometry.kvHeads
+            keyDim = layer.geometry.keyDimension
+            valueDim = layer.geometry.valueDimension
+            held = "\(layer.held)"
+            heldTokens = layer.extent.rowCount
+            blockTokens = layer.extent.rowCount - layer.extent.windowRowCount
+            windowTokens = layer.extent.windowRowCount
+            sinks = layer.sinks
+        }
+
+        /// The shape for a person.
+        var text: String {
+            guard kvHeads > 0 else { return "no keys and values" }
+            let dimensions = keyDim == valueDim ? "dimension \(keyDim)" : "dimensions \(keyDim) (keys), \(valueDim) (values)"
+                let heads = queryHeads.map { ", \($0) query heads" } ?? ""
+            return "\(kvHeads) KV heads of \(dimensions)\(heads)"
+        }
+
+        /// Which tokens there are, for a person.
+        func tokenText(blockLength: Int) -> String {
+            let which =
+                switch held {
+                case "last": "the last "
+                case "listed": "listed "
+                default: ""
+                }
+            let kept = sinks > 0 ? ", \(sinks) of them sinks" : ""
+            return "\(which)\(heldTokens.grouped): \(blockTokens.grouped) in blocks of \(blockLength)\(kept), "
+                + "\(windowTokens.grouped) in full precision"
+        }
+    }
+
     let file: String
-    let formatVersion = 1
+    let formatVersion = 2
     let metadata: [String: String]
     let recipe: String
     let elementType: String
@@ -22,46 +68,49 @@ struct SnapshotReport: Encodable {
     let residualWindow: Int
     let layers: Int
     let queryHeads: Int?
-    let kvHeads: Int
-    let headDim: Int
+    let kvHeads: Int?
+    let headDim: Int?
+    let layerShapes: [LayerShape]
     let keptKeyChannels: [Int]
     let fileBytes: Int
     let payloadBytes: Int
     let float16Bytes: Int
-    let bitsPerValue: Double
+    let bitsPerValue: Double?
     let blockBitsPerValue: Double?
     let ratio: Double
     let quality: ErrorReport?
     let sections: [Section]
 
-    init(_ reader: SnapshotReader, path: String) {
-        let header = reader.header
+    init(_ snapshot: SnapshotSummary, path: String) {
         file = path
-        metadata = reader.metadata
-        recipe = reader.recipe.description
-        elementType = header.shape.elementType.name
-        tokens = header.tokenCount
-        blockTokens = header.blockTokenCount
-        windowTokens = header.tokenCount - header.blockTokenCount
-        blockLength = header.shape.blockLength
-        residualWindow = header.shape.residualWindow
-        layers = header.geometry.layers
-        queryHeads = header.geometry.queryHeads == 0 ? nil : header.geometry.queryHeads
-        kvHeads = header.geometry.kvHeads
-        headDim = header.geometry.headDimension
-        let kept = reader.plans.joined().map(\.keptChannelCount)
+        metadata = snapshot.metadata
+        recipe = snapshot.recipe?.description ?? ""
+        elementType = snapshot.shape.elementType.name
+        tokens = snapshot.tokenCount
+        layerShapes = snapshot.layers.map { LayerShape($0) }
+        blockTokens = layerShapes.map(\.blockTokens).max() ?? 0
+        windowTokens = layerShapes.map(\.windowTokens).max() ?? 0
+        blockLength = snapshot.shape.blockLength
+        residualWindow = snapshot.shape.residualWindow
+        layers = layerShapes.count
+        let shapes = Set(layerShapes.map { [$0.queryHeads, $0.kvHeads, $0.keyDim, $0.valueDim] })
+        let common = shapes.count == 1 ? layerShapes.first : nil
+        queryHeads = common?.queryHeads
+        kvHeads = common?.kvHeads
+        headDim = common.flatMap { $0.keyDim == $0.valueDim ? $0.keyDim : nil }
+        let kept = snapshot.plans.flatMap(\.heads).map(\.keptChannelCount)
         keptKeyChannels = [kept.min() ?? 0, kept.max() ?? 0]
-        fileBytes = reader.fileByteCount
-        payloadBytes = reader.payloadByteCount
-        float16Bytes = header.geometry.valueCount(tokens: header.tokenCount) * 2
-        bitsPerValue = reader.bitsPerValue
-        blockBitsPerValue = reader.blockBitsPerValue
-        ratio = reader.ratio
-        quality = reader.quality.map { ErrorReport($0.total) }
-        sections = reader.sections.map { entry in
+        fileBytes = snapshot.size.fileBytes
+        payloadBytes = snapshot.size.payloadBytes
+        float16Bytes = snapshot.valueCount * 2
+        bitsPerValue = snapshot.bitsPerValue
+        blockBitsPerValue = snapshot.blockBitsPerValue
+        ratio = snapshot.ratio
+        quality = snapshot.quality.map { ErrorReport($0.total) }
+        sections = snapshot.size.sections.map { entry in
             Section(
                 name: entry.kind?.name ?? "unknown \(entry.kindNumber)",
-                encoding: entry.encoding.name,
+                coding: entry.coding.name,
                 offset: entry.offset,
                 storedBytes: entry.storedLength,
                 bytes: entry.length
@@ -73,43 +122,57 @@ struct SnapshotReport: Encodable {
     var text: String {
         var facts: [(String, String)] = [("file", file)]
         facts += metadata.sorted { $0.key < $1.key }.map { ($0.key.printable, String($0.value.printable.prefix(200))) }
-        let heads = queryHeads.map { ", \($0) query heads" } ?? ""
-        facts += [
-            ("recipe", recipe),
-            ("geometry", "\(layers) layers, \(kvHeads) KV heads of dimension \(headDim)\(heads), \(elementType)"),
-            (
-                "tokens",
-                "\(tokens.grouped): \(blockTokens.grouped) in blocks of \(blockLength), "
-                    + "\(windowTokens.grouped) in full precision"
-            ),
-        ]
-        if keptKeyChannels != [headDim, headDim] {
+        facts += [("recipe", recipe), ("tokens", tokens.grouped), ("layers", "\(layers), \(elementType)")]
+        // Layers that are alike share a line.
+        var numbers: [LayerShape: [Int]] = [:]
+        for (index, shape) in layerShapes.enumerated() { numbers[shape, default: []].append(index) }
+        for (shape, layers) in numbers.sorted(by: { $0.value[0] < $1.value[0] }) {
+            let name = layers.count == layerShapes.count ? "" : " of layers \(Self.list(layers))"
+            facts.append(("geometry\(name)", shape.text))
+            if shape.kvHeads > 0 { facts.append(("tokens held\(name)", shape.tokenText(blockLength: blockLength))) }
+        }
+        let most = layerShapes.map(\.keyDim).max() ?? 0
+        if keptKeyChannels != [most, most] {
             let range =
                 keptKeyChannels[0] == keptKeyChannels[1]
                 ? "\(keptKeyChannels[0])" : "\(keptKeyChannels[0])...\(keptKeyChannels[1])"
-            facts.append(("key channels kept", "\(range) of \(headDim)"))
+            facts.append(("key channels kept", "\(range) of \(most)"))
         }
         facts += [
             (
                 "size",
                 "\(fileBytes.grouped) bytes, \(ratio.fixed(2)) times smaller than float16's \(float16Bytes.grouped)"
             ),
-            ("bits per value", bitsPerValue.fixed(2) + (blockBitsPerValue.map { " (\($0.fixed(2)) in blocks)" } ?? "")),
+            ("bits per value", (bitsPerValue?.fixed(2) ?? "-") + (blockBitsPerValue.map { " (\($0.fixed(2)) in blocks)" } ?? "")),
             ("relative errors", quality?.text ?? "not measured"),
         ]
         let width = facts.map(\.0.count).max() ?? 0
         let list = facts.map { name, value in
             name + String(repeating: " ", count: width - name.count) + "  " + value
         }
-        var table = TextTable(header: ["section", "encoding", "offset", "bytes", "share"])
+        var table = TextTable(header: ["section", "coding", "offset", "bytes", "share"])
         for section in sections {
             let share = Double(section.storedBytes) * 100 / Double(fileBytes)
             table.add([
-                section.name, section.encoding, section.offset.grouped, section.storedBytes.grouped,
+                section.name, section.coding, section.offset.grouped, section.storedBytes.grouped,
                 share.fixed(1) + " %",
             ])
         }
         return list.joined(separator: "\n") + "\n\n" + table.text
+    }
+
+    /// Ascending numbers with ranges: `0...4, 6`.
+    fileprivate static func list(_ numbers: [Int]) -> String {
+        var ranges: [ClosedRange<Int>] = []
+        for number in numbers {
+            if let last = ranges.last, last.upperBound + 1 == number {
+                ranges[ranges.count - 1] = last.lowerBound...number
+            } else {
+                ranges.append(number...number)
+            }
+        }
+        return ranges.map { $0.count == 1 ? "\($0.lowerBound)" : "\($0.lowerBound)...\($0.upperBound)" }
+            .joined(separator: ", ")
     }
 }
 

@@ -57,7 +57,7 @@ struct VerifyCommand: AsyncParsableCommand {
         do {
             let input = try InputFile(file)
             try await about(input) {
-                try await SnapshotReader(path: input.path, access: .reading, registry: .standard).verify(
+                try await SnapshotReader(path: input.path, access: .reading).verify(
                     progress: Console.progress("verifying")
                 )
             }

@@ -1,0 +1,67 @@
+public import CachePacking
+internal import KVCacheModel
+
+/// What there is to say about a snapshot without looking at its pages.
+public struct SnapshotSummary: Sendable {
+    public let shape: BlockShape
+    /// Tokens of the cache; a layer may hold fewer.
+    public let tokenCount: Int
+    public let metadata: [String: String]
+    /// How the plans were made; nil if nobody said.
+    public let recipe: RecipeRecord?
+    /// Each layer's shape, and which rows it has where.
+    public let layers: [LayerOutline]
+    /// The plan of each layer.
+    public let plans: [LayerPlan]
+    /// What compression cost, if it was measured.
+    public let quality: CompressionQuality?
+    public let size: SnapshotSize
+
+    /// The summary of a cache that was written.
+    ///
+    /// - Parameter size: what writing it gave.
+    public init(_ cache: CompressedCache, quality: CompressionQuality?, size: SnapshotSize) {
+        shape = cache.shape
+        tokenCount = cache.tokenCount
+        metadata = cache.metadata
+        recipe = cache.recipe
+        layers = cache.layers.map(LayerOutline.init)
+        plans = cache.layers.map(\.plan)
+        self.quality = quality.flatMap { $0.isFinite ? $0 : nil }
+        self.size = size
+    }
+
+    init(_ reader: SnapshotReader) {
+        shape = reader.header.shape
+        tokenCount = reader.header.tokenCount
+        metadata = reader.metadata
+        recipe = reader.recipe
+        layers = reader.layerOutlines
+        plans = reader.plans
+        quality = reader.quality
+        size = SnapshotSize(reader.sections, fileBytes: reader.fileByteCount)
+    }
+
+    /// Numbers that the layers hold, keys and values together.
+    public var valueCount: Int { layers.reduce(0) { $0 + $1.extent.rowCount * $1.geometry.valuesPerToken } }
+
+    /// Bits of payload per number of the cache; nil if it has none.
+    public var bitsPerValue: Double? { valueCount > 0 ? Double(size.payloadBytes) * 8 / Double(valueCount) : nil }
+
+    /// Bits per number of the rows in blocks, without sinks and window; nil if there are none.
+    public var blockBitsPerValue: Double? {
+        guard let pages = size.sections.first(where: { $0.kind == .pages }) else { return nil }
+        let inBlocks = layers.reduce(0) {
+            $0 + ($1.extent.rowCount - $1.extent.windowRowCount) * $1.geometry.valuesPerToken
+        }
+        return Double(pages.storedLength) * 8 / Double(inBlocks)
+    }
+
+    /// How many times smaller the whole file is than the cache's numbers in float16.
+    public var ratio: Double { Double(valueCount * 2) / Double(size.fileBytes) }
+}
+
+extension SnapshotReader {
+    /// What there is to say about the snapshot.
+    public var summary: SnapshotSummary { SnapshotSummary(self) }
+}
