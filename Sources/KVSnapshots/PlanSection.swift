@@ -105,7 +105,7 @@ enum PlanSection {
 
     private static func coding(_ reader: inout ByteReader, _ field: String) throws(SnapshotError) -> Coding {
         let start = reader.position
-        let bytes = try reader.bytes(count: 4, field).array
+        let bytes = try reader.integers(UInt8.self, count: 4, field)
         do {
             return try Coding(bytes: bytes)
         } catch {

@@ -63,7 +63,7 @@ enum StateSection {
         for item in items {
             let padding = SnapshotFormat.align(reader.position) - reader.position
             let start = reader.position
-            guard padding + item.length <= reader.remaining, padding + item.length >= 0 else {
+            guard padding <= reader.remaining, item.length <= reader.remaining - padding else {
                 throw reader.error(at: item.lengthOffset, "a state of \(item.length) bytes ends after its section")
             }
             let zeros = try reader.bytes(count: padding, "padding")
