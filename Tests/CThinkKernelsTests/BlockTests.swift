@@ -228,8 +228,11 @@ struct VectorBlockTests {
         forEachBlock(type) { rows, kind, width, seed, pattern in
             guard !pattern.isRefused else { return }
             // Ranges that are narrower and wider than the numbers': codes are clamped at both ends.
-            let minima = NormalNumbers.slice(count: kind.groupCount(rows), seed: seed).map { $0 * 4 }
-            let inverses = NormalNumbers.slice(count: kind.groupCount(rows), seed: seed + 1).map { abs($0) }
+            var minima = NormalNumbers.slice(count: kind.groupCount(rows), seed: seed).map { $0 * 4 }
+            var inverses = NormalNumbers.slice(count: kind.groupCount(rows), seed: seed + 1).map { abs($0) }
+            if case .keys(let channels) = kind {
+                for missing in channels.count..<minima.count { (minima[missing], inverses[missing]) = (0, 0) }
+            }
             let codes = [KernelSet.scalar, set].map {
                 kind.codes(rows, width: width, minima: minima, inverseScales: inverses, with: $0)
             }

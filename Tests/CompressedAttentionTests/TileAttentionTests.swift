@@ -76,6 +76,23 @@ import ThinkCompress
         #expect(attention.result == [0.5, -7])
     }
 
+    @Test("takes keys and values of different dimensions", arguments: [(2, 17), (17, 2), (4, 3)])
+    func dimensions(keys: Int, values: Int) throws {
+        // Of three tokens with equal keys the values' mean; the fourth has a key that nobody looks for.
+        let attention = try TileAttention(
+            queries: [Float](repeating: 1, count: 2 * keys),
+            keyDimension: keys,
+            valueDimension: values
+        )
+        let tileKeys = [Float](repeating: 1, count: 3 * keys) + [Float](repeating: -300, count: keys)
+        let tileValues = (0..<4 * values).map { Float($0 % values + 3 * ($0 / values)) }
+        attention.add(keys: tileKeys, values: tileValues, count: 4, visible: [0..<4, 1..<2])
+        #expect(attention.result.count == 2 * values)
+        for (index, value) in attention.result.enumerated() {
+            #expect(abs(value - Float(index % values + 3)) < 1e-5, "number \(index)")
+        }
+    }
+
     @Test("leaves out tokens that a sliding window has left behind")
     func windowed() throws {
         let attention = try TileAttention(queries: [1, 1], keyDimension: 1, valueDimension: 1)

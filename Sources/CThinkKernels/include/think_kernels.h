@@ -233,7 +233,7 @@ typedef struct tck_kernels {
   /// Packs the codes of one run of a block's key channels, tck_key_code_bytes; `width` is 2, 4 or 8.
   ///
   /// A code is `(key - minimum) * inverse scale`, of a magnitude below 2^31, rounded to nearest, ties to even, and
-  /// clamped to the width's numbers.
+  /// clamped to the width's numbers. Minima and inverse scales of missing channels are 0.
   void (*pack_keys)(tck_rows source, size_t tokens, tck_channels channels, size_t head_dimension, unsigned width,
                     const float *minima, const float *inverse_scales, uint8_t *codes);
 
