@@ -91,7 +91,7 @@ struct AttentionPlan: CustomStringConvertible {
         seed: Int = 0
     ) {
         var generator = SplitMix64(seed: UInt64(seed))
-        let channels = (0..<UInt16(headDimension)).shuffled(using: &generator).prefix(keptChannels)
+        let channels = (0..<UInt16(dimensions.keys)).shuffled(using: &generator).prefix(keptChannels)
         let runCount = min(keyWidths.count, channels.count)
         let runs = (0..<runCount).map { index in
             KeyRun(

@@ -97,8 +97,8 @@ import ThinkCompress
             shape: start.shape,
             index: 0,
             plans: start.plans,
-            blockCount: start.blockCount,
-            slabs: (0..<start.chunkCount).flatMap { start.slabPieces(chunk: $0) },
+            blockCount: start.extent.blocks.count,
+            slabs: (0..<start.extent.chunks.count).flatMap { start.slabPieces(chunk: $0) },
             window: start.residualWindow
         )
         let rest = source.layers(tokens: prefix..<600)[0]
@@ -256,7 +256,7 @@ import ThinkCompress
         #expect(CacheContent(cache).difference(from: before) == nil)
         // The cache is as good as before.
         try cache.append(source.layers(tokens: 60..<100), tokens: source.tokens.map { Array($0[60..<100]) })
-        let whole = try await CompressedCache(compressing: source, recipe: Recipe(cache.recipe, registry: .standard))
+        let whole = try await CompressedCache(compressing: source, recipe: Recipe(cache.recipe))
         #expect(CacheContent(cache).difference(from: CacheContent(whole)) == nil)
     }
 }

@@ -72,7 +72,7 @@ import ThinkCompress
     func masks() async {
         await #expect(processExitsWith: .failure) {
             let plan = HeadPlan(keyRuns: [.init(width: 2, channels: [4])], valueWidth: 2, prunedMeans: [])
-            _ = plan.keepMask(headDimension: 4)
+            _ = plan.keepMask(keyDimension: 4)
         }
     }
 

@@ -28,7 +28,7 @@ import ThinkCompress
     @Test("restores any range as the slice of the whole", arguments: cases, ElementType.allCases)
     func restoresRanges(_ test: Case, type: ElementType) async throws {
         let layer = try await layer(test)
-        let whole = try layer.decompress(tokens: 0..<Self.tokens, as: type)
+        let whole = try layer.decompress(rows: 0..<Self.tokens, as: type)
         var generator = SplitMix64(seed: 1)
         var ranges = [0..<0, Self.tokens..<Self.tokens, 256..<256, 255..<257, 31..<33, 0..<1, 511..<513, 32..<256]
         ranges.append(layer.blockTokenCount - 1..<layer.blockTokenCount + 1)
@@ -38,7 +38,7 @@ import ThinkCompress
             ranges.append(bounds[0]..<bounds[1])
         }
         for range in ranges {
-            let part = try layer.decompress(tokens: range, as: type)
+            let part = try layer.decompress(rows: range, as: type)
             #expect(part.keys.tokens == range.count)
             #expect(part.keys.elementType == type)
             #expect(part.keys.hasSameBits(as: whole.keys[tokens: range]), "keys \(range)")
@@ -49,8 +49,8 @@ import ThinkCompress
     @Test("rounds what it restores to the type that is asked for", arguments: cases, ElementType.allCases)
     func rounds(_ test: Case, type: ElementType) async throws {
         let layer = try await layer(test)
-        let exact = try layer.decompress(tokens: 0..<Self.tokens, as: .float32)
-        let rounded = try layer.decompress(tokens: 0..<Self.tokens, as: type)
+        let exact = try layer.decompress(rows: 0..<Self.tokens, as: .float32)
+        let rounded = try layer.decompress(rows: 0..<Self.tokens, as: type)
         for part in CachePart.allCases {
             let expected = KVTensor(exact[part].numbers, elementType: type, heads: 2, headDimension: 18)
             #expect(rounded[part].hasSameBits(as: expected))
@@ -61,7 +61,7 @@ import ThinkCompress
     func refusesOutside(range: Range<Int>) async {
         await #expect(processExitsWith: .failure) { [range] in
             let layer = try await RestoringTests().layer(RestoringTests.cases[0])
-            _ = try layer.decompress(tokens: range, as: .float16)
+            _ = try layer.decompress(rows: range, as: .float16)
         }
     }
 }

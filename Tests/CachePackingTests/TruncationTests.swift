@@ -30,7 +30,7 @@ import ThinkCompress
         let source = try make(test)
         let whole = try await CompressedCache(compressing: source, recipe: Recipe(test.recipe))
         let content = CacheContent(whole)
-        let restored = try whole.layers[0].decompress(tokens: 0..<Self.tokens, as: test.type)
+        let restored = try whole.layers[0].decompress(rows: 0..<Self.tokens, as: test.type)
         var cache = whole
         try cache.truncate(to: count)
         #expect(cache.tokenCount == count)
@@ -55,14 +55,14 @@ import ThinkCompress
 
     /// The cache restores its tokens as `restored` has them, in every bit.
     private func check(_ cache: CompressedCache, first count: Int, of restored: KVCacheLayer) throws {
-        let rest = try cache.layers[0].decompress(tokens: 0..<count, as: cache.shape.elementType)
+        let rest = try cache.layers[0].decompress(rows: 0..<count, as: cache.shape.elementType)
         #expect(rest.keys.hasSameBits(as: restored.keys[tokens: 0..<count]))
         #expect(rest.values.hasSameBits(as: restored.values[tokens: 0..<count]))
     }
 
     /// Whole blocks before the cut have the same bytes.
     private func checkBlocks(_ cache: CompressedCache, equal whole: CompressedCache, before count: Int) throws {
-        for head in 0..<cache.shape.kvHeads {
+        for head in 0..<cache.geometry.layers[0].kvHeads {
             for block in 0..<min(count, whole.blockTokenCount) / cache.shape.blockLength {
                 let bytes = cache.layers[0].block(block, head: head)
                 #expect(bytes.hasSameBytes(as: whole.layers[0].block(block, head: head)))
@@ -76,14 +76,14 @@ import ThinkCompress
         (shape.headDimension, shape.tokens, shape.window, shape.elementType) = (12, 700, 4, test.type)
         let source = try shape.makeQuickly()
         let whole = try await CompressedCache(compressing: source, recipe: Recipe(test.recipe))
-        let restored = try whole.layers.map { try $0.decompress(tokens: 0..<700, as: test.type) }
+        let restored = try whole.layers.map { try $0.decompress(rows: 0..<700, as: test.type) }
         var cache = whole
         var generator = SplitMix64(seed: seed)
         while cache.tokenCount > 0 {
             try cache.truncate(to: Int.random(in: 0..<cache.tokenCount, using: &generator))
             let count = cache.tokenCount
             for (layer, expected) in zip(cache.layers, restored) {
-                let rest = try layer.decompress(tokens: 0..<count, as: test.type)
+                let rest = try layer.decompress(rows: 0..<count, as: test.type)
                 #expect(rest.keys.hasSameBits(as: expected.keys[tokens: 0..<count]))
                 #expect(rest.values.hasSameBits(as: expected.values[tokens: 0..<count]))
             }
@@ -99,7 +99,7 @@ import ThinkCompress
         #expect(cache.tokenCount == 0)
         #expect(cache.layers[0].residualWindow == nil)
         #expect(cache.blockByteCount == 0)
-        #expect(cache.windowByteCount == 0)
+        #expect(cache.fullPrecisionByteCount == 0)
         for token in 0..<Self.tokens {
             try cache.append(source.layers(tokens: token..<token + 1), tokens: source.tokens.map { [$0[token]] })
         }

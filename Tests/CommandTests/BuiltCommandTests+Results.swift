@@ -198,7 +198,7 @@ extension BuiltCommandTests {
             #expect(result.status == 0)
             let report = try Inspection(try await BuiltCommand.run("inspect", packed, "--json"))
             #expect(report.fileBytes < (try data(raw).count))
-            #expect(report.sections.contains { $0.encoding == "zstd" && $0.storedBytes < $0.bytes })
+            #expect(report.sections.contains { $0.coding == "zstd" && $0.storedBytes < $0.bytes })
             #expect(try await BuiltCommand.run("verify", packed).status == 0)
             for (file, name) in [(raw, "raw"), (packed, "packed")] {
                 #expect(try await BuiltCommand.run("restore", file, "-o", folder.file(name)).status == 0)
@@ -346,7 +346,7 @@ extension BuiltCommandTests {
             )
             #expect(result.status == 0)
             #expect(try Inspection(result).keptKeyChannels == [8, 8])
-            let plans = try SnapshotReader(path: folder.file("a.tkv"), registry: .standard).plans
+            let plans = try SnapshotReader(path: folder.file("a.tkv")).plans
             #expect(plans.joined().allSatisfy { $0.keyRuns[0].channels == Array(0..<8) })
             let norms = try await BuiltCommand.run(
                 "snapshot",

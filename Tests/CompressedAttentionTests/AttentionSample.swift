@@ -77,7 +77,7 @@ struct AttentionSample: Sendable {
     /// The relative error against attention in float64 over what the layer restores, in the norm over all heads and
     /// queries.
     func error(_ attention: Attention, threads: Int = 2) throws -> Double {
-        let restored = try layer.decompress(tokens: 0..<layer.tokenCount, as: .float32)
+        let restored = try layer.decompress(rows: 0..<layer.tokenCount, as: .float32)
         return try error(output(attention, threads: threads), over: restored, attention: attention)
     }
 

@@ -30,7 +30,7 @@ struct RealCacheTests {
             let sample = try await AttentionSample(recipe: recipe, source: source)
             let attention = Attention(precision: .fast)
             let output = try sample.output(attention)
-            let restored = try sample.layer.decompress(tokens: 0..<sample.layer.tokenCount, as: .float32)
+            let restored = try sample.layer.decompress(rows: 0..<sample.layer.tokenCount, as: .float32)
             let arithmetic = sample.error(output, over: restored, attention: attention)
             let exact = sample.error(
                 try sample.output(Attention(precision: .precise)),

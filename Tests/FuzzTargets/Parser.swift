@@ -77,7 +77,7 @@ public final class Parser: Sendable {
     private func useSnapshot(_ bytes: [UInt8]) async throws {
         var file = SnapshotSurgery(bytes)
         file.mendChecksums()
-        let reader = try SnapshotReader(file.shared, registry: .standard)
+        let reader = try SnapshotReader(file.shared)
         try await reader.verify()
         let cache = try await reader.cache(verifyingPages: true)
         for layer in cache.layers { try attend(layer) }
@@ -85,11 +85,11 @@ public final class Parser: Sendable {
 
     /// Decompresses a layer and attends over it; what has passed every check must have both.
     private func attend(_ layer: CompressedLayer) throws {
-        let restored = try layer.decompress(tokens: 0..<layer.tokenCount, as: .float32)
+        let restored = try layer.decompress(rows: 0..<layer.tokenCount, as: .float32)
         guard restored.keys.tokens == layer.tokenCount else {
             throw Fault(description: "\(restored.keys.tokens) of \(layer.tokenCount) tokens restored")
         }
-        let (heads, dimension) = (layer.shape.kvHeads, layer.shape.headDimension)
+        let (heads, dimension) = (layer.geometry.layers[0].kvHeads, layer.shape.headDimension)
         let ones = [Float](repeating: 1, count: heads * dimension)
         let queries = KVTensor(ones, elementType: .float32, heads: heads, headDimension: dimension)
         var output = ones

@@ -50,7 +50,7 @@ import ThinkCompress
         let source = try test.cache()
         let compressed = try await CompressedCache(compressing: source, recipe: Recipe(test.recipe))
         #expect(compressed.blockTokenCount == test.group)
-        let restored = try compressed.layers[0].decompress(tokens: 0..<test.group, as: .float32)
+        let restored = try compressed.layers[0].decompress(rows: 0..<test.group, as: .float32)
         let keys = source.layers[0].keys[tokens: 0..<test.group].numbers
         let restoredKeys = restored.keys.numbers
         for channel in 0..<test.dimension {
@@ -85,14 +85,14 @@ import ThinkCompress
     func windowIsExact(_ test: Case) async throws {
         let source = try test.cache()
         let compressed = try await CompressedCache(compressing: source, recipe: Recipe(test.recipe))
-        let kept = try compressed.layers[0].decompress(tokens: test.group..<test.tokens, as: test.type)
+        let kept = try compressed.layers[0].decompress(rows: test.group..<test.tokens, as: test.type)
         let original = source.layers(tokens: test.group..<test.tokens)[0]
         #expect(kept.keys.hasSameBits(as: original.keys))
         #expect(kept.values.hasSameBits(as: original.values))
         let window = try #require(compressed.layers[0].residualWindow)
         #expect(window.keys.hasSameBits(as: original.keys))
         #expect(window.values.hasSameBits(as: original.values))
-        #expect(compressed.windowByteCount == 2 * original.keys.byteCount)
+        #expect(compressed.fullPrecisionByteCount == 2 * original.keys.byteCount)
     }
 
     @Test(
@@ -139,7 +139,7 @@ import ThinkCompress
         let cache = try Self.constant(numbers, type: type)
         let compressed = try await CompressedCache(compressing: cache, recipe: Recipe("kivi(bits=\(bits),residual=0)"))
         #expect(compressed.blockTokenCount == 32)
-        let restored = try compressed.layers[0].decompress(tokens: 0..<32, as: .float32)
+        let restored = try compressed.layers[0].decompress(rows: 0..<32, as: .float32)
         #expect(restored.keys.numbers == cache.layers[0].keys.numbers)
         #expect(restored.values.numbers == cache.layers[0].values.numbers)
         let block = PackedBlock(layer: compressed.layers[0], block: 0, head: 0, bits: bits)
@@ -165,7 +165,7 @@ import ThinkCompress
         let tensor = KVTensor(numbers, elementType: .float32, heads: 1, headDimension: 32)
         let cache = try KVCache(layers: [KVCacheLayer(keys: tensor, values: tensor)])
         let compressed = try await CompressedCache(compressing: cache, recipe: Recipe("kivi(bits=\(bits),residual=0)"))
-        let restored = try compressed.layers[0].decompress(tokens: 0..<32, as: .float32)
+        let restored = try compressed.layers[0].decompress(rows: 0..<32, as: .float32)
         for part in [restored.keys.numbers, restored.values.numbers] {
             #expect(part.map { $0 > 0 } == numbers.map { $0 > 0 })
             #expect(part.max() == 65504)
@@ -188,7 +188,7 @@ import ThinkCompress
         // One quad is one line of codes; scales follow, then minima, then zeros up to 128 bytes.
         #expect(Array(block[64..<66]) == [0x22, 0x3C])
         #expect(block[66..<128].allSatisfy { $0 == 0 })
-        let restored = try compressed.layers[0].decompress(tokens: 0..<4, as: .float32).keys.numbers
+        let restored = try compressed.layers[0].decompress(rows: 0..<4, as: .float32).keys.numbers
         #expect(stride(from: 0, to: 16, by: 4).map { restored[$0] } == [0, 1.033203125, 2.06640625, 3.099609375])
     }
 

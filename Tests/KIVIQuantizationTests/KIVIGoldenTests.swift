@@ -35,7 +35,7 @@ import ThinkCompress
         let layer = compressed.layers[test.layer]
         let source = cache.layers[test.layer]
         #expect(layer.blockTokenCount == cache.tokenCount / 32 * 32)
-        let restored = try layer.decompress(tokens: 0..<layer.blockTokenCount, as: .float32)
+        let restored = try layer.decompress(rows: 0..<layer.blockTokenCount, as: .float32)
         for part in ["keys", "values"] {
             let isKeys = part == "keys"
             let reference = try Reference(
@@ -69,7 +69,7 @@ import ThinkCompress
         var ourError = 0.0
         var referenceError = 0.0
         var differing = 0
-        for head in 0..<layer.shape.kvHeads {
+        for head in 0..<layer.geometry.layers[0].kvHeads {
             for token in 0..<tokens {
                 let view = PackedBlock(layer: layer, block: token / 32, head: head, bits: bits)
                 for channel in 0..<dimension {
@@ -93,7 +93,7 @@ import ThinkCompress
             }
         }
         #expect(ourError <= referenceError * Self.errorAllowance)
-        #expect(differing < tokens * dimension * layer.shape.kvHeads / 50)
+        #expect(differing < tokens * dimension * layer.geometry.layers[0].kvHeads / 50)
     }
 }
 

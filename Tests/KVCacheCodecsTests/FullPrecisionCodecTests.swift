@@ -56,7 +56,7 @@ import ThinkCompress
         let compressed = try await CompressedCache(compressing: cache, recipe: Recipe(test.type.codecName))
         #expect(compressed.tokenCount == test.tokens)
         #expect(compressed.blockTokenCount == test.tokens / 32 * 32)
-        let restored = try compressed.layers[0].decompress(tokens: 0..<test.tokens, as: test.type)
+        let restored = try compressed.layers[0].decompress(rows: 0..<test.tokens, as: test.type)
         #expect(restored.keys.bytes.hasSameBytes(as: keys.bytes))
         #expect(restored.values.bytes.hasSameBytes(as: values.bytes))
     }

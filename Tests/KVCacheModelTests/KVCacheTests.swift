@@ -38,13 +38,13 @@ import ThinkCompress
         #expect(cache.tokens == [1, 2, 3])
         #expect(cache.positions == [5, 6, 7])
         #expect(cache.metadata == ["model.id": "m"])
-        #expect(try KVCache(layers: [Self.layer()]).geometry.queryHeads == 0)
+        #expect(try KVCache(layers: [Self.layer()]).geometry.layers[0].queryHeads == 0)
     }
 
     @Test("takes as many queries as there are tokens, of another type than the keys")
     func takesFullWindow() throws {
         let cache = try KVCache(layers: [Self.layer(queries: Self.tensor(2, 3, type: .float32))])
-        #expect(cache.geometry.queryHeads == 2)
+        #expect(cache.geometry.layers[0].queryHeads == 2)
     }
 
     struct Refusal: Sendable, CustomTestStringConvertible {

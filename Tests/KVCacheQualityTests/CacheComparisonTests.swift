@@ -51,7 +51,7 @@ import ThinkCompress
         let quality = try await Self.measure(cache, compressed)
         var total = NaiveErrors()
         for (index, layer) in cache.layers.enumerated() {
-            let restored = try compressed.layers[index].decompress(tokens: 0..<test.tokens, as: .float32)
+            let restored = try compressed.layers[index].decompress(rows: 0..<test.tokens, as: .float32)
             let expected = NaiveErrors(original: layer, restored: restored)
             try expect(quality.layers[index], equal: expected)
             total.add(expected)
@@ -134,7 +134,7 @@ import ThinkCompress
             #expect(errors.attention == 0)
             return
         }
-        let restored = try other.layers[0].decompress(tokens: 0..<40, as: .float16)
+        let restored = try other.layers[0].decompress(rows: 0..<40, as: .float16)
         try expect(errors, equal: NaiveErrors(original: original.layers[0], restored: restored))
     }
 

@@ -22,18 +22,18 @@ struct DumpTensor: Equatable {
         var result: [String: DumpTensor] = [:]
         let geometry = cache.geometry
         for (index, layer) in cache.layers.enumerated() {
-            let restored = try layer.decompress(tokens: 0..<cache.tokenCount, as: cache.shape.elementType)
+            let restored = try layer.decompress(rows: 0..<cache.tokenCount, as: cache.shape.elementType)
             for (part, tensor) in [("keys", restored.keys), ("values", restored.values)] {
                 result["layers.\(index).\(part)"] = DumpTensor(
                     elementType: cache.shape.elementType.name,
-                    shape: [1, geometry.kvHeads, cache.tokenCount, geometry.headDimension],
+                    shape: [1, shape.kvHeads, cache.tokenCount, geometry.headDimension],
                     bytes: tensor.bytes.data
                 )
             }
             if let profile = cache.profile {
                 result["layers.\(index).q2"] = DumpTensor(
                     elementType: "F32",
-                    shape: [geometry.kvHeads, geometry.headDimension],
+                    shape: [shape.kvHeads, geometry.headDimension],
                     bytes: Data(profile[index].flatMap { littleEndianBytes($0.bitPattern) })
                 )
             }

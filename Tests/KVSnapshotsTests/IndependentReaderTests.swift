@@ -72,7 +72,7 @@ struct IndependentReaderTests {
         try Data(file.bytes).write(to: URL(filePath: folder.file("a.tkv")))
 
         let ours = await #expect(throws: SnapshotError.self) {
-            try await SnapshotReader(file.shared, registry: .standard).verify()
+            try await SnapshotReader(file.shared).verify()
         }
         #expect(ours?.code == .checksumMismatch)
         #expect(ours?.offset == pages.lowerBound)

@@ -32,7 +32,7 @@ import ThinkCompress
     private static func tokens(_ count: Int) -> [Int32] { (0..<Int32(count)).map { $0 &* 2_654_435 - 7 } }
 
     private static func geometryOfTest() throws -> CacheGeometry {
-        try CacheGeometry(layers: geometry.layers, kvHeads: geometry.kvHeads, headDimension: geometry.headDimension)
+        try CacheGeometry(layers: geometry.layers, kvHeads: shape.kvHeads, headDimension: geometry.headDimension)
     }
 
     @Test(

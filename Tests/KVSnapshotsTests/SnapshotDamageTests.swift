@@ -33,12 +33,12 @@ import ThinkCompress
 
     /// Reads a file as `verify` does.
     private static func verify(_ file: SnapshotSurgery) async throws {
-        try await SnapshotReader(file.shared, registry: .standard).verify()
+        try await SnapshotReader(file.shared).verify()
     }
 
     /// Reads a file as `restore` would without verifying all of it first.
     private static func read(_ file: SnapshotSurgery) async throws -> CompressedCache {
-        try await SnapshotReader(file.shared, registry: .standard).cache(verifyingPages: true)
+        try await SnapshotReader(file.shared).cache(verifyingPages: true)
     }
 
     @Test("the sample has every section", arguments: [nil, 3])
@@ -109,7 +109,7 @@ import ThinkCompress
             var damaged = sample.file
             damaged.bytes[place] ^= 1 << bit
             let error = #expect(throws: SnapshotError.self, "byte \(place)") {
-                try SnapshotReader(damaged.shared, registry: .standard)
+                try SnapshotReader(damaged.shared)
             }
             let fault = Self.headerFault(at: place, of: damaged)
             #expect(error?.code == fault.code, "byte \(place)")
@@ -211,7 +211,7 @@ import ThinkCompress
             let count = Int.random(in: 128...3000, using: &generator)
             let bytes = (0..<count).map { _ in UInt8.random(in: 0...255, using: &generator) }
             let error = #expect(throws: SnapshotError.self) {
-                try SnapshotReader(SharedBytes(bytes), registry: .standard)
+                try SnapshotReader(SharedBytes(bytes))
             }
             #expect(error?.code == .notASnapshot)
             #expect(error?.offset == 0)
@@ -230,7 +230,7 @@ import ThinkCompress
             file.put(UInt32.random(in: 3...64, using: &generator), at: 24)
             if round % 2 == 0 { file.mendHeaderChecksum() }
             let error = #expect(throws: SnapshotError.self) {
-                try SnapshotReader(file.shared, registry: .standard)
+                try SnapshotReader(file.shared)
             }
             #expect(error?.code == (round % 2 == 0 ? .invalidHeader : .headerChecksumMismatch))
             #expect(error?.offset == (round % 2 == 0 ? 28 : 12))
@@ -240,7 +240,7 @@ import ThinkCompress
     @Test("a file shorter than the header is truncated, whatever it holds", arguments: [1, 8, 64, 127])
     func shortGarbage(count: Int) {
         let error = #expect(throws: SnapshotError.self) {
-            try SnapshotReader(SharedBytes([UInt8](repeating: 0x41, count: count)), registry: .standard)
+            try SnapshotReader(SharedBytes([UInt8](repeating: 0x41, count: count)))
         }
         #expect(error?.code == .truncated)
         #expect(error?.offset == count)

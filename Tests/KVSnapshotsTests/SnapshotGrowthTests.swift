@@ -58,7 +58,7 @@ import ThinkCompress
         try await SnapshotWriter(compressionLevel: level).write(inMemory, to: folder.file("a.tkv"))
         let before = try Data(contentsOf: URL(filePath: folder.file("a.tkv")))
         let mapped = try MappedFile.bytes(path: folder.file("a.tkv"))
-        let loaded = try await SnapshotReader(mapped, registry: .standard).cache()
+        let loaded = try await SnapshotReader(mapped).cache()
         var grown = loaded
         try Self.grow(&grown, to: whole)
         try Self.grow(&inMemory, to: whole)
@@ -81,7 +81,7 @@ import ThinkCompress
         let whole = try Self.makeCache(tokens: 700)
         var inMemory = try await CompressedCache(compressing: whole, recipe: Recipe(recipe))
         try await SnapshotWriter().write(inMemory, to: folder.file("a.tkv"))
-        var loaded = try await SnapshotReader(path: folder.file("a.tkv"), registry: .standard).cache()
+        var loaded = try await SnapshotReader(path: folder.file("a.tkv")).cache()
         let restored = try DumpTensor.all(loaded)["layers.1.values"]
         try loaded.truncate(to: count)
         try inMemory.truncate(to: count)
@@ -101,7 +101,7 @@ import ThinkCompress
         }
 
         try await SnapshotWriter().write(loaded, to: folder.file("b.tkv"))
-        let reader = try SnapshotReader(path: folder.file("b.tkv"), registry: .standard)
+        let reader = try SnapshotReader(path: folder.file("b.tkv"))
         try await reader.verify()
         let again = try await reader.cache()
         #expect(CacheContent(again).difference(from: CacheContent(loaded)) == nil)
@@ -162,7 +162,7 @@ import ThinkCompress
         let plans = cache.layers.map(\.plans)
         try cache.append(more.layers, tokens: more.tokens)
         try await SnapshotWriter().write(cache, to: folder.file("a.tkv"))
-        let reader = try SnapshotReader(path: folder.file("a.tkv"), registry: .standard)
+        let reader = try SnapshotReader(path: folder.file("a.tkv"))
         try await reader.verify()
         let loaded = try await reader.cache()
         #expect(CacheContent(loaded).difference(from: CacheContent(cache)) == nil)

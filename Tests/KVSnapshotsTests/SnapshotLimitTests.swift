@@ -100,7 +100,7 @@ import ThinkCompress
         }
         file.mendHeaderChecksum()
         let expected = try test.entryOfSection.map { try #require(file.section($0)).entry } ?? test.offset
-        let error = #expect(throws: SnapshotError.self) { try SnapshotReader(file.shared, registry: .standard) }
+        let error = #expect(throws: SnapshotError.self) { try SnapshotReader(file.shared) }
         #expect(error?.code == test.code)
         #expect(error?.offset == expected)
     }
@@ -116,7 +116,7 @@ import ThinkCompress
         file.put(length, at: entry + 16)
         file.put(length, at: entry + 24)
         file.mendHeaderChecksum()
-        let error = #expect(throws: SnapshotError.self) { try SnapshotReader(file.shared, registry: .standard) }
+        let error = #expect(throws: SnapshotError.self) { try SnapshotReader(file.shared) }
         #expect(error?.code == .invalidSectionTable)
         #expect(error?.offset == entry)
     }
@@ -128,7 +128,7 @@ import ThinkCompress
         file.put(UInt32(1), at: section.entry + 4)
         file.put(UInt64(1) << 40, at: section.entry + 24)
         file.mendHeaderChecksum()
-        let error = #expect(throws: SnapshotError.self) { try SnapshotReader(file.shared, registry: .standard) }
+        let error = #expect(throws: SnapshotError.self) { try SnapshotReader(file.shared) }
         #expect(error?.code == .invalidFrame)
         #expect(error?.offset == section.range.lowerBound)
     }
@@ -140,7 +140,7 @@ import ThinkCompress
         file.put(UInt32(1), at: entry + 4)
         file.put(UInt64(1) << 50, at: entry + 24)
         file.mendHeaderChecksum()
-        let error = #expect(throws: SnapshotError.self) { try SnapshotReader(file.shared, registry: .standard) }
+        let error = #expect(throws: SnapshotError.self) { try SnapshotReader(file.shared) }
         #expect(error?.code == .invalidSectionTable)
         #expect(error?.offset == entry)
     }
@@ -154,7 +154,7 @@ import ThinkCompress
         guard length != file.integer(UInt32.self, at: place) else { return }
         file.put(length, at: place)
         file.mendChecksums()
-        let error = #expect(throws: SnapshotError.self) { try SnapshotReader(file.shared, registry: .standard) }
+        let error = #expect(throws: SnapshotError.self) { try SnapshotReader(file.shared) }
         #expect(error?.code == .invalidMetadata)
         if length > 1 { #expect(error?.offset == place) }
     }
@@ -172,9 +172,9 @@ import ThinkCompress
             // In a process that has done nothing else.
             await #expect(processExitsWith: .success) { [path = path as String, measured = measured as String] in
                 let before = try PeakMemory.ofThisProcess()
-                let cache = try await SnapshotReader(path: path, registry: .standard).cache()
+                let cache = try await SnapshotReader(path: path).cache()
                 let grown = try PeakMemory.ofThisProcess() - before
-                try Data("\(grown) \(cache.windowByteCount)".utf8).write(to: URL(filePath: measured))
+                try Data("\(grown) \(cache.fullPrecisionByteCount)".utf8).write(to: URL(filePath: measured))
             }
             let numbers = try String(contentsOfFile: measured, encoding: .utf8).split(separator: " ").compactMap {
                 Int($0)

@@ -52,18 +52,18 @@ import ThinkCompress
             let tokens = 0..<cache.tokenCount
             #expect(layer.tokenCount == cache.tokenCount)
             try #expect(
-                numbers(layer.decompress(tokens: tokens, as: .float32))
-                    == numbers(expected.decompress(tokens: tokens, as: .float32))
+                numbers(layer.decompress(rows: tokens, as: .float32))
+                    == numbers(expected.decompress(rows: tokens, as: .float32))
             )
         }
         var ends = [Int](repeating: 0, count: cache.layers.count)
         try await layers.forEachPiece {
-            ($0, try $0.layer.decompress(tokens: 0..<$0.layer.tokenCount, as: .float32))
+            ($0, try $0.layer.decompress(rows: 0..<$0.layer.tokenCount, as: .float32))
         } take: {
             let expected = cache.layers[$0.layer.index]
             #expect($0.firstToken == ends[$0.layer.index])
-            #expect((1...256).contains($0.layer.tokenCount) || $0.layer.blockCount == 0)
-            try #expect(numbers($1) == numbers(expected.decompress(tokens: $0.tokens, as: .float32)))
+            #expect((1...256).contains($0.layer.tokenCount) || $0.layer.extent.blocks.count == 0)
+            try #expect(numbers($1) == numbers(expected.decompress(rows: $0.tokens, as: .float32)))
             ends[$0.layer.index] = $0.tokens.upperBound
         }
         #expect(ends.allSatisfy { $0 == cache.tokenCount })
@@ -86,8 +86,8 @@ import ThinkCompress
         try overwrite(with: bytes)
         let tokens = 0..<cache.tokenCount
         try #expect(
-            numbers(first.decompress(tokens: tokens, as: .float32))
-                == numbers(cache.layers[0].decompress(tokens: tokens, as: .float32))
+            numbers(first.decompress(rows: tokens, as: .float32))
+                == numbers(cache.layers[0].decompress(rows: tokens, as: .float32))
         )
         let error = await #expect(throws: SnapshotError.self) { try await layers.layer(1) }
         #expect(error?.code == .checksumMismatch)

@@ -54,7 +54,7 @@ import ThinkCompress
             .write(compressed, quality: quality, to: folder.file("a.tkv"))
         #expect(folder.content == ["a.tkv"])
 
-        let reader = try SnapshotReader(path: folder.file("a.tkv"), registry: .standard)
+        let reader = try SnapshotReader(path: folder.file("a.tkv"))
         try await reader.verify()
         let loaded = try await reader.cache()
         #expect(CacheContent(loaded).difference(from: CacheContent(compressed)) == nil)
@@ -69,8 +69,8 @@ import ThinkCompress
         #expect(reader.recipe.description == test.recipe)
         #expect(reader.plans == compressed.layers.map(\.plans))
         #expect(reader.header.tokenCount == test.tokens)
-        #expect(reader.header.geometry.queryHeads == 4)
-        #expect(reader.sections.contains { $0.encoding == .zstd } == (test.level != nil))
+        #expect(reader.header.geometry.layers[0].queryHeads == 4)
+        #expect(reader.sections.contains { $0.coding == .zstd } == (test.level != nil))
         let bytes = try Data(contentsOf: URL(filePath: folder.file("a.tkv")))
         #expect(reader.fileByteCount == bytes.count)
     }
@@ -82,7 +82,7 @@ import ThinkCompress
         let cache = try KVCache(layers: full.layers.map { KVCacheLayer(keys: $0.keys, values: $0.values) })
         let compressed = try await CompressedCache(compressing: cache, recipe: Recipe("kivi(bits=4)"))
         try await SnapshotWriter().write(compressed, to: folder.file("a.tkv"))
-        let reader = try SnapshotReader(path: folder.file("a.tkv"), registry: .standard)
+        let reader = try SnapshotReader(path: folder.file("a.tkv"))
         try await reader.verify()
         let loaded = try await reader.cache()
         #expect(CacheContent(loaded).difference(from: CacheContent(compressed)) == nil)
@@ -91,7 +91,7 @@ import ThinkCompress
         #expect(loaded.profile == nil)
         #expect(loaded.metadata == [:])
         #expect(reader.quality == nil)
-        #expect(reader.header.geometry.queryHeads == 0)
+        #expect(reader.header.geometry.layers[0].queryHeads == 0)
         #expect(reader.sections.map(\.kind) == [.recipe, .plan, .pages, .pageTable, .window])
     }
 
@@ -105,7 +105,7 @@ import ThinkCompress
         let row = CompressionQuality.Errors(keys: 0.25, values: 0, scores: nil, attention: nil)
         let quality = CompressionQuality(layers: [row, row], total: row)
         try await SnapshotWriter().write(compressed, quality: quality, to: folder.file("a.tkv"))
-        let reader = try SnapshotReader(path: folder.file("a.tkv"), registry: .standard)
+        let reader = try SnapshotReader(path: folder.file("a.tkv"))
         #expect(reader.quality == quality)
     }
 
@@ -122,7 +122,7 @@ import ThinkCompress
             quality: CompressionQuality(layers: [row, row], total: row),
             to: folder.file("a.tkv")
         )
-        let reader = try SnapshotReader(path: folder.file("a.tkv"), registry: .standard)
+        let reader = try SnapshotReader(path: folder.file("a.tkv"))
         try await reader.verify()
         #expect(reader.quality == nil)
     }
@@ -136,7 +136,7 @@ import ThinkCompress
         )
         try await SnapshotWriter(compressionLevel: level).write(compressed, to: folder.file("a.tkv"))
         let file = try MappedFile.bytes(path: folder.file("a.tkv"))
-        let loaded = try await SnapshotReader(file, registry: .standard).cache()
+        let loaded = try await SnapshotReader(file).cache()
         func isInFile(_ bytes: SharedBytes) -> Bool {
             file.withUnsafeBytes { whole in
                 bytes.withUnsafeBytes { part in
@@ -147,7 +147,7 @@ import ThinkCompress
         }
         for layer in loaded.layers {
             for head in 0..<2 {
-                for block in 0..<layer.blockCount {
+                for block in 0..<layer.extent.blocks.count {
                     #expect(isInFile(layer.block(block, head: head)) == (level == nil))
                 }
             }
@@ -201,7 +201,7 @@ import ThinkCompress
         let cache = try KVCache(layers: small.layers, metadata: metadata)
         let compressed = try await CompressedCache(compressing: cache, recipe: Recipe("f16"))
         try await SnapshotWriter().write(compressed, to: folder.file("a.tkv"))
-        let reader = try SnapshotReader(path: folder.file("a.tkv"), registry: .standard)
+        let reader = try SnapshotReader(path: folder.file("a.tkv"))
         try await reader.verify()
         #expect(reader.metadata == metadata)
     }

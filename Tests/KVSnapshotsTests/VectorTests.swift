@@ -45,7 +45,7 @@ import ThinkCompress
     func loadedFileIsWrittenAgain(_ vector: VectorManifest.Valid) async throws {
         let folder = try TemporaryFolder()
         let path = ProjectFiles.vector("valid/\(vector.name).tkv")
-        let cache = try await SnapshotReader(path: path, registry: .standard).cache()
+        let cache = try await SnapshotReader(path: path).cache()
         try await SnapshotWriter().write(cache, to: folder.file("a.tkv"))
         try expectSameBytes(folder.file("a.tkv"), path)
     }
@@ -63,7 +63,7 @@ import ThinkCompress
     func invalidFileIsRefused(_ vector: VectorManifest.Invalid) async throws {
         let file = try SnapshotSurgery(path: ProjectFiles.vector("invalid/\(vector.name).tkv"))
         let error = await #expect(throws: SnapshotError.self) {
-            try await SnapshotReader(file.shared, registry: .standard).verify()
+            try await SnapshotReader(file.shared).verify()
         }
         #expect(error?.code.rawValue == vector.error)
         #expect(error?.offset == vector.offset)

@@ -32,7 +32,7 @@ import ThinkCompress
         #expect(CacheContent(prefill.cache).difference(from: CacheContent(whole)) == nil)
         #expect(prefill.cache.tokens == tokens)
         #expect(prefill.cache.metadata == ["model.id": "x"])
-        #expect(prefill.cache.geometry.queryHeads == 4)
+        #expect(prefill.cache.geometry.layers[0].queryHeads == 4)
     }
 
     @Test func threadsDoNotChangeWhatIsComputed() async throws {
@@ -135,7 +135,7 @@ import ThinkCompress
         let profile = [[Float]](repeating: (0..<64).map { $0 % 32 < 16 ? 1 : 0 }, count: 2)
         let cache = try await decoder.prefill(tokens, recipe: recipe, profile: profile).cache
         for layer in cache.layers {
-            for plan in layer.plans { #expect(plan.keyRuns.map(\.channels) == [(0..<16).map { $0 }]) }
+            for plan in layer.plan.heads { #expect(plan.keyRuns.map(\.channels) == [(0..<16).map { $0 }]) }
         }
         #expect(cache.profile == profile)
     }

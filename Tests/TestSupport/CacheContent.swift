@@ -11,23 +11,29 @@ public struct CacheContent: Sendable {
         parts.append(("positions", Array("\(cache.positions?.description ?? "none")".utf8)))
         parts.append(("metadata", Array("\(cache.metadata.sorted { $0.key < $1.key })".utf8)))
         parts.append(("profile", Array("\(cache.profile?.description ?? "none")".utf8)))
-        parts.append(("recipe", Array(cache.recipe.description.utf8)))
+        parts.append(("recipe", Array((cache.recipe?.description ?? "none").utf8)))
         self.parts = parts
     }
 
     public init(_ layer: CompressedLayer) {
         let name = "layer \(layer.index)"
-        var parts = [("\(name): plans", Array("\(layer.plans)".utf8))]
-        for head in 0..<layer.shape.kvHeads {
-            for block in 0..<layer.blockCount {
+        var parts = [
+            ("\(name): plan", Array("\(layer.plan)".utf8)),
+            ("\(name): rows", Array("\(layer.extent), \(layer.held), \(layer.tokenCount)".utf8)),
+        ]
+        for head in 0..<layer.geometry.kvHeads {
+            for block in layer.extent.blocks {
                 let bytes = layer.block(block, head: head).withUnsafeBytes { Array($0) }
                 parts.append(("\(name), head \(head): block \(block)", bytes))
             }
         }
-        for chunk in 0..<layer.chunkCount {
+        for chunk in layer.extent.chunks {
             let slab = layer.slabPieces(chunk: chunk).flatMap { piece in piece.withUnsafeBytes { Array($0) } }
             parts.append(("\(name): slab \(chunk)", slab))
         }
+        for state in layer.state { parts.append(("\(name): state \(state.name)", state.bytes.array)) }
+        parts.append(("\(name): sinks' keys", layer.sinkRows?.keys.packedBytes ?? []))
+        parts.append(("\(name): sinks' values", layer.sinkRows?.values.packedBytes ?? []))
         parts.append(("\(name): window's keys", layer.residualWindow?.keys.packedBytes ?? []))
         parts.append(("\(name): window's values", layer.residualWindow?.values.packedBytes ?? []))
         self.parts = parts
@@ -65,4 +71,14 @@ extension KVCache {
             metadata: metadata
         )
     }
+}
+
+extension CompressedCache {
+    /// Tokens in blocks, of a cache whose layers hold all tokens.
+    public var blockTokenCount: Int { layers[0].extent.blockEnd }
+}
+
+extension CompressedLayer {
+    /// Tokens in blocks, of a layer that holds all tokens.
+    public var blockTokenCount: Int { extent.blockEnd }
 }

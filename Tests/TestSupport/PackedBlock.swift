@@ -19,8 +19,8 @@ public struct PackedBlock {
         self.init(
             bytes: layer.block(block, head: head).array,
             bits: bits,
-            keptChannels: layer.plans[head].keptChannelCount,
-            headDimension: layer.shape.headDimension
+            keptChannels: layer.plan.heads[head].keptChannelCount,
+            headDimension: layer.geometry.keyDimension
         )
     }
 

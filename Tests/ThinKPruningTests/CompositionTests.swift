@@ -43,14 +43,14 @@ import ThinkCompress
         #expect(blocks > 0)
         try quantized.truncate(to: blocks)
         for (index, layer) in composed.layers.enumerated() {
-            let kivi = try quantized.layers[index].decompress(tokens: 0..<blocks, as: test.type)
-            let restored = try layer.decompress(tokens: 0..<300, as: test.type)
+            let kivi = try quantized.layers[index].decompress(rows: 0..<blocks, as: test.type)
+            let restored = try layer.decompress(rows: 0..<300, as: test.type)
             let original = source.layers[index]
             var keys = kivi.keys.numbers
-            for (head, plan) in layer.plans.enumerated() {
-                let mask = pruned.layers[index].plans[head].keepMask(headDimension: test.dimension)
-                #expect(plan.keepMask(headDimension: test.dimension) == mask)
-                #expect(plan.prunedMeans == pruned.layers[index].plans[head].prunedMeans)
+            for (head, plan) in layer.plan.heads.enumerated() {
+                let mask = pruned.layers[index].plan.heads[head].keepMask(keyDimension: test.dimension)
+                #expect(plan.keepMask(keyDimension: test.dimension) == mask)
+                #expect(plan.prunedMeans == pruned.layers[index].plan.heads[head].prunedMeans)
                 let channels = mask.indices.filter { !mask[$0] }
                 for (place, channel) in channels.enumerated() {
                     for token in 0..<blocks {
@@ -82,11 +82,11 @@ import ThinkCompress
             0
         ]
         let alone = try await CompressedCache(compressing: source, recipe: Recipe(kivi)).layers[0]
-        #expect(composed.blockCount == 1)
+        #expect(composed.extent.blocks.count == 1)
         for head in 0..<2 {
             let left = PackedBlock(layer: composed, block: 0, head: head, bits: bits)
             let right = PackedBlock(layer: alone, block: 0, head: head, bits: bits)
-            for (place, channel) in composed.plans[head].keyRuns[0].channels.enumerated() {
+            for (place, channel) in composed.plan.heads[head].keyRuns[0].channels.enumerated() {
                 for token in 0..<32 { #expect(left.key(token, place) == right.key(token, Int(channel))) }
             }
             for token in 0..<32 {
@@ -106,7 +106,7 @@ import ThinkCompress
         #expect(CacheContent(named).difference(from: CacheContent(unnamed)) == nil)
         let keys = source.layers[0].keys[tokens: 0..<32].numbers
         for head in 0..<2 {
-            let columns = named.plans[head].keyRuns[0].channels.flatMap { channel in
+            let columns = named.plan.heads[head].keyRuns[0].channels.flatMap { channel in
                 (0..<32).map { keys[(head * 32 + $0) * 20 + Int(channel)] }
             }
             let packed = KVTensor(columns, elementType: type, heads: 1, headDimension: 1).packedBytes
@@ -130,6 +130,6 @@ import ThinkCompress
         let recipe = try Recipe("think(keys=0.25,recent=0)+kivi(bits=2,residual=32)")
         // Formats/kivi.md, "Quantizing a group": pruned channels are not looked at.
         let compressed = try await CompressedCache(compressing: source, recipe: recipe)
-        #expect(try compressed.layers[0].decompress(tokens: 0..<32, as: .float32).keys.numbers[3] == 0)
+        #expect(try compressed.layers[0].decompress(rows: 0..<32, as: .float32).keys.numbers[3] == 0)
     }
 }

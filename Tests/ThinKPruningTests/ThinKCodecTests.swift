@@ -19,7 +19,7 @@ import ThinkCompress
         (shape.layers, shape.headDimension, shape.tokens, shape.window) = (1, dimension, 5, 0)
         let recipe = try Recipe("think(keys=\(ratio),score=keys)")
         let compressed = try await CompressedCache(compressing: shape.makeQuickly(), recipe: recipe)
-        for plan in compressed.layers[0].plans {
+        for plan in compressed.layers[0].plan.heads {
             #expect(plan.keptChannelCount == dimension - pruned)
             #expect(plan.keyRuns.count == 1)
             #expect(plan.keyRuns[0].channels == plan.keyRuns[0].channels.sorted())
@@ -52,7 +52,7 @@ import ThinkCompress
 
     private static func keptChannels(_ cache: KVCache, _ recipe: String) async throws -> [UInt16] {
         let compressed = try await CompressedCache(compressing: cache, recipe: Recipe(recipe))
-        return compressed.layers[0].plans[0].keyRuns.flatMap(\.channels)
+        return compressed.layers[0].plan.heads[0].keyRuns.flatMap(\.channels)
     }
 
     @Test(
@@ -93,7 +93,7 @@ import ThinkCompress
         let compressed = try await CompressedCache(compressing: source, recipe: recipe)
         for (index, layer) in source.layers.enumerated() {
             let expected = try #require(NaiveScores(layer, observe: observe)).keepMasks(pruning: 12)
-            let masks = compressed.layers[index].plans.map { $0.keepMask(headDimension: 24) }
+            let masks = compressed.layers[index].plan.heads.map { $0.keepMask(keyDimension: 24) }
             #expect(masks == expected)
         }
     }
@@ -196,11 +196,11 @@ import ThinkCompress
         let compressed = try await CompressedCache(compressing: source, recipe: recipe)
         #expect(compressed.blockTokenCount == 64)
         for (index, layer) in compressed.layers.enumerated() {
-            let restored = try layer.decompress(tokens: 0..<100, as: type)
+            let restored = try layer.decompress(rows: 0..<100, as: type)
             #expect(restored.values.hasSameBits(as: source.layers[index].values))
             var expected = source.layers[index].keys.numbers
-            for (head, plan) in layer.plans.enumerated() {
-                let mask = plan.keepMask(headDimension: 20)
+            for (head, plan) in layer.plan.heads.enumerated() {
+                let mask = plan.keepMask(keyDimension: 20)
                 let pruned = mask.indices.filter { !mask[$0] }
                 #expect(pruned.count == 8)
                 let means = pruned.map { Self.mean(source.layers[index].keys, head: head, channel: $0) }
@@ -239,7 +239,7 @@ import ThinkCompress
         let blocks = (100 - recent) / 32 * 32
         #expect(compressed.blockTokenCount == blocks)
         for (layer, original) in zip(compressed.layers, source.layers(tokens: blocks..<100)) {
-            let kept = try layer.decompress(tokens: blocks..<100, as: .float16)
+            let kept = try layer.decompress(rows: blocks..<100, as: .float16)
             #expect(kept.keys.hasSameBits(as: original.keys))
         }
     }
@@ -263,20 +263,20 @@ import ThinkCompress
         let source = try Self.drifting()
         let recipe = try Recipe(text)
         let prompt = try await CompressedCache(compressing: source.prefix(80), recipe: recipe)
-        #expect(prompt.layers[0].plans[0].keyRuns.map(\.channels) == [[0, 1]])
+        #expect(prompt.layers[0].plan.heads[0].keyRuns.map(\.channels) == [[0, 1]])
         var appended = prompt
         for token in 80..<200 { try appended.append(source.layers(tokens: token..<token + 1)) }
-        #expect(appended.layers[0].plans == prompt.layers[0].plans)
+        #expect(appended.layers[0].plan.heads == prompt.layers[0].plan.heads)
         #expect(appended.blockTokenCount == (200 - recipe.residualWindow) / 32 * 32)
 
         // With the same plan the bytes are those of all tokens at once.
-        var atOnce = CompressedLayer(shape: prompt.shape, index: 0, plans: prompt.layers[0].plans)
+        var atOnce = CompressedLayer(shape: prompt.shape, index: 0, plan: prompt.layers[0].plan)
         try atOnce.append(keys: source.layers[0].keys, values: source.layers[0].values)
         #expect(CacheContent(appended.layers[0]).difference(from: CacheContent(atOnce)) == nil)
 
         // Compressing all at once decides otherwise.
         let whole = try await CompressedCache(compressing: source, recipe: recipe)
-        #expect(whole.layers[0].plans[0].keyRuns.map(\.channels) == [[2, 3]])
+        #expect(whole.layers[0].plan.heads[0].keyRuns.map(\.channels) == [[2, 3]])
         #expect(CacheContent(appended.layers[0]).difference(from: CacheContent(whole.layers[0])) != nil)
     }
 
