@@ -33,25 +33,14 @@ public struct CacheCompressor: Sendable {
     ///
     /// - Parameter layer: keys and values of the layer's shape and the cache's element type, and the queries or the
     ///   profile that the recipe needs.
-    /// - Throws: `KVCacheError` or `CodecError` if the layer doesn't fit or the recipe can't compress it;
+    /// - Throws: `KVCacheError` if the layer doesn't fit, `CodecError` if the recipe can't compress it;
     ///   `CancellationError` if the task is cancelled.
     public mutating func add(_ layer: KVCacheLayer) async throws {
         precondition(layers.count < geometry.layers.count, "the cache has no more layers")
-        let checked = try KVCache(layers: [layer], tokenCount: tokenCount)
-        let (found, expected) = (checked.geometry.layers[0], geometry.layers[layers.count])
-        guard found.isCompatible(with: expected) else {
-            throw CodecError(
-                .shapeMismatch,
-                layer: layers.count,
-                "the layer is of \(found), and the cache has \(expected)"
-            )
-        }
-        guard checked.elementType == shape.elementType else {
-            throw CodecError(
-                .shapeMismatch,
-                layer: layers.count,
-                "the layer is \(checked.elementType.name), and the cache \(shape.elementType.name)"
-            )
+        let index = layers.count
+        let found = try layer.checkedGeometry(index: index, elementType: shape.elementType, tokenCount: tokenCount)
+        guard found.isCompatible(with: geometry.layers[index]) else {
+            throw KVCacheError(.raggedLayers, layer: index, "it is of \(found), and the cache has \(geometry.layers[index])")
         }
         try await add(checked: [layer], progress: nil)
     }

@@ -16,6 +16,12 @@ public struct CacheIdentity: Sendable {
         public let name: String
         public let left: String
         public let right: String
+
+        public init(name: String, left: String, right: String) {
+            self.name = name
+            self.left = left
+            self.right = right
+        }
     }
 
     static let prefixes = ["model.", "rope.", "tokenizer."]

@@ -83,7 +83,7 @@ public struct KVCache: Sendable {
 
 extension KVCacheLayer {
     /// The layer's shape, after checking that its parts belong to each other and to a cache.
-    fileprivate func checkedGeometry(
+    package func checkedGeometry(
         index: Int,
         elementType: ElementType,
         tokenCount: Int
@@ -98,7 +98,7 @@ extension KVCacheLayer {
             throw error(fault.code, fault.message)
         }
         guard keys.elementType == elementType else {
-            throw error(.raggedLayers, "keys are \(keys.shapeText), those of layer 0 are \(elementType.name)")
+            throw error(.raggedLayers, "keys are \(keys.shapeText), the cache is \(elementType.name)")
         }
         guard Set(state.map(\.name)).count == state.count else {
             throw error(.invalidState, "two of its states have the same name")

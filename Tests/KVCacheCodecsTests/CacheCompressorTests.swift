@@ -21,7 +21,12 @@ import ThinkCompress
     func layerByLayer(text: String) async throws {
         let source = try Self.make()
         let recipe = try Recipe(text)
-        var compressor = CacheCompressor(geometry: source.geometry, elementType: source.elementType, recipe: recipe)
+        var compressor = CacheCompressor(
+            geometry: source.geometry,
+            tokenCount: source.tokenCount,
+            elementType: source.elementType,
+            recipe: recipe
+        )
         for layer in source.layers { try await compressor.add(layer) }
         let cache = compressor.finish(tokens: source.tokens, positions: source.positions, metadata: source.metadata)
         let whole = try await CompressedCache(compressing: source, recipe: recipe)
@@ -33,6 +38,7 @@ import ThinkCompress
         let source = try Self.make()
         var compressor = CacheCompressor(
             geometry: source.geometry,
+            tokenCount: source.tokenCount,
             elementType: source.elementType,
             recipe: try Recipe("kivi(bits=2)")
         )
@@ -42,8 +48,7 @@ import ThinkCompress
             try Self.make { $0.elementType = .float32 },
         ]
         for other in others {
-            let error = await #expect(throws: CodecError.self) { try await compressor.add(other.layers[0]) }
-            #expect(error?.code == .shapeMismatch)
+            let error = await #expect(throws: KVCacheError.self) { try await compressor.add(other.layers[0]) }
             #expect(error?.layer == 1)
         }
         #expect(compressor.layers.count == 1)

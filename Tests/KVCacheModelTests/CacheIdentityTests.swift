@@ -27,7 +27,7 @@ import ThinkCompress
     func namesFirst() {
         let left = ["tokenizer.sha256": "x", "rope.theta": "1", "model.id": "a", "model.architecture": "llama"]
         let right = ["tokenizer.sha256": "y", "rope.theta": "2", "model.id": "a", "model.fingerprint": "f"]
-        #expect(CacheIdentity.mismatch(left, right) == "rope.theta")
-        #expect(CacheIdentity.mismatch(right, left) == "rope.theta")
+        #expect(CacheIdentity.mismatch(left, right) == .init(name: "rope.theta", left: "1", right: "2"))
+        #expect(CacheIdentity.mismatch(right, left) == .init(name: "rope.theta", left: "2", right: "1"))
     }
 }

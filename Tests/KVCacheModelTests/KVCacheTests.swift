@@ -65,63 +65,73 @@ import ThinkCompress
             error: KVCacheError(
                 .raggedLayers,
                 layer: 0,
-                "values are F16 [2, 4, 4], the keys of layer 0 are F16 [2, 3, 4]"
+                "values are F16 [2, 4, 4], the keys F16 [2, 3, 4]"
             ),
             layers: [KVCacheLayer(keys: tensor(), values: tensor(2, 4))]
         ),
         Refusal(
-            error: KVCacheError(
-                .raggedLayers,
-                layer: 1,
-                "keys are F16 [3, 3, 4], the keys of layer 0 are F16 [2, 3, 4]"
-            ),
+            error: KVCacheError(.raggedLayers, layer: 1, "values are F16 [2, 3, 4], the keys F16 [3, 3, 4]"),
             layers: [layer(), KVCacheLayer(keys: tensor(3), values: tensor())]
         ),
         Refusal(
-            error: KVCacheError(
-                .raggedLayers,
-                layer: 1,
-                "keys are F16 [2, 3, 5], the keys of layer 0 are F16 [2, 3, 4]"
-            ),
-            layers: [layer(), KVCacheLayer(keys: tensor(2, 3, 5), values: tensor(2, 3, 5))]
-        ),
-        Refusal(
-            error: KVCacheError(
-                .raggedLayers,
-                layer: 1,
-                "values are BF16 [2, 3, 4], the keys of layer 0 are F16 [2, 3, 4]"
-            ),
+            error: KVCacheError(.raggedLayers, layer: 1, "values are BF16 [2, 3, 4], the keys F16 [2, 3, 4]"),
             layers: [layer(), KVCacheLayer(keys: tensor(), values: tensor(type: .bfloat16))]
         ),
         Refusal(
-            error: KVCacheError(.invalidGeometry, "the head dimension is 1025, must be 1...1024"),
+            error: KVCacheError(.raggedLayers, layer: 1, "keys are BF16 [2, 3, 4], the cache is F16"),
+            layers: [layer(), KVCacheLayer(keys: tensor(type: .bfloat16), values: tensor(type: .bfloat16))]
+        ),
+        Refusal(
+            error: KVCacheError(.invalidTokens, layer: 0, "it holds 3 tokens of the cache's 4"),
+            layers: [layer(), KVCacheLayer(keys: tensor(2, 4), values: tensor(2, 4))]
+        ),
+        Refusal(
+            error: KVCacheError(.invalidTokens, layer: 0, "it holds the last 3 tokens of 3"),
+            layers: [KVCacheLayer(keys: tensor(), values: tensor(), held: .last)]
+        ),
+        Refusal(
+            error: KVCacheError(.invalidTokens, layer: 0, "it holds a list that does not ascend"),
+            layers: [KVCacheLayer(keys: tensor(), values: tensor(), held: .listed([[0, 1, 2], [0, 2, 1]]))]
+        ),
+        Refusal(
+            error: KVCacheError(.invalidTokens, layer: 0, "it holds token 3 of 3"),
+            layers: [KVCacheLayer(keys: tensor(), values: tensor(), held: .listed([[0, 1, 2], [0, 1, 3]]))]
+        ),
+        Refusal(
+            error: KVCacheError(.invalidState, layer: 0, "two of its states have the same name"),
+            layers: [
+                KVCacheLayer(
+                    keys: tensor(),
+                    values: tensor(),
+                    state: [
+                        LayerState(name: "a", bytes: SharedBytes([1])), LayerState(name: "a", bytes: SharedBytes([])),
+                    ]
+                )
+            ]
+        ),
+        Refusal(
+            error: KVCacheError(.invalidGeometry, layer: 0, "the key dimension is 1025, must be 1...1024"),
             layers: [KVCacheLayer(keys: tensor(2, 3, 1025), values: tensor(2, 3, 1025))]
         ),
-        Refusal(error: KVCacheError(.invalidTokens, "2 tokens for a cache of 3 tokens"), tokens: [1, 2]),
-        Refusal(error: KVCacheError(.invalidTokens, "0 tokens for a cache of 3 tokens"), tokens: []),
-        Refusal(error: KVCacheError(.invalidTokens, "4 positions for a cache of 3 tokens"), positions: [0, 1, 2, 3]),
+        Refusal(error: KVCacheError(.invalidTokens, layer: 0, "it holds 3 tokens of the cache's 2"), tokens: [1, 2]),
+        Refusal(error: KVCacheError(.emptyCache, "the cache has no tokens"), tokens: []),
+        Refusal(
+            error: KVCacheError(.invalidTokens, "4 positions for a cache of 3 tokens"),
+            tokens: [1, 2, 3],
+            positions: [0, 1, 2, 3]
+        ),
     ]
 
     static let queryRefusals = [
         Refusal(
-            error: KVCacheError(.invalidGeometry, "3 query heads can't share 2 KV heads evenly"),
+            error: KVCacheError(.invalidGeometry, layer: 0, "3 query heads can't share 2 KV heads evenly"),
             layers: [layer(queries: tensor(3, 1))]
         ),
         Refusal(
             error: KVCacheError(
                 .invalidQueries,
-                layer: 1,
-                "queries are F16 [2, 1, 4]: the query heads must be the same in all layers and a multiple of the 2 KV "
-                    + "heads, the head dimension 4"
-            ),
-            layers: [layer(queries: tensor(4, 1)), layer(queries: tensor(2, 1))]
-        ),
-        Refusal(
-            error: KVCacheError(
-                .invalidQueries,
                 layer: 0,
-                "queries are F16 [4, 1, 5]: the query heads must be the same in all layers and a multiple of the 2 KV "
-                    + "heads, the head dimension 4"
+                "queries are F16 [4, 1, 5], the keys have the dimension 4"
             ),
             layers: [layer(queries: tensor(4, 1, 5))]
         ),
@@ -134,11 +144,11 @@ import ThinkCompress
             layers: [layer(queries: tensor(4, 1)), layer(queries: tensor(4, 0))]
         ),
         Refusal(
-            error: KVCacheError(.invalidQueries, layer: 1, "some layers have queries and others have none"),
+            error: KVCacheError(.invalidQueries, "some layers have queries and others have none"),
             layers: [layer(queries: tensor(4, 1)), layer()]
         ),
         Refusal(
-            error: KVCacheError(.invalidProfile, layer: 1, "some layers have a query profile and others have none"),
+            error: KVCacheError(.invalidProfile, "some layers have a query profile and others have none"),
             layers: [layer(), layer(profile: [Float](repeating: 1, count: 8))]
         ),
         Refusal(

@@ -50,7 +50,7 @@ import ThinkCompress
         let cache = try await decoder.prefill(try decoder.model.tokens(of: text), recipe: try Recipe(recipe)).cache
         let result = try await Self.generate(decoder, text + Self.question, from: cache, maximumTokens: 4)
         #expect(decoder.model.tokenizer.decode(result.tokens).hasPrefix("48213."))
-        #expect(result.cache.recipe.description == recipe)
+        #expect(result.cache.recipe?.description == recipe)
     }
 
     @Test func aCacheThatSharesAPrefixIsCutThere() async throws {
@@ -82,7 +82,7 @@ import ThinkCompress
         let cache = try await decoder.prefill(tokens, recipe: try Recipe("kivi(bits=2)")).cache
         let result = try await Self.generate(decoder, "The value is ", from: cache, maximumTokens: 3)
         #expect(result.reusedTokens == 0)
-        #expect(result.cache.recipe.description == "f16")
+        #expect(result.cache.recipe?.description == "f16")
         #expect(result.tokens == (try await Self.generate(decoder, "The value is ", maximumTokens: 3)).tokens)
     }
 
