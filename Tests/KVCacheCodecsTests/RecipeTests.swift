@@ -346,15 +346,15 @@ import ThinkCompress
     func record(text: String) throws {
         let record = try Recipe(text).record
         #expect(record.description == text)
-        #expect(try Recipe(record) == Recipe(text))
+        #expect(try Recipe(record, registry: .standard) == Recipe(text))
     }
 
     @Test("a record whose codecs are unknown or don't have its numbers gives no recipe")
     func foreignRecord() throws {
         let record = try Recipe("think(keys=0.4)+kivi(bits=2)").record
         let stages = record.stages.map { RecipeRecord.Stage(codecNumber: $0.codecNumber + 1, text: $0.text) }
-        #expect(throws: RecipeError.self) { try Recipe(RecipeRecord(stages: stages)) }
+        #expect(throws: RecipeError.self) { try Recipe(RecipeRecord(stages: stages), registry: .standard) }
         #expect(throws: RecipeError.self) { try Recipe(record, registry: CodecRegistry([])) }
-        #expect(throws: RecipeError.self) { try Recipe(RecipeRecord(stages: [])) }
+        #expect(throws: RecipeError.self) { try Recipe(RecipeRecord(stages: []), registry: .standard) }
     }
 }
