@@ -89,7 +89,7 @@ public final class Parser: Sendable {
         guard restored.keys.tokens == layer.tokenCount else {
             throw Fault(description: "\(restored.keys.tokens) of \(layer.tokenCount) tokens restored")
         }
-        let (heads, dimension) = (layer.geometry.layers[0].kvHeads, layer.shape.headDimension)
+        let (heads, dimension) = (layer.geometry.kvHeads, layer.shape.headDimension)
         let ones = [Float](repeating: 1, count: heads * dimension)
         let queries = KVTensor(ones, elementType: .float32, heads: heads, headDimension: dimension)
         var output = ones

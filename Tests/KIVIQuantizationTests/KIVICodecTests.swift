@@ -205,16 +205,13 @@ import ThinkCompress
             (1, 128, 128, 8, 4 * 128 + 64 + 256 * 64 + 512),
         ]
     )
-    func blockLength(kept: Int, dimension: Int, block: Int, bits: Int, byteCount: Int) {
-        let shape = BlockShape(
-            kvHeads: 1,
-            headDimension: dimension,
-            elementType: .float16,
-            blockLength: block,
-            residualWindow: 0
-        )
-        let run = HeadPlan.KeyRun(width: bits, channels: (0..<UInt16(kept)).map { $0 })
-        #expect(HeadPlan(keyRuns: [run], valueWidth: bits, prunedMeans: []).blockByteCount(shape: shape) == byteCount)
+    func blockLength(kept: Int, dimension: Int, block: Int, bits: Int, byteCount: Int) throws {
+        let shape = BlockShape(elementType: .float16, blockLength: block, residualWindow: 0)
+        let geometry = try LayerGeometry(kvHeads: 1, keyDimension: dimension, valueDimension: dimension)
+        let coding = try Coding(width: bits)
+        let run = HeadPlan.KeyRun(coding, channels: (0..<UInt16(kept)).map { $0 })
+        let head = try HeadPlan(keyRuns: [run], values: coding, geometry: geometry)
+        #expect(LayerPlan(geometry: geometry, heads: [head]).blockByteCount(shape: shape) == byteCount)
     }
 
     @Test("packs the codes, scales and minima of the format", arguments: [2, 4, 8], [16, 20, 80])

@@ -64,12 +64,12 @@ import ThinkCompress
         bits: Int
     ) throws {
         let numbers = original.numbers
-        let dimension = layer.shape.headDimension
+        let dimension = layer.geometry.keyDimension
         let tokens = layer.blockTokenCount
         var ourError = 0.0
         var referenceError = 0.0
         var differing = 0
-        for head in 0..<layer.geometry.layers[0].kvHeads {
+        for head in 0..<layer.geometry.kvHeads {
             for token in 0..<tokens {
                 let view = PackedBlock(layer: layer, block: token / 32, head: head, bits: bits)
                 for channel in 0..<dimension {
@@ -93,7 +93,7 @@ import ThinkCompress
             }
         }
         #expect(ourError <= referenceError * Self.errorAllowance)
-        #expect(differing < tokens * dimension * layer.geometry.layers[0].kvHeads / 50)
+        #expect(differing < tokens * dimension * layer.geometry.kvHeads / 50)
     }
 }
 
