@@ -19,8 +19,7 @@ import ThinkCompress
         var writer = try CacheDumpWriter(
             path: path,
             replacingExisting: false,
-            geometry: cache.geometry,
-            tokenCount: cache.tokenCount,
+            layers: cache.dumpLayers(),
             elementType: cache.elementType,
             contents: contents
         )
@@ -93,8 +92,7 @@ import ThinkCompress
             var writer = try CacheDumpWriter(
                 path: folder.file("a"),
                 replacingExisting: false,
-                geometry: cache.geometry,
-                tokenCount: cache.tokenCount,
+                layers: cache.dumpLayers(),
                 elementType: cache.elementType,
                 contents: CacheDumpWriter.Contents()
             )

@@ -14,8 +14,7 @@ import ThinkCompress
             var writer = try CacheDumpWriter(
                 path: folder.file("dump"),
                 replacingExisting: false,
-                geometry: cache.geometry,
-                tokenCount: fault == 0 ? 3 : 4,
+                layers: (fault == 0 ? try cache.prefix(3) : cache).dumpLayers(),
                 elementType: .float16,
                 contents: CacheDumpWriter.Contents()
             )

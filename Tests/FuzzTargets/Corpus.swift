@@ -72,7 +72,7 @@ public enum Corpus {
         let folder = try TemporaryFolder()
         let path = folder.file("profile.safetensors")
         let geometry = try cache().geometry
-        let rows = [[Float]](repeating: [Float](repeating: 1, count: geometry.headDimension), count: geometry.layers)
+        let rows = geometry.layers.map { [Float](repeating: 1, count: $0.kvHeads * $0.keyDimension) }
         try QueryProfile.write(rows, geometry: geometry, metadata: [:], to: path, replacingExisting: false)
         return try fileBytes(path)
     }

@@ -85,14 +85,19 @@ public final class Parser: Sendable {
 
     /// Decompresses a layer and attends over it; what has passed every check must have both.
     private func attend(_ layer: CompressedLayer) throws {
-        let restored = try layer.decompress(rows: 0..<layer.tokenCount, as: .float32)
-        guard restored.keys.tokens == layer.tokenCount else {
-            throw Fault(description: "\(restored.keys.tokens) of \(layer.tokenCount) tokens restored")
+        let restored = try layer.decompress(rows: 0..<layer.rowCount, as: .float32)
+        guard restored.keys.tokens == layer.rowCount else {
+            throw Fault(description: "\(restored.keys.tokens) of \(layer.rowCount) rows restored")
         }
-        let (heads, dimension) = (layer.geometry.kvHeads, layer.shape.headDimension)
-        let ones = [Float](repeating: 1, count: heads * dimension)
-        let queries = KVTensor(ones, elementType: .float32, heads: heads, headDimension: dimension)
-        var output = ones
+        let geometry = layer.geometry
+        guard geometry.valueDimension > 0 else { return }
+        let queries = KVTensor(
+            [Float](repeating: 1, count: geometry.kvHeads * geometry.keyDimension),
+            elementType: .float32,
+            heads: geometry.kvHeads,
+            headDimension: geometry.keyDimension
+        )
+        var output = [Float](repeating: 1, count: geometry.kvHeads * geometry.valueDimension)
         var span = output.mutableSpan
         try Attention().attend(queries, over: layer, using: workers, into: &span)
     }

@@ -82,3 +82,17 @@ extension CompressedLayer {
     /// Tokens in blocks, of a layer that holds all tokens.
     public var blockTokenCount: Int { extent.blockEnd }
 }
+
+extension KVCache {
+    /// What a dump of the cache is told of its layers.
+    public func dumpLayers() -> [CacheDumpWriter.Layer] {
+        zip(layers, geometry.layers).map { layer, geometry in
+            CacheDumpWriter.Layer(
+                geometry: geometry,
+                rowCount: layer.keys.tokens,
+                held: layer.held,
+                state: layer.state
+            )
+        }
+    }
+}
