@@ -30,8 +30,7 @@ extension BuiltCommandTests {
                 replacingExisting: false,
                 // Some tests read it as another user.
                 access: FileAccess(mode: FileMode(octal: "644")),
-                geometry: cache.geometry,
-                tokenCount: cache.tokenCount,
+                layers: cache.dumpLayers(),
                 elementType: cache.elementType,
                 contents: CacheDumpWriter.Contents()
             )

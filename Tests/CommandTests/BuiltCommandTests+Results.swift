@@ -55,7 +55,7 @@ extension BuiltCommandTests {
         private func check(_ report: Inspection, file: String) throws {
             let surgery = try SnapshotSurgery(path: file)
             #expect(report.file == file)
-            #expect(report.formatVersion == 1)
+            #expect(report.formatVersion == 2)
             #expect(report.metadata == ["model.id": "think-compress-demo", "rope.theta": "100000.0"])
             #expect(report.recipe == Self.recipe)
             #expect(report.elementType == "F16")
@@ -86,7 +86,7 @@ extension BuiltCommandTests {
                     == surgery.sections.map {
                         Inspection.Section(
                             name: names[$0.kind - 1],
-                            encoding: "raw",
+                            coding: "raw",
                             offset: $0.range.lowerBound,
                             storedBytes: $0.range.count,
                             bytes: $0.range.count
@@ -347,7 +347,7 @@ extension BuiltCommandTests {
             #expect(result.status == 0)
             #expect(try Inspection(result).keptKeyChannels == [8, 8])
             let plans = try SnapshotReader(path: folder.file("a.tkv")).plans
-            #expect(plans.joined().allSatisfy { $0.keyRuns[0].channels == Array(0..<8) })
+            #expect(plans.flatMap(\.heads).allSatisfy { $0.keyRuns[0].channels == Array(0..<8) })
             let norms = try await BuiltCommand.run(
                 "snapshot",
                 small,

@@ -6,7 +6,7 @@ struct Inspection: Decodable {
     /// All keys, where everything is known.
     static let keys: Set = [
         "file", "formatVersion", "metadata", "recipe", "elementType", "tokens", "blockTokens", "windowTokens",
-        "blockLength", "residualWindow", "layers", "queryHeads", "kvHeads", "headDim", "keptKeyChannels",
+        "blockLength", "residualWindow", "layers", "queryHeads", "kvHeads", "headDim", "layerShapes", "keptKeyChannels",
         "fileBytes",
         "payloadBytes", "float16Bytes", "bitsPerValue", "blockBitsPerValue", "ratio", "quality", "sections",
     ]
@@ -20,7 +20,7 @@ struct Inspection: Decodable {
 
     struct Section: Decodable, Equatable {
         let name: String
-        let encoding: String
+        let coding: String
         let offset: Int
         let storedBytes: Int
         let bytes: Int
