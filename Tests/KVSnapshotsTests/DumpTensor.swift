@@ -20,31 +20,33 @@ struct DumpTensor: Equatable {
     /// What a dump of the cache must have: restored keys and values in the cache's own type, and what came with them.
     static func all(_ cache: CompressedCache) throws -> [String: DumpTensor] {
         var result: [String: DumpTensor] = [:]
-        let geometry = cache.geometry
+        func add(_ name: String, _ type: String, _ shape: [Int], _ bytes: [UInt8]) {
+            result[name] = DumpTensor(elementType: type, shape: shape, bytes: Data(bytes))
+        }
+        let type = cache.shape.elementType
         for (index, layer) in cache.layers.enumerated() {
-            let restored = try layer.decompress(rows: 0..<cache.tokenCount, as: cache.shape.elementType)
-            for (part, tensor) in [("keys", restored.keys), ("values", restored.values)] {
-                result["layers.\(index).\(part)"] = DumpTensor(
-                    elementType: cache.shape.elementType.name,
-                    shape: [1, shape.kvHeads, cache.tokenCount, geometry.headDimension],
-                    bytes: tensor.bytes.data
-                )
+            let (geometry, name) = (layer.geometry, "layers.\(index)")
+            let restored = try layer.decompress(rows: 0..<layer.rowCount, as: type)
+            let shape = [1, geometry.kvHeads, layer.rowCount]
+            add("\(name).keys", type.name, shape + [geometry.keyDimension], restored.keys.bytes.array)
+            if geometry.valueDimension > 0 {
+                add("\(name).values", type.name, shape + [geometry.valueDimension], restored.values.bytes.array)
             }
-            if let profile = cache.profile {
-                result["layers.\(index).q2"] = DumpTensor(
-                    elementType: "F32",
-                    shape: [shape.kvHeads, geometry.headDimension],
-                    bytes: Data(profile[index].flatMap { littleEndianBytes($0.bitPattern) })
-                )
+            if let profile = cache.profile, !geometry.isEmpty {
+                let bytes = profile[index].flatMap { littleEndianBytes($0.bitPattern) }
+                add("\(name).q2", "F32", [geometry.kvHeads, geometry.keyDimension], bytes)
+            }
+            if case .listed(let lists) = layer.held {
+                let bytes = lists.joined().flatMap { littleEndianBytes($0) }
+                add("\(name).held_tokens", "I32", [geometry.kvHeads, layer.rowCount], bytes)
+            }
+            for state in layer.state {
+                add("\(name).state.\(state.name)", "U8", [state.bytes.count], state.bytes.array)
             }
         }
         for (name, numbers) in [("tokens", cache.tokens), ("positions", cache.positions)] {
             guard let numbers else { continue }
-            result[name] = DumpTensor(
-                elementType: "I32",
-                shape: [numbers.count],
-                bytes: Data(numbers.flatMap { littleEndianBytes($0) })
-            )
+            add(name, "I32", [numbers.count], numbers.flatMap { littleEndianBytes($0) })
         }
         return result
     }

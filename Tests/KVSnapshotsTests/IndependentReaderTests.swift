@@ -37,7 +37,6 @@ struct IndependentReaderTests {
 
     @Test("it agrees to the bit", arguments: cases)
     func agrees(_ test: Case) async throws {
-        let folder = try TemporaryFolder()
         var model = TestCache()
         model.tokens = test.tokens
         model.headDimension = test.dimension
@@ -46,9 +45,47 @@ struct IndependentReaderTests {
         let compressed = try await CompressedCache(compressing: cache, recipe: Recipe(test.recipe))
         let quality =
             test.measured ? try await CacheComparison(original: cache, compressed: compressed).measure() : nil
-        let file = folder.file("a.tkv")
-        try await SnapshotWriter(compressionLevel: test.level).write(compressed, quality: quality, to: file)
+        try await expectAgreement(compressed, quality: quality, level: test.level)
+    }
 
+    static let mixedCases = [
+        Case(recipe: "f16", type: .float16, tokens: 340, measured: true),
+        Case(recipe: "kivi(bits=2,residual=0)", type: .bfloat16, tokens: 340),
+        Case(recipe: "kivi(bits=4,group=64,residual=64)", type: .float32, tokens: 600, measured: true),
+        Case(recipe: "think(keys=0.4,restore=mean)+kivi(bits=8,residual=32)", type: .float16, tokens: 340, level: 3),
+    ]
+
+    @Test("it agrees to the bit on layers of every kind", arguments: mixedCases, [0, 4])
+    func agreesOnMixedLayers(_ test: Case, sinks: Int) async throws {
+        var model = MixedCache()
+        model.elementType = test.type
+        model.tokens = test.tokens
+        let cache = try model.make()
+        let compressed = try await CompressedCache(compressing: cache, recipe: Recipe(test.recipe), sinks: sinks)
+        let quality =
+            test.measured ? try await CacheComparison(original: cache, compressed: compressed).measure() : nil
+        try await expectAgreement(compressed, quality: quality, level: test.level)
+    }
+
+    @Test("it agrees on a cache without keys and values", arguments: [false, true])
+    func agreesOnNoKeys(hasState: Bool) async throws {
+        let state = hasState ? [LayerState(name: "ssm", bytes: SharedBytes([1, 2, 3]))] : []
+        let cache = try KVCache(
+            layers: [KVCacheLayer(elementType: .bfloat16), KVCacheLayer(elementType: .bfloat16, state: state)],
+            tokenCount: 3,
+            tokens: [7, 8, 9]
+        )
+        try await expectAgreement(CompressedCache(compressing: cache, recipe: Recipe("kivi(bits=2)")))
+    }
+
+    private func expectAgreement(
+        _ compressed: CompressedCache,
+        quality: CompressionQuality? = nil,
+        level: Int? = nil
+    ) async throws {
+        let folder = try TemporaryFolder()
+        let file = folder.file("a.tkv")
+        try await SnapshotWriter(compressionLevel: level).write(compressed, quality: quality, to: file)
         let result = try await IndependentReader.run([file, "-o", folder.file("a.safetensors")])
         #expect(result.status == 0)
         #expect(result.errors == "")
@@ -67,7 +104,7 @@ struct IndependentReaderTests {
         let compressed = try await CompressedCache(compressing: model.makeQuickly(), recipe: Recipe("kivi(bits=2)"))
         try await SnapshotWriter().write(compressed, to: folder.file("a.tkv"))
         var file = try SnapshotSurgery(path: folder.file("a.tkv"))
-        let pages = try #require(file.section(6)).range
+        let pages = try #require(file.section(SnapshotSurgery.Kind.pages)).range
         file.bytes[pages.lowerBound + 100] ^= 1
         try Data(file.bytes).write(to: URL(filePath: folder.file("a.tkv")))
 

@@ -5,7 +5,8 @@ import ThinkCompress
 
 /// Names of prefixes against digests made here from Formats/snapshot.md, "CHAIN".
 @Suite struct PrefixChainTests {
-    static let geometry = (layers: 3, kvHeads: 2, headDimension: 20)
+    /// KV heads, key dimension and value dimension of each layer.
+    static let layers = [(2, 20, 20), (1, 40, 6), (0, 0, 0)]
     static let metadata = [
         "model.id": "test", "rope.theta": "10000.0", "tokenizer.sha256": "00ff", "producer": "this test",
         "model": "no prefix with a point", "modelx.id": "another word",
@@ -15,9 +16,15 @@ import ThinkCompress
     private static func digests(
         tokens: [Int32],
         elementType: UInt32,
+        layers: [(kvHeads: Int, keyDimension: Int, valueDimension: Int)] = layers,
         identity: [(String, String)]
     ) -> [[UInt8]] {
-        var bytes = [3, 2, 20, elementType].flatMap { littleEndianBytes($0 as UInt32) }
+        var bytes = [elementType, UInt32(layers.count)].flatMap { littleEndianBytes($0) }
+        for layer in layers {
+            for number in [layer.kvHeads, layer.keyDimension, layer.valueDimension] {
+                bytes += littleEndianBytes(UInt32(number))
+            }
+        }
         for (key, value) in identity {
             for text in [key, value] { bytes += littleEndianBytes(UInt32(text.utf8.count)) + Array(text.utf8) }
         }
@@ -32,7 +39,17 @@ import ThinkCompress
     private static func tokens(_ count: Int) -> [Int32] { (0..<Int32(count)).map { $0 &* 2_654_435 - 7 } }
 
     private static func geometryOfTest() throws -> CacheGeometry {
-        try CacheGeometry(layers: geometry.layers, kvHeads: shape.kvHeads, headDimension: geometry.headDimension)
+        try CacheGeometry(
+            layers.map { kvHeads, keyDimension, valueDimension in
+                kvHeads == 0
+                    ? .none
+                    : try LayerGeometry(
+                        kvHeads: kvHeads,
+                        keyDimension: keyDimension,
+                        valueDimension: valueDimension
+                    )
+            }
+        )
     }
 
     @Test(
@@ -106,20 +123,41 @@ import ThinkCompress
     @Test("a file has the digests of its tokens")
     func fileHasDigests() async throws {
         let folder = try TemporaryFolder()
-        var model = TestCache()
-        model.layers = 3
-        model.headDimension = 20
+        var model = MixedCache()
         model.tokens = 520
-        model.window = 0
-        let compressed = try await CompressedCache(compressing: model.makeQuickly(), recipe: Recipe("kivi(bits=2)"))
+        let compressed = try await CompressedCache(compressing: model.make(), recipe: Recipe("kivi(bits=2)"))
         try await SnapshotWriter().write(compressed, to: folder.file("a.tkv"))
         let file = try SnapshotSurgery(path: folder.file("a.tkv"))
         let expected = Self.digests(
             tokens: (0..<520).map { $0 * 7 % 1000 },
             elementType: 1,
-            identity: [("model.id", "test"), ("rope.theta", "10000.0")]
+            layers: compressed.geometry.layers.map { ($0.kvHeads, $0.keyDimension, $0.valueDimension) },
+            identity: [("model.id", "mixed"), ("rope.theta", "10000.0")]
         )
-        #expect(file.content(11) == Array(expected.joined()))
+        #expect(expected.count == 2)
+        #expect(file.content(SnapshotSurgery.Kind.chain) == Array(expected.joined()))
+    }
+
+    @Test("every number of every layer's shape counts, query heads don't")
+    func shapeCounts() throws {
+        func digest(_ layers: [(Int, Int, Int)], queryHeads: Int = 0) throws -> [UInt8]? {
+            PrefixChain.digests(
+                tokens: Self.tokens(256),
+                geometry: try CacheGeometry(
+                    layers.map {
+                        try LayerGeometry(queryHeads: queryHeads, kvHeads: $0, keyDimension: $1, valueDimension: $2)
+                    }
+                ),
+                elementType: .float16,
+                metadata: Self.metadata
+            ).first
+        }
+        let shapes = [(2, 8, 8), (2, 8, 8)]
+        let known = try #require(try digest(shapes))
+        #expect(try digest(shapes, queryHeads: 4) == known)
+        for other in [[(2, 8, 8)], [(2, 8, 8), (1, 8, 8)], [(2, 8, 8), (2, 9, 8)], [(2, 8, 7), (2, 8, 8)]] {
+            #expect(try digest(other) != known)
+        }
     }
 
     @Test("the test's own SHA-256 knows the standard's examples")

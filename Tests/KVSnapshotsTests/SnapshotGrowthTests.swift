@@ -131,19 +131,20 @@ import ThinkCompress
             let compressed = try await CompressedCache(compressing: cache, recipe: Recipe("kivi(bits=2,residual=0)"))
             try await SnapshotWriter().write(compressed, to: folder.file(name))
         }
+        typealias Kind = SnapshotSurgery.Kind
         let short = try SnapshotSurgery(path: folder.file("short.tkv"))
         let long = try SnapshotSurgery(path: folder.file("long.tkv"))
-        #expect(short.content(3) == long.content(3))
+        #expect(short.content(Kind.plan) == long.content(Kind.plan))
         let chunks = tokens / 256
         // 20 key channels: 3 lines of codes, 2 * 40 bytes of scales and minima; values: 4 lines, 2 * 64 bytes.
         let chunkBytes = 8 * 2 * 2 * ((3 * 64 + 80 + 63) / 64 * 64 + 4 * 64 + 128)
-        let shortPages = try #require(short.content(6))
-        let longPages = try #require(long.content(6))
+        let shortPages = try #require(short.content(Kind.pages))
+        let longPages = try #require(long.content(Kind.pages))
         #expect(shortPages.count >= chunks * chunkBytes)
         #expect(shortPages.prefix(chunks * chunkBytes) == longPages.prefix(chunks * chunkBytes))
         let entries = 8 * 2 * chunks
-        #expect(short.content(7)?.prefix(entries) == long.content(7)?.prefix(entries))
-        #expect(short.content(11)?.prefix(32 * chunks) == long.content(11)?.prefix(32 * chunks))
+        #expect(short.content(Kind.pageTable)?.prefix(entries) == long.content(Kind.pageTable)?.prefix(entries))
+        #expect(short.content(Kind.chain)?.prefix(32 * chunks) == long.content(Kind.chain)?.prefix(32 * chunks))
     }
 
     @Test("a cache that grew after pruning is loaded with the prompt's plan")
@@ -159,7 +160,7 @@ import ThinkCompress
             compressing: prompt,
             recipe: Recipe("think(keys=0.4,restore=mean)+kivi(bits=2)")
         )
-        let plans = cache.layers.map(\.plans)
+        let plans = cache.layers.map(\.plan)
         try cache.append(more.layers, tokens: more.tokens)
         try await SnapshotWriter().write(cache, to: folder.file("a.tkv"))
         let reader = try SnapshotReader(path: folder.file("a.tkv"))
@@ -168,5 +169,28 @@ import ThinkCompress
         #expect(CacheContent(loaded).difference(from: CacheContent(cache)) == nil)
         #expect(reader.plans == plans)
         #expect(loaded.tokenCount == 500)
+    }
+
+    @Test("a loaded cache of layers of every kind grows as one in memory does", arguments: recipes, [0, 4])
+    func mixedCacheGrows(recipe: String, sinks: Int) async throws {
+        let folder = try TemporaryFolder()
+        var model = MixedCache()
+        let prompt = try model.make()
+        var inMemory = try await CompressedCache(compressing: prompt, recipe: Recipe(recipe), sinks: sinks)
+        try await SnapshotWriter().write(inMemory, to: folder.file("a.tkv"))
+        var grown = try await SnapshotReader(path: folder.file("a.tkv")).cache()
+        for count in [1, 30, 100] {
+            let rows = model.more(of: prompt, count: count)
+            let tokens = (0..<Int32(count)).map { $0 }
+            try inMemory.append(rows, tokens: tokens)
+            try grown.append(rows, tokens: tokens)
+        }
+        #expect(CacheContent(grown).difference(from: CacheContent(inMemory)) == nil)
+        #expect(grown.tokenCount == 471)
+
+        try await SnapshotWriter().write(grown, to: folder.file("b.tkv"))
+        let reader = try SnapshotReader(path: folder.file("b.tkv"))
+        try await reader.verify()
+        #expect(CacheContent(try await reader.cache()).difference(from: CacheContent(grown)) == nil)
     }
 }

@@ -5,16 +5,35 @@ import ThinkCompress
 
 /// Headers and tables that promise more than a file can hold, with checksums that are right.
 @Suite struct SnapshotLimitTests {
+    typealias Kind = SnapshotSurgery.Kind
+
+    /// A place in a file.
+    enum Place: Sendable {
+        case header(Int)
+        /// In the first layer's part of GEOMETRY.
+        case layer(Int)
+        case entry(Int)
+
+        func offset(in file: SnapshotSurgery) throws -> Int {
+            switch self {
+            case .header(let offset): offset
+            case .layer(let offset):
+                try #require(file.section(SnapshotSurgery.Kind.geometry)).range.lowerBound + offset
+            case .entry(let kind): try #require(file.section(kind)).entry
+            }
+        }
+    }
+
     struct Field: Sendable {
-        let offset: Int
+        let place: Place
         let value: UInt64
         let is64Bit: Bool
 
-        static func word(_ offset: Int, _ value: UInt32) -> Field {
-            Field(offset: offset, value: UInt64(value), is64Bit: false)
+        static func word(_ place: Place, _ value: UInt32) -> Field {
+            Field(place: place, value: UInt64(value), is64Bit: false)
         }
-        static func long(_ offset: Int, _ value: UInt64) -> Field {
-            Field(offset: offset, value: value, is64Bit: true)
+        static func long(_ place: Place, _ value: UInt64) -> Field {
+            Field(place: place, value: value, is64Bit: true)
         }
     }
 
@@ -22,84 +41,151 @@ import ThinkCompress
         let name: String
         let fields: [Field]
         let code: SnapshotError.Code
-        /// A place in the file, or that of a section's entry.
-        var offset = 0
-        var entryOfSection: Int?
+        /// Where the error is.
+        let place: Place
         var testDescription: String { name }
     }
 
     static let maximumTokens = UInt64(Int32.max)
 
+    /// Fields of a file with one layer that holds all tokens.
     static let cases = [
         Case(
+            name: "as many tokens as there may be",
+            fields: [.long(.header(48), maximumTokens)],
+            code: .invalidGeometry,
+            place: .layer(24)
+        ),
+        Case(
             name: "as many tokens as there may be, all but a few in the window",
-            fields: [.long(48, maximumTokens)],
-            code: .invalidHeader,
-            offset: 68
+            fields: [.long(.header(48), maximumTokens), .long(.layer(24), maximumTokens)],
+            code: .invalidGeometry,
+            place: .layer(32)
         ),
         Case(
             name: "as many tokens as there may be, in blocks",
-            fields: [.long(48, maximumTokens), .long(56, maximumTokens / 32 * 32)],
+            fields: [
+                .long(.header(48), maximumTokens), .long(.layer(24), maximumTokens),
+                .long(.layer(32), maximumTokens / 32 * 32),
+            ],
             code: .invalidSectionTable,
-            entryOfSection: 7
+            place: .entry(Kind.pageTable)
         ),
         Case(
             name: "more tokens than there may be",
-            fields: [.long(48, maximumTokens + 1)],
+            fields: [.long(.header(48), maximumTokens + 1)],
             code: .invalidHeader,
-            offset: 48
+            place: .header(48)
         ),
-        Case(name: "2^63 tokens", fields: [.long(48, 1 << 63)], code: .invalidHeader, offset: 48),
         Case(
-            name: "all block tokens there can be in 64 bits",
-            fields: [.long(56, .max)],
+            name: "2^63 tokens",
+            fields: [.long(.header(48), 1 << 63)],
             code: .invalidHeader,
-            offset: 56
+            place: .header(48)
         ),
-        Case(name: "4096 layers", fields: [.word(32, 4096)], code: .invalidSectionTable, entryOfSection: 4),
-        Case(name: "4097 layers", fields: [.word(32, 4097)], code: .invalidHeader, offset: 32),
+        Case(
+            name: "all tokens there can be in 64 bits, in a layer",
+            fields: [.long(.layer(24), .max)],
+            code: .invalidGeometry,
+            place: .layer(24)
+        ),
+        Case(
+            name: "all tokens there can be in 64 bits, in blocks",
+            fields: [.long(.layer(32), .max)],
+            code: .invalidGeometry,
+            place: .layer(32)
+        ),
+        Case(
+            name: "4096 layers",
+            fields: [.word(.header(32), 4096)],
+            code: .invalidSectionTable,
+            place: .entry(Kind.geometry)
+        ),
+        Case(
+            name: "4097 layers",
+            fields: [.word(.header(32), 4097)],
+            code: .invalidHeader,
+            place: .header(32)
+        ),
         Case(
             name: "1024 KV heads",
-            fields: [.word(36, 1024), .word(44, 0)],
+            fields: [.word(.layer(0), 1024), .word(.layer(4), 0)],
             code: .invalidSectionTable,
-            entryOfSection: 4
+            place: .entry(Kind.profile)
         ),
-        Case(name: "2^32 - 1 KV heads", fields: [.word(36, .max)], code: .invalidHeader, offset: 36),
         Case(
-            name: "a head dimension of 1024",
-            fields: [.word(40, 1024)],
+            name: "2^32 - 1 KV heads",
+            fields: [.word(.layer(0), .max)],
+            code: .invalidGeometry,
+            place: .layer(0)
+        ),
+        Case(
+            name: "a key dimension of 1024",
+            fields: [.word(.layer(8), 1024)],
             code: .invalidSectionTable,
-            entryOfSection: 4
+            place: .entry(Kind.profile)
+        ),
+        Case(
+            name: "a value dimension of 1024",
+            fields: [.word(.layer(12), 1024)],
+            code: .invalidSectionTable,
+            place: .entry(Kind.window)
         ),
         Case(
             name: "everything at its limit",
             fields: [
-                .word(28, 3), .word(32, 4096), .word(36, 1024), .word(40, 1024), .word(44, 65536),
-                .long(48, maximumTokens), .long(56, maximumTokens / 128 * 128), .word(64, 128), .word(68, 65536),
+                .word(.header(28), 3), .word(.header(36), 128), .word(.header(40), 65536),
+                .long(.header(48), maximumTokens), .word(.layer(0), 1024), .word(.layer(4), 65536),
+                .word(.layer(8), 1024), .word(.layer(12), 1024), .word(.layer(20), 64),
+                .long(.layer(24), maximumTokens), .long(.layer(32), maximumTokens / 128 * 128),
             ],
             code: .invalidSectionTable,
-            entryOfSection: 4
+            place: .entry(Kind.profile)
         ),
-        Case(name: "a residual window of 2^32 - 1", fields: [.word(68, .max)], code: .invalidHeader, offset: 68),
-        Case(name: "a block length of 2^31", fields: [.word(64, 1 << 31)], code: .invalidHeader, offset: 64),
+        Case(
+            name: "2^32 - 1 sinks",
+            fields: [.word(.layer(20), .max)],
+            code: .invalidGeometry,
+            place: .layer(20)
+        ),
+        Case(
+            name: "a residual window of 2^32 - 1",
+            fields: [.word(.header(40), .max)],
+            code: .invalidHeader,
+            place: .header(40)
+        ),
+        Case(
+            name: "a block length of 2^31",
+            fields: [.word(.header(36), 1 << 31)],
+            code: .invalidHeader,
+            place: .header(36)
+        ),
     ]
 
     private static func sample() async throws -> SnapshotSurgery {
         try await SnapshotDamageTests.Sample(level: nil).file
     }
 
-    @Test("a header with huge numbers is refused", arguments: cases)
-    func hugeHeader(_ test: Case) async throws {
-        var file = try await Self.sample()
+    @Test("a header, or a layer, with huge numbers is refused", arguments: cases)
+    func hugeNumbers(_ test: Case) async throws {
+        var model = TestCache()
+        (model.layers, model.kvHeads, model.queryHeads, model.headDimension) = (1, 1, 2, 8)
+        var snapshot = SnapshotBytes()
+        try await SnapshotWriter().write(
+            CompressedCache(compressing: model.makeQuickly(), recipe: Recipe("kivi(bits=2)")),
+            into: &snapshot
+        )
+        var file = SnapshotSurgery(snapshot.bytes)
         for field in test.fields {
+            let offset = try field.place.offset(in: file)
             if field.is64Bit {
-                file.put(field.value, at: field.offset)
+                file.put(field.value, at: offset)
             } else {
-                file.put(UInt32(field.value), at: field.offset)
+                file.put(UInt32(field.value), at: offset)
             }
         }
-        file.mendHeaderChecksum()
-        let expected = try test.entryOfSection.map { try #require(file.section($0)).entry } ?? test.offset
+        file.mendChecksums()
+        let expected = try test.place.offset(in: file)
         let error = #expect(throws: SnapshotError.self) { try SnapshotReader(file.shared) }
         #expect(error?.code == test.code)
         #expect(error?.offset == expected)
@@ -107,7 +193,7 @@ import ThinkCompress
 
     @Test(
         "a section longer than the file is refused at its entry",
-        arguments: 1...11,
+        arguments: Kind.all,
         [1 << 62, .max, 1 << 40] as [UInt64]
     )
     func hugeSection(kind: Int, length: UInt64) async throws {
@@ -121,7 +207,7 @@ import ThinkCompress
         #expect(error?.offset == entry)
     }
 
-    @Test("a frame that promises more than 256 times its length is refused", arguments: [1, 2])
+    @Test("a frame that promises more than 256 times its length is refused", arguments: [Kind.metadata, Kind.recipe])
     func hugeFrame(kind: Int) async throws {
         var file = try await Self.sample()
         let section = try #require(file.section(kind))
@@ -136,7 +222,7 @@ import ThinkCompress
     @Test("pages that promise more than their plan makes are refused at their entry")
     func hugePages() async throws {
         var file = try await Self.sample()
-        let entry = try #require(file.section(6)).entry
+        let entry = try #require(file.section(Kind.pages)).entry
         file.put(UInt32(1), at: entry + 4)
         file.put(UInt64(1) << 50, at: entry + 24)
         file.mendHeaderChecksum()
@@ -148,7 +234,7 @@ import ThinkCompress
     @Test("text lengths beyond their section are refused", arguments: [1 as UInt32, 255, 1 << 31, .max])
     func hugeText(length: UInt32) async throws {
         var file = try await Self.sample()
-        let metadata = try #require(file.section(1)).range.lowerBound
+        let metadata = try #require(file.section(Kind.metadata)).range.lowerBound
         // The value after the first key.
         let place = metadata + 8 + Int(file.integer(UInt32.self, at: metadata + 4))
         guard length != file.integer(UInt32.self, at: place) else { return }
@@ -180,10 +266,10 @@ import ThinkCompress
                 Int($0)
             }
             let window = 8 * 1024 * 1024 * 2 * 2
-            let plans = 8 * 1024 * 16
+            let plans = 8 * 1024 * 20
             try #require(numbers.count == 2 && numbers[1] == window)
             // A row of float32 numbers for every head would be as much as the window once more.
-            #expect(numbers[0] < window + Self.memoryOfProgram + 40 * plans)
+            #expect(numbers[0] < window + Self.memoryOfProgram + 32 * plans)
         }
     #endif
 
@@ -194,20 +280,25 @@ import ThinkCompress
     /// head, so that no two plans are equal.
     private static func manyHeads(layers: Int) -> SnapshotSurgery {
         let (heads, dimension) = (1024, 1024)
+        let twoBits: [UInt8] = [2, 1, 0, 0]
         var plans: [UInt8] = []
         for number in 0..<layers * heads {
             let first = number % dimension
             let second = (first + 1 + number / dimension) % dimension
-            let fields = [1, 2, 0, 0, 2, 2, min(first, second), max(first, second)]
-            plans += fields.flatMap { littleEndianBytes(UInt16($0)) }
+            plans += [1, 0].flatMap { littleEndianBytes(UInt16($0)) } + twoBits
+            plans += twoBits + littleEndianBytes(UInt32(2))
+            plans += [min(first, second), max(first, second)].flatMap { littleEndianBytes(UInt16($0)) }
         }
+        let layer =
+            [heads, 0, dimension, dimension, 0, 0].flatMap { littleEndianBytes(UInt32($0)) }
+            + [1, 0].flatMap { littleEndianBytes(UInt64($0)) }
         let window = layers * heads * dimension * 2 * 2
-        let recipe = [1, 4, 6].flatMap { littleEndianBytes(UInt32($0)) } + Array("bits=2".utf8)
         return SnapshotSurgery(
             layers: layers,
-            kvHeads: heads,
-            headDimension: dimension,
-            sections: [(2, recipe, nil), (3, plans, nil), (8, Self.frameOfZeros(window), window)]
+            sections: [
+                (Kind.geometry, (0..<layers).flatMap { _ in layer }, nil), (Kind.plan, plans, nil),
+                (Kind.window, Self.frameOfZeros(window), window),
+            ]
         )
     }
 
@@ -233,8 +324,6 @@ extension SnapshotSurgery {
     /// decoding where they are a frame.
     fileprivate init(
         layers: Int,
-        kvHeads: Int,
-        headDimension: Int,
         sections: [(kind: Int, stored: [UInt8], length: Int?)]
     ) {
         var table: [UInt8] = []
@@ -249,13 +338,10 @@ extension SnapshotSurgery {
             body += section.stored
         }
         var header: [UInt8] = [0x89, 0x54, 0x4B, 0x56, 0x0D, 0x0A, 0x1A, 0x0A]
-        header += littleEndianBytes(UInt32(1)) + littleEndianBytes(UInt32(0))
+        header += littleEndianBytes(UInt32(2)) + littleEndianBytes(UInt32(0))
         header += littleEndianBytes(UInt64(start + body.count))
-        for number in [sections.count, 1, layers, kvHeads, headDimension, 0] {
-            header += littleEndianBytes(UInt32(number))
-        }
-        header += littleEndianBytes(UInt64(1)) + littleEndianBytes(UInt64(0))
-        header += littleEndianBytes(UInt32(32)) + littleEndianBytes(UInt32(128))
+        for number in [sections.count, 1, layers, 32, 128, 0] { header += littleEndianBytes(UInt32(number)) }
+        header += littleEndianBytes(UInt64(1))
         header += [UInt8](repeating: 0, count: Self.headerBytes - header.count)
         self.init(header + table + body)
         mendChecksums()

@@ -27,7 +27,7 @@ import ThinkCompress
         // The size is known without a file, too.
         #expect(try await writer.size(of: compressed) == size)
         #expect(size.fileBytes == (try Data(contentsOf: URL(filePath: path)).count))
-        #expect(size.payloadBytes == (try SnapshotReader(path: path).payloadByteCount))
+        #expect(size.payloadBytes == (try SnapshotReader(path: path).summary.size.payloadBytes))
         return compressed
     }
 
@@ -42,31 +42,46 @@ import ThinkCompress
 
     @Test("pieces and layers are what the cache is", arguments: SnapshotRoundTripTests.cases)
     func piecesAreTheCache(_ test: SnapshotRoundTripTests.Case) async throws {
-        let cache = try await write(test)
+        try await expectPieces(of: write(test))
+    }
+
+    @Test("pieces of layers of every kind are what the cache is", arguments: [nil, 3], [0, 4, 64])
+    func piecesOfMixedLayers(level: Int?, sinks: Int) async throws {
+        var model = MixedCache()
+        // Layers list eight first tokens, and one that can't have the sinks has none.
+        let cache = try await CompressedCache(
+            compressing: model.make(),
+            recipe: Recipe("kivi(bits=4,residual=32)"),
+            sinks: sinks
+        )
+        try await SnapshotWriter(compressionLevel: level).write(cache, to: path)
+        try await expectPieces(of: cache)
+    }
+
+    private func expectPieces(of cache: CompressedCache) async throws {
         let reader = try SnapshotReader(path: path, access: .reading)
         try await reader.verify()
         #expect(CacheContent(try await reader.cache()).difference(from: CacheContent(cache)) == nil)
         let layers = try reader.layers()
         for expected in cache.layers {
             let layer = try await layers.layer(expected.index)
-            let tokens = 0..<cache.tokenCount
-            #expect(layer.tokenCount == cache.tokenCount)
-            try #expect(
-                numbers(layer.decompress(rows: tokens, as: .float32))
-                    == numbers(expected.decompress(rows: tokens, as: .float32))
-            )
+            #expect(CacheContent(layer).difference(from: CacheContent(expected)) == nil)
+            #expect(layers.held(layer: expected.index) == expected.held)
+            #expect(layers.state(layer: expected.index) == expected.state)
         }
         var ends = [Int](repeating: 0, count: cache.layers.count)
         try await layers.forEachPiece {
-            ($0, try $0.layer.decompress(rows: 0..<$0.layer.tokenCount, as: .float32))
-        } take: {
-            let expected = cache.layers[$0.layer.index]
-            #expect($0.firstToken == ends[$0.layer.index])
-            #expect((1...256).contains($0.layer.tokenCount) || $0.layer.extent.blocks.count == 0)
-            try #expect(numbers($1) == numbers(expected.decompress(rows: $0.tokens, as: .float32)))
-            ends[$0.layer.index] = $0.tokens.upperBound
+            ($0, try $0.layer.decompress(rows: 0..<$0.layer.rowCount, as: .float32))
+        } take: { piece, restored in
+            let index = piece.layer.index
+            let expected = try cache.layers[index].decompress(rows: piece.rows, as: .float32)
+            #expect(piece.firstRow == ends[index])
+            #expect((1...256).contains(piece.layer.rowCount) || piece.layer.extent.blocks.isEmpty)
+            #expect(restored.keys.hasSameBits(as: expected.keys))
+            #expect(restored.values.hasSameBits(as: expected.values))
+            ends[index] = piece.rows.upperBound
         }
-        #expect(ends.allSatisfy { $0 == cache.tokenCount })
+        #expect(ends == cache.layers.map(\.rowCount))
         #expect(try reader.tokens() == cache.tokens)
         #expect(try reader.positions() == cache.positions)
     }

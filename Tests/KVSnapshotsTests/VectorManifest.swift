@@ -8,6 +8,10 @@ struct VectorManifest: Decodable {
         let name: String
         let recipe: String
         let reproducible: Bool
+        /// Sinks of the layers that can have so many; none where it is nil.
+        let sinks: Int?
+        /// False where the plan's ranges are chosen by a rule that is not known; nil elsewhere.
+        let appendable: Bool?
         var testDescription: String { name }
     }
 

@@ -5,6 +5,28 @@ public import ThinkCompress
 public struct SnapshotSurgery: Sendable {
     public static let headerBytes = 128
     public static let entryBytes = 40
+    /// Bytes of a layer in GEOMETRY.
+    public static let layerBytes = 40
+
+    /// The kinds of sections by number.
+    public enum Kind: Sendable {
+        public static let metadata = 1
+        public static let recipe = 2
+        public static let geometry = 3
+        public static let plan = 4
+        public static let profile = 5
+        public static let quality = 6
+        public static let pages = 7
+        public static let pageTable = 8
+        public static let sinks = 9
+        public static let window = 10
+        public static let heldTokens = 11
+        public static let state = 12
+        public static let tokens = 13
+        public static let positions = 14
+        public static let chain = 15
+        public static let all = metadata...chain
+    }
 
     public struct Section: Sendable {
         public let kind: Int
@@ -63,7 +85,7 @@ public struct SnapshotSurgery: Sendable {
     public mutating func mendChecksums() {
         guard bytes.count >= Self.headerBytes else { return }
         let sections = sections
-        if let pages = section(6), let table = section(7) {
+        if let pages = section(Kind.pages), let table = section(Kind.pageTable) {
             var start = pages.range.lowerBound
             for entry in stride(from: table.range.lowerBound, to: table.range.upperBound - 7, by: 8) {
                 let end = start + Int(integer(UInt32.self, at: entry))
@@ -72,7 +94,7 @@ public struct SnapshotSurgery: Sendable {
                 start = end
             }
         }
-        for section in sections where section.kind != 6 {
+        for section in sections where section.kind != Kind.pages {
             put(CRC32C.checksum(bytes[section.range]), at: section.entry + 32)
         }
         mendHeaderChecksum()

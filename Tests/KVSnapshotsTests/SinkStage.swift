@@ -1,0 +1,51 @@
+import ThinkCompress
+
+/// A stage that gives sinks to every layer that can have them: one that holds all tokens, or lists so many first ones.
+struct SinkStage: CodecStage {
+    let count: Int
+
+    var codec: CodecRegistration {
+        CodecRegistration(
+            number: 1000,
+            name: "sinks",
+            role: .tokenSelection,
+            parameterNames: [],
+            example: "sinks",
+            help: "first tokens in full precision"
+        ) { (_) throws(RecipeError) in self }
+    }
+
+    var parameters: [StageParameter] { [] }
+
+    func decide(_ statistics: inout LayerStatistics, draft: inout LayerDraft) throws(CodecError) {
+        let first = (0..<UInt32(count)).map { $0 }
+        switch statistics.held {
+        case .all: draft.sinks = count
+        case .last: break
+        case .listed(let lists): if lists.allSatisfy({ $0.starts(with: first) }) { draft.sinks = count }
+        }
+    }
+}
+
+extension CompressedCache {
+    /// Compresses a cache by a recipe, with sinks of which the recipe doesn't tell.
+    init(compressing cache: KVCache, recipe: Recipe, sinks: Int) async throws {
+        let steps = (sinks > 0 ? [Recipe.Step(SinkStage(count: sinks))] : []) + recipe.steps
+        let compressed = try await CompressedCache(compressing: cache, recipe: Recipe(steps: steps))
+        self = compressed.with(recipe: recipe.record)
+    }
+
+    /// The same cache that tells of another recipe.
+    func with(recipe: RecipeRecord?) -> CompressedCache {
+        CompressedCache(
+            geometry: geometry,
+            recipe: recipe,
+            layers: layers,
+            tokenCount: tokenCount,
+            tokens: tokens,
+            positions: positions,
+            metadata: metadata,
+            profile: profile
+        )
+    }
+}
