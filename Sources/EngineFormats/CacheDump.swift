@@ -61,18 +61,13 @@ public enum CacheDump: Sendable {
         state: [LayerState],
         tokenCount: Int
     ) throws -> KVCacheLayer {
-        let values = try file.tensors[name(index, .values)].map { try tensor($0, name: name(index, .values)) }
+        guard let values = file.tensors[name(index, .values)] else {
+            throw EngineFormatError(.unsupported, tensor: name(index, .values), "is missing")
+        }
         let shape = [keys.heads, keys.headDimension]
         return KVCacheLayer(
             keys: keys,
-            values: values
-                ?? KVTensor(
-                    bytes: SharedBytes([]),
-                    elementType: keys.elementType,
-                    heads: keys.heads,
-                    tokens: keys.tokens,
-                    headDimension: 0
-                ),
+            values: try tensor(values, name: name(index, .values), least: 0),
             held: try heldTokens(file, index: index, keys: keys, tokenCount: tokenCount),
             queries: try file.tensors[name(index, .queries)].map { try tensor($0, name: name(index, .queries)) },
             profile: try QueryProfile.layerProfile(file, layer: index, shape: shape),
@@ -127,7 +122,13 @@ public enum CacheDump: Sendable {
     }
 
     /// A tensor `[1, heads, tokens, dimension]`, of which the leading 1 may be missing.
-    private static func tensor(_ tensor: SafetensorsFile.Tensor, name: String) throws -> KVTensor {
+    ///
+    /// - Parameter least: the least dimension that it may have.
+    private static func tensor(
+        _ tensor: SafetensorsFile.Tensor,
+        name: String,
+        least: Int = 1
+    ) throws -> KVTensor {
         guard let type = ElementType(name: tensor.elementType) else {
             let known = ElementType.allCases.map(\.name).joined(separator: ", ")
             throw EngineFormatError(
@@ -144,8 +145,8 @@ public enum CacheDump: Sendable {
                 "has the shape \(tensor.shape), must be [1, heads, tokens, head dimension]; dump one sequence at a time"
             )
         }
-        // All zero: the keys of a layer without a cache.
-        guard shape.allSatisfy({ $0 > 0 }) || shape == [0, 0, 0] else {
+        // All zero: a layer without a cache.
+        guard shape[0] > 0 && shape[1] > 0 && shape[2] >= least || shape == [0, 0, 0] else {
             if shape[1] == 0 { throw KVCacheError(.emptyCache, "tensor '\(name)' has no tokens") }
             throw EngineFormatError(.unsupported, tensor: name, "has the shape \(tensor.shape), which is empty")
         }

@@ -68,16 +68,7 @@ public struct CacheDumpWriter: ~Copyable, Sendable {
             content.append((entry.name, try SharedBytes(words: profile.map(\.bitPattern))))
         }
         for (index, layer) in layers.enumerated() {
-            if case .listed(let lists) = layer.held {
-                let words = try SharedBytes(words: Array(lists.joined()))
-                add(CacheDump.name(index, .heldTokens), "I32", shape: [lists.count, layer.rowCount], words)
-            }
-            for state in layer.state {
-                add(CacheDump.name(index, state: state.name), "U8", shape: [state.bytes.count], state.bytes)
-            }
-        }
-        for (index, layer) in layers.enumerated() {
-            for part in CachePart.allCases where part == .keys || layer.geometry.valueDimension > 0 {
+            for part in CachePart.allCases {
                 let shape = [1, layer.geometry.kvHeads, layer.rowCount, layer.geometry.dimension(part)]
                 entries.append(
                     .init(
@@ -87,6 +78,13 @@ public struct CacheDumpWriter: ~Copyable, Sendable {
                         byteCount: shape.reduce(elementType.byteCount, *)
                     )
                 )
+            }
+            if case .listed(let lists) = layer.held {
+                let words = try SharedBytes(words: Array(lists.joined()))
+                add(CacheDump.name(index, .heldTokens), "I32", shape: [lists.count, layer.rowCount], words)
+            }
+            for state in layer.state {
+                add(CacheDump.name(index, state: state.name), "U8", shape: [state.bytes.count], state.bytes)
             }
         }
         let writer = try SafetensorsWriter(

@@ -38,12 +38,23 @@ public struct KVCache: Sendable {
                 try layer.checkedGeometry(index: index, elementType: first.keys.elementType, tokenCount: count)
             )
         }
-        let full = layers.filter { !$0.isEmpty }
-        for (code, name, having) in [
-            (KVCacheError.Code.invalidQueries, "queries", full.count { $0.queries != nil }),
-            (.invalidProfile, "a query profile", full.count { $0.profile != nil }),
-        ] where having != 0 && having != full.count {
-            throw KVCacheError(code, "some layers have \(name) and others have none")
+        if let reference = layers.first(where: { !$0.isEmpty }) {
+            for (index, layer) in layers.enumerated() where !layer.isEmpty {
+                guard (layer.queries == nil) == (reference.queries == nil) else {
+                    throw KVCacheError(
+                        .invalidQueries,
+                        layer: index,
+                        "some layers have queries and others have none"
+                    )
+                }
+                guard (layer.profile == nil) == (reference.profile == nil) else {
+                    throw KVCacheError(
+                        .invalidProfile,
+                        layer: index,
+                        "some layers have a query profile and others have none"
+                    )
+                }
+            }
         }
         for (name, numbers) in [("tokens", tokens), ("positions", positions)] {
             guard let numbers, numbers.count != count else { continue }

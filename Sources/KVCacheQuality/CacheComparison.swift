@@ -54,27 +54,27 @@ public struct CacheComparison: Sendable {
     ) throws(CodecError) {
         func check(_ name: String, _ left: some Equatable, _ right: some Equatable, same: Bool) throws(CodecError) {
             guard !same else { return }
-            throw CodecError(.shapeMismatch, "the \(name) differ: \(left) in the original, \(right) in the snapshot")
+            throw CodecError(.shapeMismatch, "not the same \(name): \(left) in the original, \(right) in the snapshot")
         }
         let identities = (
             CacheIdentity(geometry: original.geometry, metadata: original.metadata),
             CacheIdentity(geometry: geometry, metadata: metadata)
         )
         if let mismatch = identities.0.mismatch(with: identities.1) {
-            try check("\(mismatch.name)", mismatch.left, mismatch.right, same: false)
+            try check(mismatch.name, mismatch.left, mismatch.right, same: false)
         }
         try check(
-            "numbers of tokens",
+            "number of tokens",
             original.tokenCount,
             tokenCount,
             same: original.tokenCount == tokenCount
         )
         let types = (original.elementType, elementType)
-        try check("element types", types.0.name, types.1.name, same: types.0 == types.1)
+        try check("element type", types.0.name, types.1.name, same: types.0 == types.1)
         if let left = original.tokens, let right = tokens,
             let place = zip(left, right).enumerated().first(where: { $0.element.0 != $0.element.1 })
         {
-            try check("ids of token \(place.offset)", place.element.0, place.element.1, same: false)
+            try check("id of token \(place.offset)", place.element.0, place.element.1, same: false)
         }
     }
 

@@ -15,7 +15,7 @@ extension BuiltCommandTests {
             let snapshot = try await BuiltCommand.run("snapshot", dump, "-o", file, "--codec", Self.recipe)
             #expect(snapshot.status == 0)
             #expect(snapshot.errors == "")
-            #expect(snapshot.output.hasPrefix("\(file): 2,048 tokens in 888,960 bytes, 4.72 times smaller"))
+            #expect(snapshot.output.hasPrefix("\(file): 2,048 tokens in 889,152 bytes, 4.72 times smaller"))
             #expect(snapshot.output.contains("relative errors: keys 0."))
 
             let inspect = try await BuiltCommand.run("inspect", file, "--json")
@@ -27,7 +27,7 @@ extension BuiltCommandTests {
 
             let text = try await BuiltCommand.run("inspect", file)
             #expect(text.status == 0)
-            for word in [file, Self.recipe, "think-compress-demo", "2,048", "39 of 64", "888,960 bytes", "pageTable"] {
+            for word in [file, Self.recipe, "think-compress-demo", "2,048", "39 of 64", "889,152 bytes", "pageTable"] {
                 #expect(text.output.contains(word), "\(word)")
             }
 
@@ -70,14 +70,14 @@ extension BuiltCommandTests {
             #expect(report.keptKeyChannels == [39, 39])
             #expect(report.fileBytes == surgery.bytes.count)
             #expect(report.float16Bytes == 2 * 4 * 2 * 64 * 2048 * 2)
-            let payload = [3, 6, 7, 8].reduce(0) { $0 + (surgery.section($1)?.range.count ?? 0) }
+            let payload = [3, 4, 7, 8, 10].reduce(0) { $0 + (surgery.section($1)?.range.count ?? 0) }
             #expect(report.payloadBytes == payload)
             #expect(report.bitsPerValue == Double(payload) * 8 / Double(2 * 4 * 2 * 64 * 2048))
             // Keys: 5 lines, 160 bytes of scales and minima, to 512; values: 8 lines, 256 bytes.
             #expect(report.blockBitsPerValue == Double(1280 * 8) / Double(2 * 32 * 64))
             #expect(report.ratio == Double(report.float16Bytes) / Double(report.fileBytes))
             let names = [
-                "metadata", "recipe", "plan", "profile", "quality", "pages", "pageTable", "window", "tokens",
+                "metadata", "recipe", "geometry", "plan", "profile", "quality", "pages", "pageTable", "window", "tokens",
                 "positions",
                 "chain",
             ]

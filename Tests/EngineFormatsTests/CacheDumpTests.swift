@@ -235,19 +235,9 @@ import ThinkCompress
                 $0[name].bytes = []
             }
         },
-        Misfit(name: "fewer tokens in a layer", code: .raggedLayers, layer: 1) {
-            for name in ["layers.1.keys", "layers.1.values"] {
-                $0[name].shape = [1, 2, 4, 6]
-                $0[name].bytes.removeLast(24)
-            }
-        },
         Misfit(name: "fewer values than keys", code: .raggedLayers, layer: 0) {
             $0["layers.0.values"].shape = [1, 1, 5, 6]
             $0["layers.0.values"].bytes.removeLast(60)
-        },
-        Misfit(name: "values of another head dimension", code: .raggedLayers, layer: 0) {
-            $0["layers.0.values"].shape = [1, 2, 5, 4]
-            $0["layers.0.values"].bytes.removeLast(40)
         },
         Misfit(name: "heads and tokens exchanged", code: .raggedLayers, layer: 1) {
             $0["layers.1.values"].shape = [1, 5, 2, 6]
@@ -256,15 +246,11 @@ import ThinkCompress
             $0["layers.1.keys"].elementType = "BF16"
             $0["layers.1.values"].elementType = "BF16"
         },
-        Misfit(name: "query heads that don't share evenly", code: .invalidGeometry, layer: nil) {
+        Misfit(name: "query heads that don't share evenly", code: .invalidGeometry, layer: 0) {
             for layer in 0..<2 {
                 $0["layers.\(layer).queries"].shape = [1, 3, 4, 6]
                 $0["layers.\(layer).queries"].bytes.removeLast(48)
             }
-        },
-        Misfit(name: "other query heads in a layer", code: .invalidQueries, layer: 1) {
-            $0["layers.1.queries"].shape = [1, 2, 4, 6]
-            $0["layers.1.queries"].bytes.removeLast(96)
         },
         Misfit(name: "queries of another head dimension", code: .invalidQueries, layer: 0) {
             $0["layers.0.queries"].shape = [1, 4, 3, 8]
@@ -282,13 +268,13 @@ import ThinkCompress
         Misfit(name: "a profile with a negative number", code: .invalidProfile, layer: 1) {
             $0["layers.1.q2"].bytes[3] = 0xBF
         },
-        Misfit(name: "fewer token ids than tokens", code: .invalidTokens, layer: nil) {
+        Misfit(name: "fewer token ids than tokens", code: .invalidTokens, layer: 0) {
             $0["tokens"] = .init("tokens", numbers: [1, 2, 3, 4])
         },
         Misfit(name: "more positions than tokens", code: .invalidTokens, layer: nil) {
             $0["positions"] = .init("positions", numbers: [0, 1, 2, 3, 4, 5])
         },
-        Misfit(name: "a head dimension beyond the limit", code: .invalidGeometry, layer: nil) {
+        Misfit(name: "a head dimension beyond the limit", code: .invalidGeometry, layer: 0) {
             for layer in 0..<2 {
                 for part in ["keys", "values"] {
                     $0["layers.\(layer).\(part)"].shape = [1, 1, 1, 1025]
@@ -306,6 +292,20 @@ import ThinkCompress
         let error = #expect(throws: KVCacheError.self) { try Self.read(builder) }
         #expect(error?.code == misfit.code)
         #expect(error?.layer == misfit.layer)
+    }
+
+    @Test("layers have shapes of their own: fewer tokens are the last ones")
+    func ownShapes() throws {
+        var builder = SafetensorsBuilder(try Self.makeCache())
+        for part in ["keys", "values"] {
+            builder["layers.1.\(part)"].shape = [1, 2, 4, part == "keys" ? 6 : 5]
+            builder["layers.1.\(part)"].bytes.removeLast(part == "keys" ? 24 : 40)
+        }
+        let cache = try Self.read(builder)
+        #expect(cache.tokenCount == 5)
+        #expect(cache.layers.map(\.held) == [.all, .last])
+        #expect(cache.layers.map(\.values.headDimension) == [6, 5])
+        #expect(cache.valueCount == 2 * 5 * 12 + 2 * 4 * 11)
     }
 
     @Test("files that can't be opened are refused by their path")

@@ -27,7 +27,7 @@ import ThinkCompress
         )
         #expect(fractions.values.last == 1)
         #expect(fractions.values == fractions.values.sorted())
-        #expect(fractions.values.count == 8)
+        #expect(fractions.values.count == 6)
     }
 
     @Test("throws a cancellation error from compressing")

@@ -144,11 +144,11 @@ import ThinkCompress
             layers: [layer(queries: tensor(4, 1)), layer(queries: tensor(4, 0))]
         ),
         Refusal(
-            error: KVCacheError(.invalidQueries, "some layers have queries and others have none"),
+            error: KVCacheError(.invalidQueries, layer: 1, "some layers have queries and others have none"),
             layers: [layer(queries: tensor(4, 1)), layer()]
         ),
         Refusal(
-            error: KVCacheError(.invalidProfile, "some layers have a query profile and others have none"),
+            error: KVCacheError(.invalidProfile, layer: 1, "some layers have a query profile and others have none"),
             layers: [layer(), layer(profile: [Float](repeating: 1, count: 8))]
         ),
         Refusal(

@@ -175,23 +175,23 @@ import ThinkCompress
     @Test(
         "refuses caches that don't belong together and names what differs",
         arguments: [
-            Refusal(message: "the numbers of layers differ: 2 in the original, 3 in the snapshot", layers: 3),
-            Refusal(message: "the numbers of KV heads differ: 2 in the original, 1 in the snapshot", kvHeads: 1),
+            Refusal(message: "not the same layers: 2 in the original, 3 in the snapshot", layers: 3),
+            Refusal(message: "not the same KV heads of layer 0: 2 in the original, 1 in the snapshot", kvHeads: 1),
             Refusal(
-                message: "the head dimensions differ: 8 in the original, 16 in the snapshot",
+                message: "not the same key dimension of layer 0: 8 in the original, 16 in the snapshot",
                 headDimension: 16
             ),
-            Refusal(message: "the numbers of tokens differ: 40 in the original, 39 in the snapshot", tokens: 39),
+            Refusal(message: "not the same number of tokens: 40 in the original, 39 in the snapshot", tokens: 39),
             Refusal(
-                message: "the element types differ: F16 in the original, BF16 in the snapshot",
+                message: "not the same element type: F16 in the original, BF16 in the snapshot",
                 elementType: .bfloat16
             ),
             Refusal(
-                message: "the values of model.id differ: test in the original, other in the snapshot",
+                message: "not the same model.id: test in the original, other in the snapshot",
                 modelID: "other"
             ),
             Refusal(
-                message: "the ids of token 21 differ: 147 in the original, 5000 in the snapshot",
+                message: "not the same id of token 21: 147 in the original, 5000 in the snapshot",
                 changedToken: 21
             ),
         ]

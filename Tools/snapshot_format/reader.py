@@ -482,8 +482,7 @@ class Snapshot:
             add(f"layers.{number}.keys", dtype, size, [1, layer.kvHeads, layer.heldTokens, layer.keyDimension])
             if PROFILE in self.sections and layer.kvHeads:
                 add(f"layers.{number}.q2", "F32", 4, [layer.kvHeads, layer.keyDimension])
-            if layer.valueDimension:
-                add(f"layers.{number}.values", dtype, size, [1, layer.kvHeads, layer.heldTokens, layer.valueDimension])
+            add(f"layers.{number}.values", dtype, size, [1, layer.kvHeads, layer.heldTokens, layer.valueDimension])
             if layer.held == LISTED:
                 add(f"layers.{number}.held_tokens", "I32", 4, [layer.kvHeads, layer.heldTokens])
             for owner, name, data in self.state:

@@ -115,8 +115,7 @@ def write_dump(path: str, cache: Cache) -> None:
         rows(start + "keys", layer.keys, layer.rows, layer.key_dimension)
         if layer.queries:
             rows(start + "queries", layer.queries, len(layer.queries[0]), layer.key_dimension)
-        if layer.value_dimension:
-            rows(start + "values", layer.values, layer.rows, layer.value_dimension)
+        rows(start + "values", layer.values, layer.rows, layer.value_dimension)
         if layer.held == LISTED:
             data = b"".join(struct.pack(f"<{layer.rows}I", *tokens) for tokens in layer.listed)
             add(start + "held_tokens", "I32", [len(layer.keys), layer.rows], data)
