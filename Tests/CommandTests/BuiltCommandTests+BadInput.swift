@@ -120,7 +120,7 @@ extension BuiltCommandTests {
             let folder = try TemporaryFolder()
             let path = try await makeSnapshot(of: try writeSmallDump(in: folder), in: folder, name: "new.tkv")
             var file = try SnapshotSurgery(path: path)
-            file.put(UInt32(2), at: 8)
+            file.put(UInt32(3), at: 8)
             file.mendHeaderChecksum()
             try Data(file.bytes).write(to: URL(filePath: path))
             let result = try await reading.run(on: path, in: folder)
@@ -147,7 +147,7 @@ extension BuiltCommandTests {
             let folder = try TemporaryFolder()
             let path = try await makeSnapshot(of: try writeSmallDump(in: folder), in: folder, name: "bad.tkv")
             var file = try SnapshotSurgery(path: path)
-            let pages = try #require(file.section(6)).range
+            let pages = try #require(file.section(7)).range
             file.bytes[pages.lowerBound + 5] ^= 0x10
             try Data(file.bytes).write(to: URL(filePath: path))
             let result = try await reading.run(on: path, in: folder)

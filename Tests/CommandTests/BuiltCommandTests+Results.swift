@@ -77,9 +77,8 @@ extension BuiltCommandTests {
             #expect(report.blockBitsPerValue == Double(1280 * 8) / Double(2 * 32 * 64))
             #expect(report.ratio == Double(report.float16Bytes) / Double(report.fileBytes))
             let names = [
-                "metadata", "recipe", "geometry", "plan", "profile", "quality", "pages", "pageTable", "window", "tokens",
-                "positions",
-                "chain",
+                "metadata", "recipe", "geometry", "plan", "profile", "quality", "pages", "pageTable", "sinks", "window",
+                "heldTokens", "state", "tokens", "positions", "chain",
             ]
             #expect(
                 report.sections
@@ -364,7 +363,7 @@ extension BuiltCommandTests {
             let folder = try TemporaryFolder()
             let good = try await makeSnapshot(of: try writeSmallDump(in: folder), in: folder)
             var damaged = try SnapshotSurgery(path: good)
-            let pages = try #require(damaged.section(6)).range
+            let pages = try #require(damaged.section(7)).range
             damaged.bytes[pages.lowerBound] ^= 1
             let bad = folder.file("bad.tkv")
             try Data(damaged.bytes).write(to: URL(filePath: bad))

@@ -159,7 +159,7 @@ import ThinkCompress
         #expect(try await BuiltCommand.run("restore", snapshot, "-o", dump).status == 0)
         var surgery = try SnapshotSurgery(path: snapshot)
         // The values of the first block, after its keys: 32 tokens of 64 numbers in float16.
-        let values = try #require(surgery.section(6)).range.lowerBound + 32 * 64 * 2
+        let values = try #require(surgery.section(7)).range.lowerBound + 32 * 64 * 2
         for index in 0..<32 * 64 { surgery.put(UInt16(0x7E00), at: values + 2 * index) }
         surgery.mendChecksums()
         try Data(surgery.bytes).write(to: URL(filePath: snapshot))
