@@ -135,7 +135,7 @@ private struct LayerDecision: Sendable {
         if !statistics.geometry.isEmpty {
             for stage in stages { try stage.decide(&statistics, draft: &draft) }
         }
-        plan = try draft.plan(layer: statistics.layer)
+        plan = try draft.plan(layer: statistics.layer, held: statistics.held)
         // Queries that no stage looked at may hold anything: then there is no profile.
         var profile: [Float]? = []
         for head in 0..<statistics.geometry.kvHeads {

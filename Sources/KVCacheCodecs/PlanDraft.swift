@@ -17,8 +17,16 @@ public struct LayerDraft: Sendable {
 
     /// The plan; what no stage has decided is in full precision.
     ///
-    /// - Throws: `CodecError` naming the head whose plan the format can't say.
-    func plan(layer: Int) throws(CodecError) -> LayerPlan {
+    /// - Throws: `CodecError` naming the head whose plan, or the layer whose sinks, the format can't say.
+    func plan(layer: Int, held: HeldTokens) throws(CodecError) -> LayerPlan {
+        guard LayerPlan.sinkCounts.contains(sinks), held.beginsWithFirst(sinks) else {
+            throw CodecError(
+                .unsupportedPlan,
+                layer: layer,
+                "\(sinks) sinks: a layer has at most \(LayerPlan.sinkCounts.upperBound), and only where it holds so many "
+                    + "of the cache's first tokens"
+            )
+        }
         var plans: [HeadPlan] = []
         for (index, head) in heads.enumerated() {
             do {

@@ -7,6 +7,15 @@ public enum HeldTokens: Sendable, Equatable {
     /// For each KV head the numbers of the tokens, ascending, as many as the layer has rows: token eviction.
     case listed([[UInt32]])
 
+    /// Whether a layer's first rows are those of the cache's first `count` tokens, so that these can be its sinks.
+    package func beginsWithFirst(_ count: Int) -> Bool {
+        switch self {
+        case .all: true
+        case .last: count == 0
+        case .listed(let lists): lists.allSatisfy { $0.starts(with: 0..<UInt32(count)) }
+        }
+    }
+
     /// Why a layer can't hold these tokens, or nil.
     ///
     /// - Parameters:

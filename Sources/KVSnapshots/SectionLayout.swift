@@ -39,6 +39,7 @@ struct SectionLayout {
         end = start + stored.byteCount
         entries.append(
             SectionEntry(
+                index: entries.count,
                 kind: section.kind,
                 coding: stored.coding,
                 offset: start,
@@ -84,6 +85,7 @@ struct SectionLayout {
         }
         entries.append(
             SectionEntry(
+                index: entries.count,
                 kind: .pages,
                 coding: encoder.coding,
                 offset: start,

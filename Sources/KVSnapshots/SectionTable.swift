@@ -88,7 +88,18 @@ public struct SectionEntry: Sendable, Equatable {
         try check(try reader.integer(UInt32.self, "a reserved field") == 0, "a reserved field is not 0")
     }
 
-    init(kind: SectionKind, coding: SectionCoding, offset: Int, storedLength: Int, length: Int, checksum: UInt32) {
+    /// An entry of a table that is written.
+    ///
+    /// - Parameter index: which one of the table it is.
+    init(
+        index: Int,
+        kind: SectionKind,
+        coding: SectionCoding,
+        offset: Int,
+        storedLength: Int,
+        length: Int,
+        checksum: UInt32
+    ) {
         self.kind = kind
         kindNumber = kind.rawValue
         self.coding = coding
@@ -96,7 +107,7 @@ public struct SectionEntry: Sendable, Equatable {
         self.storedLength = storedLength
         self.length = length
         self.checksum = checksum
-        entryOffset = 0
+        entryOffset = SnapshotFormat.headerBytes + index * SnapshotFormat.tableEntryBytes
     }
 }
 

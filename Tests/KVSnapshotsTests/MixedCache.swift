@@ -15,17 +15,17 @@ struct MixedCache {
     /// Tokens that layers of the last tokens hold: some of them in blocks, and none.
     private static let lastTokens = [70, 33]
     /// Tokens that a layer of listed tokens holds, and how many of them are the cache's first.
-    private static let (listedTokens, firstTokens) = (100, 8)
+    private static let (listedTokens, firstTokens) = (70, 8)
 
     mutating func make() throws -> KVCache {
         try KVCache(
             layers: [
-                layer(kvHeads: 2, keys: 20, values: 20, rows: tokens),
+                layer(kvHeads: 2, keys: 12, values: 12, rows: tokens),
                 layer(kvHeads: 1, keys: 8, values: 8, rows: Self.lastTokens[0], held: .last),
-                layer(kvHeads: 2, keys: 12, values: 16, rows: Self.listedTokens, held: .listed(lists(heads: 2))),
-                KVCacheLayer(elementType: elementType, state: [newState("conv", 77), newState("ssm", 256)]),
-                layer(kvHeads: 1, keys: 24, values: 0, rows: tokens),
-                layer(kvHeads: 1, keys: 40, values: 6, rows: tokens, state: [newState("empty", 0)]),
+                layer(kvHeads: 2, keys: 4, values: 6, rows: Self.listedTokens, held: .listed(lists(heads: 2))),
+                KVCacheLayer(elementType: elementType, state: [newState("conv", 77), newState("ssm", 130)]),
+                layer(kvHeads: 1, keys: 10, values: 0, rows: tokens),
+                layer(kvHeads: 1, keys: 20, values: 5, rows: tokens, state: [newState("empty", 0)]),
                 layer(kvHeads: 1, keys: 8, values: 8, rows: Self.lastTokens[1], held: .last),
             ],
             tokenCount: tokens,

@@ -3,6 +3,8 @@ import ThinkCompress
 /// A stage that gives sinks to every layer that can have them: one that holds all tokens, or lists so many first ones.
 struct SinkStage: CodecStage {
     let count: Int
+    /// Whether layers that can't have them get them, too.
+    var isForced = false
 
     var codec: CodecRegistration {
         CodecRegistration(
@@ -18,12 +20,7 @@ struct SinkStage: CodecStage {
     var parameters: [StageParameter] { [] }
 
     func decide(_ statistics: inout LayerStatistics, draft: inout LayerDraft) throws(CodecError) {
-        let first = (0..<UInt32(count)).map { $0 }
-        switch statistics.held {
-        case .all: draft.sinks = count
-        case .last: break
-        case .listed(let lists): if lists.allSatisfy({ $0.starts(with: first) }) { draft.sinks = count }
-        }
+        if isForced || statistics.held.beginsWithFirst(count) { draft.sinks = count }
     }
 }
 

@@ -173,7 +173,7 @@ def valid_sinks():
     shapes = [Shape(2, 4, 4, rows=70, listed=True, sinks=4), Shape(rows=33, listed=True, sinks=4), Shape(rows=20)]
     yield Valid("sinks-listed", kivi, F16, 120, shapes=shapes, numbers=large_first_rows)
     shapes = [Shape(1, 8, 0, sinks=3), Shape(2, 4, 2, sinks=3), NO_CACHE, Shape(rows=50)]
-    recipe = "think(keys=0.25,score=keys,restore=mean)+kivi(bits=8,group=64,residual=64)"
+    recipe = "think(keys=0.25,restore=mean,score=keys)+kivi(bits=8,group=64,residual=64)"
     yield Valid("sinks-of-own-shape", recipe, BF16, 150, shapes=shapes)
 
 
