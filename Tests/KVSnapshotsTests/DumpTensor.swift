@@ -29,9 +29,7 @@ struct DumpTensor: Equatable {
             let restored = try layer.decompress(rows: 0..<layer.rowCount, as: type)
             let shape = [1, geometry.kvHeads, layer.rowCount]
             add("\(name).keys", type.name, shape + [geometry.keyDimension], restored.keys.bytes.array)
-            if geometry.valueDimension > 0 {
-                add("\(name).values", type.name, shape + [geometry.valueDimension], restored.values.bytes.array)
-            }
+            add("\(name).values", type.name, shape + [geometry.valueDimension], restored.values.bytes.array)
             if let profile = cache.profile, !geometry.isEmpty {
                 let bytes = profile[index].flatMap { littleEndianBytes($0.bitPattern) }
                 add("\(name).q2", "F32", [geometry.kvHeads, geometry.keyDimension], bytes)
