@@ -46,7 +46,10 @@ public struct Coding: Sendable, Hashable {
     ///
     /// - Throws: `PlanError` if the width is not one of `codeWidths`.
     public init(width: Int, ranges: RangeRule = .leastToGreatest) throws(PlanError) {
-        try self.init(bytes: [UInt8(clamping: width), Scales.float16.rawValue, ranges.rawValue, 0])
+        guard Self.codeWidths.contains(width) else {
+            throw PlanError(.coding(byte: 0), "a width is \(width), must be of \(Self.codeWidths)")
+        }
+        try self.init(bytes: [UInt8(width), Scales.float16.rawValue, ranges.rawValue, 0])
     }
 
     /// The coding of four bytes as a file has them.

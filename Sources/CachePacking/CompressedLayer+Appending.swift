@@ -271,7 +271,9 @@ extension CompressedLayer {
                 name: name,
                 limit: BlockCoder.maximumMagnitude
             )
-            if let found { return found.error(layer: index, firstToken: step.before.end) }
+            guard let found else { continue }
+            let token = source.held.token(ofRow: found.token, head: head, firstToken: tokenCount)
+            return found.error(layer: index, token: token)
         }
         return nil
     }

@@ -64,7 +64,6 @@ extension CompressedLayer {
 
     /// Which token of the cache a row of a head is of.
     private func token(ofRow row: Int, head: Int) -> Int {
-        guard case .listed(let lists) = held else { return extent.first + row }
-        return Int(lists[head][row])
+        held.token(ofRow: row, head: head, firstToken: extent.first)
     }
 }

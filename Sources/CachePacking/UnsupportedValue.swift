@@ -32,8 +32,8 @@ package struct UnsupportedValue {
         return nil
     }
 
-    /// - Parameter firstToken: the cache's token that the tensor's first one is.
-    package func error(layer: Int, firstToken: Int = 0) -> CodecError {
+    /// - Parameter token: the cache's token that the value is of; nil for the tensor's.
+    package func error(layer: Int, token: Int? = nil) -> CodecError {
         let reason =
             value.isFinite
             ? "is \(value), beyond \(BlockCoder.maximumMagnitude), what float16 scales can say" : "is \(value)"
@@ -41,7 +41,7 @@ package struct UnsupportedValue {
             .unsupportedValue,
             layer: layer,
             head: head,
-            token: firstToken + token,
+            token: token ?? self.token,
             channel: channel,
             "a \(name) \(reason); only the codecs f16, bf16 and f32 take such a cache"
         )

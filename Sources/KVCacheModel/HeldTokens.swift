@@ -35,4 +35,12 @@ public enum HeldTokens: Sendable, Equatable {
             return nil
         }
     }
+
+    /// Which token of the cache a row of a head is of.
+    ///
+    /// - Parameter firstToken: the token of row 0, unless tokens are listed.
+    package func token(ofRow row: Int, head: Int, firstToken: Int) -> Int {
+        guard case .listed(let lists) = self else { return firstToken + row }
+        return Int(lists[head][row])
+    }
 }

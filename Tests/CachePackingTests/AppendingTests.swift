@@ -78,7 +78,7 @@ import ThinkCompress
     func appendsToEmptyLayer(_ test: Case) async throws {
         let source = try test.shape.makeQuickly()
         let expected = try await CompressedCache(compressing: source, recipe: Recipe(test.recipe)).layers[1]
-        var layer = CompressedLayer(shape: expected.shape, index: 1, plans: expected.plans)
+        var layer = CompressedLayer(shape: expected.shape, index: 1, plan: expected.plan)
         #expect(layer.tokenCount == 0)
         for start in stride(from: 0, to: 600, by: 75) {
             let piece = source.layers(tokens: start..<start + 75)[1]
@@ -93,13 +93,13 @@ import ThinkCompress
         let recipe = try Recipe(test.recipe)
         let expected = try await CompressedCache(compressing: source, recipe: recipe).layers[0]
         let start = try await CompressedCache(compressing: source.prefix(prefix), recipe: recipe).layers[0]
-        var layer = CompressedLayer(
-            shape: start.shape,
-            index: 0,
-            plans: start.plans,
-            blockCount: start.extent.blocks.count,
-            slabs: (0..<start.extent.chunks.count).flatMap { start.slabPieces(chunk: $0) },
-            window: start.residualWindow
+        var layer = CompressedLayer(shape: start.shape, index: 0, plan: start.plan).holding(
+            CompressedLayer.Content(
+                extent: start.extent,
+                tokenCount: start.tokenCount,
+                slabs: start.extent.chunks.flatMap { start.slabPieces(chunk: $0) },
+                window: start.residualWindow
+            )
         )
         let rest = source.layers(tokens: prefix..<600)[0]
         try layer.append(keys: rest.keys, values: rest.values)
@@ -246,7 +246,7 @@ import ThinkCompress
         let error = CodecError(
             .shapeMismatch,
             layer: layer,
-            "\(shape.message) don't fit a cache of 2 heads, dimension 16, F16"
+            "\(shape.message) don't fit a layer of 2 heads, dimension 16, F16"
         )
         #expect(throws: error) { try cache.append(layers) }
         #expect(CacheContent(cache).difference(from: before) == nil)
@@ -256,7 +256,7 @@ import ThinkCompress
         #expect(CacheContent(cache).difference(from: before) == nil)
         // The cache is as good as before.
         try cache.append(source.layers(tokens: 60..<100), tokens: source.tokens.map { Array($0[60..<100]) })
-        let whole = try await CompressedCache(compressing: source, recipe: Recipe(cache.recipe))
+        let whole = try await CompressedCache(compressing: source, recipe: Recipe("kivi(bits=4,residual=32)"))
         #expect(CacheContent(cache).difference(from: CacheContent(whole)) == nil)
     }
 }

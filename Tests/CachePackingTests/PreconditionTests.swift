@@ -4,76 +4,79 @@ import ThinkCompress
 
 /// Wrong use of the library ends in a message, not in memory that was never there.
 @Suite struct PreconditionTests {
-    private static func shape(headDimension: Int = 4, kvHeads: Int = 1, residualWindow: Int = 0) -> BlockShape {
-        BlockShape(
-            kvHeads: kvHeads,
-            headDimension: headDimension,
-            elementType: .float16,
-            blockLength: 32,
-            residualWindow: residualWindow
-        )
+    /// Whether a program that ended said why. Optimized programs end without a message.
+    private static func says(_ message: String, _ result: ExitTest.Result?) -> Bool {
+        #if DEBUG
+            String(decoding: result?.standardErrorContent ?? [], as: UTF8.self).contains(message)
+        #else
+            result != nil
+        #endif
+    }
+
+    private static func shape(blockLength: Int = 32, residualWindow: Int = 0) -> BlockShape {
+        BlockShape(elementType: .float16, blockLength: blockLength, residualWindow: residualWindow)
+    }
+
+    private static func plan(keyDimension: Int = 4, sinks: Int = 0, heads: Int = 1) throws -> LayerPlan {
+        let geometry = try LayerGeometry(kvHeads: 1, keyDimension: keyDimension, valueDimension: 4)
+        let head = HeadPlan(fullPrecision: geometry)
+        return LayerPlan(geometry: geometry, sinks: sinks, heads: [HeadPlan](repeating: head, count: heads))
     }
 
     @Test("a shape is within the format's limits")
     func limits() async {
-        await #expect(processExitsWith: .failure) { _ = PreconditionTests.shape(headDimension: 1025) }
-        await #expect(processExitsWith: .failure) { _ = PreconditionTests.shape(kvHeads: 0) }
-        await #expect(processExitsWith: .failure) { _ = PreconditionTests.shape(residualWindow: 65537) }
+        let length = await #expect(processExitsWith: .failure, observing: [\.standardErrorContent]) {
+            _ = PreconditionTests.shape(blockLength: 16)
+        }
+        #expect(Self.says("a block has 32, 64 or 128 tokens", length))
+        let window = await #expect(processExitsWith: .failure, observing: [\.standardErrorContent]) {
+            _ = PreconditionTests.shape(residualWindow: 65537)
+        }
+        #expect(Self.says("the window is out of range", window))
     }
 
-    @Test("a plan keeps the format's rules", arguments: [0, 1, 2, 3, 4, 5, 6])
-    func plans(fault: Int) async {
-        await #expect(processExitsWith: .failure) { [fault] in
-            let plan: HeadPlan =
-                switch fault {
-                case 0: HeadPlan(keyRuns: [.init(width: 3, channels: [0, 1])], valueWidth: 16, prunedMeans: [])
-                case 1: HeadPlan(keyRuns: [.init(width: 2, channels: [0, 1])], valueWidth: 0, prunedMeans: [])
-                case 2: HeadPlan(keyRuns: [.init(width: 2, channels: [1, 0])], valueWidth: 2, prunedMeans: [])
-                case 3: HeadPlan(keyRuns: [.init(width: 2, channels: [4])], valueWidth: 2, prunedMeans: [])
-                case 4: HeadPlan(keyRuns: [], valueWidth: 2, prunedMeans: [])
-                case 5: HeadPlan(keyRuns: [.init(width: 2, channels: [0])], valueWidth: 2, prunedMeans: [1])
-                default:
-                    HeadPlan(
-                        keyRuns: [.init(width: 2, channels: [0]), .init(width: 4, channels: [0])],
-                        valueWidth: 2,
-                        prunedMeans: []
-                    )
-                }
-            _ = CompressedLayer(shape: PreconditionTests.shape(), index: 0, plans: [plan])
+    @Test("heads are within the format's limits")
+    func headLimits() {
+        #expect(throws: KVCacheError(.invalidGeometry, "the key dimension is 1025, must be 1...1024")) {
+            try LayerGeometry(kvHeads: 1, keyDimension: 1025, valueDimension: 4)
+        }
+        #expect(throws: KVCacheError(.invalidGeometry, "the number of KV heads is 0, must be 1...1024")) {
+            try LayerGeometry(kvHeads: 0, keyDimension: 4, valueDimension: 4)
         }
     }
 
-    @Test("a block's size is asked of plans that keep the rules", arguments: [0, -1, 3, 32])
-    func blockSizes(width: Int) async {
-        await #expect(processExitsWith: .failure) { [width] in
-            let plan = HeadPlan(keyRuns: [.init(width: width, channels: [0])], valueWidth: 2, prunedMeans: [])
-            _ = plan.blockByteCount(shape: PreconditionTests.shape())
+    @Test("a layer's plan has a plan for each head, and not too many sinks")
+    func layerPlans() async {
+        let heads = await #expect(processExitsWith: .failure, observing: [\.standardErrorContent]) {
+            _ = try PreconditionTests.plan(heads: 2)
         }
-        await #expect(processExitsWith: .failure) { [width] in
-            let plan = HeadPlan(keyRuns: [.init(width: 2, channels: [0])], valueWidth: width, prunedMeans: [])
-            _ = plan.blockByteCount(shape: PreconditionTests.shape())
+        #expect(Self.says("every KV head needs a plan", heads))
+        let sinks = await #expect(processExitsWith: .failure, observing: [\.standardErrorContent]) {
+            _ = try PreconditionTests.plan(sinks: 65)
         }
+        #expect(Self.says("a layer has at most 64 sinks", sinks))
     }
 
-    @Test("the size of a block of a wrong plan is refused with a message")
-    func blockSizeMessage() async {
-        let result = await #expect(processExitsWith: .failure, observing: [\.standardErrorContent]) {
-            let plan = HeadPlan(keyRuns: [.init(width: 2, channels: [0])], valueWidth: 0, prunedMeans: [])
-            _ = plan.blockByteCount(shape: PreconditionTests.shape())
+    @Test("only a layer of the last tokens skips some, and it has no sinks")
+    func heldTokens() async {
+        let skipping = await #expect(processExitsWith: .failure, observing: [\.standardErrorContent]) {
+            let plan = try PreconditionTests.plan()
+            _ = CompressedLayer(shape: PreconditionTests.shape(), index: 0, plan: plan, skippedTokens: 1)
         }
-        #expect(result != nil)
-        #if DEBUG  // Optimized programs end without a message.
-            let errors = String(decoding: result?.standardErrorContent ?? [], as: UTF8.self)
-            #expect(errors.contains("not a plan for these heads: widths are of [2, 4, 8, 16]"))
-        #endif
+        #expect(Self.says("only a layer of the last tokens skips some", skipping))
+        let sinks = await #expect(processExitsWith: .failure, observing: [\.standardErrorContent]) {
+            let plan = try PreconditionTests.plan(sinks: 1)
+            _ = CompressedLayer(shape: PreconditionTests.shape(), index: 0, plan: plan, held: .last)
+        }
+        #expect(Self.says("only the cache's first tokens can be sinks", sinks))
     }
 
     @Test("a mask is of channels that heads have")
     func masks() async {
-        await #expect(processExitsWith: .failure) {
-            let plan = HeadPlan(keyRuns: [.init(width: 2, channels: [4])], valueWidth: 2, prunedMeans: [])
-            _ = plan.keepMask(keyDimension: 4)
+        let result = await #expect(processExitsWith: .failure, observing: [\.standardErrorContent]) {
+            _ = try PreconditionTests.plan(keyDimension: 5).heads[0].keepMask(keyDimension: 4)
         }
+        #expect(Self.says("a plan of another layer", result))
     }
 
     @Test("a window that may be long takes no more than its tokens need")
@@ -86,11 +89,12 @@ import ThinkCompress
             recipe: Recipe("kivi(bits=2,residual=65536)")
         )
         let window = try #require(compressed.layers[0].residualWindow)
-        #expect(window.keys.bytes.count == cache.layers[0].keys.byteCount)
+        // Keys and values lie in one piece of memory, the keys first.
+        #expect(window.keys.bytes.count == 2 * cache.layers[0].keys.byteCount)
         for _ in 0..<5 { try compressed.append([cache.layers[0]], tokens: [1, 2, 3]) }
         #expect(compressed.tokenCount == 18)
         let grown = try #require(compressed.layers[0].residualWindow)
-        #expect(grown.keys.bytes.count <= 2 * 18 * 2 * 64 * 2)
+        #expect(grown.keys.bytes.count <= 2 * (2 * 18 * 2 * 64 * 2))
         #expect(grown.keys[tokens: 15..<18].numbers == cache.layers[0].keys.numbers)
     }
 

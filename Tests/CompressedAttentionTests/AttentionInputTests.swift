@@ -48,7 +48,7 @@ struct AttentionInputTests {
     }
 
     @Test func namesWhatDoesNotFit() async throws {
-        #expect(try await error(dimension: 32)?.message.contains("head dimension 32") == true)
+        #expect(try await error(dimension: 32)?.message.contains("queries of dimension 32 for keys of 64") == true)
         #expect(try await error(queryHeads: 3)?.message.contains("3 query heads") == true)
         #expect(try await error(queryTokens: 301)?.message.contains("301 queries for 300 tokens") == true)
         #expect(try await error(newHeads: 4)?.message.contains("new tokens of 4 KV heads") == true)

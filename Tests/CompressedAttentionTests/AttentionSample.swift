@@ -65,9 +65,9 @@ struct AttentionSample: Sendable {
 
     enum Missing: Error { case queries }
 
-    /// What attention gives, `[queries, queryHeads, headDimension]`.
+    /// What attention gives, `[queries, queryHeads, valueDimension]`.
     func output(_ attention: Attention, threads: Int = 2) throws -> [Float] {
-        var output = [Float](repeating: .nan, count: queries.tokens * queries.heads * queries.headDimension)
+        var output = [Float](repeating: .nan, count: queries.tokens * queries.heads * layer.geometry.valueDimension)
         var span = output.mutableSpan
         let workers = WorkerThreads(threadCount: threads)
         try attention.attend(queries, over: layer, followedBy: newer, using: workers, into: &span)
@@ -77,24 +77,23 @@ struct AttentionSample: Sendable {
     /// The relative error against attention in float64 over what the layer restores, in the norm over all heads and
     /// queries.
     func error(_ attention: Attention, threads: Int = 2) throws -> Double {
-        let restored = try layer.decompress(rows: 0..<layer.tokenCount, as: .float32)
+        let restored = try layer.decompress(rows: 0..<layer.rowCount, as: .float32)
         return try error(output(attention, threads: threads), over: restored, attention: attention)
     }
 
     /// The relative error against attention over other keys and values of the layer's tokens.
     func error(_ output: [Float], over older: KVCacheLayer, attention: Attention) -> Double {
-        let parts = [older] + (newer.map { [$0] } ?? [])
-        let reference = ReferenceAttention(queries, over: parts, attention: attention).output
-        var difference = 0.0
-        var norm = 0.0
-        for (index, exact) in reference.enumerated() {
-            let (row, channel) = index.quotientAndRemainder(dividingBy: queries.headDimension)
-            let (head, position) = row.quotientAndRemainder(dividingBy: queries.tokens)
-            let own = output[(position * queries.heads + head) * queries.headDimension + channel]
-            difference += (Double(own) - exact) * (Double(own) - exact)
-            norm += exact * exact
-        }
-        return (difference / norm).squareRoot()
+        reference(over: older, attention: attention).relativeError(of: output)
+    }
+
+    /// Attention in float64 over keys and values of the layer's tokens, and the new ones.
+    func reference(over older: KVCacheLayer, attention: Attention) -> ReferenceAttention {
+        ReferenceAttention(
+            queries,
+            over: [older] + (newer.map { [$0] } ?? []),
+            tokenCount: layer.tokenCount,
+            attention: attention
+        )
     }
 }
 

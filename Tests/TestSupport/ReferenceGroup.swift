@@ -1,13 +1,10 @@
-import TestSupport
-import ThinkCompress
-
 /// One group as Formats/kivi.md, "Quantizing a group", says it.
-struct ReferenceGroup {
-    let scale: Float
-    let minimum: Float
+public struct ReferenceGroup {
+    public let scale: Float
+    public let minimum: Float
     private let highestCode: Float
 
-    init(_ numbers: some Collection<Float>, bits: Int) {
+    public init(_ numbers: some Collection<Float>, bits: Int) {
         highestCode = Float(1 << bits - 1)
         // Adding zero takes negative zero as zero.
         let lowest = (numbers.min() ?? 0) + 0
@@ -16,24 +13,24 @@ struct ReferenceGroup {
         minimum = Float(Float16(lowest))
     }
 
-    func code(_ number: Float) -> Int {
+    public func code(_ number: Float) -> Int {
         let inverse = scale == 0 ? 0 : 1 / scale
         let position = (number - minimum) * inverse
         return Int(min(max(position.rounded(.toNearestOrEven), 0), highestCode))
     }
 
-    func isPacked(_ number: Float, as packed: PackedBlock.Number) -> Bool {
+    public func isPacked(_ number: Float, as packed: PackedBlock.Number) -> Bool {
         packed.code == code(number) && packed.scale == scale && packed.minimum == minimum
     }
 
-    func restored(_ number: Float) -> Float {
+    public func restored(_ number: Float) -> Float {
         let product = Float(code(number)) * scale
         return min(product + minimum, 65504)
     }
 
     /// How far a number may be from what is restored: half a step, and what rounding scale and minimum to float16
     /// moves the range's ends by.
-    var errorBound: Float {
+    public var errorBound: Float {
         scale / 2 + Self.endShift(minimum: minimum, range: highestCode * scale, codes: highestCode)
     }
 
