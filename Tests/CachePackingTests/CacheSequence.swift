@@ -36,8 +36,10 @@ struct CacheStep: Sendable, CustomStringConvertible {
             case 0..<3: .begin(tokens: number(1...400))
             case 3..<15: .append(tokens: 1)
             case 15..<45: .append(tokens: number(0...90))
-            case 45..<50: .truncate(number(0...1000))
-            case 50..<55: .truncate(number(800...1000))
+            // Into the sinks, anywhere, and a little.
+            case 45..<49: .truncate(number(0...200))
+            case 49..<52: .truncate(number(0...1000))
+            case 52..<55: .truncate(number(800...1000))
             case 55..<70: .fork(to: number(0...cacheCount - 1))
             case 70..<73: .detach
             case 73..<80: .decompress(number(0...1000), number(0...1000))
