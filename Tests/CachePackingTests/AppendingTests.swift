@@ -116,20 +116,20 @@ import ThinkCompress
         let before = CacheContent(original)
         // The first one to append gives its slab room for more; the second one must not write there.
         var first = original
-        try first.append(source.layers(tokens: 290..<300), tokens: Array(repeating: 1, count: 10))
+        try first.append(source.layers(tokens: 290..<370), tokens: Array(repeating: 1, count: 80))
         let afterFirst = CacheContent(first)
         var second = first
         try second.append(source.layers(tokens: 400..<560), tokens: Array(repeating: 2, count: 160))
         #expect(CacheContent(first).difference(from: afterFirst) == nil)
         let afterSecond = CacheContent(second)
-        try first.append(source.layers(tokens: 300..<460), tokens: Array(repeating: 3, count: 160))
+        try first.append(source.layers(tokens: 370..<530), tokens: Array(repeating: 3, count: 160))
         #expect(CacheContent(second).difference(from: afterSecond) == nil)
         #expect(CacheContent(first).difference(from: afterSecond) != nil)
         #expect(CacheContent(original).difference(from: before) == nil)
         var alone = try await CompressedCache(compressing: source.prefix(290), recipe: recipe)
         try alone.append(
-            source.layers(tokens: 290..<460),
-            tokens: [Int32](repeating: 1, count: 10) + [Int32](repeating: 3, count: 160)
+            source.layers(tokens: 290..<530),
+            tokens: [Int32](repeating: 1, count: 80) + [Int32](repeating: 3, count: 160)
         )
         #expect(CacheContent(first).difference(from: CacheContent(alone)) == nil)
     }

@@ -34,12 +34,15 @@ struct CacheStep: Sendable, CustomStringConvertible {
         let action: Action =
             switch number(0...99) {
             case 0..<3: .begin(tokens: number(1...400))
-            case 3..<20: .append(tokens: 1)
-            case 20..<40: .append(tokens: number(0...90))
-            case 40..<55: .truncate(number(0...1000))
-            case 55..<65: .fork(to: number(0...cacheCount - 1))
-            case 65..<68: .detach
-            case 68..<80: .decompress(number(0...1000), number(0...1000))
+            case 3..<15: .append(tokens: 1)
+            case 15..<45: .append(tokens: number(0...90))
+            // Into the sinks, anywhere, and a little.
+            case 45..<49: .truncate(number(0...200))
+            case 49..<52: .truncate(number(0...1000))
+            case 52..<55: .truncate(number(800...1000))
+            case 55..<70: .fork(to: number(0...cacheCount - 1))
+            case 70..<73: .detach
+            case 73..<80: .decompress(number(0...1000), number(0...1000))
             case 80..<85: .attend(queries: number(1...5), window: nil)
             case 85..<90: .attend(queries: number(1...5), window: number(1...300))
             default: .saveAndLoad(level: Bool.random(using: &generator) ? 1 : nil)

@@ -73,6 +73,8 @@ import ThinkCompress
             try layer.append(keys: row.keys, values: row.values)
         }
         #expect(CacheContent(layer).difference(from: whole) == nil)
+        // What comes after a cut are other tokens.
+        let others = try Self.source(tokens: 150, sinks: sinks, outlier: -2000)
         for count in (0..<150).reversed() {
             var model = LayerModel(plan: plan, shape: Self.shape)
             model.append(source)
@@ -80,7 +82,8 @@ import ThinkCompress
             var cut = layer
             try cut.truncate(to: count)
             #expect(try model.difference(from: cut) == nil)
-            let rest = source[rows: count..<150]
+            #expect(cut.sinkRows?.keys.tokens ?? 0 == min(sinks, cut.extent.blockEnd))
+            let rest = others[rows: count..<150]
             try cut.append(keys: rest.keys, values: rest.values)
             model.append(rest)
             #expect(try model.difference(from: cut) == nil)
