@@ -158,6 +158,11 @@ let package = Package(
             dependencies: ["CThinkKernels"],
             swiftSettings: testSettings
         ),
+        .testTarget(
+            name: "CProcessGuardTests",
+            dependencies: ["CProcessGuard", "TestSupport"],
+            swiftSettings: testSettings
+        ),
     ]
         + (["JSONText"] + modules).map { name in
             .testTarget(
