@@ -184,6 +184,11 @@ let package = Package(
             dependencies: ["CThinkKernels", "ComputeRuntime"],
             swiftSettings: testSettings
         ),
+        .testTarget(
+            name: "CProcessGuardTests",
+            dependencies: ["CProcessGuard", "TestSupport"],
+            swiftSettings: testSettings
+        ),
     ]
         + modules.map { name in
             .testTarget(

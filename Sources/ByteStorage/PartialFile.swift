@@ -38,13 +38,9 @@ struct PartialFile: ~Copyable, Sendable {
             let random = String(UInt64.random(in: .min ... .max), radix: 36)
             let digits = String(repeating: "0", count: randomDigits - random.count) + random
             let partial = "\(Folder.path(of: path))/.\(name).\(digits)\(suffix)"
-            let registration = unsafe tcg_register_partial(partial)
-            let number = uninterrupted { unsafe open(partial, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, permissions) }
-            guard number >= 0 else {
-                let reason = errno
-                tcg_forget_partial(registration)
-                throw FileError(errorNumber: reason, path: path, action: "create it")
-            }
+            var registration: Int32 = TCG_NOT_COVERED
+            let number = unsafe tcg_create_partial(partial, permissions, &registration)
+            guard number >= 0 else { throw FileError(errorNumber: errno, path: path, action: "create it") }
             let file = PartialFile(path: partial, file: FileDescriptor(number), registration: registration)
             // Another writer may take it for one that was left behind before the lock is there: then it is removed, or
             // about to be, and another is made. Where files can't be locked, nobody removes any.

@@ -18,6 +18,7 @@ static void handle(int number) {
   int error = errno;
   bool is_second = atomic_exchange(&is_interrupted, true);
   if (is_second || number == SIGALRM) {
+    tcg_claim_end();
     tcg_remove_partials();
     tcg_print("interrupted; no file was left unfinished\n");
     _exit(TCG_INTERRUPTED_STATUS);
@@ -36,7 +37,7 @@ static void install(int number) {
   action.sa_handler = handle;
   // Nothing that is read or written need know of it.
   action.sa_flags = SA_RESTART;
-  sigemptyset(&action.sa_mask);
+  sigfillset(&action.sa_mask);
   sigaction(number, &action, NULL);
 }
 

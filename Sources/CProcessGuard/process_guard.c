@@ -1,18 +1,22 @@
 #include "process_guard.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
-// A place is taken by one thread (filling), becomes set, and is free again when forgotten. Places of files that a signal
-// handler removes are never free again: their paths must not change under it.
-enum { place_free, place_filling, place_set, place_removing };
+// A place is taken by one thread (filling), becomes set, and is free again when forgotten. While the thread creates the
+// file itself, the place is creating. Places of files that a signal handler removes are never free again: their paths
+// must not change under it.
+enum { place_free, place_filling, place_creating, place_set, place_removing };
 
 typedef struct {
   atomic_int state;
@@ -29,23 +33,46 @@ typedef struct {
 // Static memory that is never touched costs nothing.
 static partial_place partials[TCG_MAX_PARTIALS];
 static mapping_place mappings[TCG_MAX_MAPPINGS];
+static atomic_bool is_ending;
 
 static bool take(atomic_int *state) {
   int expected = place_free;
   return atomic_compare_exchange_strong(state, &expected, place_filling);
 }
 
-int tcg_register_partial(const char *path) {
+static int register_partial(const char *path, int state) {
   size_t length = strlen(path);
   if (length >= TCG_MAX_PATH) return TCG_NOT_COVERED;
   for (int index = 0; index < TCG_MAX_PARTIALS; ++index) {
     partial_place *place = &partials[index];
     if (!take(&place->state)) continue;
     memcpy(place->path, path, length + 1);
-    atomic_store(&place->state, place_set);
+    atomic_store(&place->state, state);
     return index;
   }
   return TCG_NOT_COVERED;
+}
+
+int tcg_register_partial(const char *path) { return register_partial(path, place_set); }
+
+int tcg_create_partial(const char *path, mode_t mode, int *partial) {
+  // A handler that waited for the thread that it interrupted would wait in vain.
+  sigset_t all, former;
+  sigfillset(&all);
+  pthread_sigmask(SIG_BLOCK, &all, &former);
+  *partial = register_partial(path, place_creating);
+  // Either this thread sees that the process ends, or the handler sees that a file is being created.
+  while (atomic_load(&is_ending)) pause();
+  int descriptor;
+  do {
+    descriptor = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, mode);
+  } while (descriptor < 0 && errno == EINTR);
+  int error = errno;
+  if (*partial >= 0) atomic_store(&partials[*partial].state, descriptor >= 0 ? place_set : place_free);
+  if (descriptor < 0) *partial = TCG_NOT_COVERED;
+  pthread_sigmask(SIG_SETMASK, &former, NULL);
+  errno = error;
+  return descriptor;
 }
 
 void tcg_forget_partial(int partial) {
@@ -56,11 +83,16 @@ void tcg_forget_partial(int partial) {
 
 void tcg_remove_partials(void) {
   int error = errno;
-  for (int index = 0; index < TCG_MAX_PARTIALS; ++index) {
+  atomic_store(&is_ending, true);
+  // A file system that hangs must not keep the process from ending.
+  int tries_left = 2000;
+  const struct timespec millisecond = {.tv_nsec = 1000000};
+  // From the last: a file gets its final name, which may be registered too, after it was created under another.
+  for (int index = TCG_MAX_PARTIALS - 1; index >= 0; --index) {
+    partial_place *place = &partials[index];
+    while (atomic_load(&place->state) == place_creating && tries_left-- > 0) nanosleep(&millisecond, NULL);
     int expected = place_set;
-    if (atomic_compare_exchange_strong(&partials[index].state, &expected, place_removing)) {
-      unlink(partials[index].path);
-    }
+    if (atomic_compare_exchange_strong(&place->state, &expected, place_removing)) unlink(place->path);
   }
   errno = error;
 }
@@ -90,6 +122,12 @@ void tcg_forget_mapping(int mapping) {
 }
 
 // MARK: Handlers
+
+void tcg_claim_end(void) {
+  static atomic_bool is_claimed;
+  if (!atomic_exchange(&is_claimed, true)) return;
+  for (;;) pause();
+}
 
 static const int fatal_signals[] = {SIGBUS, SIGSEGV, SIGILL, SIGTRAP, SIGFPE, SIGABRT};
 enum { fatal_signal_count = sizeof fatal_signals / sizeof *fatal_signals };
@@ -152,6 +190,7 @@ static void handle(int number, siginfo_t *information, void *context) {
   if (number == SIGBUS && is_fault) {
     const mapping_place *mapping = mapping_at(information->si_addr);
     if (mapping != NULL) {
+      tcg_claim_end();
       tcg_remove_partials();
       report(mapping);
       _exit(1);
@@ -177,7 +216,8 @@ void tcg_install_fault_handlers(void) {
     memset(&action, 0, sizeof action);
     action.sa_sigaction = handle;
     action.sa_flags = SA_SIGINFO | SA_ONSTACK;
-    sigemptyset(&action.sa_mask);
+    // A thread that ends the process isn't made to wait for itself.
+    sigfillset(&action.sa_mask);
     sigaction(fatal_signals[index], &action, &former_actions[index]);
   }
   signal(SIGXFSZ, SIG_IGN);

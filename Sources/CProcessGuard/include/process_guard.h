@@ -10,6 +10,7 @@
 #define PROCESS_GUARD_H
 
 #include <stddef.h>
+#include <sys/types.h>
 
 /// How many unfinished files are covered at a time.
 #define TCG_MAX_PARTIALS 64
@@ -23,17 +24,29 @@
 
 /// Registers a file to be removed if the process ends before it is forgotten.
 ///
-/// To be called before the file is created, so that it hardly ever stays behind: only one that is created while a handler
-/// ends the process on another thread does. A relative path is one of the folder that is current when the file is removed.
+/// To be called before the file is there. A relative path is one of the folder that is current when it is removed.
 ///
 /// Returns what `tcg_forget_partial` takes.
 int tcg_register_partial(const char *path);
+
+/// Creates a file, for reading and writing, and registers it. None of that name may exist.
+///
+/// No file stays behind where the process ends meanwhile: a handler on another thread waits for it, 2 seconds at most.
+///
+/// - partial: set to what `tcg_forget_partial` takes.
+///
+/// Returns the descriptor, or -1 with `errno` set.
+int tcg_create_partial(const char *path, mode_t mode, int *partial);
 
 /// Takes a file out: it is finished, or removed.
 void tcg_forget_partial(int partial);
 
 /// Removes all files that are registered; async-signal-safe. They stay registered, as the process is about to end.
 void tcg_remove_partials(void);
+
+/// Lets one thread say why the process ends, and end it: any other waits here for ever. To be called by signal handlers
+/// during which all signals are blocked.
+void tcg_claim_end(void);
 
 /// Prints `think-compress: MESSAGE` on standard error, unless that would have to wait; async-signal-safe.
 void tcg_print(const char *message);
