@@ -114,7 +114,7 @@ let package = Package(
         .target(
             name: "KVSnapshots",
             dependencies: [
-                "CZstd", "ByteStorage", "ComputeRuntime", "KVCacheModel", "CachePacking", "KVCacheCodecs", crypto,
+                "CZstd", "ByteStorage", "ComputeRuntime", "KVCacheModel", "CachePacking", crypto,
             ],
             swiftSettings: sourceSettings
         ),

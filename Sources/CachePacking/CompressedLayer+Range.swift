@@ -57,14 +57,9 @@ extension CompressedLayer {
             .unsupportedValue,
             layer: index,
             head: found.head,
-            token: token(ofRow: rows.lowerBound + found.token, head: found.head),
+            token: held.token(atPlace: extent.first + rows.lowerBound + found.token, head: found.head),
             channel: found.channel,
             message
         )
-    }
-
-    /// Which token of the cache a row of a head is of.
-    private func token(ofRow row: Int, head: Int) -> Int {
-        held.token(ofRow: row, head: head, firstToken: extent.first)
     }
 }

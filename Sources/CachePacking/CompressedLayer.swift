@@ -29,7 +29,7 @@ public struct CompressedLayer: Sendable {
     /// A layer that has no rows yet.
     ///
     /// - Parameters:
-    ///   - held: which tokens it will hold; those of `listed` come with the rows.
+    ///   - held: which tokens it will hold. The lists of `listed` are those of the first rows to come.
     ///   - skippedTokens: how many tokens of the cache come before the first that it will hold; 0 unless `held` is
     ///     `last`.
     public init(shape: BlockShape, index: Int, plan: LayerPlan, held: HeldTokens = .all, skippedTokens: Int = 0) {
@@ -154,6 +154,11 @@ public struct CompressedLayer: Sendable {
             }
             copy.sinks = try sinks.detached()
             copy.window = try window.detached()
+            copy.state = try state.map { state throws(MemoryError) in
+                let buffer = try AlignedBuffer(byteCount: state.bytes.count)
+                buffer.copy(state.bytes, at: 0)
+                return LayerState(name: state.name, bytes: buffer.shared)
+            }
         } catch {
             throw CodecError(error, layer: index)
         }
@@ -180,16 +185,14 @@ public struct CompressedLayer: Sendable {
     /// The bytes of a block.
     package func block(_ block: Int, head: Int) -> SharedBytes {
         precondition(extent.blocks.contains(block), "there is no such block")
-        let place = place(ofBlock: block)
-        let slab = slabs[place.slab]
-        let start = slab.capacity * pageOffsets[head] + place.number * coders[head].blockByteCount
+        let position = slabPosition(ofBlock: block)
+        let slab = slabs[position.slab]
+        let start = slab.capacity * pageOffsets[head] + position.number * coders[head].blockByteCount
         return slab.bytes[start..<start + coders[head].blockByteCount]
     }
 
     /// Which slab a block is in, and which of a page's blocks it is.
-    ///
-    /// - Parameter firstBlock: the layer's first block.
-    func place(ofBlock block: Int) -> (slab: Int, number: Int) {
+    func slabPosition(ofBlock block: Int) -> (slab: Int, number: Int) {
         let perPage = shape.blocksPerPage
         let firstBlock = extent.first / shape.blockLength
         let chunk = block / perPage

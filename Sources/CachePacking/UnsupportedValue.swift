@@ -45,7 +45,7 @@ package struct UnsupportedValue {
             head: head,
             token: token ?? self.token,
             channel: channel,
-            "a \(name) \(reason); only the codecs f16, bf16 and f32 take such a cache"
+            "a \(name) \(reason); only full precision (f16, bf16, f32) takes such a cache"
         )
     }
 }

@@ -7,7 +7,8 @@ public import KVCacheModel
 public struct LayerStatistics: Sendable {
     public let layer: Int
     public let geometry: LayerGeometry
-    private let source: KVCacheLayer
+    /// The layer itself: keys, values, and the queries or the query profile that came with it.
+    public let source: KVCacheLayer
     /// Head by head.
     private var keySums: [ChannelSums?]
 

@@ -125,6 +125,9 @@ extension KVCacheLayer {
             throw error(.invalidTokens, "it holds \(fault)")
         }
         if let queries {
+            guard queries.heads > 0 else {
+                throw error(.invalidQueries, "queries are \(queries.shapeText), of no query head")
+            }
             guard queries.headDimension == keys.headDimension else {
                 throw error(
                     .invalidQueries,

@@ -77,7 +77,7 @@ struct RestoreCommand: AsyncParsableCommand {
             try checkExpectations(reader)
             // All but the pages, each of which is checked before it is restored.
             try await reader.verify(includingPages: false)
-            var contents = CacheDumpWriter.Contents()
+            var contents = CacheDumpWriter.Contents(tokenCount: count)
             contents.tokens = try reader.tokens().map { Array($0.prefix(count)) }
             contents.positions = try reader.positions().map { Array($0.prefix(count)) }
             contents.profile = try reader.profile()

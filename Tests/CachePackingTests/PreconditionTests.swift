@@ -71,12 +71,21 @@ import ThinkCompress
         #expect(Self.says("only the cache's first tokens can be sinks", sinks))
     }
 
-    @Test("a mask is of channels that heads have")
-    func masks() async {
-        let result = await #expect(processExitsWith: .failure, observing: [\.standardErrorContent]) {
-            _ = try PreconditionTests.plan(keyDimension: 5).heads[0].keepMask(keyDimension: 4)
+    @Test("heads have plans that were made for their layer")
+    func plansOfOthers() async {
+        let keys = await #expect(processExitsWith: .failure, observing: [\.standardErrorContent]) {
+            let geometry = try LayerGeometry(kvHeads: 1, keyDimension: 4, valueDimension: 4)
+            _ = LayerPlan(geometry: geometry, heads: try PreconditionTests.plan(keyDimension: 5).heads)
         }
-        #expect(Self.says("a plan of another layer", result))
+        #expect(Self.says("a plan of another layer", keys))
+        let values = await #expect(processExitsWith: .failure, observing: [\.standardErrorContent]) {
+            let geometry = try LayerGeometry(kvHeads: 1, keyDimension: 4, valueDimension: 4)
+            let run = HeadPlan.KeyRun(.fullPrecision, channels: [0, 1, 2, 3])
+            let plan = try HeadPlan(keyRuns: [run], values: Coding(width: 2), geometry: geometry)
+            let other = try LayerGeometry(kvHeads: 1, keyDimension: 4, valueDimension: 0)
+            _ = LayerPlan(geometry: other, heads: [plan])
+        }
+        #expect(Self.says("a plan of another layer", values))
     }
 
     @Test("a window that may be long takes no more than its tokens need")

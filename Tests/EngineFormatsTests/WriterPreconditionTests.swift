@@ -16,7 +16,7 @@ import ThinkCompress
                 replacingExisting: false,
                 layers: (fault == 0 ? try cache.prefix(3) : cache).dumpLayers(),
                 elementType: .float16,
-                contents: CacheDumpWriter.Contents()
+                contents: CacheDumpWriter.Contents(tokenCount: cache.tokenCount)
             )
             try writer.write(cache.layers[0], index: 0)
             if fault == 1 { try writer.write(cache.layers[0], index: 0) }

@@ -250,7 +250,7 @@ import ThinkCompress
             let reason =
                 number.isFinite
                 ? "is \(number), beyond 65504.0, what float16 scales can say" : "is \(number)"
-            return "a \(isKey ? "key" : "value") \(reason); only the codecs f16, bf16 and f32 take such a cache"
+            return "a \(isKey ? "key" : "value") \(reason); only full precision (f16, bf16, f32) takes such a cache"
         }
 
         var error: CodecError {

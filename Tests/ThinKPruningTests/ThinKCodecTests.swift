@@ -93,7 +93,7 @@ import ThinkCompress
         let compressed = try await CompressedCache(compressing: source, recipe: recipe)
         for (index, layer) in source.layers.enumerated() {
             let expected = try #require(NaiveScores(layer, observe: observe)).keepMasks(pruning: 12)
-            let masks = compressed.layers[index].plan.heads.map { $0.keepMask(keyDimension: 24) }
+            let masks = compressed.layers[index].plan.heads.map { $0.keepMask }
             #expect(masks == expected)
         }
     }
@@ -200,7 +200,7 @@ import ThinkCompress
             #expect(restored.values.hasSameBits(as: source.layers[index].values))
             var expected = source.layers[index].keys.numbers
             for (head, plan) in layer.plan.heads.enumerated() {
-                let mask = plan.keepMask(keyDimension: 20)
+                let mask = plan.keepMask
                 let pruned = mask.indices.filter { !mask[$0] }
                 #expect(pruned.count == 8)
                 let means = pruned.map { Self.mean(source.layers[index].keys, head: head, channel: $0) }
@@ -309,7 +309,7 @@ import ThinkCompress
             queries: layers[1].queries
         )
         let cache = try KVCache(layers: layers)
-        let message = "a key is \(number); only the codecs f16, bf16 and f32 take such a cache"
+        let message = "a key is \(number); only full precision (f16, bf16, f32) takes such a cache"
         let error = CodecError(.unsupportedValue, layer: 1, head: 1, token: 37, channel: 4, message)
         #expect(error.description == "\(message) (layer 1, head 1, token 37, channel 4)")
         for score in ["queries", "keys"] {
