@@ -8,16 +8,18 @@ package struct UnsupportedValue {
     let value: Float
     let name: String
 
-    /// The first number of a head, token by token, that is not finite or of larger magnitude than `limit`.
+    /// The first number of a head, token by token, that is not supported.
     ///
-    /// - Parameter channels: whether each channel is looked at; nil for all of them.
+    /// - Parameters:
+    ///   - channels: whether each channel is looked at; nil for all of them.
+    ///   - isSupported: whether a number is; finite ones are, if nothing is said.
     package static func first(
         in tensor: KVTensor,
         head: Int,
         tokens: Range<Int>? = nil,
         channels: [Bool]? = nil,
         name: String,
-        limit: Float
+        isSupported: (Float) -> Bool = \.isFinite
     ) -> UnsupportedValue? {
         var row = [Float](repeating: 0, count: tensor.headDimension)
         for token in tokens ?? 0..<tensor.tokens {
@@ -25,7 +27,7 @@ package struct UnsupportedValue {
                 guard let base = buffer.baseAddress else { return }
                 unsafe tensor.widenRows(head: head, from: token, count: 1, into: base)
             }
-            guard let channel = row.indices.first(where: { channels?[$0] ?? true && !(row[$0].magnitude <= limit) })
+            guard let channel = row.indices.first(where: { channels?[$0] ?? true && !isSupported(row[$0]) })
             else { continue }
             return UnsupportedValue(head: head, token: token, channel: channel, value: row[channel], name: name)
         }

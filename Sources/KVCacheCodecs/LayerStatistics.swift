@@ -72,7 +72,7 @@ public struct LayerStatistics: Sendable {
         if let sums = keySums[head] { return sums }
         let sums = ChannelSums(source.keys, head: head)
         guard sums.areFinite else {
-            throw UnsupportedValue.first(in: source.keys, head: head, name: "key", limit: .greatestFiniteMagnitude)?
+            throw UnsupportedValue.first(in: source.keys, head: head, name: "key")?
                 .error(layer: layer)
                 ?? CodecError(.unsupportedValue, layer: layer, head: head, "the keys are too large to be scored")
         }

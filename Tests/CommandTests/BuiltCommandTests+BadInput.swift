@@ -244,7 +244,8 @@ extension BuiltCommandTests {
             "a snapshot of another model is not compared, and the message names the field",
             arguments: [
                 ("model", "model.id"), ("rope", "rope.theta"), ("layers", "not the same layers"),
-                ("heads", "not the same KV heads of layer 0"), ("dimension", "not the same key dimension of layer 0"), ("count", "not the same number of tokens"),
+                ("heads", "not the same KV heads of layer 0"), ("dimension", "not the same key dimension of layer 0"),
+                ("count", "not the same number of tokens"),
                 ("type", "element type"), ("tokens", "token 7"),
             ]
         )
