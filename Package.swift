@@ -113,9 +113,7 @@ let package = Package(
         ),
         .target(
             name: "KVSnapshots",
-            dependencies: [
-                "CZstd", "ByteStorage", "ComputeRuntime", "KVCacheModel", "CachePacking", crypto,
-            ],
+            dependencies: ["CZstd", "ByteStorage", "ComputeRuntime", "KVCacheModel", "CachePacking", crypto],
             swiftSettings: sourceSettings
         ),
         .target(
