@@ -149,7 +149,8 @@ extension CompressedLayer {
     private mutating func makeRoom(for step: AppendStep) throws(MemoryError) {
         guard !step.newBlocks.isEmpty else { return }
         let hadBlocks = !step.before.blocks.isEmpty
-        for (number, chunk) in step.after.chunks.enumerated() where step.after.blocks(ofChunk: chunk).overlaps(step.newBlocks) {
+        for (number, chunk) in step.after.chunks.enumerated()
+        where step.after.blocks(ofChunk: chunk).overlaps(step.newBlocks) {
             let needed = step.after.blocks(ofChunk: chunk).count
             // A cache's last slab is as long as it must be; only one that grows gets room for full pages.
             let full = (chunk + 1) * shape.blocksPerPage - step.after.blocks(ofChunk: chunk).lowerBound
@@ -266,13 +267,13 @@ extension CompressedLayer {
             let found = UnsupportedValue.first(
                 in: source[part],
                 head: head,
-                tokens: first..<source.keys.tokens,
+                rows: first..<source.keys.tokens,
                 channels: channels,
                 name: name,
                 limit: BlockCoder.maximumMagnitude
             )
             guard let found else { continue }
-            let token = source.held.token(ofRow: found.token, head: head, firstToken: tokenCount)
+            let token = source.held.token(ofRow: found.row, head: head, firstToken: tokenCount)
             return found.error(layer: index, token: token)
         }
         return nil

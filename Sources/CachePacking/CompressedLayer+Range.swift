@@ -23,7 +23,7 @@ extension CompressedLayer {
                         .unsupportedValue,
                         layer: index,
                         head: head,
-                        token: token(ofRow: row + found.token, head: head),
+                        token: token(ofRow: row + found.row, head: head),
                         channel: found.channel,
                         "\(part) hold \(found.value), which is no number to compute with; make the cache anew"
                     )
@@ -54,7 +54,7 @@ extension CompressedLayer {
                     .unsupportedValue,
                     layer: index,
                     head: head,
-                    token: token(ofRow: rows.lowerBound + found.token, head: head),
+                    token: token(ofRow: rows.lowerBound + found.row, head: head),
                     channel: found.channel,
                     "\(part) hold \(found.value), which F16 can't say; restore to BF16 or F32"
                 )
@@ -64,6 +64,7 @@ extension CompressedLayer {
 
     /// Which token of the cache a row of a head is of.
     private func token(ofRow row: Int, head: Int) -> Int {
-        held.token(ofRow: row, head: head, firstToken: extent.first)
+        // Lists are the whole layer's, also where this is a piece of it that begins at a later place.
+        held.token(ofRow: extent.first + row, head: head, firstToken: 0)
     }
 }

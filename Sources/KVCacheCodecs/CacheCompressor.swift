@@ -40,7 +40,11 @@ public struct CacheCompressor: Sendable {
         let index = layers.count
         let found = try layer.checkedGeometry(index: index, elementType: shape.elementType, tokenCount: tokenCount)
         guard found.isCompatible(with: geometry.layers[index]) else {
-            throw KVCacheError(.raggedLayers, layer: index, "it is of \(found), and the cache has \(geometry.layers[index])")
+            throw KVCacheError(
+                .raggedLayers,
+                layer: index,
+                "it is of \(found), and the cache has \(geometry.layers[index])"
+            )
         }
         try await add(checked: [layer], progress: nil)
     }
@@ -49,7 +53,12 @@ public struct CacheCompressor: Sendable {
     mutating func add(checked sources: [KVCacheLayer], progress: ProgressHandler?) async throws {
         let first = layers.count
         let statistics = sources.enumerated().map { index, source in
-            LayerStatistics(layer: first + index, geometry: geometry.layers[first + index], source: source)
+            LayerStatistics(
+                layer: first + index,
+                geometry: geometry.layers[first + index],
+                source: source,
+                tokenCount: tokenCount
+            )
         }
         if stages.isEmpty {
             let outline = CacheOutline(
