@@ -30,6 +30,13 @@ public struct QualityMeasurement: Sendable {
                     + "\(compressed.rowCount)"
             )
         }
+        guard original.held == compressed.held else {
+            throw CodecError(
+                .shapeMismatch,
+                layer: compressed.index,
+                "the original and the compressed layer hold other tokens"
+            )
+        }
         let products = SingleThreadedProducts()
         try SingleThreadedProducts.reserve(callers: min(original.keys.heads, SystemThread.processorCount))
         defer { extendLifetime(products) }

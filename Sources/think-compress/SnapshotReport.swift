@@ -37,8 +37,9 @@ struct SnapshotReport: Encodable {
         /// The shape for a person.
         var text: String {
             guard kvHeads > 0 else { return "no keys and values" }
-            let dimensions = keyDim == valueDim ? "dimension \(keyDim)" : "dimensions \(keyDim) (keys), \(valueDim) (values)"
-                let heads = queryHeads.map { ", \($0) query heads" } ?? ""
+            let dimensions =
+                keyDim == valueDim ? "dimension \(keyDim)" : "dimensions \(keyDim) (keys), \(valueDim) (values)"
+            let heads = queryHeads.map { ", \($0) query heads" } ?? ""
             return "\(kvHeads) KV heads of \(dimensions)\(heads)"
         }
 
@@ -50,7 +51,9 @@ struct SnapshotReport: Encodable {
                 case "listed": "listed "
                 default: ""
                 }
-            let kept = sinks > 0 ? ", \(sinks) of them sinks" : ""
+            // Sinks in the window are rows like others.
+            let sinkRows = min(sinks, blockTokens)
+            let kept = sinkRows > 0 ? ", \(sinkRows) of them sinks" : ""
             return "\(which)\(heldTokens.grouped): \(blockTokens.grouped) in blocks of \(blockLength)\(kept), "
                 + "\(windowTokens.grouped) in full precision"
         }
@@ -143,7 +146,10 @@ struct SnapshotReport: Encodable {
                 "size",
                 "\(fileBytes.grouped) bytes, \(ratio.fixed(2)) times smaller than float16's \(float16Bytes.grouped)"
             ),
-            ("bits per value", (bitsPerValue?.fixed(2) ?? "-") + (blockBitsPerValue.map { " (\($0.fixed(2)) in blocks)" } ?? "")),
+            (
+                "bits per value",
+                (bitsPerValue?.fixed(2) ?? "-") + (blockBitsPerValue.map { " (\($0.fixed(2)) in blocks)" } ?? "")
+            ),
             ("relative errors", quality?.text ?? "not measured"),
         ]
         let width = facts.map(\.0.count).max() ?? 0
