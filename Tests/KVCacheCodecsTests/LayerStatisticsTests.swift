@@ -16,7 +16,8 @@ import ThinkCompress
         return LayerStatistics(layer: 3, geometry: try source.geometry(), source: source, tokenCount: 10)
     }
 
-    private static let keys: [Float] = [1, 2, 3, 4, 5, 6, /* head 1 */ 0, 8, 1, 8, 5, 8]
+    /// Two channels of each head's rows.
+    private static let keys: [Float] = [1, 2, 3, 4, 5, 6] + [0, 8, 1, 8, 5, 8]
 
     @Test("means are over the rows that a head holds", arguments: held)
     func means(held: HeldTokens) throws {

@@ -12,7 +12,7 @@ package enum SmallModel: Sendable {
     /// Tokens that the hybrid's last layer lists, and how many of them are the cache's first.
     package static let (listedTokens, firstTokens) = (330, 8)
     /// Queries of each layer that has keys.
-    private static let window = 24
+    private static let window = 8
 
     package var tokenCount: Int { self == .gemma3 ? 300 : 400 }
 
