@@ -4,8 +4,8 @@
 
 #include "think_kernels.h"
 
-/// Groups that are quantized at once: a run's key channels; at least those of 32 tokens' values, whose groups have 32
-/// channels or more.
+/// Groups that are quantized at once: a run's key channels, or those of 32 tokens' values, whose groups have 32 channels
+/// or more.
 #define MOST_GROUPS TCK_MAX_HEAD_DIMENSION
 
 bool tck_pack_keys(const tck_kernels *kernels, tck_rows source, size_t tokens, tck_channels channels,
@@ -22,10 +22,9 @@ bool tck_pack_keys(const tck_kernels *kernels, tck_rows source, size_t tokens, t
 bool tck_pack_values(const tck_kernels *kernels, tck_rows source, size_t tokens, size_t head_dimension, size_t group,
                      tck_coding coding, tck_mutable_packed destination) {
   float minima[MOST_GROUPS], maxima[MOST_GROUPS];
-  // Of a multiple of 32 tokens the codes are whole lines.
-  size_t most = MOST_GROUPS / tck_value_groups(head_dimension, group) / TCK_SUBBLOCK_TOKENS * TCK_SUBBLOCK_TOKENS;
+  // Rows are read twice, for their ranges and for their codes: so few of them stay in the first cache meanwhile.
   for (size_t token = 0, step; token < tokens; token += step) {
-    step = tokens - token < most ? tokens - token : most;
+    step = tokens - token < TCK_SUBBLOCK_TOKENS ? tokens - token : TCK_SUBBLOCK_TOKENS;
     size_t groups = step * tck_value_groups(head_dimension, group);
     if (!kernels->value_ranges(source, step, head_dimension, group, minima, maxima)) return false;
     tck_quantizers quantizers = {destination.scales, destination.minima, minima, maxima};

@@ -269,9 +269,8 @@ extension CompressedLayer {
                 head: head,
                 rows: first..<source.keys.tokens,
                 channels: channels,
-                name: name,
-                limit: BlockCoder.maximumMagnitude
-            )
+                name: name
+            ) { $0.magnitude <= BlockCoder.maximumMagnitude }
             guard let found else { continue }
             let token = source.held.token(ofRow: found.row, head: head, firstToken: tokenCount)
             return found.error(layer: index, token: token)

@@ -9,26 +9,13 @@ extension CompressedLayer {
     /// - Throws: `CodecError` naming the first number that is not.
     public func checkFinite() throws(CodecError) {
         for row in stride(from: 0, to: rowCount, by: BlockShape.pageTokens) {
-            let restored = try decompress(rows: row..<min(row + BlockShape.pageTokens, rowCount), as: .float32)
-            for part in CachePart.allCases {
-                for head in 0..<geometry.kvHeads {
-                    let found = UnsupportedValue.first(
-                        in: restored[part],
-                        head: head,
-                        name: "\(part)",
-                        limit: .greatestFiniteMagnitude
-                    )
-                    guard let found else { continue }
-                    throw CodecError(
-                        .unsupportedValue,
-                        layer: index,
-                        head: head,
-                        token: token(ofRow: row + found.row, head: head),
-                        channel: found.channel,
-                        "\(part) hold \(found.value), which is no number to compute with; make the cache anew"
-                    )
-                }
-            }
+            let rows = row..<min(row + BlockShape.pageTokens, rowCount)
+            guard let (part, found) = try firstNumber(of: rows, where: { !$0.isFinite }) else { continue }
+            throw unsupported(
+                found,
+                rows: rows,
+                "\(part) hold \(found.value), which is no number to compute with; make the cache anew"
+            )
         }
     }
 
@@ -39,27 +26,41 @@ extension CompressedLayer {
         rows: Range<Int>,
         as elementType: ElementType
     ) throws(CodecError) {
-        guard elementType == .float16, shape.elementType != .float16 else { return }
+        guard elementType == .float16, shape.elementType != .float16,
+            let (part, found) = try firstNumber(
+                of: rows,
+                where: { $0.isFinite && $0.magnitude > Self.largestFloat16 }
+            )
+        else { return }
+        throw unsupported(found, rows: rows, "\(part) hold \(found.value), which F16 can't say; restore to BF16 or F32")
+    }
+
+    /// The first number that fits a condition, head by head.
+    private func firstNumber(
+        of rows: Range<Int>,
+        where isUnsupported: (Float) -> Bool
+    ) throws(CodecError) -> (CachePart, UnsupportedValue)? {
         let restored = try decompress(rows: rows, as: .float32)
         for part in CachePart.allCases {
             for head in 0..<geometry.kvHeads {
-                let found = UnsupportedValue.first(
-                    in: restored[part],
-                    head: head,
-                    name: "\(part)",
-                    limit: Self.largestFloat16
-                )
-                guard let found, found.value.isFinite else { continue }
-                throw CodecError(
-                    .unsupportedValue,
-                    layer: index,
-                    head: head,
-                    token: token(ofRow: rows.lowerBound + found.row, head: head),
-                    channel: found.channel,
-                    "\(part) hold \(found.value), which F16 can't say; restore to BF16 or F32"
-                )
+                let found = UnsupportedValue.first(in: restored[part], head: head, name: "\(part)") {
+                    !isUnsupported($0)
+                }
+                if let found { return (part, found) }
             }
         }
+        return nil
+    }
+
+    private func unsupported(_ found: UnsupportedValue, rows: Range<Int>, _ message: String) -> CodecError {
+        CodecError(
+            .unsupportedValue,
+            layer: index,
+            head: found.head,
+            token: token(ofRow: rows.lowerBound + found.row, head: found.head),
+            channel: found.channel,
+            message
+        )
     }
 
     /// Which token of the cache a row of a head is of.

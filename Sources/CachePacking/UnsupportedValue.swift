@@ -8,16 +8,18 @@ package struct UnsupportedValue {
     let value: Float
     let name: String
 
-    /// The first number of a head, row by row, that is not finite or of larger magnitude than `limit`.
+    /// The first number of a head, row by row, that is not supported.
     ///
-    /// - Parameter channels: whether each channel is looked at; nil for all of them.
+    /// - Parameters:
+    ///   - channels: whether each channel is looked at; nil for all of them.
+    ///   - isSupported: whether a number is; finite ones are, if nothing is said.
     package static func first(
         in tensor: KVTensor,
         head: Int,
         rows: Range<Int>? = nil,
         channels: [Bool]? = nil,
         name: String,
-        limit: Float
+        isSupported: (Float) -> Bool = \.isFinite
     ) -> UnsupportedValue? {
         var numbers = [Float](repeating: 0, count: tensor.headDimension)
         for row in rows ?? 0..<tensor.tokens {
@@ -25,10 +27,7 @@ package struct UnsupportedValue {
                 guard let base = buffer.baseAddress else { return }
                 unsafe tensor.widenRows(head: head, from: row, count: 1, into: base)
             }
-            guard
-                let channel = numbers.indices.first(where: {
-                    channels?[$0] ?? true && !(numbers[$0].magnitude <= limit)
-                })
+            guard let channel = numbers.indices.first(where: { channels?[$0] ?? true && !isSupported(numbers[$0]) })
             else { continue }
             return UnsupportedValue(head: head, row: row, channel: channel, value: numbers[channel], name: name)
         }

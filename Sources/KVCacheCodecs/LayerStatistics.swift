@@ -81,14 +81,12 @@ public struct LayerStatistics: Sendable {
         if let sums = keySums[head] { return sums }
         let sums = ChannelSums(source.keys, head: head)
         guard sums.areFinite else {
-            let limit = Float.greatestFiniteMagnitude
-            guard let found = UnsupportedValue.first(in: source.keys, head: head, name: "key", limit: limit) else {
+            guard let found = UnsupportedValue.first(in: source.keys, head: head, name: "key") else {
                 throw CodecError(.unsupportedValue, layer: layer, head: head, "the keys are too large to be scored")
             }
-            let firstToken = tokenCount - rowCount
             throw found.error(
                 layer: layer,
-                token: held.token(ofRow: found.row, head: head, firstToken: firstToken)
+                token: held.token(ofRow: found.row, head: head, firstToken: tokenCount - rowCount)
             )
         }
         keySums[head] = sums

@@ -42,7 +42,8 @@ struct LayerComparison: Sendable {
             for index in 0..<count * keyDimension { sums.keys.add(keys[index], restoredKeys[index]) }
             for index in 0..<count * valueDimension { sums.values.add(values[index], restoredValues[index]) }
             guard let observation else { continue }
-            let visible = observation.visible(tokenCount: compressed.tokenCount, slidingWindow: slidingWindow) { tokens in
+            let visible = observation.visible(tokenCount: compressed.tokenCount, slidingWindow: slidingWindow) {
+                tokens in
                 let first = compressed.extent.first + start
                 let places = compressed.places(ofTokens: tokens, head: head).clamped(to: first..<first + count)
                 return places.lowerBound - first..<places.upperBound - first

@@ -45,7 +45,9 @@ struct ByteReader {
         let start = position
         let value = try integer(type, field)
         guard let number = Int(exactly: value), range.contains(number) else {
-            let allowed = range.lowerBound == range.upperBound ? "\(range.lowerBound)" : "\(range.lowerBound)...\(range.upperBound)"
+            let allowed =
+                range.lowerBound == range.upperBound
+                ? "\(range.lowerBound)" : "\(range.lowerBound)...\(range.upperBound)"
             throw error(at: start, "\(field) is \(value), must be \(allowed)")
         }
         return number

@@ -70,7 +70,9 @@ enum PlanSection {
         geometry: LayerGeometry
     ) throws(SnapshotError) -> HeadPlan {
         var places = Places(start: reader.position)
-        func fault(_ error: PlanError) -> SnapshotError { reader.error(at: places.offset(of: error.place), error.message) }
+        func fault(_ error: PlanError) -> SnapshotError {
+            reader.error(at: places.offset(of: error.place), error.message)
+        }
         let runCount = try reader.integer(UInt16.self, "the number of key runs", in: 1...HeadPlan.maximumKeyRuns)
         let meanCount = Int(try reader.integer(UInt16.self, "the number of means"))
         let values = try coding(&reader, "the values' coding")

@@ -1,6 +1,6 @@
 internal import ByteStorage
-internal import Crypto
 internal import CachePacking
+internal import Crypto
 public import KVCacheModel
 
 /// Names of prefixes: a SHA-256 digest for every 256 tokens. Formats/snapshot.md, "CHAIN".

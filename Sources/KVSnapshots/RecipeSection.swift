@@ -31,7 +31,9 @@ enum RecipeSection {
 
     /// Why a recipe can't be written, or nil.
     static func problem(with recipe: RecipeRecord) -> String? {
-        if !RecipeRecord.stageCounts.contains(recipe.stages.count) { return "a recipe of \(recipe.stages.count) stages" }
+        if !RecipeRecord.stageCounts.contains(recipe.stages.count) {
+            return "a recipe of \(recipe.stages.count) stages"
+        }
         return recipe.stages.first { !textLengths.contains($0.text.utf8.count) || !isPrintable($0.text) }.map {
             "the stage '\($0.text.prefix(40))' is too long or not printable ASCII"
         }
