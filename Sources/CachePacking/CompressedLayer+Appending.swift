@@ -289,12 +289,12 @@ extension CompressedLayer {
             let found = UnsupportedValue.first(
                 in: source[part],
                 head: head,
-                tokens: first..<source.keys.tokens,
+                rows: first..<source.keys.tokens,
                 channels: channels,
                 name: name
             ) { $0.magnitude <= BlockCoder.maximumMagnitude }
             guard let found else { continue }
-            let token = source.held.token(ofRow: found.token, head: head, firstToken: tokenCount)
+            let token = source.held.token(ofRow: found.row, head: head, firstToken: tokenCount)
             return found.error(layer: index, token: token)
         }
         return nil

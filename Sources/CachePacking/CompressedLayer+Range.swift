@@ -57,7 +57,8 @@ extension CompressedLayer {
             .unsupportedValue,
             layer: index,
             head: found.head,
-            token: held.token(atPlace: extent.first + rows.lowerBound + found.token, head: found.head),
+            // Lists are the whole layer's, also where this is a piece of it that begins at a later place.
+            token: held.token(atPlace: extent.first + rows.lowerBound + found.row, head: found.head),
             channel: found.channel,
             message
         )

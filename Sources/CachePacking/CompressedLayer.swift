@@ -34,7 +34,7 @@ public struct CompressedLayer: Sendable {
     ///     `last`.
     public init(shape: BlockShape, index: Int, plan: LayerPlan, held: HeldTokens = .all, skippedTokens: Int = 0) {
         precondition(skippedTokens == 0 || held == .last, "only a layer of the last tokens skips some")
-        precondition(plan.sinks == 0 || held != .last, "only the cache's first tokens can be sinks")
+        precondition(held.beginsWithFirst(plan.sinks), "only the cache's first tokens can be sinks")
         self.shape = shape
         self.plan = plan
         self.index = index

@@ -53,7 +53,12 @@ public struct CacheCompressor: Sendable {
     mutating func add(checked sources: [KVCacheLayer], progress: ProgressHandler?) async throws {
         let first = layers.count
         let statistics = sources.enumerated().map { index, source in
-            LayerStatistics(layer: first + index, geometry: geometry.layers[first + index], source: source)
+            LayerStatistics(
+                layer: first + index,
+                geometry: geometry.layers[first + index],
+                source: source,
+                tokenCount: tokenCount
+            )
         }
         if stages.isEmpty {
             let outline = CacheOutline(

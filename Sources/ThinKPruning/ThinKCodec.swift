@@ -17,13 +17,13 @@ public struct ThinKCodec: CodecStage {
     /// What stands in for a pruned channel.
     public enum Restoration: String, Sendable, CaseIterable {
         case none
-        /// Its mean over the prompt's tokens.
+        /// Its mean over the head's rows of the prompt.
         case mean
     }
 
     /// The paper's observation window, in queries.
     public static let defaultObserve = 32
-    /// The newest tokens that keep every channel, as in the paper's own runs.
+    /// The newest rows that keep every channel, as in the paper's own runs.
     public static let defaultRecent = 32
 
     /// The share of key channels to prune, from 0 to less than 1, in whole millionths.
@@ -33,9 +33,9 @@ public struct ThinKCodec: CodecStage {
     private let keyMillionths: Int
     private static let million = 1_000_000
 
-    /// Queries that score the channels, the last of the prompt.
+    /// Queries that score the channels, those of the prompt's last tokens.
     public let observe: Int
-    /// The newest tokens that keep every channel.
+    /// The newest rows of each layer that keep every channel: those of the newest tokens that it holds.
     public let recent: Int
     public let restoration: Restoration
     public let score: Score

@@ -51,7 +51,9 @@ struct SnapshotReport: Encodable {
                 case "listed": "listed "
                 default: ""
                 }
-            let kept = sinks > 0 ? ", \(sinks) of them sinks" : ""
+            // Sinks in the window are rows like others.
+            let sinkRows = min(sinks, blockTokens)
+            let kept = sinkRows > 0 ? ", \(sinkRows) of them sinks" : ""
             return "\(which)\(heldTokens.grouped): \(blockTokens.grouped) in blocks of \(blockLength)\(kept), "
                 + "\(windowTokens.grouped) in full precision"
         }

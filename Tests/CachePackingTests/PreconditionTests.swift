@@ -69,6 +69,11 @@ import ThinkCompress
             _ = CompressedLayer(shape: PreconditionTests.shape(), index: 0, plan: plan, held: .last)
         }
         #expect(Self.says("only the cache's first tokens can be sinks", sinks))
+        let fewTokens = await #expect(processExitsWith: .failure, observing: [\.standardErrorContent]) {
+            let plan = try PreconditionTests.plan(sinks: 4)
+            _ = CompressedLayer(shape: PreconditionTests.shape(), index: 0, plan: plan, held: .listed([[0, 1, 2]]))
+        }
+        #expect(Self.says("only the cache's first tokens can be sinks", fewTokens))
     }
 
     @Test("heads have plans that were made for their layer")

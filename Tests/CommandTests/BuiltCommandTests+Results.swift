@@ -119,8 +119,14 @@ extension BuiltCommandTests {
             var keySums = ErrorSum()
             var valueSums = ErrorSum()
             for (layer, errors) in comparison.layers.enumerated() {
-                let ours = ErrorSum(before.layers[layer].keys, after.layers[layer].keys)
-                let values = ErrorSum(before.layers[layer].values, after.layers[layer].values)
+                let ours = ErrorSum(
+                    before.layers[layer].keys.packedBytes.halves,
+                    after.layers[layer].keys.packedBytes.halves
+                )
+                let values = ErrorSum(
+                    before.layers[layer].values.packedBytes.halves,
+                    after.layers[layer].values.packedBytes.halves
+                )
                 #expect(abs(errors.keyError - ours.relative) < 1e-5)
                 #expect(abs(errors.valueError - values.relative) < 1e-5)
                 keySums.add(ours)
@@ -128,27 +134,6 @@ extension BuiltCommandTests {
             }
             #expect(abs(total.keyError - keySums.relative) < 1e-5)
             #expect(abs(total.valueError - valueSums.relative) < 1e-5)
-        }
-
-        private struct ErrorSum {
-            var difference = 0.0
-            var original = 0.0
-
-            init() {}
-
-            init(_ before: KVTensor, _ after: KVTensor) {
-                for (x, y) in zip(before.packedBytes.halves, after.packedBytes.halves) {
-                    difference += (x - y) * (x - y)
-                    original += x * x
-                }
-            }
-
-            mutating func add(_ other: ErrorSum) {
-                difference += other.difference
-                original += other.original
-            }
-
-            var relative: Double { (difference / original).squareRoot() }
         }
 
         @Test("snapshot prints as JSON what inspect does")

@@ -244,6 +244,38 @@ import ThinkCompress
         }
     }
 
+    @Test("decides by the rows that a layer holds, and keeps every channel of the newest of them")
+    func partlyHeld() async throws {
+        var generator = SplitMix64(seed: 5)
+        let geometry = try LayerGeometry(queryHeads: 2, kvHeads: 1, keyDimension: 20, valueDimension: 20)
+        let rows = KVCacheLayer.random(geometry, elementType: .float16, rows: 70, using: &generator)
+        let queries = KVTensor.random(
+            elementType: .float16,
+            heads: 2,
+            tokens: 40,
+            headDimension: 20,
+            using: &generator
+        )
+        func compressed(_ held: HeldTokens, tokenCount: Int) async throws -> CompressedLayer {
+            let layer = KVCacheLayer(keys: rows.keys, values: rows.values, held: held, queries: queries)
+            let cache = try KVCache(layers: [layer], tokenCount: tokenCount)
+            let recipe = try Recipe("think(keys=0.4,observe=16,restore=mean)")
+            return try await CompressedCache(compressing: cache, recipe: recipe).layers[0]
+        }
+        // The same rows and queries, whichever tokens they are of, give the same plan.
+        let whole = try await compressed(.all, tokenCount: 70)
+        #expect(whole.plan.heads[0].keptChannelCount == 12)
+        let list = (0..<UInt32(70)).map { 2 * $0 }
+        for (held, blocks) in [(HeldTokens.last, 96 - 80), (.listed([list]), 32)] {
+            let layer = try await compressed(held, tokenCount: 150)
+            #expect(layer.plan == whole.plan)
+            let restored = try layer.decompress(rows: 0..<70, as: .float16)
+            #expect(layer.rowCount - layer.extent.windowRowCount == blocks)
+            #expect(restored.keys[tokens: blocks..<70].hasSameBits(as: rows.keys[tokens: blocks..<70]))
+            #expect(!restored.keys[tokens: blocks - 1..<blocks].hasSameBits(as: rows.keys[tokens: blocks - 1..<blocks]))
+        }
+    }
+
     // MARK: - Appending
 
     /// A prompt in which channels 0 and 1 matter, and later tokens in which 2 and 3 do.

@@ -251,7 +251,7 @@ class Snapshot:
         allowed = {
             ALL: range(h.tokens, h.tokens + 1),
             LAST: range(1, h.tokens),
-            LISTED: range(1, h.tokens + 1),
+            LISTED: range(max(layer.sinks, 1), h.tokens + 1),
             NONE: range(1),
         }
         yield "heldTokens", layer.heldTokens in allowed[held]

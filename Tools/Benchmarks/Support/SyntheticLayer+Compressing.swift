@@ -21,7 +21,7 @@ extension SyntheticLayer {
     /// What the recipe decides.
     public func plan(for recipe: Recipe) throws -> LayerPlan {
         let layer = cacheLayer
-        var statistics = LayerStatistics(layer: 0, geometry: try layer.geometry(), source: layer)
+        var statistics = LayerStatistics(layer: 0, geometry: try layer.geometry(), source: layer, tokenCount: tokens)
         return try recipe.plan(for: &statistics)
     }
 }
