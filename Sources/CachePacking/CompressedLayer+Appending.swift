@@ -149,7 +149,8 @@ extension CompressedLayer {
     private mutating func makeRoom(for step: AppendStep) throws(MemoryError) {
         guard !step.newBlocks.isEmpty else { return }
         let hadBlocks = !step.before.blocks.isEmpty
-        for (number, chunk) in step.after.chunks.enumerated() where step.after.blocks(ofChunk: chunk).overlaps(step.newBlocks) {
+        for (number, chunk) in step.after.chunks.enumerated()
+        where step.after.blocks(ofChunk: chunk).overlaps(step.newBlocks) {
             let needed = step.after.blocks(ofChunk: chunk).count
             // A cache's last slab is as long as it must be; only one that grows gets room for full pages.
             let full = (chunk + 1) * shape.blocksPerPage - step.after.blocks(ofChunk: chunk).lowerBound
@@ -209,10 +210,7 @@ extension CompressedLayer {
         let parts = try CachePart.allCases.map { part throws(CodecError) in
             let dimension = geometry.dimension(part)
             let rowBytes = dimension * shape.elementType.byteCount
-            // Zeros at first.
-            let buffer = try emptyBuffer(byteCount: shape.blockLength * rowBytes)
-            unsafe buffer.withUnsafeMutableBytes { bytes in
-                guard let base = bytes.baseAddress else { return }
+            let bytes = unsafe try filledRows(byteCount: shape.blockLength * rowBytes) { base in
                 func copy(_ tensor: KVTensor?, head: Int, row: Int, to place: Int, count: Int) {
                     guard let tensor, count > 0 else { return }
                     let to = unsafe tck_mutable_rows(
@@ -245,7 +243,7 @@ extension CompressedLayer {
                 }
             }
             return KVTensor(
-                bytes: buffer.shared,
+                bytes: bytes,
                 elementType: shape.elementType,
                 heads: 1,
                 tokens: shape.blockLength,

@@ -38,7 +38,8 @@ struct RowStore: Sendable {
         guard let buffer else { return nil }
         let start = offset(part, head: 0, capacity: capacity)
         return KVTensor(
-            bytes: buffer.shared[start..<buffer.byteCount],
+            // Written to again only when nobody else refers to it: see slide.
+            bytes: unsafe buffer.shared[start..<buffer.byteCount],
             elementType: elementType,
             heads: geometry.kvHeads,
             tokens: count,
@@ -61,7 +62,8 @@ struct RowStore: Sendable {
     /// Appends the rows `range` of a layer and drops the oldest `dropped` of old and new together.
     ///
     /// - Throws: `MemoryError` if there is no room for them; the store is as it was then.
-    mutating func append(_ source: KVCacheLayer, rows range: Range<Int>, dropping dropped: Int = 0) throws(MemoryError) {
+    mutating func append(_ source: KVCacheLayer, rows range: Range<Int>, dropping dropped: Int = 0) throws(MemoryError)
+    {
         let oldStart = min(dropped, count)
         let newStart = range.lowerBound + dropped - oldStart
         let kept = count - oldStart
