@@ -179,7 +179,7 @@ let package = Package(
         ),
         .testTarget(
             name: "CThinkKernelsTests",
-            dependencies: ["CThinkKernels", "ComputeRuntime"],
+            dependencies: ["CThinkKernels", "ComputeRuntime", "TestSupport"],
             swiftSettings: testSettings
         ),
         .testTarget(

@@ -232,10 +232,7 @@ extension CompressedLayer {
         let parts = try CachePart.allCases.map { part throws(CodecError) in
             let dimension = geometry.dimension(part)
             let rowBytes = dimension * shape.elementType.byteCount
-            // Zeros at first.
-            let buffer = try emptyBuffer(byteCount: shape.blockLength * rowBytes)
-            unsafe buffer.withUnsafeMutableBytes { bytes in
-                guard let base = bytes.baseAddress else { return }
+            let bytes = unsafe try filledRows(byteCount: shape.blockLength * rowBytes) { base in
                 func copy(_ tensor: KVTensor?, head: Int, row: Int, to place: Int, count: Int) {
                     guard let tensor, count > 0 else { return }
                     let to = unsafe tck_mutable_rows(
@@ -268,7 +265,7 @@ extension CompressedLayer {
                 }
             }
             return KVTensor(
-                bytes: buffer.shared,
+                bytes: bytes,
                 elementType: shape.elementType,
                 heads: 1,
                 tokens: shape.blockLength,

@@ -14,15 +14,13 @@ extension CompressedLayer {
     public func decompress(rows: Range<Int>, as elementType: ElementType) throws(CodecError) -> KVCacheLayer {
         let parts = try CachePart.allCases.map { part throws(CodecError) in
             let headBytes = rows.count * geometry.dimension(part) * elementType.byteCount
-            let buffer = try emptyBuffer(byteCount: geometry.kvHeads * headBytes)
-            for head in 0..<geometry.kvHeads {
-                unsafe buffer.withUnsafeMutableBytes { bytes in
-                    guard let base = bytes.baseAddress else { return }
+            let bytes = unsafe try filledRows(byteCount: geometry.kvHeads * headBytes) { base in
+                for head in 0..<geometry.kvHeads {
                     unsafe decompress(part, head: head, rows: rows, as: elementType, to: base + head * headBytes)
                 }
             }
             return KVTensor(
-                bytes: buffer.shared,
+                bytes: bytes,
                 elementType: elementType,
                 heads: geometry.kvHeads,
                 tokens: rows.count,

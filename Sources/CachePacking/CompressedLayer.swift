@@ -173,10 +173,18 @@ public struct CompressedLayer: Sendable {
 
     func sinkRowCount(_ extent: LayerExtent) -> Int { extent.sinkRowCount(sinks: plan.sinks) }
 
-    /// A buffer for rows of this layer.
-    func emptyBuffer(byteCount: Int) throws(CodecError) -> AlignedBuffer {
+    /// Memory for rows of this layer, zero at first, which `fill` writes.
+    func filledRows(
+        byteCount: Int,
+        filling fill: (UnsafeMutableRawPointer) -> Void
+    ) throws(CodecError) -> SharedBytes {
         do {
-            return try AlignedBuffer(byteCount: byteCount)
+            return try SharedBytes(byteCount: byteCount) { rows in
+                unsafe rows.withUnsafeMutableBytes { bytes in
+                    guard let base = bytes.baseAddress else { return }
+                    unsafe fill(base)
+                }
+            }
         } catch {
             throw CodecError(error, layer: index)
         }

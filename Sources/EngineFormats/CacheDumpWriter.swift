@@ -117,9 +117,10 @@ public struct CacheDumpWriter: ~Copyable, Sendable {
     ///   is written once.
     public mutating func write(_ layer: KVCacheLayer, index: Int, firstRow: Int = 0) throws {
         let count = layer.keys.tokens
-        precondition(missingRows.indices.contains(index) && missingRows[index] >= count, "every layer is written once")
+        precondition(layers.indices.contains(index), "the dump has no such layer")
         let expected = layers[index]
         precondition(firstRow >= 0 && firstRow + count <= expected.rowCount, "the dump has no such rows")
+        precondition(missingRows[index] >= count, "every layer is written once")
         missingRows[index] -= count
         for part in CachePart.allCases {
             let tensor = layer[part]

@@ -46,7 +46,7 @@ public struct LayerDraft: Sendable {
             do {
                 plans.append(try head.plan(geometry: geometry))
             } catch {
-                throw CodecError(.unsupportedPlan, layer: layer, head: index, error.message)
+                throw CodecError(error, layer: layer, head: index)
             }
         }
         return LayerPlan(geometry: geometry, sinks: sinks, heads: plans)

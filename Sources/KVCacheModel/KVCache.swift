@@ -105,8 +105,8 @@ extension KVCacheLayer {
         let geometry: LayerGeometry
         do {
             geometry = try self.geometry()
-        } catch let fault {
-            throw error(fault.code, fault.message)
+        } catch {
+            throw KVCacheError(error, layer: index)
         }
         guard keys.elementType == elementType else {
             throw error(.raggedLayers, "keys are \(keys.shapeText), the cache is \(elementType.name)")

@@ -30,7 +30,7 @@ public struct LlamaModel: Sendable {
         do {
             tokenizer = try Tokenizer(path: tokenizerPath)
         } catch let error as TokenizerError {
-            throw ModelError(error.code == .unsupported ? .unsupported : .damaged, path: tokenizerPath, "\(error)")
+            throw ModelError(error, path: tokenizerPath)
         }
         try Self.check(tokenizer, path: tokenizerPath, configuration: configuration, folder: folder)
     }

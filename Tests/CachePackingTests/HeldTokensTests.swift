@@ -79,7 +79,10 @@ import ThinkCompress
         try Self.append(source[rows: count..<count + 80], to: &layer, by: 1)
         model.append(source[rows: count..<count + 80])
         #expect(try model.difference(from: layer) == nil)
-        guard case .listed(let lists) = held else { return }
+        guard case .listed(let lists) = held else {
+            Issue.record("the tokens are not listed")
+            return
+        }
         let longer = HeldTokens.listed(lists.map { $0 + (500..<580) })
         #expect(layer.held == longer)
         let whole = try atOnce(count + 80, held: longer, tokenCount: 580)

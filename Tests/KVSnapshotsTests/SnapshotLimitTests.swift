@@ -163,7 +163,7 @@ import ThinkCompress
     ]
 
     private static func sample() async throws -> SnapshotSurgery {
-        try await SnapshotDamageTests.Sample(level: nil).file
+        try await SnapshotDamageTests.Sample.of(level: nil).file
     }
 
     @Test("a header, or a layer, with huge numbers is refused", arguments: cases)
@@ -237,7 +237,7 @@ import ThinkCompress
         let metadata = try #require(file.section(Kind.metadata)).range.lowerBound
         // The value after the first key.
         let place = metadata + 8 + Int(file.integer(UInt32.self, at: metadata + 4))
-        guard length != file.integer(UInt32.self, at: place) else { return }
+        try #require(length != file.integer(UInt32.self, at: place))
         file.put(length, at: place)
         file.mendChecksums()
         let error = #expect(throws: SnapshotError.self) { try SnapshotReader(file.shared) }
