@@ -104,7 +104,7 @@ extension CompressedLayer {
     package func packBlocks(of step: AppendStep, head: Int) throws(CodecError) {
         for block in step.newBlocks {
             let places = block * shape.blockLength..<(block + 1) * shape.blockLength
-            let readable = extent.readablePlaces(ofBlock: block, sinks: plan.sinks)
+            let readable = extent.readablePlaces(ofBlocks: block..<block + 1, sinks: plan.sinks)
             let isWhole = readable == places && places.lowerBound >= step.before.end
             let packed =
                 isWhole

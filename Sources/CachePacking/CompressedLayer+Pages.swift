@@ -35,9 +35,7 @@ extension CompressedLayer {
 
     /// The places whose rows are to be read from the blocks of a chunk.
     package func readablePlaces(ofChunk chunk: Int) -> Range<Int> {
-        let blocks = extent.blocks(ofChunk: chunk)
-        let end = blocks.upperBound * shape.blockLength
-        return min(max(blocks.lowerBound * shape.blockLength, extent.first, sinks.count), end)..<end
+        extent.readablePlaces(ofBlocks: extent.blocks(ofChunk: chunk), sinks: plan.sinks)
     }
 
     /// The places of a head that have tokens of a range; those of tokens that the layer doesn't hold yet follow.

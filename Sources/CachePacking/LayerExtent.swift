@@ -45,9 +45,9 @@ public struct LayerExtent: Sendable, Equatable {
     /// Sinks that are in blocks, whose rows are kept beside them.
     public func sinkRowCount(sinks: Int) -> Int { min(sinks, blockEnd) }
 
-    /// The places of a block whose rows are to be read from it: others have stand-ins.
-    func readablePlaces(ofBlock block: Int, sinks: Int) -> Range<Int> {
-        let start = block * blockLength
-        return min(max(start, first, sinks), start + blockLength)..<start + blockLength
+    /// The places of blocks whose rows are to be read from them: those before have stand-ins.
+    func readablePlaces(ofBlocks blocks: Range<Int>, sinks: Int) -> Range<Int> {
+        let end = blocks.upperBound * blockLength
+        return min(max(blocks.lowerBound * blockLength, first, sinks), end)..<end
     }
 }

@@ -77,7 +77,7 @@ package enum SystemThread {
         private let count: Int
         private let next = Atomic<Int>(0)
         private let finished = Atomic<Int>(0)
-        private let bell = Bell()
+        private let changes = ConditionLock()
 
         init(count: Int) { self.count = count }
 
@@ -87,14 +87,14 @@ package enum SystemThread {
                 guard index < count else { return }
                 body(index)
                 if finished.add(1, ordering: .acquiringAndReleasing).newValue == count {
-                    bell.withLock { bell.ring() }
+                    changes.withLock { changes.broadcast() }
                 }
             }
         }
 
         func waitForAll() {
-            bell.withLock {
-                while finished.load(ordering: .acquiring) < count { bell.wait() }
+            changes.withLock {
+                while finished.load(ordering: .acquiring) < count { changes.wait() }
             }
         }
     }

@@ -81,7 +81,7 @@ private final class Team: Sendable {
     private let generation = Atomic<Int>(0)
     private let unfinished = Atomic<Int>(0)
     private let sleepers = Atomic<Int>(0)
-    private let bell = Bell()
+    private let changes = ConditionLock()
     /// Written before `generation` changes and read after it was seen to have changed.
     private nonisolated(unsafe) var work: ((Int) -> Void)?
 
@@ -110,7 +110,7 @@ private final class Team: Sendable {
     private func call() {
         unfinished.store(helperCount.load(ordering: .relaxed), ordering: .relaxed)
         generation.add(1, ordering: .sequentiallyConsistent)
-        ring()
+        broadcast()
     }
 
     private func waitForHelpers() {
@@ -134,13 +134,13 @@ private final class Team: Sendable {
 
     func dismiss() {
         generation.store(-1, ordering: .sequentiallyConsistent)
-        ring()
+        broadcast()
     }
 
     /// Wakes those that sleep, or are about to: who goes to sleep says so first and then looks at `generation` again.
-    private func ring() {
+    private func broadcast() {
         guard sleepers.load(ordering: .sequentiallyConsistent) > 0 else { return }
-        bell.withLock { bell.ring() }
+        changes.withLock { changes.broadcast() }
     }
 
     private func waitForChange(from seen: Int) -> Int {
@@ -155,13 +155,13 @@ private final class Team: Sendable {
             // Who else could run shall: perhaps it is the one that is waited for.
             SystemThread.yield()
         } while ContinuousClock.now < deadline
-        return bell.withLock {
+        return changes.withLock {
             sleepers.add(1, ordering: .sequentiallyConsistent)
             defer { sleepers.subtract(1, ordering: .sequentiallyConsistent) }
             while true {
                 let now = generation.load(ordering: .sequentiallyConsistent)
                 if now != seen { return now }
-                bell.wait()
+                changes.wait()
             }
         }
     }

@@ -6,20 +6,20 @@ internal import ComputeRuntime
 /// Swift's own executor works on libdispatch's threads, and waits for ever where the system has none to give.
 @safe
 final class CommandExecutor: TaskExecutor, @unchecked Sendable {
-    // All under the bell's lock.
+    // All under the lock of `changes`.
     private var jobs: [UnownedJob] = []
     /// Threads that wait for a job; the main thread will be one as soon as `runUntilFinished` is called.
     private var idle = 1
     private var threadsToStart = SystemThread.processorCount - 1
     private var isFinished = false
-    private let bell = Bell()
+    private let changes = ConditionLock()
 
     func enqueue(_ job: consuming ExecutorJob) {
         let job = UnownedJob(job)
-        bell.withLock {
+        changes.withLock {
             jobs.append(job)
             if jobs.count <= idle {
-                bell.ring()
+                changes.broadcast()
             } else if threadsToStart > 0 {
                 // Where one can't be started, the others do the work.
                 threadsToStart = SystemThread.start({ self.serve() }) ? threadsToStart - 1 : 0
@@ -29,9 +29,9 @@ final class CommandExecutor: TaskExecutor, @unchecked Sendable {
 
     /// Lets `runUntilFinished` return; jobs that are left are not run.
     func finish() {
-        bell.withLock {
+        changes.withLock {
             isFinished = true
-            bell.ring()
+            changes.broadcast()
         }
     }
 
@@ -40,7 +40,7 @@ final class CommandExecutor: TaskExecutor, @unchecked Sendable {
     /// - Parameter onInterruption: called once if a signal asks the process to end, as soon as this thread is between
     ///   two jobs: for the case that no other thread can tell.
     func runUntilFinished(onInterruption: () -> Void) {
-        bell.withLock { idle -= 1 }
+        changes.withLock { idle -= 1 }
         var hasTold = false
         while true {
             if !hasTold, tcg_is_interrupted() {
@@ -48,7 +48,7 @@ final class CommandExecutor: TaskExecutor, @unchecked Sendable {
                 onInterruption()
             }
             guard let job = nextJob(waitingMilliseconds: hasTold ? nil : 100) else {
-                if bell.withLock({ isFinished }) { return }
+                if changes.withLock({ isFinished }) { return }
                 continue
             }
             unsafe job.runSynchronously(on: asUnownedTaskExecutor())
@@ -61,16 +61,16 @@ final class CommandExecutor: TaskExecutor, @unchecked Sendable {
 
     /// The next job, or nil when all is finished or the time has passed.
     private func nextJob(waitingMilliseconds: Int?) -> UnownedJob? {
-        bell.withLock {
+        changes.withLock {
             idle += 1
             defer { idle -= 1 }
             while !isFinished {
                 if !jobs.isEmpty { return jobs.removeFirst() }
                 if let waitingMilliseconds {
-                    bell.wait(milliseconds: waitingMilliseconds)
+                    changes.wait(milliseconds: waitingMilliseconds)
                     return isFinished || jobs.isEmpty ? nil : jobs.removeFirst()
                 }
-                bell.wait()
+                changes.wait()
             }
             return nil
         }

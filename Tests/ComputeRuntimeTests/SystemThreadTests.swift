@@ -13,25 +13,25 @@ struct SystemThreadTests {
 
     @Test("a thread wakes another that waits")
     func rings() {
-        let bell = Bell()
+        let changes = ConditionLock()
         let isDone = Atomic<Bool>(false)
         let hasStarted = SystemThread.start {
-            bell.withLock {
+            changes.withLock {
                 isDone.store(true, ordering: .sequentiallyConsistent)
-                bell.ring()
+                changes.broadcast()
             }
         }
         #expect(hasStarted)
-        bell.withLock {
-            while !isDone.load(ordering: .sequentiallyConsistent) { bell.wait() }
+        changes.withLock {
+            while !isDone.load(ordering: .sequentiallyConsistent) { changes.wait() }
         }
     }
 
     @Test("a wait ends when its time has passed", arguments: [1, 20])
     func waitsNoLonger(milliseconds: Int) {
-        let bell = Bell()
+        let changes = ConditionLock()
         let start = ContinuousClock.now
-        bell.withLock { bell.wait(milliseconds: milliseconds) }
+        changes.withLock { changes.wait(milliseconds: milliseconds) }
         #expect(ContinuousClock.now - start < .seconds(10))
     }
 }

@@ -8,7 +8,7 @@
 
 /// A lock with which threads wait until another tells them that something has changed.
 @safe
-package final class Bell: @unchecked Sendable {
+package final class ConditionLock: @unchecked Sendable {
     // Both are used by address only, which never changes.
     private let mutex: UnsafeMutablePointer<pthread_mutex_t>
     private let condition: UnsafeMutablePointer<pthread_cond_t>
@@ -36,12 +36,12 @@ package final class Bell: @unchecked Sendable {
     }
 
     /// Wakes all that wait; under the lock.
-    package func ring() { unsafe pthread_cond_broadcast(condition) }
+    package func broadcast() { unsafe pthread_cond_broadcast(condition) }
 
-    /// Waits for `ring`; under the lock, which others may have meanwhile.
+    /// Waits for `broadcast`; under the lock, which others may have meanwhile.
     package func wait() { unsafe pthread_cond_wait(condition, mutex) }
 
-    /// Waits for `ring`, but no longer than some milliseconds.
+    /// Waits for `broadcast`, but no longer than some milliseconds.
     package func wait(milliseconds: Int) {
         var end = timespec()
         unsafe clock_gettime(CLOCK_REALTIME, &end)
