@@ -48,7 +48,7 @@ import ThinkCompress
         keys[11] = .infinity
         var statistics = try Self.statistics(held: held, keys: keys)
         #expect(try statistics.keyMeans(head: 0) == [3, 4])
-        let message = "a key is inf; only the codecs f16, bf16 and f32 take such a cache"
+        let message = "a key is inf; only full precision (f16, bf16, f32) takes such a cache"
         #expect(throws: CodecError(.unsupportedValue, layer: 3, head: 1, token: token, channel: 1, message)) {
             try statistics.keyMeans(head: 1)
         }
