@@ -113,9 +113,7 @@ let package = Package(
         ),
         .target(
             name: "KVSnapshots",
-            dependencies: [
-                "CZstd", "ByteStorage", "ComputeRuntime", "KVCacheModel", "CachePacking", "KVCacheCodecs", crypto,
-            ],
+            dependencies: ["CZstd", "ByteStorage", "ComputeRuntime", "KVCacheModel", "CachePacking", crypto],
             swiftSettings: sourceSettings
         ),
         .target(
@@ -181,7 +179,7 @@ let package = Package(
         ),
         .testTarget(
             name: "CThinkKernelsTests",
-            dependencies: ["CThinkKernels", "ComputeRuntime"],
+            dependencies: ["CThinkKernels", "ComputeRuntime", "TestSupport"],
             swiftSettings: testSettings
         ),
         .testTarget(

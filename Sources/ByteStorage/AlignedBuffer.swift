@@ -11,17 +11,17 @@
 /// Sendable because whoever shares one agrees on who writes where: package code gives concurrent writers disjoint
 /// ranges and lets nobody read before they are done.
 @safe
-public final class AlignedBuffer: @unchecked Sendable {
+package final class AlignedBuffer: @unchecked Sendable {
     /// What addresses of buffers are multiples of, in bytes: a cache line.
-    public static let alignment = 64
+    package static let alignment = 64
 
-    public let byteCount: Int
+    package let byteCount: Int
     private let base: UnsafeMutableRawPointer
 
     /// A buffer of zeros.
     ///
     /// - Throws: `MemoryError` if there is no such memory.
-    public init(byteCount: Int) throws(MemoryError) {
+    package init(byteCount: Int) throws(MemoryError) {
         precondition(byteCount >= 0, "a buffer needs a length")
         self.byteCount = byteCount
         unsafe base = unsafe try Self.allocate(byteCount: byteCount)
@@ -48,7 +48,11 @@ public final class AlignedBuffer: @unchecked Sendable {
     }
 
     /// The bytes to read, which stay alive with the result.
-    public var shared: SharedBytes {
+    ///
+    /// For memory that is written to again: `SharedBytes(byteCount:filling:)` makes all other. Whoever writes keeps the
+    /// promise of `SharedBytes`: it writes only to a buffer that nobody else refers to, or where no reader looks.
+    @unsafe
+    package var shared: SharedBytes {
         unsafe SharedBytes(owner: self, base: UnsafeRawPointer(base), count: byteCount)
     }
 

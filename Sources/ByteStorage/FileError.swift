@@ -31,6 +31,10 @@ public struct FileError: Error, Sendable, Equatable, CustomStringConvertible {
         self.message = message
     }
 
+    init(_ error: MemoryError, path: String) {
+        self.init(.inputOutput, path: path, message: error.description)
+    }
+
     /// The error that `errno` tells of, while doing `action`.
     init(errorNumber: Int32, path: String, action: String) {
         let reason = unsafe String(cString: strerror(errorNumber))

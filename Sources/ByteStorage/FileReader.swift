@@ -31,34 +31,31 @@ public final class FileReader: Sendable {
     /// - Throws: `FileError` if it can't be read, or if the file's length has changed since it was opened.
     public func bytes(_ range: Range<Int>) throws(FileError) -> SharedBytes {
         precondition(range.lowerBound >= 0 && range.upperBound <= byteCount, "range outside of the file")
-        let buffer: AlignedBuffer
+        let result: SharedBytes
+        var done = 0
+        var failure: Int32 = 0
         do {
-            buffer = try AlignedBuffer(byteCount: range.count)
-        } catch {
-            throw FileError(.inputOutput, path: path, message: "\(error)")
-        }
-        var isCutShort = false
-        let failure: Int32? = unsafe buffer.withUnsafeMutableBytes { bytes in
-            var done = 0
-            while done < bytes.count {
-                let rest = unsafe UnsafeMutableRawBufferPointer(rebasing: bytes[done...])
-                let count = uninterrupted {
-                    unsafe pread(file.file.number, rest.baseAddress, rest.count, off_t(range.lowerBound + done))
+            result = try SharedBytes(byteCount: range.count) { span in
+                unsafe span.withUnsafeMutableBytes { bytes in
+                    while done < bytes.count {
+                        let rest = unsafe UnsafeMutableRawBufferPointer(rebasing: bytes[done...])
+                        let count = uninterrupted {
+                            unsafe pread(file.file.number, rest.baseAddress, rest.count, off_t(range.lowerBound + done))
+                        }
+                        if count < 0 { failure = errno }
+                        if count <= 0 { return }
+                        done += count
+                    }
                 }
-                if count < 0 { return errno }
-                if count == 0 {
-                    isCutShort = true
-                    return nil
-                }
-                done += count
             }
-            return nil
+        } catch {
+            throw FileError(error, path: path)
         }
-        if let failure { throw FileError(errorNumber: failure, path: path, action: "read it") }
+        if failure != 0 { throw FileError(errorNumber: failure, path: path, action: "read it") }
         guard let length = file.file.status?.st_size else {
             throw FileError(errorNumber: errno, path: path, action: "examine it")
         }
-        guard length == byteCount, !isCutShort else {
+        guard length == byteCount, done == range.count else {
             throw FileError(
                 .changed,
                 path: path,
@@ -66,6 +63,6 @@ public final class FileReader: Sendable {
                     + "replace it by renaming another file to its name, and run again"
             )
         }
-        return buffer.shared
+        return result
     }
 }

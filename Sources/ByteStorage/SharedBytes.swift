@@ -1,7 +1,7 @@
 /// Bytes to read that keep their owner (a buffer, a mapped file) alive.
 ///
-/// Nobody writes to bytes in memory once they are shared. Those of a mapped file are what the file holds, and change if
-/// another program writes into it: see `MappedFile`.
+/// Those in memory never change: what filled them has no hold on them any more. Those of a mapped file are what the file
+/// holds, and change if another program writes into it: see `MappedFile`.
 @safe
 public struct SharedBytes: Sendable {
     public let count: Int
@@ -9,6 +9,8 @@ public struct SharedBytes: Sendable {
     // Immutable memory that lives as long as `owner`.
     private nonisolated(unsafe) let base: UnsafeRawPointer
 
+    /// Bytes of another owner, which has to keep the promise.
+    ///
     /// - Parameter base: `count` bytes that can be read, and that nobody writes to, for as long as `owner` lives.
     @unsafe
     public init(owner: any AnyObject & Sendable, base: UnsafeRawPointer, count: Int) {
@@ -17,30 +19,43 @@ public struct SharedBytes: Sendable {
         self.count = count
     }
 
+    /// Bytes in memory of their own, at an address that is a multiple of 64.
+    ///
+    /// - Parameter fill: writes the bytes, which are zero at first; nobody can afterwards.
+    /// - Throws: `MemoryError` if there is no memory for it.
+    public init(byteCount: Int, filling fill: (inout MutableRawSpan) -> Void) throws(MemoryError) {
+        let buffer = try AlignedBuffer(byteCount: byteCount)
+        unsafe buffer.withUnsafeMutableBytes { bytes in
+            var span = unsafe bytes.mutableBytes
+            fill(&span)
+        }
+        self = unsafe buffer.shared
+    }
+
     /// A copy of bytes, in memory of its own. For few bytes: as with arrays, the process ends if there is no memory.
     public init(_ bytes: [UInt8]) {
-        guard let buffer = try? AlignedBuffer(byteCount: bytes.count) else {
+        do {
+            try self.init(byteCount: bytes.count) { copy in
+                unsafe copy.withUnsafeMutableBytes { unsafe $0.copyBytes(from: bytes) }
+            }
+        } catch {
             preconditionFailure("no memory for \(bytes.count) bytes")
         }
-        unsafe buffer.withUnsafeMutableBytes { unsafe $0.copyBytes(from: bytes) }
-        self = buffer.shared
     }
 
     /// A copy of four-byte words, little-endian.
     ///
     /// - Throws: `MemoryError` if there is no memory for it.
     public init(words: some Collection<UInt32>) throws(MemoryError) {
-        let buffer = try AlignedBuffer(byteCount: words.count * MemoryLayout<UInt32>.size)
-        unsafe buffer.withUnsafeMutableBytes { bytes in
+        try self.init(byteCount: words.count * MemoryLayout<UInt32>.size) { bytes in
             for (index, word) in words.enumerated() {
-                unsafe bytes.storeBytes(
+                bytes.storeBytes(
                     of: word.littleEndian,
                     toByteOffset: index * MemoryLayout<UInt32>.size,
                     as: UInt32.self
                 )
             }
         }
-        self = buffer.shared
     }
 
     /// The bytes of `range`, without copying.

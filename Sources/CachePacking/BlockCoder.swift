@@ -32,7 +32,7 @@ final class BlockCoder: Sendable {
             return
         }
         var row = [Float](repeating: 0, count: geometry.keyDimension)
-        for (channel, mean) in zip(plan.prunedChannels(keyDimension: row.count), plan.prunedMeans) {
+        for (channel, mean) in zip(plan.prunedChannels, plan.prunedMeans) {
             row[channel] = mean
         }
         prunedRow = row

@@ -20,8 +20,8 @@ public struct CodecError: Error, Sendable, Equatable, CustomStringConvertible {
     }
 
     public let code: Code
-    public var layer: Int?
-    public var head: Int?
+    public let layer: Int?
+    public let head: Int?
     public let token: Int?
     public let channel: Int?
     public let message: String
@@ -51,5 +51,9 @@ public struct CodecError: Error, Sendable, Equatable, CustomStringConvertible {
 
     package init(_ error: MemoryError, layer: Int? = nil) {
         self.init(.outOfMemory, layer: layer, error.description)
+    }
+
+    package init(_ error: PlanError, layer: Int, head: Int) {
+        self.init(.unsupportedPlan, layer: layer, head: head, error.message)
     }
 }

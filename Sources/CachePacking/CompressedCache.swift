@@ -81,17 +81,10 @@ public struct CompressedCache: Sendable {
         guard CacheGeometry.Limits.tokens.upperBound - tokenCount >= count else {
             throw CodecError(.shapeMismatch, "\(count) tokens more are more than a cache may have")
         }
-        for (new, layer) in zip(newLayers, layers) where new.state.map(\.name) != layer.state.map(\.name) && count > 0 {
-            throw CodecError(
-                .partialCache,
-                layer: layer.index,
-                "the layer has state of the tokens so far; append needs its new state under the same names"
-            )
-        }
         var steps: [AppendStep] = []
         do {
             for (index, layer) in newLayers.enumerated() {
-                steps.append(try layers[index].beginAppend(layer))
+                steps.append(try layers[index].beginAppend(layer, newTokens: count))
                 for head in 0..<layers[index].geometry.kvHeads {
                     try layers[index].packBlocks(of: steps[index], head: head)
                 }
@@ -103,8 +96,8 @@ public struct CompressedCache: Sendable {
         }
         let former = tokenCount
         tokenCount += count
-        for index in layers.indices { try layers[index].finishAppend(steps[index], tokenCount: tokenCount) }
-        if let newTokens { tokens?.append(contentsOf: newTokens) } else { tokens = nil }
+        for index in layers.indices { try layers[index].finishAppend(steps[index]) }
+        if let newTokens { tokens?.append(contentsOf: newTokens) } else if count > 0 { tokens = nil }
         if positions != nil || newPositions != nil {
             let old = positions ?? (0..<Int32(former)).map { $0 }
             positions = old + (newPositions ?? (Int32(former)..<Int32(tokenCount)).map { $0 })

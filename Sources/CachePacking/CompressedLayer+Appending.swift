@@ -5,6 +5,8 @@ public import KVCacheModel
 /// What an append will do: which rows come, and where the layer's rows then are.
 package struct AppendStep: Sendable {
     let source: KVCacheLayer
+    /// Tokens that the cache gets; those of layers that hold only some of them, or none, included.
+    let newTokens: Int
     let before: LayerExtent
     let after: LayerExtent
 
@@ -28,7 +30,7 @@ extension CompressedLayer {
     ///   - values: `[kvHeads, tokens, valueDimension]`.
     /// - Throws: `CodecError` if the shapes don't fit, a number can't be quantized, or there is no memory.
     public mutating func append(keys: KVTensor, values: KVTensor) throws(CodecError) {
-        let step = try beginAppend(KVCacheLayer(keys: keys, values: values))
+        let step = try beginAppend(KVCacheLayer(keys: keys, values: values), newTokens: keys.tokens)
         do {
             for head in 0..<geometry.kvHeads { try packBlocks(of: step, head: head) }
             try makeRowRoom(for: step)
@@ -36,11 +38,13 @@ extension CompressedLayer {
             abandonAppend()
             throw error
         }
-        try finishAppend(step, tokenCount: tokenCount + keys.tokens)
+        try finishAppend(step)
     }
 
     /// Checks what is appended and makes room for the blocks that it fills.
-    package mutating func beginAppend(_ source: KVCacheLayer) throws(CodecError) -> AppendStep {
+    ///
+    /// - Parameter newTokens: tokens that the cache gets.
+    package mutating func beginAppend(_ source: KVCacheLayer, newTokens: Int) throws(CodecError) -> AppendStep {
         for part in CachePart.allCases {
             let tensor = source[part]
             guard tensor.heads == geometry.kvHeads, tensor.headDimension == geometry.dimension(part),
@@ -55,6 +59,24 @@ extension CompressedLayer {
                 )
             }
         }
+        guard !geometry.isEmpty || source.keys.tokens == 0 else {
+            throw CodecError(.shapeMismatch, layer: index, "rows for a layer that has no keys")
+        }
+        // The first rows say which tokens they are; all later ones are the cache's next tokens.
+        let isFirst = tokenCount == extent.first
+        guard source.held == .all || isFirst && source.held == held else {
+            throw CodecError(.shapeMismatch, layer: index, "rows that are appended must be of the cache's next tokens")
+        }
+        if case .listed = held, isFirst, source.held == .all {
+            throw CodecError(.shapeMismatch, layer: index, "the first rows must be of the tokens that the layer lists")
+        }
+        guard isFirst || newTokens == 0 && source.state.isEmpty || hasSameStates(as: source) else {
+            throw CodecError(
+                .partialCache,
+                layer: index,
+                "the layer has state of the tokens so far; append needs its new state under the same names"
+            )
+        }
         if let run = plan.heads.lazy.flatMap(\.codings).first(where: { !$0.ranges.isKnown }) {
             throw CodecError(
                 .unsupportedPlan,
@@ -66,7 +88,7 @@ extension CompressedLayer {
         var after = extent
         after.end += source.keys.tokens
         after.blockEnd = max(extent.blockEnd, geometry.isEmpty ? 0 : shape.blockEnd(places: after.end))
-        let step = AppendStep(source: source, before: extent, after: after)
+        let step = AppendStep(source: source, newTokens: newTokens, before: extent, after: after)
         do {
             try makeRoom(for: step)
         } catch {
@@ -116,9 +138,7 @@ extension CompressedLayer {
     }
 
     /// Moves the rest of the rows into the window, and sinks that are now in blocks to the others.
-    ///
-    /// - Parameter tokenCount: tokens that the cache has then.
-    package mutating func finishAppend(_ step: AppendStep, tokenCount: Int) throws(CodecError) {
+    package mutating func finishAppend(_ step: AppendStep) throws(CodecError) {
         do {
             for place in sinks.count..<sinkRowCount(step.after) {
                 let fromWindow = place < step.before.end
@@ -130,14 +150,16 @@ extension CompressedLayer {
         } catch {
             throw CodecError(error, layer: index)
         }
-        let newTokens = UInt32(self.tokenCount)..<UInt32(tokenCount)
+        let newTokens = UInt32(tokenCount)..<UInt32(tokenCount + step.newTokens)
         if case .listed(let lists) = held, step.source.held == .all {
             held = .listed(lists.map { $0 + newTokens })
         }
         if !step.source.state.isEmpty { state = step.source.state }
         extent = step.after
-        self.tokenCount = tokenCount
+        tokenCount += step.newTokens
     }
+
+    private func hasSameStates(as other: KVCacheLayer) -> Bool { state.map(\.name) == other.state.map(\.name) }
 
     /// Gives back the room that `beginAppend` made.
     package mutating func abandonAppend() {
@@ -185,11 +207,11 @@ extension CompressedLayer {
     }
 
     private func pack(_ block: Int, head: Int, from source: KVCacheLayer, sourceHead: Int, row: Int) -> Bool {
-        let place = place(ofBlock: block)
-        let slab = slabs[place.slab]
+        let position = slabPosition(ofBlock: block)
+        let slab = slabs[position.slab]
         return unsafe slab.withUnsafeMutableBytes { bytes in
             guard let base = bytes.baseAddress else { return false }
-            let start = slab.capacity * pageOffsets[head] + place.number * coders[head].blockByteCount
+            let start = slab.capacity * pageOffsets[head] + position.number * coders[head].blockByteCount
             return unsafe source.keys.withRows(head: sourceHead, from: row) { keys in
                 unsafe source.values.withRows(head: sourceHead, from: row) { values in
                     unsafe coders[head].pack(keys: keys, values: values, into: base + start)
@@ -210,10 +232,7 @@ extension CompressedLayer {
         let parts = try CachePart.allCases.map { part throws(CodecError) in
             let dimension = geometry.dimension(part)
             let rowBytes = dimension * shape.elementType.byteCount
-            // Zeros at first.
-            let buffer = try emptyBuffer(byteCount: shape.blockLength * rowBytes)
-            unsafe buffer.withUnsafeMutableBytes { bytes in
-                guard let base = bytes.baseAddress else { return }
+            let bytes = unsafe try filledRows(byteCount: shape.blockLength * rowBytes) { base in
                 func copy(_ tensor: KVTensor?, head: Int, row: Int, to place: Int, count: Int) {
                     guard let tensor, count > 0 else { return }
                     let to = unsafe tck_mutable_rows(
@@ -246,7 +265,7 @@ extension CompressedLayer {
                 }
             }
             return KVTensor(
-                bytes: buffer.shared,
+                bytes: bytes,
                 elementType: shape.elementType,
                 heads: 1,
                 tokens: shape.blockLength,
@@ -267,12 +286,12 @@ extension CompressedLayer {
             let found = UnsupportedValue.first(
                 in: source[part],
                 head: head,
-                tokens: first..<source.keys.tokens,
+                rows: first..<source.keys.tokens,
                 channels: channels,
                 name: name
             ) { $0.magnitude <= BlockCoder.maximumMagnitude }
             guard let found else { continue }
-            let token = source.held.token(ofRow: found.token, head: head, firstToken: tokenCount)
+            let token = source.held.token(ofRow: found.row, head: head, firstToken: tokenCount)
             return found.error(layer: index, token: token)
         }
         return nil

@@ -57,14 +57,10 @@ extension CompressedLayer {
             .unsupportedValue,
             layer: index,
             head: found.head,
-            token: token(ofRow: rows.lowerBound + found.token, head: found.head),
+            // Lists are the whole layer's, also where this is a piece of it that begins at a later place.
+            token: held.token(atPlace: extent.first + rows.lowerBound + found.row, head: found.head),
             channel: found.channel,
             message
         )
-    }
-
-    /// Which token of the cache a row of a head is of.
-    private func token(ofRow row: Int, head: Int) -> Int {
-        held.token(ofRow: row, head: head, firstToken: extent.first)
     }
 }

@@ -8,27 +8,32 @@ extension CompressedLayer {
     /// - Parameters:
     ///   - rows: a range of the layer's rows, from 0; of a layer that holds all tokens, these are the tokens.
     ///   - elementType: the type to restore to; the cache's own restores full-precision parts bit for bit.
-    /// - Returns: keys and values `[kvHeads, rows, dimension]` without gaps, in memory of their own.
+    /// - Returns: keys and values `[kvHeads, rows, dimension]` without gaps, in memory of their own; of all rows also which
+    ///   tokens they are of, and the layer's state.
     /// - Throws: `CodecError` if there is no memory for them.
     public func decompress(rows: Range<Int>, as elementType: ElementType) throws(CodecError) -> KVCacheLayer {
         let parts = try CachePart.allCases.map { part throws(CodecError) in
             let headBytes = rows.count * geometry.dimension(part) * elementType.byteCount
-            let buffer = try emptyBuffer(byteCount: geometry.kvHeads * headBytes)
-            for head in 0..<geometry.kvHeads {
-                unsafe buffer.withUnsafeMutableBytes { bytes in
-                    guard let base = bytes.baseAddress else { return }
+            let bytes = unsafe try filledRows(byteCount: geometry.kvHeads * headBytes) { base in
+                for head in 0..<geometry.kvHeads {
                     unsafe decompress(part, head: head, rows: rows, as: elementType, to: base + head * headBytes)
                 }
             }
             return KVTensor(
-                bytes: buffer.shared,
+                bytes: bytes,
                 elementType: elementType,
                 heads: geometry.kvHeads,
                 tokens: rows.count,
                 headDimension: geometry.dimension(part)
             )
         }
-        return KVCacheLayer(keys: parts[0], values: parts[1], held: rows == 0..<rowCount ? held : .all, state: state)
+        let isWhole = rows == 0..<rowCount
+        return KVCacheLayer(
+            keys: parts[0],
+            values: parts[1],
+            held: isWhole ? held : .all,
+            state: isWhole ? state : []
+        )
     }
 
     /// Restores keys or values of one head into memory of the caller's.

@@ -29,12 +29,12 @@ public struct CompressedLayer: Sendable {
     /// A layer that has no rows yet.
     ///
     /// - Parameters:
-    ///   - held: which tokens it will hold; those of `listed` come with the rows.
+    ///   - held: which tokens it will hold. The lists of `listed` are those of the first rows to come.
     ///   - skippedTokens: how many tokens of the cache come before the first that it will hold; 0 unless `held` is
     ///     `last`.
     public init(shape: BlockShape, index: Int, plan: LayerPlan, held: HeldTokens = .all, skippedTokens: Int = 0) {
         precondition(skippedTokens == 0 || held == .last, "only a layer of the last tokens skips some")
-        precondition(plan.sinks == 0 || held != .last, "only the cache's first tokens can be sinks")
+        precondition(held.beginsWithFirst(plan.sinks), "only the cache's first tokens can be sinks")
         self.shape = shape
         self.plan = plan
         self.index = index
@@ -154,6 +154,11 @@ public struct CompressedLayer: Sendable {
             }
             copy.sinks = try sinks.detached()
             copy.window = try window.detached()
+            copy.state = try state.map { state throws(MemoryError) in
+                let buffer = try AlignedBuffer(byteCount: state.bytes.count)
+                buffer.copy(state.bytes, at: 0)
+                return LayerState(name: state.name, bytes: buffer.shared)
+            }
         } catch {
             throw CodecError(error, layer: index)
         }
@@ -178,10 +183,18 @@ public struct CompressedLayer: Sendable {
 
     func sinkRowCount(_ extent: LayerExtent) -> Int { extent.sinkRowCount(sinks: plan.sinks) }
 
-    /// A buffer for rows of this layer.
-    func emptyBuffer(byteCount: Int) throws(CodecError) -> AlignedBuffer {
+    /// Memory for rows of this layer, zero at first, which `fill` writes.
+    func filledRows(
+        byteCount: Int,
+        filling fill: (UnsafeMutableRawPointer) -> Void
+    ) throws(CodecError) -> SharedBytes {
         do {
-            return try AlignedBuffer(byteCount: byteCount)
+            return try SharedBytes(byteCount: byteCount) { rows in
+                unsafe rows.withUnsafeMutableBytes { bytes in
+                    guard let base = bytes.baseAddress else { return }
+                    unsafe fill(base)
+                }
+            }
         } catch {
             throw CodecError(error, layer: index)
         }
@@ -190,14 +203,14 @@ public struct CompressedLayer: Sendable {
     /// The bytes of a block.
     package func block(_ block: Int, head: Int) -> SharedBytes {
         precondition(extent.blocks.contains(block), "there is no such block")
-        let place = place(ofBlock: block)
-        let slab = slabs[place.slab]
-        let start = slab.capacity * pageOffsets[head] + place.number * coders[head].blockByteCount
+        let position = slabPosition(ofBlock: block)
+        let slab = slabs[position.slab]
+        let start = slab.capacity * pageOffsets[head] + position.number * coders[head].blockByteCount
         return slab.bytes[start..<start + coders[head].blockByteCount]
     }
 
     /// Which slab a block is in, and which of a page's blocks it is.
-    func place(ofBlock block: Int) -> (slab: Int, number: Int) {
+    func slabPosition(ofBlock block: Int) -> (slab: Int, number: Int) {
         let perPage = shape.blocksPerPage
         let firstBlock = extent.first / shape.blockLength
         let chunk = block / perPage

@@ -3,7 +3,8 @@ public import KVCacheModel
 
 /// How one layer's KV head is packed: Formats/snapshot.md, "PLAN".
 ///
-/// A value of this type keeps the format's rules: whoever has one need not check it again.
+/// A value of this type keeps the format's rules for the layer that it was made for: whoever has one need not check it
+/// again.
 public struct HeadPlan: Sendable, Hashable {
     /// Key channels of one coding, ascending.
     public struct KeyRun: Sendable, Hashable {
@@ -129,7 +130,7 @@ public struct HeadPlan: Sendable, Hashable {
             guard means.count == meanCount else {
                 throw PlanError(.mean(means.count), "\(means.count) means of \(meanCount) are there")
             }
-            return HeadPlan(checkedRuns: runs, values: values, prunedMeans: means)
+            return HeadPlan(checkedRuns: runs, values: values, prunedMeans: means, keyDimension: geometry.keyDimension)
         }
     }
 
@@ -141,12 +142,15 @@ public struct HeadPlan: Sendable, Hashable {
     public let values: Coding
     /// What stands in for the pruned channels, ascending by channel; empty for zeros.
     public let prunedMeans: [Float]
+    /// The dimension of the keys that the channels are of.
+    public let keyDimension: Int
 
     /// A plan that keeps everything in full precision.
     public init(fullPrecision geometry: LayerGeometry) {
         keyRuns = [KeyRun(.fullPrecision, channels: (0..<UInt16(geometry.keyDimension)).map { $0 })]
         values = .fullPrecision
         prunedMeans = []
+        keyDimension = geometry.keyDimension
     }
 
     /// A plan for the heads of a layer.
@@ -169,10 +173,16 @@ public struct HeadPlan: Sendable, Hashable {
         self = try outline.plan(means: prunedMeans)
     }
 
-    private init(checkedRuns: [KeyRun], values: Coding, prunedMeans: [Float]) {
+    private init(checkedRuns: [KeyRun], values: Coding, prunedMeans: [Float], keyDimension: Int) {
         keyRuns = checkedRuns
         self.values = values
         self.prunedMeans = prunedMeans
+        self.keyDimension = keyDimension
+    }
+
+    /// Whether it is a plan for heads of a layer's shape.
+    func fits(_ geometry: LayerGeometry) -> Bool {
+        keyDimension == geometry.keyDimension && (geometry.valueDimension > 0 || values.isFullPrecision)
     }
 
     /// The codings of all runs and of the values.
@@ -182,19 +192,14 @@ public struct HeadPlan: Sendable, Hashable {
     public var keptChannelCount: Int { keyRuns.reduce(0) { $0 + $1.channels.count } }
 
     /// The keep mask: whether each key channel is kept.
-    public func keepMask(keyDimension: Int) -> [Bool] {
+    public var keepMask: [Bool] {
         var mask = [Bool](repeating: false, count: keyDimension)
         for run in keyRuns {
-            for channel in run.channels {
-                precondition(Int(channel) < keyDimension, "a plan of another layer")
-                mask[Int(channel)] = true
-            }
+            for channel in run.channels { mask[Int(channel)] = true }
         }
         return mask
     }
 
     /// The key channels in no run, ascending.
-    func prunedChannels(keyDimension: Int) -> [Int] {
-        keepMask(keyDimension: keyDimension).enumerated().filter { !$0.element }.map(\.offset)
-    }
+    var prunedChannels: [Int] { keepMask.enumerated().filter { !$0.element }.map(\.offset) }
 }

@@ -15,6 +15,7 @@ public struct LayerPlan: Sendable, Equatable {
     /// - Parameter heads: plans that were made for `geometry`, one for each KV head.
     public init(geometry: LayerGeometry, sinks: Int = 0, heads: [HeadPlan]) {
         precondition(heads.count == geometry.kvHeads, "every KV head needs a plan")
+        precondition(heads.allSatisfy { $0.fits(geometry) }, "a plan of another layer")
         precondition(Self.sinkCounts.contains(sinks), "a layer has at most \(Self.sinkCounts.upperBound) sinks")
         self.geometry = geometry
         self.sinks = sinks

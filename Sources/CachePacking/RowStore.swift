@@ -38,7 +38,8 @@ struct RowStore: Sendable {
         guard let buffer else { return nil }
         let start = offset(part, head: 0, capacity: capacity)
         return KVTensor(
-            bytes: buffer.shared[start..<buffer.byteCount],
+            // Written to again only when nobody else refers to it: see slide.
+            bytes: unsafe buffer.shared[start..<buffer.byteCount],
             elementType: elementType,
             heads: geometry.kvHeads,
             tokens: count,

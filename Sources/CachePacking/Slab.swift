@@ -26,7 +26,8 @@ struct Slab: Sendable {
 
     var bytes: SharedBytes {
         if let fixedBytes { return fixedBytes }
-        if let buffer { return buffer.shared }
+        // Written to again only where blocks aren't yet, or when nobody else refers to it: see isWritable.
+        if let buffer { return unsafe buffer.shared }
         preconditionFailure("a slab has bytes")
     }
 

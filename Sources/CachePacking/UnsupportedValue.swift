@@ -3,12 +3,12 @@ package import KVCacheModel
 /// A number that a codec refuses, and where it is.
 package struct UnsupportedValue {
     let head: Int
-    let token: Int
+    package let row: Int
     let channel: Int
     let value: Float
     let name: String
 
-    /// The first number of a head, token by token, that is not supported.
+    /// The first number of a head, row by row, that is not supported.
     ///
     /// - Parameters:
     ///   - channels: whether each channel is looked at; nil for all of them.
@@ -16,26 +16,26 @@ package struct UnsupportedValue {
     package static func first(
         in tensor: KVTensor,
         head: Int,
-        tokens: Range<Int>? = nil,
+        rows: Range<Int>? = nil,
         channels: [Bool]? = nil,
         name: String,
         isSupported: (Float) -> Bool = \.isFinite
     ) -> UnsupportedValue? {
-        var row = [Float](repeating: 0, count: tensor.headDimension)
-        for token in tokens ?? 0..<tensor.tokens {
-            unsafe row.withUnsafeMutableBufferPointer { buffer in
+        var numbers = [Float](repeating: 0, count: tensor.headDimension)
+        for row in rows ?? 0..<tensor.tokens {
+            unsafe numbers.withUnsafeMutableBufferPointer { buffer in
                 guard let base = buffer.baseAddress else { return }
-                unsafe tensor.widenRows(head: head, from: token, count: 1, into: base)
+                unsafe tensor.widenRows(head: head, from: row, count: 1, into: base)
             }
-            guard let channel = row.indices.first(where: { channels?[$0] ?? true && !isSupported(row[$0]) })
+            guard let channel = numbers.indices.first(where: { channels?[$0] ?? true && !isSupported(numbers[$0]) })
             else { continue }
-            return UnsupportedValue(head: head, token: token, channel: channel, value: row[channel], name: name)
+            return UnsupportedValue(head: head, row: row, channel: channel, value: numbers[channel], name: name)
         }
         return nil
     }
 
-    /// - Parameter token: the cache's token that the value is of; nil for the tensor's.
-    package func error(layer: Int, token: Int? = nil) -> CodecError {
+    /// - Parameter token: the cache's token that the row is of.
+    package func error(layer: Int, token: Int) -> CodecError {
         let reason =
             value.isFinite
             ? "is \(value), beyond \(BlockCoder.maximumMagnitude), what float16 scales can say" : "is \(value)"
@@ -43,9 +43,9 @@ package struct UnsupportedValue {
             .unsupportedValue,
             layer: layer,
             head: head,
-            token: token ?? self.token,
+            token: token,
             channel: channel,
-            "a \(name) \(reason); only the codecs f16, bf16 and f32 take such a cache"
+            "a \(name) \(reason); only full precision (f16, bf16, f32) takes such a cache"
         )
     }
 }

@@ -87,7 +87,7 @@ public struct Attention: Sendable, Equatable {
             "queries of dimension \(queries.headDimension) for keys of \(geometry.keyDimension)"
         )
         try require(
-            queries.heads % geometry.kvHeads == 0,
+            queries.heads > 0 && queries.heads % geometry.kvHeads == 0,
             "\(queries.heads) query heads can't share \(geometry.kvHeads) KV heads evenly"
         )
         if let newer {

@@ -8,8 +8,9 @@ internal import KVCacheModel
 /// One call of attention: how it is cut into pieces, and what a thread does with them.
 ///
 /// A *job* is one KV head and some of its queries; a job's work is a sequence of *tiles* of up to 256 rows: pages of
-/// blocks, then rows in full precision (sinks, the residual window, newer tokens). Jobs lie one after another, and every thread takes an equal, contiguous share
-/// of all tiles, so that a job may be shared by two threads or more; their results are merged at the end.
+/// blocks, then rows in full precision (sinks, the residual window, newer tokens). Jobs lie one after another, and every
+/// thread takes an equal, contiguous share of all tiles, so that a job may be shared by two threads or more; their results
+/// are merged at the end.
 @safe
 struct AttentionStep {
     /// Queries of a job at the most: matrix products of so many rows keep their operands in the second-level cache.
@@ -87,6 +88,11 @@ struct AttentionStep {
     }
 
     private func compute(on workers: WorkerThreads) throws(MemoryError) {
+        // Nothing is seen where there is nothing.
+        guard tileCount > 0 else {
+            unsafe output.update(repeating: 0, count: queries.tokens * queries.heads * valueDimension)
+            return
+        }
         let jobRows = jobPositions * group
         let least = unsafe Kernels.best.product_rows
         let usesProducts = jobRows >= min(least.fast, least.precise, least.full)
@@ -273,8 +279,8 @@ struct AttentionStep {
         let head = head(ofJob: job)
         for position in 0..<positions.count {
             for member in 0..<group {
-                let place = (positions.lowerBound + position) * queries.heads + head * group + member
-                unsafe rows.finish(row: position * group + member, into: output + place * valueDimension)
+                let row = (positions.lowerBound + position) * queries.heads + head * group + member
+                unsafe rows.finish(row: position * group + member, into: output + row * valueDimension)
             }
         }
     }

@@ -27,7 +27,8 @@ public enum CacheDump: Sendable {
             )
         }
         let states = try layerStates(file, count: keys.count)
-        let tokenCount = tokens?.count ?? positions?.count ?? keys.reduce(0) { max($0, $1.tokens) }
+        let tokenCount =
+            try tokenCount(file) ?? tokens?.count ?? positions?.count ?? keys.reduce(0) { max($0, $1.tokens) }
         return try KVCache(
             layers: keys.enumerated().map { index, keys in
                 try layer(file, index: index, keys: keys, state: states[index], tokenCount: tokenCount)
@@ -46,11 +47,23 @@ public enum CacheDump: Sendable {
         case heldTokens = "held_tokens"
     }
 
+    /// The name of the number of tokens, where nothing else says it.
+    static let tokenCountName = "token_count"
+
     /// The name of a layer's tensor.
     public static func name(_ layer: Int, _ part: Part) -> String { "layers.\(layer).\(part.rawValue)" }
 
     /// The name of a layer's state.
     static func name(_ layer: Int, state: String) -> String { "\(name(layer, .state)).\(state)" }
+
+    /// What a tensor of that name is: the layer, the part, and the name of a state; nil for what is none of a dump's.
+    static func parts(ofName name: String) -> (layer: Int, part: Part, stateName: String)? {
+        let words = name.split(separator: ".", maxSplits: 3, omittingEmptySubsequences: false)
+        guard words.count >= 3, words[0] == "layers", let layer = Int(words[1]), layer >= 0, "\(layer)" == words[1],
+            let part = Part(rawValue: String(words[2])), (words.count == 4) == (part == .state)
+        else { return nil }
+        return (layer, part, words.count == 4 ? String(words[3]) : "")
+    }
 
     // MARK: -
 
@@ -95,16 +108,13 @@ public enum CacheDump: Sendable {
         return .listed((0..<keys.heads).map { Array(numbers[$0 * keys.tokens..<($0 + 1) * keys.tokens]) })
     }
 
-    /// The states of all layers, by the bytes of their names.
+    /// The states of all layers.
     ///
     /// Layers must be numbered without gaps: one that is skipped would silently be lost.
     private static func layerStates(_ file: SafetensorsFile, count: Int) throws -> [[LayerState]] {
         var states = [[LayerState]](repeating: [], count: count)
-        for name in file.tensors.names where name.hasPrefix("layers.") {
-            let parts = name.split(separator: ".", maxSplits: 3, omittingEmptySubsequences: false)
-            guard parts.count >= 3, let layer = Int(parts[1]), layer >= 0, let part = Part(rawValue: String(parts[2])),
-                (parts.count == 4) == (part == .state)
-            else { continue }
+        for name in file.tensors.names {
+            guard let (layer, part, stateName) = parts(ofName: name) else { continue }
             guard layer < count else {
                 throw EngineFormatError(.unsupported, tensor: name, "there are keys of \(count) layers only")
             }
@@ -116,9 +126,9 @@ public enum CacheDump: Sendable {
                     "is \(tensor.elementType) \(tensor.shape), must be U8 [bytes]"
                 )
             }
-            states[layer].append(LayerState(name: String(parts[3]), bytes: tensor.bytes))
+            states[layer].append(LayerState(name: stateName, bytes: tensor.bytes))
         }
-        return states.map { $0.sorted { $0.name.utf8.lexicographicallyPrecedes($1.name.utf8) } }
+        return states
     }
 
     /// A tensor `[1, heads, tokens, dimension]`, of which the leading 1 may be missing.
@@ -157,6 +167,14 @@ public enum CacheDump: Sendable {
             tokens: shape[1],
             headDimension: shape[2]
         )
+    }
+
+    private static func tokenCount(_ file: SafetensorsFile) throws -> Int? {
+        guard let numbers = try numbers(file, tokenCountName) else { return nil }
+        guard numbers.count == 1, numbers[0] > 0 else {
+            throw EngineFormatError(.unsupported, tensor: tokenCountName, "must be one number above 0")
+        }
+        return Int(numbers[0])
     }
 
     private static func numbers(_ file: SafetensorsFile, _ name: String) throws -> [Int32]? {

@@ -28,6 +28,8 @@ public struct CacheDumpWriter: ~Copyable, Sendable {
 
     /// What a dump will hold beside its layers.
     public struct Contents: Sendable {
+        /// Tokens of the cache; layers may have fewer rows.
+        public var tokenCount: Int
         /// Token ids, one per token.
         public var tokens: [Int32]?
         /// Positions, one per token; nil where token t has position t.
@@ -37,7 +39,9 @@ public struct CacheDumpWriter: ~Copyable, Sendable {
         /// Text that travels with the cache.
         public var metadata: [String: String] = [:]
 
-        public init() {}
+        public init(tokenCount: Int) {
+            self.tokenCount = tokenCount
+        }
     }
 
     /// Begins a dump; keys and values of every layer must follow.
@@ -58,7 +62,13 @@ public struct CacheDumpWriter: ~Copyable, Sendable {
             entries.append(.init(name: name, elementType: type, shape: shape, byteCount: bytes.count))
             content.append((name, bytes))
         }
-        for (name, numbers) in [("positions", contents.positions), ("tokens", contents.tokens)] {
+        let saysCount =
+            contents.tokens != nil || contents.positions != nil
+            || layers.contains { $0.rowCount == contents.tokenCount }
+        for (name, numbers) in [
+            ("positions", contents.positions), ("tokens", contents.tokens),
+            (CacheDump.tokenCountName, saysCount ? nil : [Int32(contents.tokenCount)]),
+        ] {
             guard let numbers else { continue }
             add(name, "I32", shape: [numbers.count], try SharedBytes(words: numbers.map(UInt32.init(bitPattern:))))
         }
@@ -107,9 +117,10 @@ public struct CacheDumpWriter: ~Copyable, Sendable {
     ///   is written once.
     public mutating func write(_ layer: KVCacheLayer, index: Int, firstRow: Int = 0) throws {
         let count = layer.keys.tokens
-        precondition(missingRows.indices.contains(index) && missingRows[index] >= count, "every layer is written once")
+        precondition(layers.indices.contains(index), "the dump has no such layer")
         let expected = layers[index]
         precondition(firstRow >= 0 && firstRow + count <= expected.rowCount, "the dump has no such rows")
+        precondition(missingRows[index] >= count, "every layer is written once")
         missingRows[index] -= count
         for part in CachePart.allCases {
             let tensor = layer[part]

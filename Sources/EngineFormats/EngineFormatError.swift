@@ -1,3 +1,5 @@
+internal import JSONText
+
 /// An engine's file that can't be read: what is wrong, where, and what to do.
 public struct EngineFormatError: Error, Sendable, Equatable, CustomStringConvertible {
     public enum Code: Sendable {
@@ -25,5 +27,13 @@ public struct EngineFormatError: Error, Sendable, Equatable, CustomStringConvert
         self.tensor = tensor
         self.offset = offset
         self.message = message
+    }
+    /// An error of a safetensors file's header.
+    init(_ error: JSONError) {
+        self.init(
+            error.code == .unsupported ? .unsupported : .damaged,
+            at: error.offset,
+            "the header is not what safetensors has: \(error.summary)"
+        )
     }
 }

@@ -75,9 +75,7 @@ public enum QueryProfile: Sendable {
         metadata: [String: String]
     ) throws(EngineFormatError) {
         let wanted = geometry.layers.indices.filter { !geometry.layers[$0].isEmpty }
-        let found = file.tensors.names.count {
-            $0.hasPrefix("layers.") && $0.hasSuffix(".\(CacheDump.Part.profile.rawValue)")
-        }
+        let found = file.tensors.names.count { CacheDump.parts(ofName: $0)?.part == .profile }
         guard found == wanted.count, wanted.allSatisfy({ file.tensors[CacheDump.name($0, .profile)] != nil }) else {
             throw EngineFormatError(
                 .unsupported,

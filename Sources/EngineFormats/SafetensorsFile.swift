@@ -242,13 +242,3 @@ private struct HeaderEntry {
         }
     }
 }
-
-extension EngineFormatError {
-    fileprivate init(_ error: JSONError) {
-        self.init(
-            error.code == .damaged ? .damaged : .unsupported,
-            at: error.offset,
-            "the header is not what safetensors has: \(error.summary)"
-        )
-    }
-}

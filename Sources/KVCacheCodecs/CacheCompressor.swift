@@ -39,11 +39,11 @@ public struct CacheCompressor: Sendable {
         precondition(layers.count < geometry.layers.count, "the cache has no more layers")
         let index = layers.count
         let found = try layer.checkedGeometry(index: index, elementType: shape.elementType, tokenCount: tokenCount)
-        guard found.isCompatible(with: geometry.layers[index]) else {
+        if let mismatch = found.mismatch(with: geometry.layers[index]) {
             throw KVCacheError(
                 .raggedLayers,
                 layer: index,
-                "it is of \(found), and the cache has \(geometry.layers[index])"
+                "its \(mismatch.name) is \(mismatch.left), and the cache has \(mismatch.right)"
             )
         }
         try await add(checked: [layer], progress: nil)
@@ -53,7 +53,12 @@ public struct CacheCompressor: Sendable {
     mutating func add(checked sources: [KVCacheLayer], progress: ProgressHandler?) async throws {
         let first = layers.count
         let statistics = sources.enumerated().map { index, source in
-            LayerStatistics(layer: first + index, geometry: geometry.layers[first + index], source: source)
+            LayerStatistics(
+                layer: first + index,
+                geometry: geometry.layers[first + index],
+                source: source,
+                tokenCount: tokenCount
+            )
         }
         if stages.isEmpty {
             let outline = CacheOutline(
@@ -74,14 +79,15 @@ public struct CacheCompressor: Sendable {
         var steps: [AppendStep] = []
         var heads: [(layer: Int, head: Int)] = []
         for (index, source) in sources.enumerated() {
+            let skippedTokens = source.held == .last ? tokenCount - source.keys.tokens : 0
             var layer = CompressedLayer(
                 shape: shape,
                 index: first + index,
                 plan: decisions[index].plan,
                 held: source.held,
-                skippedTokens: source.held == .last ? tokenCount - source.keys.tokens : 0
+                skippedTokens: skippedTokens
             )
-            steps.append(try layer.beginAppend(source))
+            steps.append(try layer.beginAppend(source, newTokens: tokenCount - skippedTokens))
             added.append(layer)
             heads += (0..<layer.geometry.kvHeads).map { (index, $0) }
         }
@@ -91,7 +97,7 @@ public struct CacheCompressor: Sendable {
             let (layer, head) = packing.heads[unit]
             try packing.layers[layer].packBlocks(of: packing.steps[layer], head: head)
         }
-        for index in added.indices { try added[index].finishAppend(steps[index], tokenCount: tokenCount) }
+        for index in added.indices { try added[index].finishAppend(steps[index]) }
         layers += added
         profiles += decisions.map(\.profile)
     }
@@ -135,11 +141,7 @@ private struct LayerDecision: Sendable {
 
     init(_ statistics: LayerStatistics, stages: [any CodecStage], observationWindow: Int) throws(CodecError) {
         var statistics = statistics
-        var draft = LayerDraft(geometry: statistics.geometry)
-        if !statistics.geometry.isEmpty {
-            for stage in stages { try stage.decide(&statistics, draft: &draft) }
-        }
-        plan = try draft.plan(layer: statistics.layer, held: statistics.held)
+        plan = try LayerDraft.plan(for: &statistics, stages: stages)
         // Queries that no stage looked at may hold anything: then there is no profile.
         var profile: [Float]? = []
         for head in 0..<statistics.geometry.kvHeads {

@@ -33,7 +33,7 @@ public struct CodecRegistration: Sendable {
     }
 }
 
-/// The codecs that recipes may use, found by name or number.
+/// The codecs that recipes may use, found by name.
 public struct CodecRegistry: Sendable {
     public let registrations: [CodecRegistration]
 
@@ -46,9 +46,6 @@ public struct CodecRegistry: Sendable {
             "codec numbers and names must differ"
         )
     }
-
-    /// The codec of a number in files.
-    public subscript(number number: UInt32) -> CodecRegistration? { registrations.first { $0.number == number } }
 
     /// The codec of a name in recipes.
     public subscript(name name: String) -> CodecRegistration? { registrations.first { $0.name == name } }

@@ -19,13 +19,13 @@ public protocol CodecStage: Sendable {
     /// The parameters in canonical order, those left out that have their default.
     var parameters: [StageParameter] { get }
 
-    /// The newest tokens that the stage wants in full precision.
+    /// The newest rows of each layer that the stage wants in full precision.
     var residualWindow: Int { get }
 
     /// The last queries of the prompt that the stage looks at, or nil if it looks at none.
     var observationWindow: Int? { get }
 
-    /// The tokens that the stage wants in a block, or nil if it doesn't mind.
+    /// The places that the stage wants in a block, or nil if it doesn't mind.
     var blockLength: Int? { get }
 
     /// The stage for one cache, before its first layer is decided: one that shares something between layers makes

@@ -7,15 +7,20 @@ public import KVCacheModel
 public struct LayerStatistics: Sendable {
     public let layer: Int
     public let geometry: LayerGeometry
-    private let source: KVCacheLayer
+    /// The layer itself: keys, values, and the queries or the query profile that came with it.
+    public let source: KVCacheLayer
+    private let tokenCount: Int
     /// Head by head.
     private var keySums: [ChannelSums?]
 
     /// The statistics of `source`, which is the cache's layer `layer`.
-    public init(layer: Int, geometry: LayerGeometry, source: KVCacheLayer) {
+    ///
+    /// - Parameter tokenCount: tokens of the cache; the layer may hold fewer.
+    public init(layer: Int, geometry: LayerGeometry, source: KVCacheLayer, tokenCount: Int) {
         self.layer = layer
         self.geometry = geometry
         self.source = source
+        self.tokenCount = tokenCount
         keySums = [ChannelSums?](repeating: nil, count: geometry.kvHeads)
     }
 
@@ -24,24 +29,29 @@ public struct LayerStatistics: Sendable {
     /// Which of the cache's tokens the layer has.
     public var held: HeldTokens { source.held }
 
-    /// The mean squared key of every channel of a KV head over the layer's tokens.
+    /// Rows of each KV head: fewer than the cache has tokens where the layer doesn't hold them all.
+    public var rowCount: Int { source.keys.tokens }
+
+    /// The mean squared key of every channel of a KV head over the head's rows.
     ///
     /// - Throws: `CodecError` if a key is not finite.
     public mutating func keyMeanSquares(head: Int) throws(CodecError) -> [Double] {
         let sums = try sumsOfKeys(head: head)
-        return sums.squares.map { $0 / Double(source.keys.tokens) }
+        return sums.squares.map { $0 / Double(rowCount) }
     }
 
-    /// The mean key of every channel of a KV head over the layer's tokens.
+    /// The mean key of every channel of a KV head over the head's rows.
     ///
     /// - Throws: `CodecError` if a key is not finite.
     public mutating func keyMeans(head: Int) throws(CodecError) -> [Double] {
         let sums = try sumsOfKeys(head: head)
-        return sums.sums.map { $0 / Double(source.keys.tokens) }
+        return sums.sums.map { $0 / Double(rowCount) }
     }
 
     /// The query profile of a KV head: what came as one with the cache, or else the mean squared query of every channel
     /// over the last `window` queries and the query heads of the group; nil if neither came.
+    ///
+    /// Queries are those of the cache's last tokens, whichever tokens the layer holds.
     ///
     /// - Throws: `CodecError` if a query is not finite.
     public func queryMeanSquares(head: Int, window: Int) throws(CodecError) -> [Double]? {
@@ -72,9 +82,13 @@ public struct LayerStatistics: Sendable {
         if let sums = keySums[head] { return sums }
         let sums = ChannelSums(source.keys, head: head)
         guard sums.areFinite else {
-            throw UnsupportedValue.first(in: source.keys, head: head, name: "key")?
-                .error(layer: layer)
-                ?? CodecError(.unsupportedValue, layer: layer, head: head, "the keys are too large to be scored")
+            guard let found = UnsupportedValue.first(in: source.keys, head: head, name: "key") else {
+                throw CodecError(.unsupportedValue, layer: layer, head: head, "the keys are too large to be scored")
+            }
+            throw found.error(
+                layer: layer,
+                token: held.token(ofRow: found.row, head: head, firstToken: tokenCount - rowCount)
+            )
         }
         keySums[head] = sums
         return sums

@@ -15,10 +15,24 @@ public struct LayerDraft: Sendable {
         heads = [HeadDraft](repeating: HeadDraft(keyDimension: geometry.keyDimension), count: geometry.kvHeads)
     }
 
+    /// The plan that stages decide for a layer.
+    ///
+    /// - Throws: `CodecError` if a stage can't decide, or the format can't say what was decided.
+    static func plan(
+        for statistics: inout LayerStatistics,
+        stages: [any CodecStage]
+    ) throws(CodecError) -> LayerPlan {
+        var draft = LayerDraft(geometry: statistics.geometry)
+        if !statistics.geometry.isEmpty {
+            for stage in stages { try stage.decide(&statistics, draft: &draft) }
+        }
+        return try draft.plan(layer: statistics.layer, held: statistics.held)
+    }
+
     /// The plan; what no stage has decided is in full precision.
     ///
     /// - Throws: `CodecError` naming the head whose plan, or the layer whose sinks, the format can't say.
-    func plan(layer: Int, held: HeldTokens) throws(CodecError) -> LayerPlan {
+    private func plan(layer: Int, held: HeldTokens) throws(CodecError) -> LayerPlan {
         guard LayerPlan.sinkCounts.contains(sinks), held.beginsWithFirst(sinks) else {
             throw CodecError(
                 .unsupportedPlan,
@@ -32,7 +46,7 @@ public struct LayerDraft: Sendable {
             do {
                 plans.append(try head.plan(geometry: geometry))
             } catch {
-                throw CodecError(.unsupportedPlan, layer: layer, head: index, error.message)
+                throw CodecError(error, layer: layer, head: index)
             }
         }
         return LayerPlan(geometry: geometry, sinks: sinks, heads: plans)
@@ -57,11 +71,22 @@ public struct HeadDraft: Sendable {
     public var keyRuns: [KeyRun]
     /// How values are coded; nil while no stage has decided.
     public var values: Coding?
-    /// What stands in for the pruned channels, ascending by channel; empty for zeros.
-    public var prunedMeans: [Float] = []
+    /// What stands in for pruned channels; zeros for those that have nothing here.
+    public private(set) var means: [UInt16: Float] = [:]
 
     init(keyDimension: Int) {
         keyRuns = [KeyRun(channels: (0..<UInt16(keyDimension)).map { $0 })]
+    }
+
+    /// The key channels that are kept and about whose coding no stage has decided, ascending.
+    public var undecidedChannels: [UInt16] { keyRuns.filter { $0.coding == nil }.flatMap(\.channels).sorted() }
+
+    /// Prunes key channels.
+    ///
+    /// - Parameter mean: what stands in for a channel; nil for zero.
+    public mutating func prune(_ channels: Set<UInt16>, mean: (UInt16) -> Float? = { _ in nil }) {
+        for index in keyRuns.indices { keyRuns[index].channels.removeAll(where: channels.contains) }
+        for channel in channels { means[channel] = mean(channel) }
     }
 
     /// Decides what no stage has decided yet.
@@ -82,6 +107,13 @@ public struct HeadDraft: Sendable {
             }
         }
         let values = geometry.valueDimension == 0 ? .fullPrecision : values ?? .fullPrecision
-        return try HeadPlan(keyRuns: runs, values: values, prunedMeans: prunedMeans, geometry: geometry)
+        let kept = Set(runs.flatMap(\.channels))
+        let pruned = means.isEmpty ? [] : (0..<UInt16(geometry.keyDimension)).filter { !kept.contains($0) }
+        return try HeadPlan(
+            keyRuns: runs,
+            values: values,
+            prunedMeans: pruned.map { means[$0] ?? 0 },
+            geometry: geometry
+        )
     }
 }

@@ -1,4 +1,4 @@
-internal import CachePacking
+public import CachePacking
 
 /// How a cache is compressed: stages in order, written `think(keys=0.4)+kivi(bits=2)`.
 public struct Recipe: Sendable, Equatable, CustomStringConvertible {
@@ -40,6 +40,17 @@ public struct Recipe: Sendable, Equatable, CustomStringConvertible {
             throw RecipeError(message, suggestion: Self.ordered(steps).map(\.text).joined(separator: "+"))
         }
         self.steps = steps
+        let lengths = Set(steps.compactMap(\.stage.blockLength))
+        guard lengths.count <= 1 else {
+            let wishes = lengths.sorted().map(String.init).joined(separator: " and ")
+            throw RecipeError("stages want blocks of \(wishes) tokens, and a cache has blocks of one length")
+        }
+        guard BlockShape.blockLengths.contains(blockLength) else {
+            throw RecipeError("blocks of \(blockLength) tokens: a block has 32, 64 or 128")
+        }
+        guard BlockShape.residualWindows.contains(residualWindow), observationWindow > 0 else {
+            throw RecipeError("windows of \(residualWindow) tokens and \(observationWindow) queries can't be kept")
+        }
     }
 
     /// A recipe of stages in order, such as `Recipe(ThinKCodec(keyRatio: 0.4), KIVICodec(keyBits: 2, valueBits: 2))`.
@@ -59,7 +70,7 @@ public struct Recipe: Sendable, Equatable, CustomStringConvertible {
     }
 
     /// Tokens of a block.
-    public var blockLength: Int { steps.compactMap(\.stage.blockLength).max() ?? Self.defaultBlockLength }
+    public var blockLength: Int { steps.lazy.compactMap(\.stage.blockLength).first ?? Self.defaultBlockLength }
 
     /// Tokens that stay in full precision at least: what the stages ask for, rounded up to whole blocks.
     public var residualWindow: Int {
@@ -70,6 +81,13 @@ public struct Recipe: Sendable, Equatable, CustomStringConvertible {
     /// The last queries of the prompt that score channels.
     public var observationWindow: Int {
         steps.compactMap(\.stage.observationWindow).max() ?? Self.defaultObservationWindow
+    }
+
+    /// What the stages decide for a layer that shares nothing with others.
+    ///
+    /// - Throws: `CodecError` if a stage can't decide, or the format can't say what was decided.
+    public func plan(for statistics: inout LayerStatistics) throws(CodecError) -> LayerPlan {
+        try LayerDraft.plan(for: &statistics, stages: steps.map(\.stage))
     }
 
     /// The recipe in canonical text.

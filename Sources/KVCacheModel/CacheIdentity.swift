@@ -31,7 +31,7 @@ public struct CacheIdentity: Sendable {
     public static let decisiveKeys = ["tokenizer.sha256", fingerprint, "rope.theta"]
 
     /// Whether caches whose values of `key` differ must not be taken for each other.
-    public static func includes(_ key: String) -> Bool { prefixes.contains { key.hasPrefix($0) } }
+    public static func includes(_ key: String) -> Bool { prefixes.contains { key.utf8.starts(with: $0.utf8) } }
 
     /// The first key, in order, of which both have a value and the values differ.
     public static func mismatch(_ left: [String: String], _ right: [String: String]) -> Mismatch? {
@@ -59,16 +59,25 @@ extension CacheGeometry {
         guard layers.count == other.layers.count else {
             return .init(name: "layers", left: "\(layers.count)", right: "\(other.layers.count)")
         }
-        for (index, (mine, others)) in zip(layers, other.layers).enumerated() where !mine.isCompatible(with: others) {
-            let numbers = [
-                ("KV heads", mine.kvHeads, others.kvHeads), ("key dimension", mine.keyDimension, others.keyDimension),
-                ("value dimension", mine.valueDimension, others.valueDimension),
-                ("query heads", mine.queryHeads, others.queryHeads),
-            ]
-            for (name, left, right) in numbers where left != right {
-                return .init(name: "\(name) of layer \(index)", left: "\(left)", right: "\(right)")
-            }
+        for (index, (mine, others)) in zip(layers, other.layers).enumerated() {
+            guard let found = mine.mismatch(with: others) else { continue }
+            return .init(name: "\(found.name) of layer \(index)", left: found.left, right: found.right)
         }
         return nil
+    }
+}
+
+extension LayerGeometry {
+    /// The first number that the shapes don't share. Query heads count where both know them.
+    package func mismatch(with other: LayerGeometry) -> CacheIdentity.Mismatch? {
+        let numbers = [
+            ("KV heads", kvHeads, other.kvHeads), ("key dimension", keyDimension, other.keyDimension),
+            ("value dimension", valueDimension, other.valueDimension),
+        ]
+        for (name, left, right) in numbers where left != right {
+            return .init(name: name, left: "\(left)", right: "\(right)")
+        }
+        guard queryHeads != other.queryHeads, queryHeads > 0, other.queryHeads > 0 else { return nil }
+        return .init(name: "query heads", left: "\(queryHeads)", right: "\(other.queryHeads)")
     }
 }

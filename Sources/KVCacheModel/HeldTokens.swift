@@ -36,6 +36,12 @@ public enum HeldTokens: Sendable, Equatable {
         }
     }
 
+    /// Which token of the cache a place of a head is of: Formats/snapshot.md, "How a cache is cut".
+    package func token(atPlace place: Int, head: Int) -> Int {
+        guard case .listed(let lists) = self else { return place }
+        return Int(lists[head][place])
+    }
+
     /// Which token of the cache a row of a head is of.
     ///
     /// - Parameter firstToken: the token of row 0, unless tokens are listed.

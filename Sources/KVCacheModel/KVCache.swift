@@ -105,8 +105,8 @@ extension KVCacheLayer {
         let geometry: LayerGeometry
         do {
             geometry = try self.geometry()
-        } catch let fault {
-            throw error(fault.code, fault.message)
+        } catch {
+            throw KVCacheError(error, layer: index)
         }
         guard keys.elementType == elementType else {
             throw error(.raggedLayers, "keys are \(keys.shapeText), the cache is \(elementType.name)")
@@ -125,6 +125,9 @@ extension KVCacheLayer {
             throw error(.invalidTokens, "it holds \(fault)")
         }
         if let queries {
+            guard queries.heads > 0 else {
+                throw error(.invalidQueries, "queries are \(queries.shapeText), of no query head")
+            }
             guard queries.headDimension == keys.headDimension else {
                 throw error(
                     .invalidQueries,

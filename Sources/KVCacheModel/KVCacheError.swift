@@ -15,4 +15,8 @@ public struct KVCacheError: Error, Sendable, Equatable, CustomStringConvertible 
         self.layer = layer
         self.message = message
     }
+
+    init(_ error: KVCacheError, layer: Int) {
+        self.init(error.code, layer: layer, error.message)
+    }
 }

@@ -10,7 +10,7 @@ public struct KVCacheLayer: Sendable {
     public let queries: KVTensor?
     /// The query profile: the mean squared query per KV head and channel, `kvHeads * keyDimension` numbers.
     public let profile: [Float]?
-    /// What the layer keeps beside keys and values; names differ.
+    /// What the layer keeps beside keys and values, by the bytes of their names, which differ.
     public let state: [LayerState]
 
     public init(
@@ -26,7 +26,7 @@ public struct KVCacheLayer: Sendable {
         self.held = held
         self.queries = queries
         self.profile = profile
-        self.state = state
+        self.state = state.sorted { $0.name.utf8.lexicographicallyPrecedes($1.name.utf8) }
     }
 
     /// A layer without keys and values.
@@ -53,7 +53,15 @@ public struct KVCacheLayer: Sendable {
                 "values are \(values.shapeText), the keys \(keys.shapeText)"
             )
         }
-        guard !isEmpty else { return .none }
+        guard !isEmpty else {
+            guard keys.tokens == 0, keys.headDimension == 0, values.headDimension == 0, held == .all else {
+                throw KVCacheError(
+                    .raggedLayers,
+                    "keys are \(keys.shapeText); a layer without heads has no tokens and no dimension"
+                )
+            }
+            return .none
+        }
         return try LayerGeometry(
             queryHeads: queries?.heads ?? 0,
             kvHeads: keys.heads,

@@ -45,10 +45,4 @@ public struct LayerGeometry: Sendable, Hashable {
 
     /// Numbers of a token in all KV heads, keys and values together.
     public var valuesPerToken: Int { kvHeads * (keyDimension + valueDimension) }
-
-    /// Whether caches of these shapes can stand for each other: query heads need not be known.
-    public func isCompatible(with other: LayerGeometry) -> Bool {
-        kvHeads == other.kvHeads && keyDimension == other.keyDimension && valueDimension == other.valueDimension
-            && (queryHeads == 0 || other.queryHeads == 0 || queryHeads == other.queryHeads)
-    }
 }

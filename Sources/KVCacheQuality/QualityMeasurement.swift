@@ -15,7 +15,7 @@ public struct QualityMeasurement: Sendable {
     /// OpenBLAS works on one thread per caller.
     ///
     /// - Parameter slidingWindow: how many tokens a query of the layer sees, its own included; nil for all.
-    /// - Throws: `CodecError` if the layers hold other tokens, `CancellationError` if the task is cancelled,
+    /// - Throws: `CodecError` if the layers hold different tokens, `CancellationError` if the task is cancelled,
     ///   `MemoryError` if there is no memory for it.
     public mutating func add(
         _ original: KVCacheLayer,
@@ -28,6 +28,13 @@ public struct QualityMeasurement: Sendable {
                 layer: compressed.index,
                 "the original has \(original.keys.tokens) tokens in this layer, and the compressed one "
                     + "\(compressed.rowCount)"
+            )
+        }
+        guard original.held == compressed.held else {
+            throw CodecError(
+                .shapeMismatch,
+                layer: compressed.index,
+                "the original and the compressed layer hold different tokens"
             )
         }
         let products = SingleThreadedProducts()

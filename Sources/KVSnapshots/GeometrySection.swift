@@ -147,6 +147,9 @@ enum GeometrySection {
         guard held != .last || rowCount < tokens else {
             throw reader.error(at: rowsOffset, "the last \(rowCount) of \(tokens) tokens are all of them")
         }
+        guard held != .listed || rowCount >= sinks else {
+            throw reader.error(at: rowsOffset, "\(sinks) sinks are more than the \(rowCount) listed tokens")
+        }
         let end = held == .last ? tokens : rowCount
         let blocksOffset = reader.position
         let blockEnd = try reader.integer(UInt64.self, "the number of tokens in blocks", in: 0...end)

@@ -59,12 +59,16 @@ extension [SharedBytes] {
     /// The pieces as one, copied only if there are several.
     fileprivate func joined() throws(MemoryError) -> SharedBytes {
         if count == 1 { return self[0] }
-        let buffer = try AlignedBuffer(byteCount: byteCount)
-        var end = 0
-        for piece in self {
-            buffer.copy(piece, at: end)
-            end += piece.count
+        return try SharedBytes(byteCount: byteCount) { joined in
+            unsafe joined.withUnsafeMutableBytes { bytes in
+                var rest = unsafe bytes[...]
+                for piece in self {
+                    unsafe piece.withUnsafeBytes {
+                        unsafe UnsafeMutableRawBufferPointer(rebasing: rest).copyMemory(from: $0)
+                    }
+                    unsafe rest = rest.dropFirst(piece.count)
+                }
+            }
         }
-        return buffer.shared
     }
 }

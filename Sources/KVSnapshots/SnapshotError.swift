@@ -26,20 +26,20 @@ public struct SnapshotError: Error, Sendable, Equatable, CustomStringConvertible
     /// The file's byte where the wrong field begins.
     public let offset: Int
     public let message: String
+    /// What to do about it.
+    public let remedy: String
 
     public var description: String { "\(message) (\(code.rawValue) at byte \(offset)); \(remedy)" }
 
-    init(_ code: Code, at offset: Int, _ message: String) {
+    init(
+        _ code: Code,
+        at offset: Int,
+        _ message: String,
+        remedy: String = "the file is damaged: make the snapshot again or copy it again"
+    ) {
         self.code = code
         self.offset = offset
         self.message = message
-    }
-
-    private var remedy: String {
-        switch code {
-        case .notASnapshot: "pass a file that think-compress snapshot wrote"
-        case .unsupportedVersion: "read it with a newer think-compress"
-        default: "the file is damaged: make the snapshot again or copy it again"
-        }
+        self.remedy = remedy
     }
 }

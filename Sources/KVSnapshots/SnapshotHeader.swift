@@ -47,14 +47,22 @@ public struct SnapshotHeader: Sendable, Equatable {
             )
         }
         guard front[0..<SnapshotFormat.magic.count].array == SnapshotFormat.magic else {
-            throw SnapshotError(.notASnapshot, at: 0, "the file does not begin like a snapshot")
+            throw SnapshotError(
+                .notASnapshot,
+                at: 0,
+                "the file does not begin like a snapshot",
+                remedy: "pass a file that think-compress snapshot wrote"
+            )
         }
         let version = front.integer(UInt32.self, at: SnapshotFormat.versionOffset)
         guard version == SnapshotFormat.version else {
             throw SnapshotError(
                 .unsupportedVersion,
                 at: SnapshotFormat.versionOffset,
-                "the snapshot has format version \(version), this program reads \(SnapshotFormat.version)"
+                "the snapshot has format version \(version), this program reads \(SnapshotFormat.version)",
+                remedy: version < SnapshotFormat.version
+                    ? "the file is of an older version: make the snapshot again with think-compress snapshot"
+                    : "the file is of a newer version: read it with a newer think-compress"
             )
         }
         let sectionCount = Int(front.integer(UInt32.self, at: SnapshotFormat.sectionCountOffset))

@@ -10,23 +10,25 @@ enum Zstandard {
     /// - Throws: `MemoryError` if there is no memory for it.
     static func compress(_ bytes: SharedBytes, level: Int) throws(MemoryError) -> SharedBytes? {
         let bound = ZSTD_compressBound(bytes.count)
-        let frame = try AlignedBuffer(byteCount: bound)
-        let count = unsafe frame.withUnsafeMutableBytes { destination in
-            unsafe bytes.withUnsafeBytes { source in
-                unsafe ZSTD_compress(
-                    destination.baseAddress,
-                    bound,
-                    source.baseAddress,
-                    source.count,
-                    Int32(level)
-                )
+        var count = 0
+        let frame = try SharedBytes(byteCount: bound) { span in
+            count = unsafe span.withUnsafeMutableBytes { destination in
+                unsafe bytes.withUnsafeBytes { source in
+                    unsafe ZSTD_compress(
+                        destination.baseAddress,
+                        bound,
+                        source.baseAddress,
+                        source.count,
+                        Int32(level)
+                    )
+                }
             }
         }
         if lacksMemory(count) { throw MemoryError(byteCount: nil) }
         guard ZSTD_isError(count) == 0, count < bytes.count,
             SectionCoding.zstd.allows(length: bytes.count, storedLength: count)
         else { return nil }
-        return frame.shared[0..<count]
+        return frame[0..<count]
     }
 
     private static func lacksMemory(_ result: Int) -> Bool {
@@ -46,15 +48,17 @@ enum Zstandard {
         }
         guard ZSTD_isError(frameLength) == 0 else { throw error("is damaged") }
         guard frameLength == frame.count else { throw error("is followed by other bytes") }
-        let buffer = try AlignedBuffer(byteCount: byteCount)
-        let count = unsafe buffer.withUnsafeMutableBytes { destination in
-            unsafe frame.withUnsafeBytes { source in
-                unsafe ZSTD_decompress(destination.baseAddress, destination.count, source.baseAddress, source.count)
+        var count = 0
+        let content = try SharedBytes(byteCount: byteCount) { span in
+            count = unsafe span.withUnsafeMutableBytes { destination in
+                unsafe frame.withUnsafeBytes { source in
+                    unsafe ZSTD_decompress(destination.baseAddress, destination.count, source.baseAddress, source.count)
+                }
             }
         }
         if lacksMemory(count) { throw MemoryError(byteCount: nil) }
         guard ZSTD_isError(count) == 0 else { throw error("is damaged") }
         guard count == byteCount else { throw error("has \(count) bytes and must have \(byteCount)") }
-        return buffer.shared
+        return content
     }
 }

@@ -43,7 +43,7 @@ extension KVTensor {
     init(rows matrix: FloatMatrix, range: Range<Int>, heads: Int, headDimension: Int) {
         let headBytes = headDimension * ElementType.float32.byteCount
         let rowBytes = heads * headBytes
-        let bytes = matrix.shared
+        let bytes = unsafe matrix.shared
         self.init(
             bytes: bytes[range.lowerBound * rowBytes..<range.upperBound * rowBytes],
             elementType: .float32,

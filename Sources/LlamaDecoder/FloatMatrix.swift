@@ -28,6 +28,7 @@ final class FloatMatrix: Sendable {
         return unsafe base + row * columns
     }
 
-    /// The bytes to read, which stay alive with the result.
-    var shared: SharedBytes { buffer.shared }
+    /// The bytes to read, which stay alive with the result; to be let go of before the numbers are written anew.
+    @unsafe
+    var shared: SharedBytes { unsafe buffer.shared }
 }

@@ -45,11 +45,11 @@ struct LayerBuffer: Sendable {
         }
     }
 
-    /// The tokens that were written, with the queries or the profile that belong to them.
+    /// The tokens that were written, with the queries or the profile that belong to them; they aren't written again.
     func layer(tokens: Range<Int>, queries: KVTensor? = nil, profile: [Float]? = nil) -> KVCacheLayer {
         func tensor(_ buffer: AlignedBuffer) -> KVTensor {
             KVTensor(
-                bytes: buffer.shared,
+                bytes: unsafe buffer.shared,
                 elementType: elementType,
                 heads: geometry.kvHeads,
                 tokens: capacity,

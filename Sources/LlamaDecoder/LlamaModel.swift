@@ -30,7 +30,7 @@ public struct LlamaModel: Sendable {
         do {
             tokenizer = try Tokenizer(path: tokenizerPath)
         } catch let error as TokenizerError {
-            throw ModelError(error.code == .unsupported ? .unsupported : .damaged, path: tokenizerPath, "\(error)")
+            throw ModelError(error, path: tokenizerPath)
         }
         try Self.check(tokenizer, path: tokenizerPath, configuration: configuration, folder: folder)
     }
@@ -122,7 +122,8 @@ public struct LlamaModel: Sendable {
         if let mismatch = geometry.mismatch(with: configuration.geometry) {
             throw ModelError(
                 .mismatch,
-                "has \(mismatch.left) \(mismatch.name), this model \(mismatch.right); pass a snapshot of this model"
+                "does not fit this model: \(mismatch.name) \(mismatch.left), the model's \(mismatch.right); pass a "
+                    + "snapshot of this model"
             )
         }
     }

@@ -1,3 +1,7 @@
+internal import EngineFormats
+internal import JSONText
+internal import TextTokenization
+
 /// A model that can't be run, or a prompt that it can't take: what is wrong, in which file, and what to do.
 public struct ModelError: Error, Sendable, Equatable, CustomStringConvertible {
     public enum Code: Sendable {
@@ -22,5 +26,20 @@ public struct ModelError: Error, Sendable, Equatable, CustomStringConvertible {
         self.code = code
         self.path = path
         self.message = message
+    }
+    init(_ error: JSONError, path: String) {
+        self.init(error.code == .unsupported ? .unsupported : .damaged, path: path, error.description)
+    }
+
+    init(_ error: EngineFormatError, path: String) {
+        self.init(
+            error.code == .unsupported ? .unsupported : .damaged,
+            path: path,
+            "\(error.description); download it again"
+        )
+    }
+
+    init(_ error: TokenizerError, path: String) {
+        self.init(error.code == .unsupported ? .unsupported : .damaged, path: path, error.description)
     }
 }

@@ -45,7 +45,7 @@ struct ModelFolder: Sendable {
         do throws(JSONError) {
             return try body(JSONDocument(bytes, remedy: "take the model's own file").root.object())
         } catch {
-            throw ModelError(error.code == .unsupported ? .unsupported : .damaged, path: path, error.description)
+            throw ModelError(error, path: path)
         }
     }
 

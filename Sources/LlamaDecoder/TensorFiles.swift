@@ -39,11 +39,7 @@ struct TensorFiles {
                         : "is missing, and \(ModelFolder.weightIndexName) names it; download all weight files"
                 )
             } catch let error as EngineFormatError {
-                throw ModelError(
-                    error.code == .damaged ? .damaged : .unsupported,
-                    path: path,
-                    "\(error); download it again"
-                )
+                throw ModelError(error, path: path)
             }
         }
         guard let places = weights.places else { return }

@@ -113,9 +113,11 @@ public struct TextGenerator: Sendable {
     ///
     /// The prompt's last token is computed in any case, for its logits. Where only a few tokens are shared, such as the
     /// one that begins every text, none are reused: what follows would gain nothing and be compressed for another text.
+    /// A cache that can't be cut (`CompressedCache.wholeOnlyReason`) is reused whole or not at all.
     public static func reusableTokens(of cache: CompressedCache, for prompt: [Int32]) -> Int {
         let shared = sharedTokens(of: cache, with: prompt)
         guard shared >= min(cache.shape.blockLength, cache.tokenCount) else { return 0 }
-        return min(shared, prompt.count - 1)
+        let reusable = min(shared, prompt.count - 1)
+        return cache.wholeOnlyReason == nil || reusable == cache.tokenCount ? reusable : 0
     }
 }

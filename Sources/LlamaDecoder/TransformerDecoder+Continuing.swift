@@ -1,4 +1,5 @@
 public import CachePacking
+internal import CompressedAttention
 public import ComputeRuntime
 internal import KVCacheModel
 
@@ -72,7 +73,7 @@ extension TransformerDecoder {
         let perCache = tokens.count / caches.count
         var positions: [Int] = []
         for cache in caches.indices {
-            try checkShape(of: caches[cache])
+            try check(caches[cache])
             positions += (0..<perCache).map { caches[cache].tokenCount + $0 }
         }
         let turns = try configuration.rotary.turns(positions: positions)
@@ -115,15 +116,31 @@ extension TransformerDecoder {
         return logitRows.isEmpty ? [] : unsafe try logits(hidden[logitRows.lowerBound], count: logitRows.count)
     }
 
-    private func checkShape(of cache: CompressedCache) throws(CodecError) {
+    /// Checks that tokens can follow a cache.
+    ///
+    /// A layer may hold only some tokens: listed ones, which were chosen to be enough, or the last ones, as many as its
+    /// attention sees.
+    ///
+    /// - Throws: `CodecError` naming what doesn't fit.
+    public func check(_ cache: CompressedCache) throws(CodecError) {
         if let mismatch = geometry.mismatch(with: cache.geometry) {
             throw CodecError(
                 .shapeMismatch,
-                "the \(mismatch.name) of the model are \(mismatch.left), of the cache \(mismatch.right)"
+                "does not fit the model: \(mismatch.name) \(mismatch.right), the model's \(mismatch.left)"
             )
         }
-        guard cache.wholeOnlyReason == nil else {
-            throw CodecError(.shapeMismatch, "not all layers hold all tokens; only such caches go on here")
+        for (layer, attention) in zip(cache.layers, attentions) {
+            guard layer.state.isEmpty else {
+                throw CodecError(.shapeMismatch, layer: layer.index, "has state, and the model none")
+            }
+            guard layer.held == .last, layer.rowCount < (attention.slidingWindow ?? .max) - 1 else { continue }
+            throw CodecError(
+                .partialCache,
+                layer: layer.index,
+                "holds the last \(layer.rowCount) of \(cache.tokenCount) tokens, and the model's attention sees "
+                    + (attention.slidingWindow.map { "\($0 - 1) before the next" } ?? "all of them")
+                    + "; compute the prompt anew"
+            )
         }
         guard cache.positions == nil || cache.positions?.elementsEqual(0..<Int32(cache.tokenCount)) == true else {
             throw CodecError(.shapeMismatch, "the cache's positions are not 0, 1, 2 ...; only such caches go on here")

@@ -103,7 +103,12 @@ extension TransformerDecoder {
         ) { index, layer in
             profile.append(
                 try (0..<attention.kvHeads).flatMap { head in
-                    let statistics = LayerStatistics(layer: index, geometry: attention, source: layer)
+                    let statistics = LayerStatistics(
+                        layer: index,
+                        geometry: attention,
+                        source: layer,
+                        tokenCount: tokens.count
+                    )
                     return try statistics.queryMeanSquares(head: head, window: tokens.count) ?? []
                 }
             )

@@ -41,12 +41,7 @@ public struct Tokenizer: Sendable {
                 budget: WorkBudget(fileBytes: file.count)
             )
         } catch {
-            throw TokenizerError(
-                error.code == .unsupported ? .unsupported : .damaged,
-                field: error.field,
-                at: error.offset,
-                error.message
-            )
+            throw TokenizerError(error)
         }
     }
 

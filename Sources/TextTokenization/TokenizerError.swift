@@ -1,3 +1,5 @@
+internal import JSONText
+
 /// A `tokenizer.json` that can't be used, or a text that its rules can't encode: where, what is wrong, and what to do.
 public struct TokenizerError: Error, Sendable, Equatable, CustomStringConvertible {
     public enum Code: Sendable {
@@ -32,5 +34,13 @@ public struct TokenizerError: Error, Sendable, Equatable, CustomStringConvertibl
         self.field = field
         self.offset = offset
         self.message = message
+    }
+    init(_ error: JSONError) {
+        self.init(
+            error.code == .unsupported ? .unsupported : .damaged,
+            field: error.field,
+            at: error.offset,
+            error.message
+        )
     }
 }

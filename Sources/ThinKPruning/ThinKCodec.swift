@@ -17,13 +17,13 @@ public struct ThinKCodec: CodecStage {
     /// What stands in for a pruned channel.
     public enum Restoration: String, Sendable, CaseIterable {
         case none
-        /// Its mean over the prompt's tokens.
+        /// Its mean over the head's rows of the prompt.
         case mean
     }
 
     /// The paper's observation window, in queries.
     public static let defaultObserve = 32
-    /// The newest tokens that keep every channel, as in the paper's own runs.
+    /// The newest rows that keep every channel, as in the paper's own runs.
     public static let defaultRecent = 32
 
     /// The share of key channels to prune, from 0 to less than 1, in whole millionths.
@@ -33,9 +33,9 @@ public struct ThinKCodec: CodecStage {
     private let keyMillionths: Int
     private static let million = 1_000_000
 
-    /// Queries that score the channels, the last of the prompt.
+    /// Queries that score the channels, those of the prompt's last tokens.
     public let observe: Int
-    /// The newest tokens that keep every channel.
+    /// The newest rows of each layer that keep every channel: those of the newest tokens that it holds.
     public let recent: Int
     public let restoration: Restoration
     public let score: Score
@@ -101,7 +101,7 @@ public struct ThinKCodec: CodecStage {
     public var residualWindow: Int { recent }
     public var observationWindow: Int? { observe }
 
-    /// Prunes the channels of lowest score.
+    /// Prunes the channels of lowest score, of those that no stage has decided about.
     ///
     /// - Throws: `CodecError` if a key or query is not finite, or neither queries nor a profile came.
     public func decide(_ statistics: inout LayerStatistics, draft: inout LayerDraft) throws(CodecError) {
@@ -118,14 +118,9 @@ public struct ThinKCodec: CodecStage {
                 }
                 for channel in scores.indices { scores[channel] *= queries[channel] }
             }
-            let pruned = Set(lowestChannels(scores))
-            for run in draft.heads[head].keyRuns.indices {
-                draft.heads[head].keyRuns[run].channels.removeAll { pruned.contains(Int($0)) }
-            }
-            if restoration == .mean {
-                let means = try statistics.keyMeans(head: head)
-                draft.heads[head].prunedMeans = pruned.sorted().map { Float(means[$0]) }
-            }
+            let pruned = lowestChannels(draft.heads[head].undecidedChannels, scores: scores)
+            let means = restoration == .mean ? try statistics.keyMeans(head: head) : nil
+            draft.heads[head].prune(Set(pruned)) { channel in means.map { Float($0[Int(channel)]) } }
         }
     }
 
@@ -153,8 +148,8 @@ public struct ThinKCodec: CodecStage {
     }
 
     /// The channels to prune; of equal scores the lower channel is kept.
-    private func lowestChannels(_ scores: [Double]) -> ArraySlice<Int> {
-        let count = scores.count * keyMillionths / Self.million
-        return scores.indices.sorted { (scores[$0], $1) < (scores[$1], $0) }.prefix(count)
+    private func lowestChannels(_ channels: [UInt16], scores: [Double]) -> ArraySlice<UInt16> {
+        let count = channels.count * keyMillionths / Self.million
+        return channels.sorted { (scores[Int($0)], $1) < (scores[Int($1)], $0) }.prefix(count)
     }
 }

@@ -77,22 +77,3 @@ enum Console {
         }
     }
 }
-
-/// An error of a file's content, with the file's name.
-struct InputError: Error, CustomStringConvertible {
-    let path: String
-    let underlying: any Error
-
-    var description: String { "\(path): \(underlying)" }
-}
-
-/// Adds the file's name to errors that don't have it.
-func about<Result>(_ path: String, _ body: () async throws -> Result) async throws -> Result {
-    do {
-        return try await body()
-    } catch let error where error is FileError || error is InputError || error is CancellationError {
-        throw error
-    } catch {
-        throw InputError(path: path, underlying: error)
-    }
-}

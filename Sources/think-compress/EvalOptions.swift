@@ -87,7 +87,7 @@ struct EvalOptions: ParsableArguments {
                 inputs: inputs
             )
         }
-        do {
+        try await about(source.name, only: [EvaluationError.self]) {
             try await ModelInput.about(model) {
                 try await evaluator.run(
                     tasks,
@@ -96,8 +96,6 @@ struct EvalOptions: ParsableArguments {
                     progress: Console.progress("measuring")
                 )
             }
-        } catch let error as EvaluationError where error.path == nil {
-            throw InputError(path: source.name, underlying: error)
         }
         let report = EvaluationReport(journal, recipes: evaluator.recipes.map(\.description), tasks: tasks)
         if let page {

@@ -132,6 +132,7 @@ struct GenerateCommand: AsyncParsableCommand {
             return tokens
         }
         let reused = cache.map { TextGenerator.reusableTokens(of: $0, for: tokens) } ?? 0
+        if reused > 0, let source, let cache { try await about(source) { try decoder.check(cache) } }
         // From here on one thread works, and those that wake find another processor.
         decoder.workers.wake()
         var stream = opened.tokenizer.makeTextStream()
@@ -226,6 +227,9 @@ struct GenerateCommand: AsyncParsableCommand {
         let reason =
             switch shared {
             case 0: "does not begin as the snapshot's text does"
+            case least... where cache.wholeOnlyReason != nil:
+                "is not all of the snapshot's text and more, and the snapshot can be used whole only, as "
+                    + (cache.wholeOnlyReason ?? "")
             case ..<least:
                 "shares \(shared) \(shared == 1 ? "token" : "tokens") with the snapshot, fewer than "
                     + (least == cache.tokenCount ? "the \(least) that it has" : "a block of \(least)")

@@ -80,12 +80,3 @@ struct InputFile: Sendable {
 
     private static func reason(_ number: Int32) -> String { unsafe String(cString: strerror(number)) }
 }
-
-/// Adds the file's name to errors that don't have it.
-func about<Result>(_ input: InputFile, _ body: () async throws -> Result) async throws -> Result {
-    do {
-        return try await about(input.name, body)
-    } catch let error as FileError where error.path == input.path {
-        throw FileError(error.code, path: input.name, message: error.message)
-    }
-}

@@ -13,17 +13,15 @@ enum ModelInput {
     ///
     /// - Throws: `FileError`, or `InputError` naming the first byte that is not UTF-8.
     static func text(of file: InputFile) async throws -> String {
-        let bytes = try await think_compress.about(file) { try MappedFile.bytes(path: file.path) }
-        let content = unsafe bytes.withUnsafeBytes { unsafe Array($0) }
-        if let text = String(validating: content, as: UTF8.self) { return text }
-        var decoder = UTF8()
-        var iterator = content.makeIterator()
-        var offset = 0
-        while case .scalarValue(let scalar) = decoder.decode(&iterator) { offset += UTF8.width(scalar) }
-        throw InputError(
-            path: file.name,
-            underlying: TextError(message: "is not UTF-8 (at byte \(offset)); convert it first")
-        )
+        try await think_compress.about(file) {
+            let content = unsafe try MappedFile.bytes(path: file.path).withUnsafeBytes { unsafe Array($0) }
+            if let text = String(validating: content, as: UTF8.self) { return text }
+            var decoder = UTF8()
+            var iterator = content.makeIterator()
+            var offset = 0
+            while case .scalarValue(let scalar) = decoder.decode(&iterator) { offset += UTF8.width(scalar) }
+            throw ContentError("is not UTF-8 (at byte \(offset)); convert it first")
+        }
     }
 
     /// The files of a model's directory.
@@ -38,20 +36,13 @@ enum ModelInput {
         return try await Self.text(of: file) + (text ?? "")
     }
 
-    /// Adds what an error is about, unless it names a file itself.
+    /// Adds the name of the prompt or model to errors of tokens, and of what is computed from them.
     static func about<Result>(_ name: String, _ body: () async throws -> Result) async throws -> Result {
-        do {
-            return try await body()
-        } catch let error as ModelError where error.path == nil {
-            throw InputError(path: name, underlying: error)
-        } catch let error where error is CodecError || error is KVCacheError || error is TokenizerError {
-            throw InputError(path: name, underlying: error)
-        }
-    }
-
-    private struct TextError: Error, CustomStringConvertible {
-        let message: String
-        var description: String { message }
+        try await think_compress.about(
+            name,
+            only: [ModelError.self, CodecError.self, KVCacheError.self, TokenizerError.self],
+            body
+        )
     }
 }
 

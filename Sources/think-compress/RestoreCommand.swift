@@ -77,13 +77,13 @@ struct RestoreCommand: AsyncParsableCommand {
             try checkExpectations(reader)
             // All but the pages, each of which is checked before it is restored.
             try await reader.verify(includingPages: false)
-            var contents = CacheDumpWriter.Contents()
+            var contents = CacheDumpWriter.Contents(tokenCount: count)
             contents.tokens = try reader.tokens().map { Array($0.prefix(count)) }
             contents.positions = try reader.positions().map { Array($0.prefix(count)) }
             contents.profile = try reader.profile()
             contents.metadata = reader.metadata
             if count < header.tokenCount, let reason = reader.wholeOnlyReason {
-                throw MismatchError(message: "can be restored whole only, as \(reason); leave out --tokens")
+                throw ContentError("can be restored whole only, as \(reason); leave out --tokens")
             }
             return (try reader.layers(), contents)
         }
@@ -140,16 +140,15 @@ struct RestoreCommand: AsyncParsableCommand {
             let sides = pair.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false).map(String.init)
             let found = reader.metadata[sides[0]]
             guard found == sides[1] else {
-                throw MismatchError(
-                    message: "\(sides[0]) is \(found.map { "'\($0.printable)'" } ?? "not in the snapshot"), "
+                throw ContentError(
+                    "\(sides[0]) is \(found.map { "'\($0.printable)'" } ?? "not in the snapshot"), "
                         + "'\(sides[1])' was expected; use the snapshot of that model"
                 )
             }
         }
         if let tokens, tokens > reader.header.tokenCount {
-            throw MismatchError(
-                message:
-                    "has \(reader.header.tokenCount) tokens, \(tokens) were asked for; pass --tokens at most so many"
+            throw ContentError(
+                "has \(reader.header.tokenCount) tokens, \(tokens) were asked for; pass --tokens at most so many"
             )
         }
     }
@@ -160,10 +159,4 @@ private struct RestoredPiece: Sendable {
     let layer: KVCacheLayer
     let index: Int
     let firstRow: Int
-}
-
-/// A snapshot that isn't what was asked for.
-private struct MismatchError: Error, CustomStringConvertible {
-    let message: String
-    var description: String { message }
 }

@@ -31,7 +31,7 @@ struct SnapshotReport: Encodable {
             heldTokens = layer.extent.rowCount
             blockTokens = layer.extent.rowCount - layer.extent.windowRowCount
             windowTokens = layer.extent.windowRowCount
-            sinks = layer.sinkRowCount
+            sinks = layer.sinks
         }
 
         /// The shape for a person.
@@ -51,7 +51,9 @@ struct SnapshotReport: Encodable {
                 case "listed": "listed "
                 default: ""
                 }
-            let kept = sinks > 0 ? ", \(sinks) of them sinks" : ""
+            // Sinks in the window are rows like others.
+            let sinkRows = min(sinks, blockTokens)
+            let kept = sinkRows > 0 ? ", \(sinkRows) of them sinks" : ""
             return "\(which)\(heldTokens.grouped): \(blockTokens.grouped) in blocks of \(blockLength)\(kept), "
                 + "\(windowTokens.grouped) in full precision"
         }
@@ -64,8 +66,9 @@ struct SnapshotReport: Encodable {
         private let dimensions: [Int]
 
         init(_ plans: [LayerPlan]) {
-            counts = plans.flatMap { $0.heads.map(\.keptChannelCount) }
-            dimensions = plans.flatMap { Array(repeating: $0.geometry.keyDimension, count: $0.heads.count) }
+            let heads = plans.flatMap(\.heads)
+            counts = heads.map(\.keptChannelCount)
+            dimensions = heads.map(\.keyDimension)
         }
 
         func encode(to encoder: any Encoder) throws {

@@ -33,7 +33,10 @@ import ThinkCompress
 
     @Test("refuses a range outside of the bytes")
     func refusesOutside() async {
-        await #expect(processExitsWith: .failure) { _ = SharedBytes([1, 2])[1..<3] }
+        let end = await #expect(processExitsWith: .failure, observing: [\.standardErrorContent]) {
+            _ = SharedBytes([1, 2])[1..<3]
+        }
+        #expect(ProgramEnd.says("range outside of the bytes", end?.standardErrorContent))
     }
 
     @Test("gives buffers zeros at aligned addresses", arguments: [0, 1, 63, 64, 1000])
@@ -42,6 +45,22 @@ import ThinkCompress
         #expect(buffer.shared.array == [UInt8](repeating: 0, count: count))
         let address = buffer.shared.withUnsafeBytes { UInt(bitPattern: $0.baseAddress) }
         #expect(address % UInt(AlignedBuffer.alignment) == 0)
+    }
+
+    @Test("holds what filled it, in aligned memory that is zero at first", arguments: [0, 3, 100])
+    func fills(count: Int) throws {
+        let bytes = try SharedBytes(byteCount: count) { span in
+            for offset in stride(from: 0, to: count, by: 2) {
+                span.storeBytes(of: 7, toByteOffset: offset, as: UInt8.self)
+            }
+        }
+        #expect(bytes.array == (0..<count).map { $0 % 2 == 0 ? 7 : 0 })
+        #expect(bytes.withUnsafeBytes { UInt(bitPattern: $0.baseAddress) } % 64 == 0)
+    }
+
+    @Test("copies words, little-endian")
+    func words() throws {
+        #expect(try SharedBytes(words: [1, 0xAABB_CCDD]).array == [1, 0, 0, 0, 0xDD, 0xCC, 0xBB, 0xAA])
     }
 
     @Test("copies bytes into a buffer at an offset")

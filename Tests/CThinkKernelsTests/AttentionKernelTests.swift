@@ -39,8 +39,8 @@ private struct AttentionSample {
         return state
     }
 
-    func reference() -> ReferenceAttention {
-        var reference = ReferenceAttention(queryCount: queries.count, valueDimension: blocks.plan.valueDimension)
+    func reference() -> ReferenceTiles {
+        var reference = ReferenceTiles(queryCount: queries.count, valueDimension: blocks.plan.valueDimension)
         reference.add(blocks, queries: queries)
         return reference
     }
@@ -259,7 +259,7 @@ struct TiledAttentionTests {
             let keys = normalRows(type: .bfloat16, tokens: 41, headDimension: 80, seed: 4)
             let values = normalRows(type: .float16, tokens: 41, headDimension: 64, seed: 5)
 
-            var reference = ReferenceAttention(queryCount: 3, valueDimension: 64)
+            var reference = ReferenceTiles(queryCount: 3, valueDimension: 64)
             for sample in samples { reference.add(sample.blocks, queries: sample.queries) }
             reference.add(keys: keys, values: values, queries: samples[0].queries)
 
@@ -359,7 +359,7 @@ struct RowAttentionTests {
             var queries = AttentionQueries(count: count, plan: plan, seed: seed)
             queries.visible = visibleRanges(tokens: tokens, seed: seed)
             queries.softCap = seed % 3 == 0 ? 3 : 0
-            var reference = ReferenceAttention(queryCount: count, valueDimension: dimensions.values)
+            var reference = ReferenceTiles(queryCount: count, valueDimension: dimensions.values)
             reference.add(keys: keys, values: values, queries: queries)
             for set in [KernelSet.scalar] + KernelSet.vectorSets {
                 var state = AttentionState(dimensions)

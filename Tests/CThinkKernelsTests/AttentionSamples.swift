@@ -1,11 +1,6 @@
 import CThinkKernels
 import ComputeRuntime
-
-#if canImport(Darwin)
-    import Darwin
-#else
-    import Glibc
-#endif
+import TestSupport
 
 /// Relative L2 errors of a query's output that are allowed.
 enum AttentionBound {
@@ -30,10 +25,7 @@ enum NormalNumbers {
 
     static func fresh(count: Int, seed: Int) -> [Float] {
         var generator = SplitMix64(seed: UInt64(seed))
-        return (0..<count).map { _ in
-            let radius = (-2 * log(Double.random(in: .leastNonzeroMagnitude...1, using: &generator))).squareRoot()
-            return Float(radius * cos(Double.random(in: 0..<2 * .pi, using: &generator)))
-        }
+        return (0..<count).map { _ in generator.normal() }
     }
 }
 

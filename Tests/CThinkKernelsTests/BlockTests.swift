@@ -1,9 +1,10 @@
 import CThinkKernels
 import ComputeRuntime
+import TestSupport
 import Testing
 
 /// A quantized run of keys, or a block's values, and whether the kernel took them.
-struct PackedBlock: Equatable {
+struct PackedGroups: Equatable {
     var isQuantized: Bool
     var codes: GuardedBytes
     var scales: GuardedBytes
@@ -63,10 +64,10 @@ enum BlockKind: Sendable, CustomStringConvertible {
         }
     }
 
-    func packed(_ rows: SampleRows, width: UInt32, shift: Int = 0, with set: KernelSet) -> PackedBlock {
+    func packed(_ rows: SampleRows, width: UInt32, shift: Int = 0, with set: KernelSet) -> PackedGroups {
         let (tokens, headDimension, coding) = (rows.tokens, rows.headDimension, tck_coding(width: width))
         return rows.withRows { source in
-            PackedBlock(
+            PackedGroups(
                 codeBytes: codeBytes(rows, width: width),
                 parameters: groupCount(rows),
                 shift: shift
@@ -159,7 +160,7 @@ enum BlockKind: Sendable, CustomStringConvertible {
 
     /// The rows that the block restores to; what is not written stays GuardedBytes' filler.
     func restored(
-        _ block: PackedBlock,
+        _ block: PackedGroups,
         tokens: Int,
         headDimension: Int,
         width: UInt32,
@@ -295,7 +296,7 @@ struct VectorBlockTests {
         for (seed, type) in ElementType.allCases.enumerated() {
             for kind in [BlockKind.keys(channels: sampleChannels(headDimension: 80, seed: seed)), .values(group: 32)] {
                 var generator = SplitMix64(seed: UInt64(seed))
-                let block = PackedBlock(codeBytes: 32 * 80, parameters: 32 * 3, shift: 0) { destination in
+                let block = PackedGroups(codeBytes: 32 * 80, parameters: 32 * 3, shift: 0) { destination in
                     let scales = destination.scales.assumingMemoryBound(to: UInt16.self)
                     let minima = destination.minima.assumingMemoryBound(to: UInt16.self)
                     for i in 0..<32 * 80 { destination.codes[i] = .random(in: 0...255, using: &generator) }
@@ -439,16 +440,14 @@ struct ScalarBlockTests {
             let restoredValues = ElementType.float32.decode(restored.bytes)
             var codes = [UInt8](repeating: 0, count: block.codes.bytes.count)
             for (index, channel) in channels.enumerated() {
-                let group = ReferenceGroup(
-                    (0..<tokens).map { rows.value(token: $0, channel: Int(channel)) },
-                    width: width
-                )
+                let numbers = (0..<tokens).map { rows.value(token: $0, channel: Int(channel)) }
+                let group = ReferenceGroup(numbers, bits: Int(width))
                 #expect(value(ofHalf: block.scales.halves[index]) == group.scale)
                 #expect(value(ofHalf: block.minima.halves[index]) == group.minimum)
                 for token in 0..<tokens {
-                    let place = CodePlace.key(token: token, index: index, count: channels.count, width: width)
-                    codes[place.byte] |= group.codes[token] << place.shift
-                    if restoredValues[token * headDimension + Int(channel)] != group.restored(token) {
+                    let place = CodePlace.key(token: token, index: index, count: channels.count, bits: Int(width))
+                    codes[place.byte] |= UInt8(group.code(numbers[token])) << place.shift
+                    if restoredValues[token * headDimension + Int(channel)] != group.restored(numbers[token]) {
                         Issue.record("token \(token), channel \(channel)")
                     }
                 }
@@ -484,7 +483,8 @@ struct ScalarBlockTests {
             for token in 0..<tokens {
                 for number in 0..<groups {
                     let channels = Array(number * group..<min((number + 1) * group, headDimension))
-                    let reference = ReferenceGroup(channels.map { rows.value(token: token, channel: $0) }, width: width)
+                    let numbers = channels.map { rows.value(token: token, channel: $0) }
+                    let reference = ReferenceGroup(numbers, bits: Int(width))
                     let parameter = (token / 4 * groups + number) * 4 + token % 4
                     #expect(value(ofHalf: scales[parameter]) == reference.scale)
                     #expect(value(ofHalf: minima[parameter]) == reference.minimum)
@@ -493,10 +493,10 @@ struct ScalarBlockTests {
                             token: token,
                             channel: channel,
                             headDimension: headDimension,
-                            width: width
+                            bits: Int(width)
                         )
-                        codes[place.byte] |= reference.codes[index] << place.shift
-                        if restoredValues[token * headDimension + channel] != reference.restored(index) {
+                        codes[place.byte] |= UInt8(reference.code(numbers[index])) << place.shift
+                        if restoredValues[token * headDimension + channel] != reference.restored(numbers[index]) {
                             Issue.record("token \(token), channel \(channel)")
                         }
                     }

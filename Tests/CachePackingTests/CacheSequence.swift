@@ -240,7 +240,9 @@ private struct CacheRun {
 
     // MARK: - Steps
 
-    private func begin(tokens: Int, seed: UInt64) throws -> Pair {
+    private func begin(tokens wanted: Int, seed: UInt64) throws -> Pair {
+        // Lists have the sinks at least.
+        let tokens = kind.layers.reduce(wanted) { $1.held == .listed ? max($0, $1.sinks) : $0 }
         var generator = SplitMix64(seed: seed)
         var pair = Pair(
             cache: try CompressedCache(
@@ -257,13 +259,13 @@ private struct CacheRun {
         for (index, layer) in kind.layers.enumerated() {
             let plan = plans[index]
             // Lists have the sinks at least, and a layer of the last tokens not all of them.
-            let some = min(max(tokens * 2 / 3, layer.sinks, 1), tokens)
+            let some = max(tokens * 2 / 3, layer.held == .listed ? layer.sinks : 0, 1)
             let (rows, held): (Int, HeldTokens) =
                 switch layer.held {
                 case .all: (tokens, .all)
                 case .none: (0, .all)
                 case .last: tokens > 1 ? (min(some, tokens - 1), .last) : (tokens, .all)
-                case .listed: (some, listed(some, of: tokens, sinks: min(layer.sinks, some), using: &generator))
+                case .listed: (some, listed(some, of: tokens, sinks: layer.sinks, using: &generator))
                 }
             let source = KVCacheLayer.random(
                 plan.geometry,

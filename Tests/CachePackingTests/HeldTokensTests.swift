@@ -79,7 +79,10 @@ import ThinkCompress
         try Self.append(source[rows: count..<count + 80], to: &layer, by: 1)
         model.append(source[rows: count..<count + 80])
         #expect(try model.difference(from: layer) == nil)
-        guard case .listed(let lists) = held else { return }
+        guard case .listed(let lists) = held else {
+            Issue.record("the tokens are not listed")
+            return
+        }
         let longer = HeldTokens.listed(lists.map { $0 + (500..<580) })
         #expect(layer.held == longer)
         let whole = try atOnce(count + 80, held: longer, tokenCount: 580)
@@ -189,6 +192,50 @@ import ThinkCompress
         }
         let next = [LayerState(name: "recurrent", bytes: SharedBytes([7]))]
         #expect(try appended(next).layers.map(\.state) == [[], next])
+    }
+
+    @Test("state has no order, and is a layer's own memory once it is detached")
+    func stateOrder() throws {
+        let states = [
+            LayerState(name: "ssm", bytes: SharedBytes([1])), LayerState(name: "conv", bytes: SharedBytes([7, 7])),
+        ]
+        var cache = try Self.cache(.all, rows: 10, state: states)
+        #expect(cache.layers[1].state.map(\.name) == ["conv", "ssm"])
+        let new = Self.rows(cache.layers[0].plan, 1)
+        try cache.append([new, KVCacheLayer(keys: new.keys, values: new.values, state: states)])
+        let detached = try cache.detached()
+        #expect(detached.layers[1].state == [states[1], states[0]])
+        for (state, copy) in zip(cache.layers[1].state, detached.layers[1].state) {
+            let addresses = [state, copy].map { $0.bytes.withUnsafeBytes { UInt(bitPattern: $0.baseAddress) } }
+            #expect(addresses[0] != addresses[1])
+        }
+    }
+
+    @Test("nothing appended changes nothing")
+    func nothingAppended() throws {
+        let cache = try Self.cache(.all, rows: 40, state: Self.state)
+        var copy = cache
+        let none = Self.rows(cache.layers[0].plan, 0)
+        try copy.append([none, none])
+        #expect(CacheContent(copy).difference(from: CacheContent(cache)) == nil)
+    }
+
+    @Test("rows that are appended are of the next tokens, and the first ones of those listed")
+    func tokensOfAppendedRows() throws {
+        var cache = try Self.cache(.listed([[0, 2, 5], [1, 2, 9]]), rows: 3)
+        let content = CacheContent(cache)
+        for held in [HeldTokens.last, .listed([[10], [10]])] {
+            let new = Self.rows(cache.layers[0].plan, 1)
+            let layer = KVCacheLayer(keys: new.keys, values: new.values, held: held)
+            let error = #expect(throws: CodecError.self) { try cache.append([layer, layer]) }
+            #expect(error?.message == "rows that are appended must be of the cache's next tokens")
+            #expect(CacheContent(cache).difference(from: content) == nil)
+        }
+        let plan = cache.layers[0].plan
+        var layer = CompressedLayer(shape: cache.shape, index: 0, plan: plan, held: .listed([[5, 7], [5, 7]]))
+        let new = Self.rows(plan, 2)
+        let error = #expect(throws: CodecError.self) { try layer.append(keys: new.keys, values: new.values) }
+        #expect(error?.message == "the first rows must be of the tokens that the layer lists")
     }
 
     // MARK: - Errors

@@ -108,7 +108,7 @@ struct LayerModel {
                 for row in block.indices { result[row][channel] = group.restored(block[row][channel]) }
             }
         }
-        let mask = plan.keepMask(keyDimension: self.plan.geometry.keyDimension)
+        let mask = plan.keepMask
         for (index, channel) in mask.indices.filter({ !mask[$0] }).enumerated() {
             let mean = plan.prunedMeans.isEmpty ? 0 : plan.prunedMeans[index]
             for row in block.indices { result[row][channel] = mean }

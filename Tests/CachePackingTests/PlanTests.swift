@@ -174,10 +174,10 @@ import ThinkCompress
             HeadPlan.KeyRun(Coding(width: 8), channels: [1, 6]), HeadPlan.KeyRun(.fullPrecision, channels: [0]),
         ]
         let plan = try HeadPlan(keyRuns: runs, values: .fullPrecision, geometry: geometry)
-        #expect(plan.keepMask(keyDimension: 8) == [true, true, false, false, false, false, true, false])
+        #expect(plan.keepMask == [true, true, false, false, false, false, true, false])
         #expect(plan.keptChannelCount == 3)
         let full = HeadPlan(fullPrecision: geometry)
-        #expect(full.keepMask(keyDimension: 8) == [Bool](repeating: true, count: 8))
+        #expect(full.keepMask == [Bool](repeating: true, count: 8))
         #expect(full.values.isFullPrecision)
     }
 }

@@ -4,15 +4,6 @@ import ThinkCompress
 
 /// Wrong use of the library ends in a message, not in memory that was never there.
 @Suite struct PreconditionTests {
-    /// Whether a program that ended said why. Optimized programs end without a message.
-    private static func says(_ message: String, _ result: ExitTest.Result?) -> Bool {
-        #if DEBUG
-            String(decoding: result?.standardErrorContent ?? [], as: UTF8.self).contains(message)
-        #else
-            result != nil
-        #endif
-    }
-
     private static func shape(blockLength: Int = 32, residualWindow: Int = 0) -> BlockShape {
         BlockShape(elementType: .float16, blockLength: blockLength, residualWindow: residualWindow)
     }
@@ -28,11 +19,11 @@ import ThinkCompress
         let length = await #expect(processExitsWith: .failure, observing: [\.standardErrorContent]) {
             _ = PreconditionTests.shape(blockLength: 16)
         }
-        #expect(Self.says("a block has 32, 64 or 128 tokens", length))
+        #expect(ProgramEnd.says("a block has 32, 64 or 128 tokens", length?.standardErrorContent))
         let window = await #expect(processExitsWith: .failure, observing: [\.standardErrorContent]) {
             _ = PreconditionTests.shape(residualWindow: 65537)
         }
-        #expect(Self.says("the window is out of range", window))
+        #expect(ProgramEnd.says("the window is out of range", window?.standardErrorContent))
     }
 
     @Test("heads are within the format's limits")
@@ -50,11 +41,11 @@ import ThinkCompress
         let heads = await #expect(processExitsWith: .failure, observing: [\.standardErrorContent]) {
             _ = try PreconditionTests.plan(heads: 2)
         }
-        #expect(Self.says("every KV head needs a plan", heads))
+        #expect(ProgramEnd.says("every KV head needs a plan", heads?.standardErrorContent))
         let sinks = await #expect(processExitsWith: .failure, observing: [\.standardErrorContent]) {
             _ = try PreconditionTests.plan(sinks: 65)
         }
-        #expect(Self.says("a layer has at most 64 sinks", sinks))
+        #expect(ProgramEnd.says("a layer has at most 64 sinks", sinks?.standardErrorContent))
     }
 
     @Test("only a layer of the last tokens skips some, and it has no sinks")
@@ -63,20 +54,34 @@ import ThinkCompress
             let plan = try PreconditionTests.plan()
             _ = CompressedLayer(shape: PreconditionTests.shape(), index: 0, plan: plan, skippedTokens: 1)
         }
-        #expect(Self.says("only a layer of the last tokens skips some", skipping))
+        #expect(ProgramEnd.says("only a layer of the last tokens skips some", skipping?.standardErrorContent))
         let sinks = await #expect(processExitsWith: .failure, observing: [\.standardErrorContent]) {
             let plan = try PreconditionTests.plan(sinks: 1)
             _ = CompressedLayer(shape: PreconditionTests.shape(), index: 0, plan: plan, held: .last)
         }
-        #expect(Self.says("only the cache's first tokens can be sinks", sinks))
+        #expect(ProgramEnd.says("only the cache's first tokens can be sinks", sinks?.standardErrorContent))
+        let fewTokens = await #expect(processExitsWith: .failure, observing: [\.standardErrorContent]) {
+            let plan = try PreconditionTests.plan(sinks: 4)
+            _ = CompressedLayer(shape: PreconditionTests.shape(), index: 0, plan: plan, held: .listed([[0, 1, 2]]))
+        }
+        #expect(ProgramEnd.says("only the cache's first tokens can be sinks", fewTokens?.standardErrorContent))
     }
 
-    @Test("a mask is of channels that heads have")
-    func masks() async {
-        let result = await #expect(processExitsWith: .failure, observing: [\.standardErrorContent]) {
-            _ = try PreconditionTests.plan(keyDimension: 5).heads[0].keepMask(keyDimension: 4)
+    @Test("heads have plans that were made for their layer")
+    func plansOfOthers() async {
+        let keys = await #expect(processExitsWith: .failure, observing: [\.standardErrorContent]) {
+            let geometry = try LayerGeometry(kvHeads: 1, keyDimension: 4, valueDimension: 4)
+            _ = LayerPlan(geometry: geometry, heads: try PreconditionTests.plan(keyDimension: 5).heads)
         }
-        #expect(Self.says("a plan of another layer", result))
+        #expect(ProgramEnd.says("a plan of another layer", keys?.standardErrorContent))
+        let values = await #expect(processExitsWith: .failure, observing: [\.standardErrorContent]) {
+            let geometry = try LayerGeometry(kvHeads: 1, keyDimension: 4, valueDimension: 4)
+            let run = HeadPlan.KeyRun(.fullPrecision, channels: [0, 1, 2, 3])
+            let plan = try HeadPlan(keyRuns: [run], values: Coding(width: 2), geometry: geometry)
+            let other = try LayerGeometry(kvHeads: 1, keyDimension: 4, valueDimension: 0)
+            _ = LayerPlan(geometry: other, heads: [plan])
+        }
+        #expect(ProgramEnd.says("a plan of another layer", values?.standardErrorContent))
     }
 
     @Test("a window that may be long takes no more than its tokens need")

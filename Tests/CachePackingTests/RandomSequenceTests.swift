@@ -45,13 +45,24 @@ import ThinkCompress
     /// Steps of a sequence.
     private static let length = 125
 
+    private static func steps(seed: UInt64) -> [CacheStep] {
+        var generator = SplitMix64(seed: seed)
+        return (0..<length).map { _ in CacheStep.random(using: &generator) }
+    }
+
+    @Test("have every action, even the first")
+    func actions() {
+        let names = Self.steps(seed: 0).map { String("\($0.action)".prefix { $0.isLetter }) }
+        #expect(
+            Set(names) == ["begin", "append", "truncate", "fork", "detach", "decompress", "attend", "saveAndLoad"]
+        )
+    }
+
     @Test("give what plain numbers give", arguments: kinds)
     func sequences(kind: CacheSequence.Kind) async throws {
         let count = max(Self.steps / Self.kinds.count / Self.length, 1)
         for seed in 0..<UInt64(count) {
-            var generator = SplitMix64(seed: seed)
-            let steps = (0..<Self.length).map { _ in CacheStep.random(using: &generator) }
-            let sequence = CacheSequence(kind: kind, steps: steps)
+            let sequence = CacheSequence(kind: kind, steps: Self.steps(seed: seed))
             guard await sequence.failure() != nil else { continue }
             let smallest = await sequence.shrunk()
             let text = smallest.steps.map(\.description).joined(separator: "\n")

@@ -59,9 +59,10 @@ import ThinkCompress
 
     @Test("refuses tokens outside of the cache", arguments: [-1..<1, 619..<621])
     func refusesOutside(range: Range<Int>) async {
-        await #expect(processExitsWith: .failure) { [range] in
+        let end = await #expect(processExitsWith: .failure, observing: [\.standardErrorContent]) { [range] in
             let layer = try await RestoringTests().layer(RestoringTests.cases[0])
             _ = try layer.decompress(rows: range, as: .float16)
         }
+        #expect(ProgramEnd.says("rows outside of the layer", end?.standardErrorContent))
     }
 }

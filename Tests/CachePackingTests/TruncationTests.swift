@@ -108,12 +108,13 @@ import ThinkCompress
 
     @Test("refuses a count outside of the tokens", arguments: [-1, tokens + 1])
     func refusesOutside(count: Int) async {
-        await #expect(processExitsWith: .failure) { [count] in
+        let end = await #expect(processExitsWith: .failure, observing: [\.standardErrorContent]) { [count] in
             var cache = try await CompressedCache(
                 compressing: TestCache().makeQuickly().prefix(140),
                 recipe: Recipe("f16")
             )
             try cache.truncate(to: count)
         }
+        #expect(ProgramEnd.says("a cache is truncated to some of its tokens", end?.standardErrorContent))
     }
 }

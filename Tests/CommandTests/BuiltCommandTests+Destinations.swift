@@ -32,18 +32,21 @@ extension BuiltCommandTests {
             let isJournal = command.last == "--results"
             try await expectRefusal(command, folder.path, isJournal ? "Is a directory" : "is a directory")
             #expect(folder.content == [])
-            guard !isJournal else { return }
-            try Data("x".utf8).write(to: URL(filePath: folder.file("x")))
-            try await expectRefusal(command, folder.file("x"), "exists already")
-            #expect(try BuiltCommandTests.data(folder.file("x")) == Data("x".utf8))
+            // What a journal's name has is read, and refused later.
+            if !isJournal {
+                try Data("x".utf8).write(to: URL(filePath: folder.file("x")))
+                try await expectRefusal(command, folder.file("x"), "exists already")
+                #expect(try BuiltCommandTests.data(folder.file("x")) == Data("x".utf8))
+            }
         }
 
-        @Test("a folder that takes no files is found by trying", arguments: commands)
-        func folders(_ command: [String]) async throws {
-            // Nobody can create files there, whatever the permissions say.
-            guard FileManager.default.fileExists(atPath: "/proc/self") else { return }
-            let result = try await Subprocess.run(BuiltCommand.found(), command + ["/proc/self/x"])
-            expectBadInput(result, naming: "think-compress: /proc/self/x: cannot create it: ")
-        }
+        #if os(Linux)
+            @Test("a folder that takes no files is found by trying", arguments: commands)
+            func folders(_ command: [String]) async throws {
+                // Nobody can create files there, whatever the permissions say.
+                let result = try await Subprocess.run(BuiltCommand.found(), command + ["/proc/self/x"])
+                expectBadInput(result, naming: "think-compress: /proc/self/x: cannot create it: ")
+            }
+        #endif
     }
 }

@@ -32,7 +32,7 @@ extension BuiltCommandTests {
                 access: FileAccess(mode: FileMode(octal: "644")),
                 layers: cache.dumpLayers(),
                 elementType: cache.elementType,
-                contents: CacheDumpWriter.Contents()
+                contents: CacheDumpWriter.Contents(tokenCount: cache.tokenCount)
             )
             for (index, layer) in cache.layers.enumerated() { try writer.write(layer, index: index) }
             try writer.commit()

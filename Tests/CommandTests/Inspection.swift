@@ -53,6 +53,14 @@ struct Inspection: Decodable {
     /// All tokens, those in blocks, those in the window.
     var tokenCounts: [Int] { [tokens, blockTokens, windowTokens] }
 
+    /// What compression cost, also where layers differ.
+    static func quality(_ result: Subprocess.Result) throws -> Errors? {
+        struct Report: Decodable {
+            let quality: Errors?
+        }
+        return try JSONDecoder().decode(Report.self, from: Data(result.output.utf8)).quality
+    }
+
     init(_ result: Subprocess.Result) throws {
         self = try JSONDecoder().decode(Inspection.self, from: Data(result.output.utf8))
     }

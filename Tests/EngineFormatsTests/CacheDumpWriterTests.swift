@@ -11,7 +11,7 @@ import ThinkCompress
         profile: [[Float]]? = nil,
         layers: [KVCacheLayer]? = nil
     ) throws {
-        var contents = CacheDumpWriter.Contents()
+        var contents = CacheDumpWriter.Contents(tokenCount: cache.tokenCount)
         contents.tokens = cache.tokens
         contents.positions = cache.positions
         contents.profile = profile
@@ -84,6 +84,33 @@ import ThinkCompress
         #expect(read.layers.map(\.values.packedBytes) == short.layers.map(\.values.packedBytes))
     }
 
+    @Test("a dump says how many tokens the cache has where no layer has rows of all of them")
+    func tokenCount() throws {
+        let folder = try TemporaryFolder()
+        let whole = try CacheDumpTests.makeCache().layers[0]
+        let rows = whole.keys.tokens
+        let lists = (0..<whole.keys.heads).map { head in (0..<UInt32(rows)).map { $0 * 3 + UInt32(head) } }
+        let state = LayerState(name: "ssm", bytes: SharedBytes([1, 2]))
+        let layers: [(String, KVCacheLayer)] = [
+            ("last", KVCacheLayer(keys: whole.keys, values: whole.values, held: .last)),
+            ("listed", KVCacheLayer(keys: whole.keys, values: whole.values, held: .listed(lists))),
+            ("state", KVCacheLayer(elementType: whole.keys.elementType, state: [state])),
+        ]
+        for (name, layer) in layers {
+            let cache = try KVCache(layers: [layer], tokenCount: 1000)
+            try Self.write(cache, to: folder.file(name))
+            let read = try CacheDump.read(path: folder.file(name))
+            #expect(read.tokenCount == 1000, "\(name)")
+            #expect(read.layers[0].held == layer.held, "\(name)")
+            #expect(read.layers[0].state == layer.state, "\(name)")
+            #expect(read.layers[0].keys.packedBytes == layer.keys.packedBytes, "\(name)")
+        }
+        try Self.write(try KVCache(layers: [whole]), to: folder.file("whole"))
+        #expect(
+            !(try SafetensorsFile(MappedFile.bytes(path: folder.file("whole")))).tensors.names.contains("token_count")
+        )
+    }
+
     @Test("without a commit there is no file")
     func withoutCommit() throws {
         let folder = try TemporaryFolder()
@@ -94,7 +121,7 @@ import ThinkCompress
                 replacingExisting: false,
                 layers: cache.dumpLayers(),
                 elementType: cache.elementType,
-                contents: CacheDumpWriter.Contents()
+                contents: CacheDumpWriter.Contents(tokenCount: cache.tokenCount)
             )
             try writer.write(cache.layers[0], index: 0)
         }

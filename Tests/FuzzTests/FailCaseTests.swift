@@ -6,10 +6,13 @@ import Testing
 /// Inputs that ended in a trap, a hang or a strange error once: PARSER-ANYTHING.
 @Suite("Inputs that failed once") struct FailCaseTests {
     static let folder = ProjectFiles.root.appending(path: "Tests/FuzzTests/FailCases").path
-    static let names = ((try? FileManager.default.contentsOfDirectory(atPath: folder)) ?? []).filter {
-        $0 != "README.md"
+    private static let readme = "README.md"
+    private static let content = (try? FileManager.default.contentsOfDirectory(atPath: folder)) ?? []
+    static let names = content.filter { $0 != readme }.sorted()
+
+    @Test("have a folder, even if there are none") func folderIsThere() {
+        #expect(Self.content.contains(Self.readme))
     }
-    .sorted()
 
     @Test("are refused or used", arguments: FailCaseTests.names)
     func cases(name: String) async throws {

@@ -77,13 +77,12 @@ import ThinkCompress
         #expect(compressed.layers[0].block(0, head: 0).array == part + values.packedBytes)
     }
 
-    @Test(
-        "takes only caches of its own type and says which codec to use",
-        arguments: ElementType.allCases,
-        ElementType.allCases
-    )
+    static let otherTypes = ElementType.allCases.flatMap { recipe in
+        ElementType.allCases.filter { $0 != recipe }.map { (recipe, $0) }
+    }
+
+    @Test("takes only caches of its own type and says which codec to use", arguments: otherTypes)
     func refusesOtherTypes(recipe: ElementType, type: ElementType) async throws {
-        guard recipe != type else { return }
         var test = TestCache()
         (test.tokens, test.elementType) = (40, type)
         let cache = try test.makeQuickly()

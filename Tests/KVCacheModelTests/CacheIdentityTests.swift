@@ -8,6 +8,8 @@ import ThinkCompress
         arguments: [
             ("model.id", true), ("model.fingerprint", true), ("rope.theta", true), ("tokenizer.sha256", true),
             ("producer", false), ("models", false), ("note.model.id", false), ("", false),
+            // Keys are compared by their bytes: here the point and the accent are one character.
+            ("model.\u{301}x", true),
         ]
     )
     func includes(key: String, isIdentity: Bool) {

@@ -87,7 +87,7 @@ import ThinkCompress
 
     @Test("refuses bytes that end before the tensor does")
     func refusesShortBytes() async {
-        await #expect(processExitsWith: .failure) {
+        let end = await #expect(processExitsWith: .failure, observing: [\.standardErrorContent]) {
             _ = KVTensor(
                 bytes: SharedBytes([UInt8](repeating: 0, count: 23)),
                 elementType: .float16,
@@ -96,11 +96,12 @@ import ThinkCompress
                 headDimension: 2
             )
         }
+        #expect(ProgramEnd.says("the bytes end before the tensor does", end?.standardErrorContent))
     }
 
     @Test("refuses rows that overlap")
     func refusesOverlap() async {
-        await #expect(processExitsWith: .failure) {
+        let end = await #expect(processExitsWith: .failure, observing: [\.standardErrorContent]) {
             _ = KVTensor(
                 bytes: SharedBytes([UInt8](repeating: 0, count: 64)),
                 elementType: .float16,
@@ -110,5 +111,6 @@ import ThinkCompress
                 tokenStride: 6
             )
         }
+        #expect(ProgramEnd.says("strides must not overlap rows", end?.standardErrorContent))
     }
 }

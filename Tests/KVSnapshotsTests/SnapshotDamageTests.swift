@@ -10,8 +10,13 @@ import ThinkCompress
         let file: SnapshotSurgery
         let content: CacheContent
 
-        /// - Parameter level: the zstd level, or nil for raw sections.
-        init(level: Int?) async throws {
+        /// The sample of a zstd level, or with raw sections, which is made once: that takes longer than most tests do.
+        static func of(level: Int?) async throws -> Sample { try await (level == nil ? raw : compressed).value }
+
+        private static let raw = Task { try await Sample(level: nil) }
+        private static let compressed = Task { try await Sample(level: 3) }
+
+        private init(level: Int?) async throws {
             let folder = try TemporaryFolder()
             var model = MixedCache()
             let cache = try model.make()
@@ -38,17 +43,19 @@ import ThinkCompress
         try await SnapshotReader(file.shared).cache(verifyingPages: true)
     }
 
-    @Test("the sample has every section", arguments: [nil, 3])
+    @Test("the sample has every section, and is of the level", arguments: [nil, 3])
     func sampleHasEverySection(level: Int?) async throws {
-        let sample = try await Sample(level: level)
+        let sample = try await Sample.of(level: level)
         #expect(sample.file.sections.map(\.kind) == Array(SnapshotSurgery.Kind.all))
+        let codings = sample.file.sections.map { sample.file.integer(UInt32.self, at: $0.entry + 4) }
+        #expect(codings.contains(1) == (level != nil))
         try await Self.verify(sample.file)
         #expect(CacheContent(try await Self.read(sample.file)).difference(from: sample.content) == nil)
     }
 
     @Test("a file that was cut off is truncated where it ends", arguments: [nil, 3], [1 as UInt64])
     func truncation(level: Int?, seed: UInt64) async throws {
-        let sample = try await Sample(level: level)
+        let sample = try await Sample.of(level: level)
         let whole = sample.file.bytes
         var generator = SplitMix64(seed: seed)
         var lengths = [0, 1, 7, 8, 9, 127, 128, 129]
@@ -69,7 +76,7 @@ import ThinkCompress
 
     @Test("a file that goes on is refused", arguments: [1, 64, 5000])
     func longerFile(count: Int) async throws {
-        let sample = try await Sample(level: nil)
+        let sample = try await Sample.of(level: nil)
         let error = await #expect(throws: SnapshotError.self) {
             try await Self.verify(SnapshotSurgery(sample.file.bytes + [UInt8](repeating: 0, count: count)))
         }
@@ -79,7 +86,7 @@ import ThinkCompress
 
     @Test("no flipped bit goes unnoticed", arguments: [nil, 3], [1, 2] as [UInt64])
     func flippedBits(level: Int?, seed: UInt64) async throws {
-        let sample = try await Sample(level: level)
+        let sample = try await Sample.of(level: level)
         var generator = SplitMix64(seed: seed)
         for _ in 0..<250 {
             var damaged = sample.file
@@ -100,7 +107,7 @@ import ThinkCompress
 
     @Test("every byte of header and section table counts", arguments: [nil, 3], 0..<8 as Range<UInt8>)
     func flippedBitsOfTable(level: Int?, bit: UInt8) async throws {
-        let sample = try await Sample(level: level)
+        let sample = try await Sample.of(level: level)
         let end = SnapshotSurgery.headerBytes + sample.file.sections.count * SnapshotSurgery.entryBytes
         for place in 0..<end {
             var damaged = sample.file
@@ -132,7 +139,7 @@ import ThinkCompress
 
     @Test("bytes that were written over are noticed", arguments: [nil, 3], [7 as UInt64])
     func overwrittenBytes(level: Int?, seed: UInt64) async throws {
-        let sample = try await Sample(level: level)
+        let sample = try await Sample.of(level: level)
         var generator = SplitMix64(seed: seed)
         for _ in 0..<100 {
             var damaged = sample.file
@@ -150,7 +157,7 @@ import ThinkCompress
 
     @Test("two slabs that changed places are noticed")
     func exchangedSlabs() async throws {
-        let sample = try await Sample(level: nil)
+        let sample = try await Sample.of(level: nil)
         var damaged = sample.file
         let pages = try #require(damaged.section(SnapshotSurgery.Kind.pages)).range
         let slab = Int(
@@ -173,7 +180,7 @@ import ThinkCompress
     /// Checksums tell of accidents, not of intent: what lies behind them must hold, too.
     @Test("damage with mended checksums is refused or read, without a crash", arguments: [nil, 3], [1, 2] as [UInt64])
     func mendedDamage(level: Int?, seed: UInt64) async throws {
-        let sample = try await Sample(level: level)
+        let sample = try await Sample.of(level: level)
         var generator = SplitMix64(seed: seed)
         typealias Kind = SnapshotSurgery.Kind
         let telling = [

@@ -163,7 +163,7 @@ import ThinkCompress
     ]
 
     private static func sample() async throws -> SnapshotSurgery {
-        try await SnapshotDamageTests.Sample(level: nil).file
+        try await SnapshotDamageTests.Sample.of(level: nil).file
     }
 
     @Test("a header, or a layer, with huge numbers is refused", arguments: cases)

@@ -149,4 +149,40 @@ import ThinkCompress
         }
         await #expect(throws: CancellationError.self) { try await task.value }
     }
+
+    @Test(
+        "a cache whose layers hold what their attention sees goes on as the whole one",
+        arguments: ["mistral", "qwen3-window"]
+    )
+    func partialCachesGoOn(name: String) async throws {
+        let decoder = try Self.decoder(name)
+        let tokens = Self.tokens(100, model: decoder.model)
+        let recipe = try Recipe("f32")
+        var whole = try await decoder.prefill(tokens, recipe: recipe).cache
+        let windows = decoder.model.configuration.slidingWindows
+        #expect(windows.contains { $0 != nil })
+        /// The layers' last tokens, so many fewer than what attention sees before the next one.
+        func partial(missing: Int) async throws -> CompressedCache {
+            let layers = try zip(whole.layers, windows).map { layer, window in
+                let rows = (window.map { 100 - ($0 - 1 - missing) } ?? 0)..<100
+                let part = try layer.decompress(rows: rows, as: .float32)
+                return KVCacheLayer(keys: part.keys, values: part.values, held: window == nil ? .all : .last)
+            }
+            let cache = try KVCache(layers: layers, tokenCount: 100, tokens: tokens)
+            return try await CompressedCache(compressing: cache, recipe: recipe)
+        }
+        var cache = try await partial(missing: 0)
+        let short = try await partial(missing: 1)
+        #expect(cache.wholeOnlyReason != nil)
+        #expect(TextGenerator.reusableTokens(of: cache, for: tokens + [5]) == 100)
+        #expect(TextGenerator.reusableTokens(of: cache, for: tokens) == 0)
+        #expect(TextGenerator.reusableTokens(of: cache, for: Array(tokens.prefix(90)) + [5]) == 0)
+        for next in [[5, 9, 17], [3], Array(repeating: 4, count: 40)] as [[Int32]] {
+            let expected = try decoder.extend(&whole, with: next, logits: .all)
+            #expect(relativeError(try decoder.extend(&cache, with: next, logits: .all), expected) < 1e-5)
+        }
+        let error = #expect(throws: CodecError.self) { try decoder.check(short) }
+        #expect(error?.code == .partialCache)
+        #expect(error?.message.contains("of 100 tokens, and the model's attention sees") == true)
+    }
 }

@@ -113,9 +113,10 @@ import ThinkCompress
     /// The rotary embedding where these fields, in JSON, are the only ones about it.
     private func rotary(_ fields: String) throws -> Result<RotaryEmbedding, ModelError> {
         let copy = try ModelFolderCopy(of: "llama-3")
+        let added = try #require(try JSONSerialization.jsonObject(with: Data(fields.utf8)) as? [String: Any])
         try copy.change("config.json") { object in
             for name in ["rope_scaling", "rope_parameters", "rope_theta"] { object[name] = nil }
-            object.merge((try? JSONSerialization.jsonObject(with: Data(fields.utf8)) as? [String: Any]) ?? [:]) { $1 }
+            object.merge(added) { $1 }
         }
         if let error = copy.openingError() { return .failure(error) }
         return .success(try LlamaModel(path: copy.path).configuration.rotary)

@@ -31,19 +31,16 @@ public struct PackedBlock {
         dimension = headDimension
     }
 
-    private var unitsPerLine: Int { 8 / bits }
     private var quads: Int { (channels + 3) / 4 }
-    private var keyCodeBytes: Int { (2 * quads + unitsPerLine - 1) / unitsPerLine * 64 }
+    private var keyCodeBytes: Int { CodePlace.keyBytes(count: channels, bits: bits) }
     private var valueStart: Int { (keyCodeBytes + 2 * 4 * quads * 2 + 63) / 64 * 64 }
-    private var sixteens: Int { (dimension + 15) / 16 }
-    private var valueCodeBytes: Int { (8 * sixteens + unitsPerLine - 1) / unitsPerLine * 64 }
+    private var valueCodeBytes: Int { CodePlace.valueBytes(tokens: 32, headDimension: dimension, bits: bits) }
     private var groups: Int { (dimension + 31) / 32 }
 
     /// The key of a token of the block and of the run's channel `index`.
     public func key(_ token: Int, _ index: Int) -> Number {
-        let code = code(unit: 2 * (index / 4) + token / 16, byte: token % 16 * 4 + index % 4, start: 0)
-        return Number(
-            code: code,
+        Number(
+            code: code(at: .key(token: token, index: index, count: channels, bits: bits), start: 0),
             scale: half(keyCodeBytes + 2 * index),
             minimum: half(keyCodeBytes + 2 * (4 * quads + index))
         )
@@ -51,19 +48,18 @@ public struct PackedBlock {
 
     /// The value of a token of the block and of a channel.
     public func value(_ token: Int, _ channel: Int) -> Number {
-        let code = code(
-            unit: token / 4 * sixteens + channel / 16,
-            byte: channel % 16 * 4 + token % 4,
-            start: valueStart
-        )
+        let place = CodePlace.value(token: token, channel: channel, headDimension: dimension, bits: bits)
         let group = (token / 4 * groups + channel / 32) * 4 + token % 4
         let scales = valueStart + valueCodeBytes
-        return Number(code: code, scale: half(scales + 2 * group), minimum: half(scales + 2 * (32 * groups + group)))
+        return Number(
+            code: code(at: place, start: valueStart),
+            scale: half(scales + 2 * group),
+            minimum: half(scales + 2 * (32 * groups + group))
+        )
     }
 
-    private func code(unit: Int, byte: Int, start: Int) -> Int {
-        let line = start + unit / unitsPerLine * 64
-        return Int(bytes[line + byte]) >> (unit % unitsPerLine * bits) & (1 << bits - 1)
+    private func code(at place: CodePlace, start: Int) -> Int {
+        Int(bytes[start + place.byte]) >> place.shift & (1 << bits - 1)
     }
 
     private func half(_ offset: Int) -> Float {

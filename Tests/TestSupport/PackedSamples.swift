@@ -94,9 +94,9 @@ extension CompressedLayer {
             held: source.held,
             skippedTokens: source.held == .last ? count - source.keys.tokens : 0
         )
-        let step = try beginAppend(source)
+        let step = try beginAppend(source, newTokens: count - self.tokenCount)
         for head in 0..<geometry.kvHeads { try packBlocks(of: step, head: head) }
-        try finishAppend(step, tokenCount: count)
+        try finishAppend(step)
     }
 }
 

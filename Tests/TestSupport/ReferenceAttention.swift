@@ -48,18 +48,26 @@ public struct ReferenceAttention {
                     let score = sum * scale
                     return attention.logitSoftCap.map { Double($0) * tanh(score / Double($0)) } ?? score
                 }
-                let largest = seen.max() ?? 0
-                let weights = seen.map { exp($0 - largest) }
-                let sum = weights.reduce(0, +)
-                var result = [Double](repeating: 0, count: values.dimension)
-                for (index, row) in rows.enumerated() {
-                    let (weight, value) = (weights[index] / sum, values.start(kvHead, row))
-                    for channel in 0..<values.dimension { result[channel] += weight * values.numbers[value + channel] }
-                }
                 scores += seen
-                output += result
+                output += Self.output(scores: seen, dimension: values.dimension) {
+                    values.numbers[values.start(kvHead, rows.lowerBound + $0) + $1]
+                }
             }
         }
+    }
+
+    /// The mean of values by the softmax of scores; zeros if there are none.
+    ///
+    /// - Parameter value: the number of the value of a score and of a channel.
+    public static func output(scores: [Double], dimension: Int, value: (Int, Int) -> Double) -> [Double] {
+        let largest = scores.max() ?? 0
+        let weights = scores.map { exp($0 - largest) }
+        let sum = weights.reduce(0, +)
+        var result = [Double](repeating: 0, count: dimension)
+        for (index, weight) in weights.enumerated() {
+            for channel in 0..<dimension { result[channel] += weight / sum * value(index, channel) }
+        }
+        return result
     }
 
     /// The relative error of an output as `Attention` gives it, `[queries, queryHeads, valueDimension]`, in the norm over

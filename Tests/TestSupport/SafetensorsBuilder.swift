@@ -50,7 +50,7 @@ public struct SafetensorsBuilder: Sendable {
         self.metadata = metadata
     }
 
-    /// The dump of a cache, with queries, profile, tokens and positions where it has them.
+    /// The dump of a cache, with queries, profile, held tokens, state, tokens and positions where it has them.
     public init(_ cache: KVCache) {
         self.init(metadata: cache.metadata)
         for (index, layer) in cache.layers.enumerated() {
@@ -61,6 +61,15 @@ public struct SafetensorsBuilder: Sendable {
                 tensors.append(
                     Tensor("layers.\(index).q2", [layer.keys.heads, layer.keys.headDimension], floats: profile)
                 )
+            }
+            if case .listed(let lists) = layer.held {
+                let shape = [lists.count, layer.keys.tokens]
+                let bytes = lists.joined().flatMap { littleEndianBytes($0) }
+                tensors.append(Tensor("layers.\(index).held_tokens", "I32", shape, bytes: bytes))
+            }
+            for state in layer.state {
+                let name = "layers.\(index).state.\(state.name)"
+                tensors.append(Tensor(name, "U8", [state.bytes.count], bytes: state.bytes.array))
             }
         }
         if let tokens = cache.tokens { tensors.append(Tensor("tokens", numbers: tokens)) }

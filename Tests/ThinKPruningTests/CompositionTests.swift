@@ -48,8 +48,8 @@ import ThinkCompress
             let original = source.layers[index]
             var keys = kivi.keys.numbers
             for (head, plan) in layer.plan.heads.enumerated() {
-                let mask = pruned.layers[index].plan.heads[head].keepMask(keyDimension: test.dimension)
-                #expect(plan.keepMask(keyDimension: test.dimension) == mask)
+                let mask = pruned.layers[index].plan.heads[head].keepMask
+                #expect(plan.keepMask == mask)
                 #expect(plan.prunedMeans == pruned.layers[index].plan.heads[head].prunedMeans)
                 let channels = mask.indices.filter { !mask[$0] }
                 for (place, channel) in channels.enumerated() {

@@ -93,7 +93,7 @@ import ThinkCompress
         let compressed = try await CompressedCache(compressing: source, recipe: recipe)
         for (index, layer) in source.layers.enumerated() {
             let expected = try #require(NaiveScores(layer, observe: observe)).keepMasks(pruning: 12)
-            let masks = compressed.layers[index].plan.heads.map { $0.keepMask(keyDimension: 24) }
+            let masks = compressed.layers[index].plan.heads.map { $0.keepMask }
             #expect(masks == expected)
         }
     }
@@ -200,7 +200,7 @@ import ThinkCompress
             #expect(restored.values.hasSameBits(as: source.layers[index].values))
             var expected = source.layers[index].keys.numbers
             for (head, plan) in layer.plan.heads.enumerated() {
-                let mask = plan.keepMask(keyDimension: 20)
+                let mask = plan.keepMask
                 let pruned = mask.indices.filter { !mask[$0] }
                 #expect(pruned.count == 8)
                 let means = pruned.map { Self.mean(source.layers[index].keys, head: head, channel: $0) }
@@ -241,6 +241,38 @@ import ThinkCompress
         for (layer, original) in zip(compressed.layers, source.layers(tokens: blocks..<100)) {
             let kept = try layer.decompress(rows: blocks..<100, as: .float16)
             #expect(kept.keys.hasSameBits(as: original.keys))
+        }
+    }
+
+    @Test("decides by the rows that a layer holds, and keeps every channel of the newest of them")
+    func partlyHeld() async throws {
+        var generator = SplitMix64(seed: 5)
+        let geometry = try LayerGeometry(queryHeads: 2, kvHeads: 1, keyDimension: 20, valueDimension: 20)
+        let rows = KVCacheLayer.random(geometry, elementType: .float16, rows: 70, using: &generator)
+        let queries = KVTensor.random(
+            elementType: .float16,
+            heads: 2,
+            tokens: 40,
+            headDimension: 20,
+            using: &generator
+        )
+        func compressed(_ held: HeldTokens, tokenCount: Int) async throws -> CompressedLayer {
+            let layer = KVCacheLayer(keys: rows.keys, values: rows.values, held: held, queries: queries)
+            let cache = try KVCache(layers: [layer], tokenCount: tokenCount)
+            let recipe = try Recipe("think(keys=0.4,observe=16,restore=mean)")
+            return try await CompressedCache(compressing: cache, recipe: recipe).layers[0]
+        }
+        // The same rows and queries, whichever tokens they are of, give the same plan.
+        let whole = try await compressed(.all, tokenCount: 70)
+        #expect(whole.plan.heads[0].keptChannelCount == 12)
+        let list = (0..<UInt32(70)).map { 2 * $0 }
+        for (held, blocks) in [(HeldTokens.last, 96 - 80), (.listed([list]), 32)] {
+            let layer = try await compressed(held, tokenCount: 150)
+            #expect(layer.plan == whole.plan)
+            let restored = try layer.decompress(rows: 0..<70, as: .float16)
+            #expect(layer.rowCount - layer.extent.windowRowCount == blocks)
+            #expect(restored.keys[tokens: blocks..<70].hasSameBits(as: rows.keys[tokens: blocks..<70]))
+            #expect(!restored.keys[tokens: blocks - 1..<blocks].hasSameBits(as: rows.keys[tokens: blocks - 1..<blocks]))
         }
     }
 
@@ -309,7 +341,7 @@ import ThinkCompress
             queries: layers[1].queries
         )
         let cache = try KVCache(layers: layers)
-        let message = "a key is \(number); only the codecs f16, bf16 and f32 take such a cache"
+        let message = "a key is \(number); only full precision (f16, bf16, f32) takes such a cache"
         let error = CodecError(.unsupportedValue, layer: 1, head: 1, token: 37, channel: 4, message)
         #expect(error.description == "\(message) (layer 1, head 1, token 37, channel 4)")
         for score in ["queries", "keys"] {

@@ -12,10 +12,9 @@ import ThinkCompress
         )
         let compressed = try await CompressedCache(compressing: cache, recipe: Recipe("think(keys=\(ratio))"))
         #expect(compressed.layers.count == file.layers)
-        let dimension = cache.geometry.layers[0].keyDimension
         for (index, layer) in compressed.layers.enumerated() {
             let keep = try #require(expected.tensors["layers.\(index).think\(ratio).keep"])
-            let ours = layer.plan.heads.flatMap { $0.keepMask(keyDimension: dimension) }
+            let ours = layer.plan.heads.flatMap { $0.keepMask }
             #expect(ours == keep.bytes.array.map { $0 != 0 })
         }
     }

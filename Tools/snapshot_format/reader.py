@@ -252,7 +252,7 @@ class Snapshot:
         allowed = {
             ALL: range(h.tokens, h.tokens + 1),
             LAST: range(1, h.tokens),
-            LISTED: range(1, h.tokens + 1),
+            LISTED: range(max(layer.sinks, 1), h.tokens + 1),
             NONE: range(1),
         }
         yield "heldTokens", layer.heldTokens in allowed[held]
@@ -495,7 +495,14 @@ class Snapshot:
         for kind, name in ((POSITIONS, "positions"), (TOKENS, "tokens")):
             if kind in self.sections:
                 add(name, "I32", 4, [self.header.tokens])
+        if self._dump_needs_token_count():
+            add("token_count", "I32", 4, [1])
         return result
+
+    def _dump_needs_token_count(self) -> bool:
+        """Whether nothing else in a dump would say how many tokens the cache has."""
+        longest = max(layer.heldTokens for layer in self.geometry)
+        return not (POSITIONS in self.sections or TOKENS in self.sections or longest == self.header.tokens)
 
     def tensor_bytes(self):
         """The bytes of `tensors()`, in their order; no more than a layer at a time."""
@@ -513,6 +520,8 @@ class Snapshot:
             yield from (data for owner, _, data in self.state if owner == number)
         for kind in (POSITIONS, TOKENS):
             yield self.bytes_of(kind)
+        if self._dump_needs_token_count():
+            yield struct.pack("<i", self.header.tokens)
 
     def _layer(self, number: int, slabs: list, sinks: "_Rows", window: "_Rows"):
         """The bytes of keys and of values, head by head: sinks, then blocks, then the window."""

@@ -55,7 +55,7 @@ public final class CodecWork: @unchecked Sendable {
             for head in 0..<SyntheticLayer.kvHeads {
                 var rows = span._mutatingExtracting(offset..<offset + headBytes)
                 var bytes = rows.mutableBytes
-                compressed.decompress(part, head: head, tokens: 0..<layer.tokens, as: .float16, into: &bytes)
+                compressed.decompress(part, head: head, rows: 0..<layer.tokens, as: .float16, into: &bytes)
                 offset += headBytes
             }
         }

@@ -3,30 +3,25 @@ import ThinkCompress
 extension SyntheticLayer {
     /// Compresses the layer on the calling thread, as compressing a cache does: decides, then packs.
     public func compressed(by recipe: Recipe) throws -> CompressedLayer {
-        try compressed(by: recipe, plans: plans(for: recipe))
+        try compressed(by: recipe, plan: plan(for: recipe))
     }
 
-    /// Packs the layer by plans that have been decided.
-    public func compressed(by recipe: Recipe, plans: [HeadPlan]) throws -> CompressedLayer {
+    /// Packs the layer by a plan that has been decided.
+    public func compressed(by recipe: Recipe, plan: LayerPlan) throws -> CompressedLayer {
         let shape = BlockShape(
-            kvHeads: Self.kvHeads,
-            headDimension: Self.headDimension,
             elementType: .float16,
             blockLength: recipe.blockLength,
             residualWindow: recipe.residualWindow
         )
-        var result = CompressedLayer(shape: shape, index: 0, plans: plans)
+        var result = CompressedLayer(shape: shape, index: 0, plan: plan)
         try result.append(keys: keys, values: values)
         return result
     }
 
-    /// What the recipe decides for each KV head.
-    public func plans(for recipe: Recipe) throws -> [HeadPlan] {
-        try (0..<Self.kvHeads).map { head in
-            var statistics = HeadStatistics(layer: 0, head: head, source: cacheLayer)
-            var plan = HeadPlan(headDimension: Self.headDimension, elementType: .float16)
-            for step in recipe.steps { try step.stage.decide(&statistics, plan: &plan) }
-            return plan
-        }
+    /// What the recipe decides.
+    public func plan(for recipe: Recipe) throws -> LayerPlan {
+        let layer = cacheLayer
+        var statistics = LayerStatistics(layer: 0, geometry: try layer.geometry(), source: layer, tokenCount: tokens)
+        return try recipe.plan(for: &statistics)
     }
 }

@@ -421,6 +421,8 @@ def damaged_geometries(bases):
     yield case("last-sinks", held, 1, "sinks", sinks=1)
     yield case("listed-0", held, 2, "heldTokens", heldTokens=0, sinks=0)
     yield case("listed-beyond", held, 2, "heldTokens", heldTokens=41)
+    yield case("listed-fewer-than-sinks", held, 2, "heldTokens", sinks=5)
+    yield case("listed-fewer-than-64-sinks", held, 2, "heldTokens", heldTokens=40, sinks=64)
     yield case("none-kv-heads", held, 3, "held", kvHeads=1)
     yield case("none-key-dimension", held, 3, "held", keyDimension=1)
     yield case("none-value-dimension", held, 3, "held", valueDimension=1)

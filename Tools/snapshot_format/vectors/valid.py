@@ -172,6 +172,9 @@ def valid_sinks():
     yield Valid("sinks-in-window", "kivi(bits=2)", F16, 20, shapes=[Shape(1, 6, 4, sinks=4)], numbers=large_first_rows)
     shapes = [Shape(2, 4, 4, rows=70, listed=True, sinks=4), Shape(rows=33, listed=True, sinks=4), Shape(rows=20)]
     yield Valid("sinks-listed", kivi, F16, 120, shapes=shapes, numbers=large_first_rows)
+    # Nothing but sinks: those of the block, all of it stand-ins, and one in the window.
+    shapes = [Shape(2, 6, 4, rows=33, listed=True, sinks=33)]
+    yield Valid("sinks-of-all-listed", kivi, F16, 50, shapes=shapes, numbers=large_first_rows)
     shapes = [Shape(1, 8, 0, sinks=3), Shape(2, 4, 2, sinks=3), NO_CACHE, Shape(rows=50)]
     recipe = "think(keys=0.25,restore=mean,score=keys)+kivi(bits=8,group=64,residual=64)"
     yield Valid("sinks-of-own-shape", recipe, BF16, 150, shapes=shapes)

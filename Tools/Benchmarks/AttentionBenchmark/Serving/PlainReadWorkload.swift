@@ -4,6 +4,9 @@ import ThinkCompress
 
 /// A plain read of as many bytes as packed layers take, in pieces as long as theirs: what memory allows at best.
 final class PlainReadWorkload: Workload {
+    /// A cache line's.
+    private static let lineBytes = 64
+
     private let layers: [[SharedBytes]]
     private let layerBytes: Int
     private let threads: Int
@@ -18,7 +21,7 @@ final class PlainReadWorkload: Workload {
         let pieces = slabs + (window > 0 ? [window] : [])
         layerBytes = layer.packedByteCount
         let count = max((Round.rotatingBytes + layerBytes - 1) / layerBytes, 2)
-        layers = try (0..<count).map { _ in try pieces.map { try AlignedBuffer(byteCount: $0).shared } }
+        layers = try (0..<count).map { _ in try pieces.map { try SharedBytes(byteCount: $0) { _ in } } }
         passSeconds = try read(passes: 1)
     }
 
@@ -34,9 +37,9 @@ final class PlainReadWorkload: Workload {
             var sum: UInt64 = 0
             for _ in 0..<passes {
                 for piece in layers.joined() {
-                    let lines = piece.count / AlignedBuffer.alignment
-                    let start = lines * member / threads * AlignedBuffer.alignment
-                    let end = lines * (member + 1) / threads * AlignedBuffer.alignment
+                    let lines = piece.count / Self.lineBytes
+                    let start = lines * member / threads * Self.lineBytes
+                    let end = lines * (member + 1) / threads * Self.lineBytes
                     piece[start..<end].span.withUnsafeBytes { sum &+= plain_read($0.baseAddress, $0.count) }
                 }
             }

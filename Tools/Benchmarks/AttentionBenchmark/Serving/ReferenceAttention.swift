@@ -39,7 +39,7 @@ struct ReferenceAttention {
         var rows = [Float](repeating: 0, count: layer.tokenCount * queries.headDimension)
         var span = rows.mutableSpan
         var bytes = span.mutableBytes
-        layer.decompress(part, head: head, tokens: 0..<layer.tokenCount, as: .float32, into: &bytes)
+        layer.decompress(part, head: head, rows: 0..<layer.tokenCount, as: .float32, into: &bytes)
         return rows
     }
 

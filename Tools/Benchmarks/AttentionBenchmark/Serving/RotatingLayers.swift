@@ -8,10 +8,10 @@ struct RotatingLayers {
 
     init(recipe: Recipe, tokens: Int) throws {
         let source = SyntheticLayer(tokens: tokens)
-        let plans = try source.plans(for: recipe)
-        let first = try source.compressed(by: recipe, plans: plans)
+        let plan = try source.plan(for: recipe)
+        let first = try source.compressed(by: recipe, plan: plan)
         let count = max((Round.rotatingBytes + first.packedByteCount - 1) / first.packedByteCount, 2)
-        layers = try [first] + (1..<count).map { _ in try source.compressed(by: recipe, plans: plans) }
+        layers = try [first] + (1..<count).map { _ in try source.compressed(by: recipe, plan: plan) }
     }
 
     mutating func next() -> CompressedLayer {

@@ -1,4 +1,5 @@
 import CThinkKernels
+import TestSupport
 
 #if canImport(Darwin)
     import Darwin
@@ -6,8 +7,8 @@ import CThinkKernels
     import Glibc
 #endif
 
-/// Attention in float64 over all tiles at once, without the kernels.
-struct ReferenceAttention {
+/// Attention in float64 over all tiles at once, without the kernels, by scores as these take them: logarithms to base 2.
+struct ReferenceTiles {
     private let queryCount: Int
     private let valueDimension: Int
     /// A score and a value for each token that a query sees.
@@ -74,15 +75,10 @@ struct ReferenceAttention {
 
     /// A query's output; null if it has seen nothing.
     func output(row: Int) -> [Double]? {
-        guard let maximum = scores[row].max() else { return nil }
-        var output = [Double](repeating: 0, count: valueDimension)
-        var sum = 0.0
-        for (score, value) in zip(scores[row], values[row]) {
-            let power = exp2(score - maximum)
-            sum += power
-            for channel in 0..<valueDimension { output[channel] += power * Double(value[channel]) }
+        guard !scores[row].isEmpty else { return nil }
+        return ReferenceAttention.output(scores: scores[row].map { $0 * log(2) }, dimension: valueDimension) {
+            Double(values[row][$0][$1])
         }
-        return output.map { $0 / sum }
     }
 }
 
