@@ -155,9 +155,12 @@ public struct CompressedLayer: Sendable {
             copy.sinks = try sinks.detached()
             copy.window = try window.detached()
             copy.state = try state.map { state throws(MemoryError) in
-                let buffer = try AlignedBuffer(byteCount: state.bytes.count)
-                buffer.copy(state.bytes, at: 0)
-                return LayerState(name: state.name, bytes: buffer.shared)
+                let bytes = try SharedBytes(byteCount: state.bytes.count) { copy in
+                    unsafe copy.withUnsafeMutableBytes { to in
+                        unsafe state.bytes.withUnsafeBytes { unsafe to.copyMemory(from: $0) }
+                    }
+                }
+                return LayerState(name: state.name, bytes: bytes)
             }
         } catch {
             throw CodecError(error, layer: index)
