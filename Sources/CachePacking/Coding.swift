@@ -52,26 +52,40 @@ public struct Coding: Sendable, Hashable {
         try self.init(bytes: [UInt8(width), Scales.float16.rawValue, ranges.rawValue, 0])
     }
 
-    /// The coding of four bytes as a file has them.
+    /// Bytes of a coding in a file.
+    package static let byteCount = 4
+
+    /// The coding of the bytes that a file has.
     ///
-    /// - Throws: `PlanError` if it is none that this version reads.
+    /// - Parameter bytes: `byteCount` of them; if there are fewer, the first that isn't there is wrong.
+    /// - Throws: `PlanError` for the first byte that is wrong.
     package init(bytes: [UInt8]) throws(PlanError) {
-        let isCode = bytes[0] != 0
-        guard !isCode || Self.codeWidths.contains(Int(bytes[0])) else {
-            throw PlanError(.coding(byte: 0), "a width is \(bytes[0]), must be 0 or of \(Self.codeWidths)")
+        func byte(_ index: Int) throws(PlanError) -> UInt8 {
+            guard index < bytes.count else {
+                throw PlanError(.coding(byte: index), "\(bytes.count) bytes of a coding are there")
+            }
+            return bytes[index]
         }
-        guard let scales = Scales(rawValue: bytes[1]), isCode == (scales != .none) else {
-            throw PlanError(.coding(byte: 1), "scales of kind \(bytes[1]) for codes of \(bytes[0]) bits")
+        let width = Int(try byte(0))
+        let isCode = width != 0
+        guard !isCode || Self.codeWidths.contains(width) else {
+            throw PlanError(.coding(byte: 0), "a width is \(width), must be 0 or of \(Self.codeWidths)")
         }
-        guard isCode || bytes[2] == 0 else {
-            throw PlanError(.coding(byte: 2), "full precision has no ranges, and they are \(bytes[2])")
+        let scalesByte = try byte(1)
+        guard let scales = Scales(rawValue: scalesByte), isCode == (scales != .none) else {
+            throw PlanError(.coding(byte: 1), "scales of kind \(scalesByte) for codes of \(width) bits")
         }
-        guard let rotation = Rotation(rawValue: bytes[3]) else {
-            throw PlanError(.coding(byte: 3), "a rotation is \(bytes[3]), must be 0")
+        let rangesByte = try byte(2)
+        guard isCode || rangesByte == 0 else {
+            throw PlanError(.coding(byte: 2), "full precision has no ranges, and they are \(rangesByte)")
         }
-        width = Int(bytes[0])
+        let rotationByte = try byte(3)
+        guard let rotation = Rotation(rawValue: rotationByte) else {
+            throw PlanError(.coding(byte: 3), "a rotation is \(rotationByte), must be 0")
+        }
+        self.width = width
         self.scales = scales
-        ranges = RangeRule(rawValue: bytes[2])
+        ranges = RangeRule(rawValue: rangesByte)
         self.rotation = rotation
     }
 

@@ -53,7 +53,7 @@ public struct CompressedCache: Sendable {
     public var valueCount: Int { layers.reduce(0) { $0 + $1.rowCount * $1.geometry.valuesPerToken } }
 
     /// Why the cache can be reused whole only, or nil if it may be cut to any prefix.
-    public var wholeOnlyReason: String? { layers.lazy.compactMap(\.wholeness).first }
+    public var wholeOnlyReason: String? { layers.lazy.compactMap(\.wholeOnlyReason).first }
 
     /// Appends the same new tokens to all layers.
     ///

@@ -140,10 +140,10 @@ extension CompressedLayer {
     public mutating func truncate(to count: Int) throws(CodecError) {
         precondition(count >= 0 && count <= tokenCount, "a cache is truncated to some of its tokens")
         if count == tokenCount { return }
-        if let wholeness {
+        if let wholeOnlyReason {
             throw CodecError(
                 .partialCache,
-                "\(wholeness): such a cache can be reused whole only; compute the shorter prefix anew"
+                "\(wholeOnlyReason): such a cache can be reused whole only; compute the shorter prefix anew"
             )
         }
         tokenCount = count

@@ -169,9 +169,19 @@ public struct CompressedLayer: Sendable {
     }
 
     /// Why the layer can't be cut to a prefix of the cache, or nil.
-    var wholeness: String? {
-        if held != .all && !geometry.isEmpty { return "layer \(index) does not hold all tokens" }
-        return state.isEmpty ? nil : "layer \(index) has state that belongs to all tokens"
+    var wholeOnlyReason: String? {
+        Self.wholeOnlyReason(holdsAll: held == .all || geometry.isEmpty, hasState: !state.isEmpty, index: index)
+    }
+
+    /// Why a layer can't be cut to a prefix of its cache, or nil: Formats/snapshot.md, "Reuse".
+    ///
+    /// - Parameters:
+    ///   - holdsAll: whether it holds the keys and values of all tokens, if any.
+    ///   - index: which layer it is, or nil if that isn't known.
+    package static func wholeOnlyReason(holdsAll: Bool, hasState: Bool, index: Int?) -> String? {
+        let layer = index.map { "layer \($0)" } ?? "a layer"
+        if !holdsAll { return "\(layer) does not hold all tokens" }
+        return hasState ? "\(layer) has state that belongs to all tokens" : nil
     }
 
     func sinkRowCount(_ extent: LayerExtent) -> Int { extent.sinkRowCount(sinks: plan.sinks) }

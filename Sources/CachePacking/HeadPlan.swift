@@ -17,52 +17,121 @@ public struct HeadPlan: Sendable, Hashable {
         }
     }
 
-    /// A plan without the channels themselves: what must be right before any are looked at.
+    /// A plan that is put together from its fields, which come in the order that a file has them, so that the first
+    /// rule that is broken is that of the first field that is wrong. The format's rules stand here and nowhere else.
     package struct Outline {
-        package let runs: [(coding: Coding, count: Int)]
-        package let values: Coding
-        package let meanCount: Int
+        private let runCount: Int
+        private let geometry: LayerGeometry
+        private var values = Coding.fullPrecision
+        private var meanCount = 0
+        private var codings: [Coding] = []
+        private var counts: [Int] = []
+        private var runs: [KeyRun] = []
+        /// Channels of the runs so far.
+        package private(set) var keptCount = 0
 
-        /// - Throws: `PlanError` for the first rule that is broken.
-        package init(
-            runs: [(coding: Coding, count: Int)],
-            values: Coding,
-            meanCount: Int,
-            geometry: LayerGeometry
-        ) throws(PlanError) {
-            guard (1...HeadPlan.maximumKeyRuns).contains(runs.count) else {
-                throw PlanError(.keyRunCount, "\(runs.count) key runs, must be 1...\(HeadPlan.maximumKeyRuns)")
+        /// - Throws: `PlanError` if there can't be so many runs.
+        package init(runCount: Int, geometry: LayerGeometry) throws(PlanError) {
+            guard (1...HeadPlan.maximumKeyRuns).contains(runCount) else {
+                throw PlanError(.keyRunCount, "\(runCount) key runs, must be 1...\(HeadPlan.maximumKeyRuns)")
             }
+            self.runCount = runCount
+            self.geometry = geometry
+        }
+
+        /// - Throws: `PlanError` if the layer has no values that could have this coding.
+        package mutating func set(values: Coding) throws(PlanError) {
             guard geometry.valueDimension > 0 || values.isFullPrecision else {
                 throw PlanError(.valueCoding(byte: 0), "a coding for values, and the layer has none")
             }
-            var kept = 0
-            for (index, run) in runs.enumerated() {
-                guard !runs[..<index].contains(where: { $0.coding == run.coding }) else {
-                    throw PlanError(.runCoding(run: index, byte: 0), "two runs have the same coding")
-                }
-                guard (1...max(geometry.keyDimension - kept, 1)).contains(run.count), kept < geometry.keyDimension
-                else {
-                    throw PlanError(
-                        .runCount(run: index),
-                        "a run of \(run.count) channels after \(kept) of \(geometry.keyDimension)"
-                    )
-                }
-                kept += run.count
+            self.values = values
+        }
+
+        /// Adds a run; `set(count:)` comes next.
+        ///
+        /// - Throws: `PlanError` if another run has this coding.
+        package mutating func add(_ coding: Coding) throws(PlanError) {
+            precondition(codings.count == counts.count && codings.count < runCount, "a run is added after the others")
+            guard !codings.contains(coding) else {
+                throw PlanError(.runCoding(run: codings.count, byte: 0), "two runs have the same coding")
             }
-            guard meanCount == 0 || meanCount == geometry.keyDimension - kept else {
+            codings.append(coding)
+        }
+
+        /// Says how many channels the last run has.
+        ///
+        /// - Throws: `PlanError` if there are none, or no more of them.
+        package mutating func set(count: Int) throws(PlanError) {
+            precondition(codings.count == counts.count + 1, "a run's count follows its coding")
+            guard count >= 1, count <= geometry.keyDimension - keptCount else {
                 throw PlanError(
-                    .meanCount,
-                    "\(meanCount) means for \(geometry.keyDimension - kept) pruned channels"
+                    .runCount(run: counts.count),
+                    "a run of \(count) channels after \(keptCount) of \(geometry.keyDimension)"
                 )
             }
-            self.runs = runs
-            self.values = values
+            counts.append(count)
+            keptCount += count
+        }
+
+        /// Says how many means there are, once all runs are there.
+        ///
+        /// - Throws: `PlanError` if they are neither none nor as many as the pruned channels.
+        package mutating func set(meanCount: Int) throws(PlanError) {
+            precondition(counts.count == runCount, "means come after the runs")
+            let pruned = geometry.keyDimension - keptCount
+            guard meanCount == 0 || meanCount == pruned else {
+                throw PlanError(.meanCount, "\(meanCount) means for \(pruned) pruned channels")
+            }
             self.meanCount = meanCount
         }
 
-        /// Channels of all runs.
-        package var keptCount: Int { runs.reduce(0) { $0 + $1.count } }
+        /// Gives the channels of all runs, one run after another.
+        ///
+        /// - Parameter channels: `keptCount` of them; if there are fewer, the first that isn't there is wrong.
+        /// - Throws: `PlanError` for the first channel that is wrong.
+        package mutating func set(channels: [UInt16]) throws(PlanError) {
+            precondition(counts.count == runCount && channels.count <= keptCount, "channels are those of the runs")
+            // A single run that ascends has no channel twice.
+            var isKept = [Bool](repeating: false, count: runCount > 1 ? geometry.keyDimension : 0)
+            var rest = channels[...]
+            for (coding, count) in zip(codings, counts) {
+                let ofRun = rest.prefix(count)
+                var previous = -1
+                for (index, channel) in zip(ofRun.indices, ofRun) {
+                    guard channel < geometry.keyDimension else {
+                        throw PlanError(
+                            .channel(index),
+                            "a channel is \(channel), must be below \(geometry.keyDimension)"
+                        )
+                    }
+                    guard Int(channel) > previous, isKept.isEmpty || !isKept[Int(channel)] else {
+                        throw PlanError(.channel(index), "channel \(channel) comes twice or out of order")
+                    }
+                    if !isKept.isEmpty { isKept[Int(channel)] = true }
+                    previous = Int(channel)
+                }
+                runs.append(KeyRun(coding, channels: Array(ofRun)))
+                rest = rest.dropFirst(count)
+            }
+            guard channels.count == keptCount else {
+                throw PlanError(.channel(channels.count), "\(channels.count) channels of \(keptCount) are there")
+            }
+        }
+
+        /// The plan.
+        ///
+        /// - Parameter means: as many as was said; if there are fewer, the first that isn't there is wrong.
+        /// - Throws: `PlanError` for the first mean that is wrong.
+        package func plan(means: [Float]) throws(PlanError) -> HeadPlan {
+            precondition(runs.count == runCount && means.count <= meanCount, "means come after the channels")
+            for (index, mean) in means.enumerated() where !mean.isFinite {
+                throw PlanError(.mean(index), "a mean is \(mean), must be finite")
+            }
+            guard means.count == meanCount else {
+                throw PlanError(.mean(means.count), "\(means.count) means of \(meanCount) are there")
+            }
+            return HeadPlan(checkedRuns: runs, values: values, prunedMeans: means, keyDimension: geometry.keyDimension)
+        }
     }
 
     /// Runs of a plan at the most.
@@ -93,60 +162,22 @@ public struct HeadPlan: Sendable, Hashable {
         prunedMeans: [Float] = [],
         geometry: LayerGeometry
     ) throws(PlanError) {
-        try self.init(
-            Outline(
-                runs: keyRuns.map { ($0.coding, $0.channels.count) },
-                values: values,
-                meanCount: prunedMeans.count,
-                geometry: geometry
-            ),
-            channels: keyRuns.flatMap(\.channels),
-            prunedMeans: prunedMeans,
-            geometry: geometry
-        )
+        var outline = try Outline(runCount: keyRuns.count, geometry: geometry)
+        try outline.set(values: values)
+        for run in keyRuns {
+            try outline.add(run.coding)
+            try outline.set(count: run.channels.count)
+        }
+        try outline.set(meanCount: prunedMeans.count)
+        try outline.set(channels: keyRuns.flatMap(\.channels))
+        self = try outline.plan(means: prunedMeans)
     }
 
-    /// A plan of an outline.
-    ///
-    /// - Parameter channels: those of all runs, one run after another.
-    /// - Throws: `PlanError` for the first rule of the format that is broken.
-    package init(
-        _ outline: Outline,
-        channels: [UInt16],
-        prunedMeans: [Float],
-        geometry: LayerGeometry
-    ) throws(PlanError) {
-        precondition(channels.count == outline.keptCount && prunedMeans.count == outline.meanCount)
-        // A single run that ascends has no channel twice.
-        var isKept = [Bool](repeating: false, count: outline.runs.count > 1 ? geometry.keyDimension : 0)
-        var runs: [KeyRun] = []
-        var start = 0
-        for run in outline.runs {
-            let ofRun = channels[start..<start + run.count]
-            var previous = -1
-            for (index, channel) in zip(ofRun.indices, ofRun) {
-                guard channel < geometry.keyDimension else {
-                    throw PlanError(
-                        .channel(index),
-                        "a channel is \(channel), must be below \(geometry.keyDimension)"
-                    )
-                }
-                guard Int(channel) > previous, isKept.isEmpty || !isKept[Int(channel)] else {
-                    throw PlanError(.channel(index), "channel \(channel) comes twice or out of order")
-                }
-                if !isKept.isEmpty { isKept[Int(channel)] = true }
-                previous = Int(channel)
-            }
-            runs.append(KeyRun(run.coding, channels: Array(ofRun)))
-            start += run.count
-        }
-        for (index, mean) in prunedMeans.enumerated() where !mean.isFinite {
-            throw PlanError(.mean(index), "a mean is \(mean), must be finite")
-        }
-        keyRuns = runs
-        values = outline.values
+    private init(checkedRuns: [KeyRun], values: Coding, prunedMeans: [Float], keyDimension: Int) {
+        keyRuns = checkedRuns
+        self.values = values
         self.prunedMeans = prunedMeans
-        keyDimension = geometry.keyDimension
+        self.keyDimension = keyDimension
     }
 
     /// Whether it is a plan for heads of a layer's shape.

@@ -51,3 +51,8 @@ public struct LayerExtent: Sendable, Equatable {
         return min(max(blocks.lowerBound * blockLength, first, sinks), end)..<end
     }
 }
+
+extension Sequence<LayerExtent> {
+    /// Chunks from place 0 on, up to the last that a layer has blocks of.
+    package var chunkCount: Int { reduce(0) { Swift.max($0, $1.chunks.upperBound) } }
+}

@@ -59,11 +59,20 @@ struct ByteReader {
         count: Int,
         _ field: String
     ) throws(SnapshotError) -> [Value] {
-        let size = MemoryLayout<Value>.size
-        guard remaining / size >= count else {
-            let whole = remaining / size * size
-            throw error(at: position + whole, "\(field) needs \(size) bytes and \(remaining - whole) remain")
+        let values = integers(type, upTo: count)
+        guard values.count == count else {
+            throw error(at: position, "\(field) needs \(MemoryLayout<Value>.size) bytes and \(remaining) remain")
         }
+        return values
+    }
+
+    /// Fields of one kind: as many of `limit` as are there, for those who check them before they miss the rest.
+    mutating func integers<Value: FixedWidthInteger & BitwiseCopyable>(
+        _ type: Value.Type,
+        upTo limit: Int
+    ) -> [Value] {
+        let size = MemoryLayout<Value>.size
+        let count = min(limit, remaining / size)
         defer { position += count * size }
         let stored = unsafe [Value](unsafeUninitializedCapacity: count) { buffer, initializedCount in
             unsafe bytes.withUnsafeBytes { source in

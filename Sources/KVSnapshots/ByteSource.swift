@@ -12,7 +12,8 @@ enum ByteSource: Sendable {
         }
     }
 
-    /// Whether what is handed out may change after it was checked, if the file is overwritten in place.
+    /// Whether what is handed out has memory of its own each time, which stays as it was when it was checked: bytes of a
+    /// mapping change with the file if that is overwritten in place.
     var isStable: Bool {
         if case .file = self { true } else { false }
     }

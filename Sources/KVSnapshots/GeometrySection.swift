@@ -179,9 +179,15 @@ enum GeometrySection {
 extension SnapshotReader {
     /// Why the cache can be reused whole only, or nil if it may be cut to any prefix.
     public var wholeOnlyReason: String? {
-        if let layer = layerOutlines.firstIndex(where: { $0.held == .last || $0.held == .listed }) {
-            return "layer \(layer) does not hold all tokens"
+        let ofLayers = layerOutlines.enumerated().lazy.compactMap { index, layer in
+            CompressedLayer.wholeOnlyReason(
+                holdsAll: layer.held == .all || layer.held == .none,
+                hasState: false,
+                index: index
+            )
         }
-        return table[.state] == nil ? nil : "layers have state that belongs to all tokens"
+        // Which layer has state is known once that is read.
+        return ofLayers.first
+            ?? CompressedLayer.wholeOnlyReason(holdsAll: true, hasState: table[.state] != nil, index: nil)
     }
 }

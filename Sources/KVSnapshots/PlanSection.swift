@@ -40,79 +40,71 @@ enum PlanSection {
         return plans
     }
 
-    /// Where the parts of a head's plan that its length depends on lie.
+    /// Where the fields of a head's plan lie.
     private struct Places {
         let start: Int
+        /// The coding that is being read.
+        var coding = 0
         var channels = 0
         var means = 0
 
-        /// Bytes of the counts and the values' coding, and of a run.
-        static let valueCoding = 4
-        static let runs = 8
-        static let runBytes = 8
-        static let runCount = 4
+        /// Bytes of the counts, and of what comes before the runs.
+        static let counts = 2 * MemoryLayout<UInt16>.size
+        static let runs = counts + Coding.byteCount
+        static let runBytes = Coding.byteCount + MemoryLayout<UInt32>.size
 
         func offset(of place: PlanError.Place) -> Int {
             switch place {
             case .keyRunCount: start
             case .meanCount: start + MemoryLayout<UInt16>.size
-            case .coding(let byte), .valueCoding(let byte): start + Self.valueCoding + byte
+            case .coding(let byte): coding + byte
+            case .valueCoding(let byte): start + Self.counts + byte
             case .runCoding(let run, let byte): start + Self.runs + run * Self.runBytes + byte
-            case .runCount(let run): start + Self.runs + run * Self.runBytes + Self.runCount
+            case .runCount(let run): start + Self.runs + run * Self.runBytes + Coding.byteCount
             case .channel(let index): channels + index * MemoryLayout<UInt16>.size
             case .mean(let index): means + index * MemoryLayout<Float>.size
             }
         }
     }
 
+    /// Reads a head's plan field by field; the rules are the outline's.
     private static func decodeHead(
         _ reader: inout ByteReader,
         geometry: LayerGeometry
     ) throws(SnapshotError) -> HeadPlan {
         var places = Places(start: reader.position)
-        func fault(_ error: PlanError) -> SnapshotError {
-            reader.error(at: places.offset(of: error.place), error.message)
+        func checked<Value>(_ field: () throws(PlanError) -> Value) throws(SnapshotError) -> Value {
+            do {
+                return try field()
+            } catch {
+                throw reader.error(at: places.offset(of: error.place), error.message)
+            }
         }
-        let runCount = try reader.integer(UInt16.self, "the number of key runs", in: 1...HeadPlan.maximumKeyRuns)
+        func readCoding() throws(SnapshotError) -> Coding {
+            places.coding = reader.position
+            let bytes = reader.integers(UInt8.self, upTo: Coding.byteCount)
+            return try checked { () throws(PlanError) in try Coding(bytes: bytes) }
+        }
+        let runCount = Int(try reader.integer(UInt16.self, "the number of key runs"))
+        var outline = try checked { () throws(PlanError) in
+            try HeadPlan.Outline(runCount: runCount, geometry: geometry)
+        }
         let meanCount = Int(try reader.integer(UInt16.self, "the number of means"))
-        let values = try coding(&reader, "the values' coding")
-        var runs: [(coding: Coding, count: Int)] = []
+        let values = try readCoding()
+        try checked { () throws(PlanError) in try outline.set(values: values) }
         for _ in 0..<runCount {
-            let coding = try coding(&reader, "a run's coding")
-            runs.append((coding, Int(try reader.integer(UInt32.self, "a run's length"))))
+            let coding = try readCoding()
+            try checked { () throws(PlanError) in try outline.add(coding) }
+            let count = Int(try reader.integer(UInt32.self, "a run's length"))
+            try checked { () throws(PlanError) in try outline.set(count: count) }
         }
-        let outline: HeadPlan.Outline
-        do {
-            outline = try HeadPlan.Outline(runs: runs, values: values, meanCount: meanCount, geometry: geometry)
-        } catch {
-            throw fault(error)
-        }
+        try checked { () throws(PlanError) in try outline.set(meanCount: meanCount) }
         places.channels = reader.position
-        let channels = try reader.integers(UInt16.self, count: outline.keptCount, "a channel")
-        let paddingOffset = reader.position
-        if !outline.keptCount.isMultiple(of: 2) { _ = try reader.integer(UInt16.self, "padding") }
+        let channels = reader.integers(UInt16.self, upTo: outline.keptCount)
+        try checked { () throws(PlanError) in try outline.set(channels: channels) }
+        if !outline.keptCount.isMultiple(of: 2) { _ = try reader.integer(UInt16.self, "padding", in: 0...0) }
         places.means = reader.position
-        let means = try reader.integers(UInt32.self, count: meanCount, "a mean").map(Float.init(bitPattern:))
-        let plan: HeadPlan
-        do {
-            plan = try HeadPlan(outline, channels: channels, prunedMeans: means, geometry: geometry)
-        } catch {
-            throw fault(error)
-        }
-        if places.means > paddingOffset, reader.bytes.integer(UInt16.self, at: paddingOffset) != 0 {
-            throw reader.error(at: paddingOffset, "padding is not 0")
-        }
-        return plan
-    }
-
-    private static func coding(_ reader: inout ByteReader, _ field: String) throws(SnapshotError) -> Coding {
-        let start = reader.position
-        let bytes = try reader.integers(UInt8.self, count: 4, field)
-        do {
-            return try Coding(bytes: bytes)
-        } catch {
-            guard case .coding(let byte) = error.place else { throw reader.error(at: start, error.message) }
-            throw reader.error(at: start + byte, error.message)
-        }
+        let means = reader.integers(UInt32.self, upTo: meanCount).map(Float.init(bitPattern:))
+        return try checked { () throws(PlanError) in try outline.plan(means: means) }
     }
 }

@@ -11,11 +11,11 @@ public enum SectionCoding: UInt32, Sendable {
     /// The coding's name in tables and JSON.
     public var name: String { "\(self)" }
 
-    /// Whether a section of this coding can have so many bytes, stored in so many.
+    /// Whether a section or slab of this coding can have so many bytes, stored in so many.
     func allows(length: Int, storedLength: Int) -> Bool {
         switch self {
         case .raw: length == storedLength
-        case .zstd: true  // Checked when the frame is decoded.
+        case .zstd: length <= SnapshotFormat.product([storedLength, SnapshotFormat.maximumExpansion]) ?? .max
         }
     }
 

@@ -60,7 +60,7 @@ struct SectionLayout {
         progress: ProgressHandler?
     ) async throws {
         let encoder = encoder
-        let chunkCount = layers.reduce(0) { max($0, $1.extent.chunks.upperBound) }
+        let chunkCount = layers.lazy.map(\.extent).chunkCount
         let slabCount = chunkCount * layers.count
         let start = SnapshotFormat.align(end)
         var table = ByteWriter()

@@ -12,7 +12,7 @@ struct SectionRequirements {
     let hasTokens: Bool
 
     /// Chunks that the page table has entries of.
-    var chunkCount: Int { layers.reduce(0) { max($0, $1.extent.chunks.upperBound) } }
+    var chunkCount: Int { layers.lazy.map(\.extent).chunkCount }
 
     func presence(of kind: SectionKind) -> Presence {
         func required(_ condition: Bool) -> Presence { condition ? .required : .forbidden }

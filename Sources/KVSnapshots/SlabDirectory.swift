@@ -13,7 +13,7 @@ struct SlabDirectory: Sendable {
     init(layers: [LayerOutline], plans: [LayerPlan], shape: BlockShape) {
         self.layers = layers
         blockBytes = plans.map { $0.blockByteCount(shape: shape) }
-        chunkCount = layers.reduce(0) { max($0, $1.extent.chunks.upperBound) }
+        chunkCount = layers.lazy.map(\.extent).chunkCount
     }
 
     var layerCount: Int { layers.count }

@@ -4,14 +4,16 @@ public import ComputeRuntime
 internal import KVCacheModel
 
 extension SnapshotReader {
-    /// Checks every byte of the file: padding, checksums, the page table, and the chain against the tokens.
+    /// Checks every byte of the file in its order: padding, checksums, the page table, and the chain against the tokens.
     ///
     /// - Parameter includingPages: whether pages are checked, too; without, for those who read all of them anyway.
     /// - Throws: `SnapshotError` for the first thing that is wrong; `FileError` if the file can't be read;
     ///   `CancellationError` if the task is cancelled.
     public func verify(includingPages: Bool = true, progress: ProgressHandler? = nil) async throws {
-        try checkPadding()
+        var end = SnapshotFormat.headerBytes + table.entries.count * SnapshotFormat.tableEntryBytes
         for entry in table.entries {
+            try checkPadding(end..<entry.offset)
+            end = entry.range.upperBound
             switch entry.kind {
             case .pages: if includingPages { try await verifySlabs(progress: progress) }
             case .chain: try verifyChain()
@@ -24,14 +26,10 @@ extension SnapshotReader {
         }
     }
 
-    private func checkPadding() throws {
-        var end = SnapshotFormat.headerBytes + table.entries.count * SnapshotFormat.tableEntryBytes
-        for entry in table.entries {
-            let padding = try file.bytes(end..<entry.offset)
-            for (index, byte) in padding.array.enumerated() where byte != 0 {
-                throw SnapshotError(.invalidPadding, at: end + index, "a byte between sections is \(byte), must be 0")
-            }
-            end = entry.range.upperBound
+    private func checkPadding(_ range: Range<Int>) throws {
+        let padding = try file.bytes(range).array
+        for (offset, byte) in zip(range, padding) where byte != 0 {
+            throw SnapshotError(.invalidPadding, at: offset, "a byte between sections is \(byte), must be 0")
         }
     }
 

@@ -43,22 +43,30 @@ public struct SnapshotSummary: Sendable {
     }
 
     /// Numbers that the layers hold, keys and values together.
-    public var valueCount: Int { layers.reduce(0) { $0 + $1.extent.rowCount * $1.geometry.valuesPerToken } }
+    public var valueCount: Int { valueCount(of: \.rowCount) }
+
+    /// Bytes that they would take in float16.
+    public var float16ByteCount: Int { SnapshotFormat.product([valueCount, 2]) ?? .max }
 
     /// Bits of payload per number of the cache; nil if it has none.
     public var bitsPerValue: Double? { valueCount > 0 ? Double(size.payloadBytes) * 8 / Double(valueCount) : nil }
 
-    /// Bits per number of the rows in blocks, without sinks and window; nil if there are none.
+    /// Bits of the blocks per number of the rows in blocks, sinks among them; nil if there are none.
     public var blockBitsPerValue: Double? {
         guard let pages = size.sections.first(where: { $0.kind == .pages }) else { return nil }
-        let inBlocks = layers.reduce(0) {
-            $0 + ($1.extent.rowCount - $1.extent.windowRowCount) * $1.geometry.valuesPerToken
-        }
-        return Double(pages.storedLength) * 8 / Double(inBlocks)
+        return Double(pages.storedLength) * 8 / Double(valueCount(of: { $0.rowCount - $0.windowRowCount }))
     }
 
     /// How many times smaller the whole file is than the cache's numbers in float16.
-    public var ratio: Double { Double(valueCount * 2) / Double(size.fileBytes) }
+    public var ratio: Double { Double(float16ByteCount) / Double(size.fileBytes) }
+
+    /// Numbers of some rows of each layer. A file that lies may promise more than can be counted, before its pages are
+    /// looked at: then it is the most there can be.
+    private func valueCount(of rows: (LayerExtent) -> Int) -> Int {
+        SnapshotFormat.sum(
+            layers.map { SnapshotFormat.product([rows($0.extent), $0.geometry.valuesPerToken]) }
+        ) ?? .max
+    }
 }
 
 extension SnapshotReader {

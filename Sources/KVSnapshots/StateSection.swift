@@ -39,16 +39,15 @@ enum StateSection {
     static func decode(_ reader: inout ByteReader, layerCount: Int) throws(SnapshotError) -> [[LayerState]] {
         let count = try reader.integer(UInt32.self, "the number of states", in: 1...maximumItems)
         _ = try reader.integer(UInt32.self, "a reserved field", in: 0...0)
-        var items: [(layer: Int, name: String, length: Int, lengthOffset: Int)] = []
+        var items: [(layer: Int, name: String, length: UInt64, lengthOffset: Int)] = []
         for _ in 0..<count {
             let start = reader.position
-            let layer = try reader.integer(UInt32.self, "a state's layer", in: 0...layerCount - 1)
+            // Layers ascend.
+            let layers = (items.last?.layer ?? 0)...layerCount - 1
+            let layer = try reader.integer(UInt32.self, "a state's layer", in: layers)
             let name = try reader.text("a state's name", lengths: nameLengths)
-            if let previous = items.last {
-                guard previous.layer <= layer else {
-                    throw reader.error(at: start, "a state of layer \(layer) comes after one of \(previous.layer)")
-                }
-                guard previous.layer < layer || previous.name.utf8.lexicographicallyPrecedes(name.utf8) else {
+            if let previous = items.last, previous.layer == layer {
+                guard previous.name.utf8.lexicographicallyPrecedes(name.utf8) else {
                     throw reader.error(
                         at: start + 2 * MemoryLayout<UInt32>.size,
                         "the state '\(name)' of layer \(layer) is out of order"
@@ -56,14 +55,13 @@ enum StateSection {
                 }
             }
             let lengthOffset = reader.position
-            let length = try reader.integer(UInt64.self, "a state's length", in: 0...Int.max)
-            items.append((layer, name, length, lengthOffset))
+            items.append((layer, name, try reader.integer(UInt64.self, "a state's length"), lengthOffset))
         }
         var layers = [[LayerState]](repeating: [], count: layerCount)
         for item in items {
             let padding = SnapshotFormat.align(reader.position) - reader.position
             let start = reader.position
-            guard padding <= reader.remaining, item.length <= reader.remaining - padding else {
+            guard padding <= reader.remaining, item.length <= UInt64(reader.remaining - padding) else {
                 throw reader.error(at: item.lengthOffset, "a state of \(item.length) bytes ends after its section")
             }
             let zeros = try reader.bytes(count: padding, "padding")
@@ -71,7 +69,7 @@ enum StateSection {
                 throw reader.error(at: start + index, "a byte before a state is not 0")
             }
             layers[item.layer].append(
-                LayerState(name: item.name, bytes: try reader.bytes(count: item.length, "a state"))
+                LayerState(name: item.name, bytes: try reader.bytes(count: Int(item.length), "a state"))
             )
         }
         try reader.expectEnd()

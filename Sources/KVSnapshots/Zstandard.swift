@@ -26,7 +26,7 @@ enum Zstandard {
         }
         if lacksMemory(count) { throw MemoryError(byteCount: nil) }
         guard ZSTD_isError(count) == 0, count < bytes.count,
-            bytes.count <= count * SnapshotFormat.maximumExpansion
+            SectionCoding.zstd.allows(length: bytes.count, storedLength: count)
         else { return nil }
         return frame[0..<count]
     }
@@ -35,16 +35,13 @@ enum Zstandard {
         ZSTD_getErrorCode(result) == ZSTD_error_memory_allocation
     }
 
-    /// Decodes one frame of exactly `byteCount` bytes.
+    /// Decodes one frame of exactly `byteCount` bytes, no more than its coding allows.
     ///
     /// - Parameter offset: where the frame lies in the file, for the error.
     /// - Throws: `SnapshotError` if the frame isn't sound, `MemoryError` if there is no memory for what is in it.
     static func decompress(_ frame: SharedBytes, byteCount: Int, offset: Int) throws -> SharedBytes {
         func error(_ message: String) -> SnapshotError {
             SnapshotError(.invalidFrame, at: offset, "a zstd frame \(message)")
-        }
-        guard byteCount <= frame.count * SnapshotFormat.maximumExpansion else {
-            throw error("expands more than \(SnapshotFormat.maximumExpansion) times")
         }
         let frameLength = unsafe frame.withUnsafeBytes { source in
             unsafe ZSTD_findFrameCompressedSize(source.baseAddress, source.count)

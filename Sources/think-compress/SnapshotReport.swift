@@ -59,6 +59,33 @@ struct SnapshotReport: Encodable {
         }
     }
 
+    /// How many key channels the KV heads keep; the fewest and the most in JSON.
+    struct KeptChannels: Encodable {
+        private let counts: [Int]
+        /// The key dimensions of the heads.
+        private let dimensions: [Int]
+
+        init(_ plans: [LayerPlan]) {
+            let heads = plans.flatMap(\.heads)
+            counts = heads.map(\.keptChannelCount)
+            dimensions = heads.map(\.keyDimension)
+        }
+
+        func encode(to encoder: any Encoder) throws {
+            try [counts.min() ?? 0, counts.max() ?? 0].encode(to: encoder)
+        }
+
+        /// The numbers for a person; nil if every head keeps all of its channels.
+        var text: String? {
+            counts == dimensions ? nil : "\(Self.range(counts)) of \(Self.range(dimensions))"
+        }
+
+        private static func range(_ numbers: [Int]) -> String {
+            let (least, most) = (numbers.min() ?? 0, numbers.max() ?? 0)
+            return least == most ? "\(least)" : "\(least)...\(most)"
+        }
+    }
+
     let file: String
     let formatVersion = 2
     let metadata: [String: String]
@@ -74,7 +101,7 @@ struct SnapshotReport: Encodable {
     let kvHeads: Int?
     let headDim: Int?
     let layerShapes: [LayerShape]
-    let keptKeyChannels: [Int]
+    let keptKeyChannels: KeptChannels
     let fileBytes: Int
     let payloadBytes: Int
     let float16Bytes: Int
@@ -101,11 +128,10 @@ struct SnapshotReport: Encodable {
         queryHeads = common?.queryHeads
         kvHeads = common?.kvHeads
         headDim = common.flatMap { $0.keyDim == $0.valueDim ? $0.keyDim : nil }
-        let kept = snapshot.plans.flatMap(\.heads).map(\.keptChannelCount)
-        keptKeyChannels = [kept.min() ?? 0, kept.max() ?? 0]
+        keptKeyChannels = KeptChannels(snapshot.plans)
         fileBytes = snapshot.size.fileBytes
         payloadBytes = snapshot.size.payloadBytes
-        float16Bytes = snapshot.valueCount * 2
+        float16Bytes = snapshot.float16ByteCount
         bitsPerValue = snapshot.bitsPerValue
         blockBitsPerValue = snapshot.blockBitsPerValue
         ratio = snapshot.ratio
@@ -134,13 +160,7 @@ struct SnapshotReport: Encodable {
             facts.append(("geometry\(name)", shape.text))
             if shape.kvHeads > 0 { facts.append(("tokens held\(name)", shape.tokenText(blockLength: blockLength))) }
         }
-        let most = layerShapes.map(\.keyDim).max() ?? 0
-        if keptKeyChannels != [most, most] {
-            let range =
-                keptKeyChannels[0] == keptKeyChannels[1]
-                ? "\(keptKeyChannels[0])" : "\(keptKeyChannels[0])...\(keptKeyChannels[1])"
-            facts.append(("key channels kept", "\(range) of \(most)"))
-        }
+        if let kept = keptKeyChannels.text { facts.append(("key channels kept", kept)) }
         facts += [
             (
                 "size",

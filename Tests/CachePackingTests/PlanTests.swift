@@ -36,6 +36,11 @@ import ThinkCompress
             Bytes(bytes: [0, 0, 1, 9], byte: 2, message: "full precision has no ranges, and they are 1"),
             Bytes(bytes: [8, 1, 200, 1], byte: 3, message: "a rotation is 1, must be 0"),
             Bytes(bytes: [0, 0, 0, 2], byte: 3, message: "a rotation is 2, must be 0"),
+            Bytes(bytes: [], byte: 0, message: "0 bytes of a coding are there"),
+            Bytes(bytes: [3], byte: 0, message: "a width is 3, must be 0 or of [2, 4, 8]"),
+            Bytes(bytes: [2], byte: 1, message: "1 bytes of a coding are there"),
+            Bytes(bytes: [0, 0], byte: 2, message: "2 bytes of a coding are there"),
+            Bytes(bytes: [8, 1, 200], byte: 3, message: "3 bytes of a coding are there"),
         ]
     )
     func codingBytes(_ test: Bytes) {

@@ -335,6 +335,14 @@ extension BuiltCommandTests {
             #expect(!folder.content.contains("output"))
         }
 
+        @Test("a small file that promises a cache of the limits is refused", arguments: ["verify", "inspect"])
+        func promisedPages(command: String) async throws {
+            let folder = try TemporaryFolder()
+            let path = folder.file("a.tkv")
+            try Data(SnapshotSurgery.promisingPages().bytes).write(to: URL(filePath: path))
+            expectBadInput(try await BuiltCommand.run(command, path), naming: path, "at byte 208")
+        }
+
         @Test(
             "a small file can't make the command take much memory",
             .enabled("memory can't be limited here, as under a sanitizer") { await LimitedMemory.canRun },
@@ -348,15 +356,19 @@ extension BuiltCommandTests {
             let tokens = UInt64(Int32.max)
             switch change {
             case "limits":
-                for (offset, value) in [(28, 3), (32, 4096), (36, 1024), (40, 1024), (44, 65536), (64, 128)] {
+                for (offset, value) in [(28, 3), (32, 4096), (36, 128), (40, 65536)] {
                     file.put(UInt32(value), at: offset)
                 }
                 file.put(tokens, at: 48)
-                file.put(tokens / 128 * 128, at: 56)
             case "tokens":
                 // All lengths as the header has them, in frames that would have to expand so far.
                 file.put(tokens / 32 * 32, at: 48)
-                file.put(tokens / 32 * 32, at: 56)
+                let geometry = try #require(file.section(SnapshotSurgery.Kind.geometry)).range
+                for layer in stride(from: geometry.lowerBound, to: geometry.upperBound, by: SnapshotSurgery.layerBytes)
+                {
+                    file.put(tokens / 32 * 32, at: layer + 24)
+                    file.put(tokens / 32 * 32, at: layer + 32)
+                }
                 let lengths = [
                     6: tokens / 32 * 4 * 576, 7: 8 * 2 * ((tokens / 32 * 32 + 255) / 256), 9: tokens / 32 * 128,
                 ]
@@ -371,7 +383,7 @@ extension BuiltCommandTests {
                     file.put(UInt64(1) << 36, at: section.entry + 24)
                 }
             }
-            file.mendHeaderChecksum()
+            file.mendChecksums()
             try Data(file.bytes).write(to: URL(filePath: path))
             expectBadInput(try await LimitedMemory.run(command, path), naming: path, "at byte")
         }

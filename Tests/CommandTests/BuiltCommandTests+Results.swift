@@ -160,6 +160,40 @@ extension BuiltCommandTests {
             #expect(report.tokenCounts == [50, 0, 50])
         }
 
+        /// A residual window, and what the text says of 100 tokens with 40 sinks.
+        static let sinks = [
+            (window: 128, text: "100: 0 in blocks of 32, 100 in full precision"),
+            (window: 0, text: "100: 96 in blocks of 32, 40 of them sinks, 4 in full precision"),
+        ]
+
+        @Test("inspect counts sinks in blocks, and channels by the layer that they are of", arguments: sinks)
+        func countsOfLayers(_ test: (window: Int, text: String)) async throws {
+            let folder = try TemporaryFolder()
+            var generator = SplitMix64(seed: 1)
+            let shape = BlockShape(elementType: .float16, blockLength: 32, residualWindow: test.window)
+            let layers = try [8, 16].enumerated().map { index, dimension in
+                let geometry = try LayerGeometry(kvHeads: 1, keyDimension: dimension, valueDimension: dimension)
+                let coding = try Coding(width: 2)
+                let run = HeadPlan.KeyRun(coding, channels: (0..<UInt16(dimension)).map { $0 })
+                let head = try HeadPlan(keyRuns: [run], values: coding, geometry: geometry)
+                return try CompressedLayer(
+                    packing: .random(geometry, elementType: .float16, rows: 100, using: &generator),
+                    by: LayerPlan(geometry: geometry, sinks: 40, heads: [head]),
+                    shape: shape,
+                    index: index
+                )
+            }
+            let cache = try CompressedCache(layers)
+            try await SnapshotWriter().write(cache, to: folder.file("a.tkv"))
+            let text = try await BuiltCommand.run("inspect", folder.file("a.tkv"))
+            #expect(text.status == 0)
+            #expect(text.output.contains(test.text), "\(text.output)")
+            // Nothing is pruned.
+            #expect(!text.output.contains("key channels kept"), "\(text.output)")
+            let report = try json(await BuiltCommand.run("inspect", folder.file("a.tkv"), "--json"))
+            #expect(report["keptKeyChannels"] as? [Int] == [8, 16])
+        }
+
         @Test("a zstd snapshot is smaller and holds the same", arguments: [1, 19])
         func zstd(level: Int) async throws {
             let folder = try TemporaryFolder()

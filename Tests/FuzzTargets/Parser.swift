@@ -78,9 +78,42 @@ public final class Parser: Sendable {
         var file = SnapshotSurgery(bytes)
         file.mendChecksums()
         let reader = try SnapshotReader(file.shared)
+        // `inspect` makes it of files that nobody has verified.
+        try check(reader.summary)
         try await reader.verify()
         let cache = try await reader.cache(verifyingPages: true)
         for layer in cache.layers { try attend(layer) }
+        var written = SnapshotBytes()
+        let size = try await SnapshotWriter().write(cache, quality: reader.quality, into: &written)
+        try check(SnapshotSummary(cache, quality: reader.quality, size: size))
+        let again = try await SnapshotReader(SharedBytes(written.bytes)).cache()
+        if let difference = CacheContent(again).difference(from: CacheContent(cache)) {
+            throw Fault(description: "written and read again: \(difference)")
+        }
+        var rows = [Int](repeating: 0, count: cache.layers.count)
+        try await reader.layers().forEachPiece { piece in
+            // Numbers that float16 can't say are an error that comes last.
+            (
+                piece.layer.index, piece.rows,
+                Result { try piece.layer.checkRange(rows: 0..<piece.rows.count, as: .float16) }
+            )
+        } take: { index, taken, result in
+            guard taken.lowerBound == rows[index] else {
+                throw Fault(description: "rows \(taken) of layer \(index) come after \(rows[index])")
+            }
+            rows[index] = taken.upperBound
+            if case .failure(let error) = result, !Self.isOwn(error) { throw error }
+        }
+        guard rows == cache.layers.map(\.rowCount) else { throw Fault(description: "pieces have \(rows) rows") }
+    }
+
+    /// Makes every figure of a summary.
+    private func check(_ summary: SnapshotSummary) throws {
+        let figures = [
+            Double(summary.valueCount), Double(summary.float16ByteCount), summary.ratio, summary.bitsPerValue ?? 0,
+            summary.blockBitsPerValue ?? 0,
+        ]
+        guard figures.allSatisfy({ $0.isFinite && $0 >= 0 }) else { throw Fault(description: "figures \(figures)") }
     }
 
     /// Decompresses a layer and attends over it; what has passed every check must have both.

@@ -46,6 +46,12 @@ struct DumpTensor: Equatable {
             guard let numbers else { continue }
             add(name, "I32", [numbers.count], numbers.flatMap { littleEndianBytes($0) })
         }
+        // Formats/dump.md: where nothing else says how many tokens there are.
+        if cache.tokens == nil, cache.positions == nil,
+            !cache.layers.contains(where: { $0.rowCount == cache.tokenCount })
+        {
+            add("token_count", "I32", [1], littleEndianBytes(Int32(cache.tokenCount)))
+        }
         return result
     }
 }

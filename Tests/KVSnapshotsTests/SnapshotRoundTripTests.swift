@@ -178,13 +178,14 @@ import ThinkCompress
         }
         let layer = rows(full.layers[0], 0..<40, held: .all)
         let lists = [[UInt32]](repeating: (0..<40).map { $0 }, count: 2)
-        let cases: [(layer: KVCacheLayer, isWhole: Bool)] = [
-            (layer, false),
-            (KVCacheLayer(elementType: .float16), false),
-            (rows(full.layers[1], 30..<40, held: .last), true),
-            (rows(full.layers[1], 0..<40, held: .listed(lists)), true),
-            (KVCacheLayer(elementType: .float16, state: state), true),
-            (KVCacheLayer(keys: layer.keys, values: layer.values, state: state), true),
+        let (some, hasState) = ("does not hold all tokens", "has state that belongs to all tokens")
+        let cases: [(layer: KVCacheLayer, reason: String?)] = [
+            (layer, nil),
+            (KVCacheLayer(elementType: .float16), nil),
+            (rows(full.layers[1], 30..<40, held: .last), some),
+            (rows(full.layers[1], 0..<40, held: .listed(lists)), some),
+            (KVCacheLayer(elementType: .float16, state: state), hasState),
+            (KVCacheLayer(keys: layer.keys, values: layer.values, state: state), hasState),
         ]
         for (index, test) in cases.enumerated() {
             let cache = try KVCache(layers: [layer, test.layer])
@@ -193,9 +194,11 @@ import ThinkCompress
             try await SnapshotWriter().write(compressed, into: &snapshot)
             let reader = try SnapshotReader(SharedBytes(snapshot.bytes))
             var loaded = try await reader.cache()
-            #expect((reader.wholeOnlyReason != nil) == test.isWhole, "case \(index)")
-            #expect((loaded.wholeOnlyReason != nil) == test.isWhole, "case \(index)")
-            if test.isWhole {
+            // Whose state it is, a reader knows once it has read it.
+            let subject = test.reason == hasState ? "a layer" : "layer 1"
+            #expect(reader.wholeOnlyReason == test.reason.map { "\(subject) \($0)" }, "case \(index)")
+            #expect(loaded.wholeOnlyReason == test.reason.map { "layer 1 \($0)" }, "case \(index)")
+            if test.reason != nil {
                 let error = #expect(throws: CodecError.self) { try loaded.truncate(to: 20) }
                 #expect(error?.code == .partialCache)
                 #expect(loaded.tokenCount == 40)

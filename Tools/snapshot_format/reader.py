@@ -94,6 +94,7 @@ class Snapshot:
             require(1 <= section.storedLength <= available, f"{section.name} has {section.storedLength} bytes")
             require(section.length < 1 << 63, f"{section.name} has length {section.length}")
             require(section.coding == 1 or section.length == section.storedLength, f"{section.name} is raw, but its lengths differ")
+            require(zstd.may_expand(section.storedLength, section.length), f"{section.name} expands more than 256 times")
             expected = 40 * self.header.layers
             require(kind != GEOMETRY or section.length == expected, f"{section.name} must have length {expected}")
             require(kind != PAGES or section.checksum == 0, "PAGES has a checksum")
@@ -268,8 +269,8 @@ class Snapshot:
         content.finish()
         return plans
 
-    def _read_coding(self, content: Content, widths=(0, 2, 4, 8)) -> Coding:
-        width = content.field("B", widths, "width")
+    def _read_coding(self, content: Content) -> Coding:
+        width = content.field("B", (0, 2, 4, 8), "width")
         scales = content.field("B", (1,) if width else (0,), "scales")
         ranges = content.field("B", None if width else (0,), "ranges")
         return Coding(width, scales, ranges, content.field("B", (0,), "rotation"))
@@ -279,7 +280,10 @@ class Snapshot:
         run_count = content.field("H", range(1, 5), "keyRunCount")
         mean_at = content.at
         mean_count = content.field("H")
-        values = self._read_coding(content) if layer.valueDimension else self._read_coding(content, (0,))
+        values_at = content.at
+        values = self._read_coding(content)
+        if values.width and not layer.valueDimension:
+            content.fail(values_at, f"width {values.width} of values that have no dimension")
         shapes, kept = [], 0
         for _ in range(run_count):
             start = content.at
@@ -383,7 +387,7 @@ class Snapshot:
                 elif pages.coding == 0:
                     good = stored == length
                 else:
-                    good = 1 <= stored <= length
+                    good = stored <= length and zstd.may_expand(stored, length)
                 if not good or stored > pages.end - at:
                     content.fail(start, f"storedLength {stored} of slab {layer} of chunk {chunk}")
                 yield at, stored, length, checksum

@@ -70,7 +70,7 @@ def raw(data: bytes) -> StoredSection:
 def packed(data: bytes) -> StoredSection:
     """One zstd frame where that is allowed and shorter, else raw."""
     frame = zstd.compress(data)
-    if len(frame) < len(data) <= zstd.LARGEST_EXPANSION * len(frame):
+    if len(frame) < len(data) and zstd.may_expand(len(frame), len(data)):
         return StoredSection(frame, len(data), 1)
     return raw(data)
 

@@ -67,10 +67,13 @@ def _check_header(frame: bytes, length: int) -> None:
             raise FrameError(f"the frame holds {content} bytes, not {length}")
 
 
+def may_expand(stored: int, length: int) -> bool:
+    """Whether so many stored bytes may become so many."""
+    return length <= LARGEST_EXPANSION * stored
+
+
 def decompress(frame: bytes, length: int) -> bytes:
     """The `length` bytes of exactly one frame."""
-    if length > LARGEST_EXPANSION * len(frame):
-        raise FrameError("the frame expands more than 256 times")
     _check_header(frame, length)
     library = _load()
     size = library.ZSTD_findFrameCompressedSize(frame, len(frame))

@@ -132,8 +132,8 @@ def zeros_base(d: int) -> Base:
     return Base(header, sections)
 
 
-def zeros_sections(d: int, recipe: str):
-    cache = make_cache("zeros", F16, 32, [Shape(1, d, d)], metadata={}, numbers=zeros_rows)
+def zeros_sections(d: int, recipe: str, layers: int = 1):
+    cache = make_cache("zeros", F16, 32, [Shape(1, d, d)] * layers, metadata={}, numbers=zeros_rows)
     return encode(cache, decide(cache, recipe))
 
 
@@ -179,6 +179,8 @@ def invalid_files():
     yield "chain-other-tokens", chain.with_section(TOKENS, tokens), "invalidChain", at
     data = chain.with_section(METADATA, encoded_metadata({"model.id": "b"}))
     yield "chain-other-model", data, "invalidChain", at
+    # With two faults, of which the first in the order of checks counts.
+    yield from first_of_two(bases)
 
 
 def damaged_headers(window):
@@ -553,6 +555,68 @@ def damaged_states(held):
     yield case("trailing", good + b"\0", len(good))
 
 
+def first_of_two(bases):
+    """Files with two faults each: readers must check fields in the order of the text."""
+    two, wrong = (2, 1, 0, 0), (3, 1, 0, 0)
+    nan = float("nan")
+
+    def plan(name, offset, runs, *rest, values=two, means=0, base=bases.small):
+        """A head of key dimension 4; runs, of coding and count, from 8 on, then what is packed as `rest` says."""
+        data = struct.pack("<2H4B", len(runs), means, *values)
+        data += b"".join(struct.pack("<4BI", *coding, count) for coding, count in runs)
+        data += b"".join(struct.pack("<" + code, *numbers) for code, *numbers in rest)
+        return f"order-plan-{name}", base.with_section(PLAN, data), "invalidPlan", base.offset(PLAN) + offset
+
+    yield plan("values-then-run", 4, [(wrong, 2)], ("2H", 0, 1), base=bases.no_values)
+    yield plan("values-byte-then-dimension", 5, [(two, 2)], ("2H", 0, 1), values=(2, 2, 0, 0), base=bases.no_values)
+    yield plan("count-then-coding", 12, [(two, 0), (wrong, 2)], ("2H", 0, 1))
+    yield plan("coding-byte-then-twice", 19, [(two, 1), (two[:3] + (1,), 1)], ("2H", 0, 1))
+    yield plan("twice-then-count", 16, [(two, 1), (two, 9)], ("2H", 0, 1))
+    yield plan("count-then-means", 12, [(two, 5)], ("2H", 0, 1), means=3)
+    yield plan("means-then-channel", 2, [(two, 2)], ("2H", 9, 9), means=3)
+    yield plan("padding-then-mean", 22, [(two, 3)], ("4H", 0, 1, 2, 1), ("f", nan), means=1)
+    yield plan("channel-then-padding", 16, [(two, 3)], ("4H", 9, 1, 2, 1))
+    # The second fault is that the section ends.
+    small = bases.small
+
+    def cut(name, length, *arguments, **more):
+        name, data, error, at = plan(name, *arguments, **more)
+        start = small.offset(PLAN)
+        return name, small.with_section(PLAN, data[start : start + length]), error, at
+
+    yield cut("values-then-end", 5, 4, [(two, 2)], values=wrong)
+    yield cut("coding-then-end", 10, 9, [((2, 2, 0, 0), 2)])
+    yield cut("count-then-end", 16, 12, [(two, 9), (two, 1)])
+    yield cut("twice-then-end", 20, 16, [(two, 1), (two, 1)])
+    yield cut("means-then-end", 16, 2, [(two, 2)], means=3)
+    yield cut("channel-then-end", 18, 16, [(two, 2)], ("2H", 9, 1))
+    yield cut("padding-then-end", 24, 22, [(two, 3)], ("4H", 0, 1, 2, 1), means=1)
+    yield cut("mean-then-end", 24, 20, [(two, 2)], ("2H2f", 0, 1, nan, 0), means=2)
+
+    held = bases.held
+    at = held.offset(STATE)
+
+    def state(name, offset, *items, end=b""):
+        data = struct.pack("<2I", len(items), 0) + b"".join(
+            struct.pack("<2I", layer, size) + text + struct.pack("<Q", length) for layer, size, text, length in items
+        )
+        return f"order-state-{name}", held.with_section(STATE, data + end), "invalidState", at + offset
+
+    yield state("layer-then-name", 25, (1, 1, b"a", 0), (0, 9999, b"b", 0))
+    yield state("name-then-end", 33, (1, 1, b"b", 0), (1, 1, b"a", 0))
+    yield state("layer-then-length", 25, (1, 1, b"a", 2**63), (0, 1, b"b", 0))
+    yield state("length-then-length", 17, (0, 1, b"a", 2**64 - 1), (1, 1, b"b", 2**63))
+    # Zeros up to 64, and one more byte for an item of 2.
+    yield state("padding-then-length", 63, (0, 1, b"a", 1), (1, 1, b"b", 2**63), end=bytes(21) + b"\1" + b"a")
+
+    pages = bases.pages
+    data = bytearray(pages.flipped(pages.offset(PAGES)))
+    data[pages.offset(65536) - 1] = 1
+    yield "order-slab-then-padding", bytes(data), "checksumMismatch", pages.offset(PAGES)
+    data[pages.offset(PAGES) - 1] = 1
+    yield "order-padding-then-slab", bytes(data), "invalidPadding", pages.offset(PAGES) - 1
+
+
 def damaged_frames(zeros, pages):
     at, length = zeros.offset(WINDOW), zeros.sections[WINDOW].length
     good = zeros_frame(length)
@@ -570,20 +634,23 @@ def damaged_frames(zeros, pages):
         ("trailing", good + b"\0"),
     ):
         yield f"frame-{name}", zeros.with_section(WINDOW, StoredSection(frame, length, 1)), "invalidFrame", at
+    # Whatever is in the frame: the lengths alone are wrong.
     header, sections = zeros_sections(32, "kivi(bits=2)")
     sections[WINDOW] = StoredSection(zeros_frame(2 * length), 2 * length, 1)
-    data = assemble(header, sections)
-    yield "frame-expands-372-times", data, "invalidFrame", struct.unpack_from("<Q", data, zeros.entry(WINDOW) + 8)[0]
+    yield "table-length-372-times", assemble(header, sections), "invalidSectionTable", zeros.entry(WINDOW)
+    entry, stored = pages.entry(65536), pages.sections[65536].length
+    data = pages.with_fields((entry + 4, "I", 1), (entry + 24, "Q", 256 * stored + 1))
+    yield "table-length-unknown-257-times", data, "invalidSectionTable", entry
 
-    # A slab of zeros as a frame.
-    header, sections = zeros_sections(128, "kivi(bits=2,residual=0)")
-    slab = sections[PAGES].length
-    frame = zeros_frame(slab)
-    sections[PAGES] = StoredSection(frame, slab, 1)
-    sections[PAGE_TABLE] = raw(struct.pack("<2I", len(frame), crc32c(frame)))
+    # Two slabs of zeros, the second as a frame.
+    header, sections = zeros_sections(128, "kivi(bits=2,residual=0)", 2)
+    slab = sections[PAGES].stored[: sections[PAGES].length // 2]
+    frame = zeros_frame(len(slab))
+    sections[PAGES] = StoredSection(slab + frame, 2 * len(slab), 1)
+    sections[PAGE_TABLE] = raw(struct.pack("<4I", len(slab), crc32c(slab), len(frame), crc32c(frame)))
     data = assemble(header, sections)
-    entry = 128 + 40 * sorted(sections).index(PAGES)
-    yield "frame-slab-expands-279-times", data, "invalidFrame", struct.unpack_from("<Q", data, entry + 8)[0]
+    at = struct.unpack_from("<Q", data, 128 + 40 * sorted(sections).index(PAGE_TABLE) + 8)[0]
+    yield "page-table-slab-279-times", data, "invalidPageTable", at + 8
 
     # The second of two slabs as a frame; then, in an encoded section, a wrong field.
     length = pages.sections[PAGES].length // 2
