@@ -16,7 +16,7 @@ final class PlainReadWorkload: Workload {
     init(recipe: Recipe, tokens: Int, threads: Int) throws {
         self.threads = threads
         let layer = try SyntheticLayer(tokens: tokens).compressed(by: recipe)
-        let slabs = (0..<layer.chunkCount).map { layer.slabByteCount(chunk: $0) }
+        let slabs = layer.extent.chunks.map { layer.slabByteCount(chunk: $0) }
         let window = layer.packedByteCount - slabs.reduce(0, +)
         let pieces = slabs + (window > 0 ? [window] : [])
         layerBytes = layer.packedByteCount

@@ -12,12 +12,12 @@ struct ReferenceAttention {
     /// The relative error, in L2, of an output `[queries, queryHeads, headDimension]`.
     func relativeError(of output: [Float]) -> Double {
         let dimension = queries.headDimension
-        let group = queries.heads / layer.shape.kvHeads
+        let group = queries.heads / layer.geometry.kvHeads
         let count = min(queries.tokens, Self.mostPositions)
         let positions = (0..<count).map { ($0 + 1) * queries.tokens / count - 1 }
         var difference = 0.0
         var norm = 0.0
-        for kvHead in 0..<layer.shape.kvHeads {
+        for kvHead in 0..<layer.geometry.kvHeads {
             let keys = restored(.keys, head: kvHead)
             let values = restored(.values, head: kvHead)
             for head in kvHead * group..<(kvHead + 1) * group {

@@ -23,6 +23,6 @@ struct RotatingLayers {
 extension CompressedLayer {
     /// Bytes of blocks and window.
     var packedByteCount: Int {
-        blockCount * blockBytes + (residualWindow.map { $0.keys.byteCount + $0.values.byteCount } ?? 0)
+        blockByteCount + fullPrecisionByteCount
     }
 }
