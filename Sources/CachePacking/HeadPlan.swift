@@ -15,6 +15,12 @@ public struct HeadPlan: Sendable, Hashable {
             self.coding = coding
             self.channels = channels
         }
+
+        public func hash(into hasher: inout Hasher) {
+            hasher.combine(coding)
+            // All at once: opening a file looks for equal plans of many heads.
+            unsafe channels.withUnsafeBytes { unsafe hasher.combine(bytes: $0) }
+        }
     }
 
     /// A plan that is put together from its fields, which come in the order that a file has them, so that the first
@@ -93,25 +99,26 @@ public struct HeadPlan: Sendable, Hashable {
             precondition(counts.count == runCount && channels.count <= keptCount, "channels are those of the runs")
             // A single run that ascends has no channel twice.
             var isKept = [Bool](repeating: false, count: runCount > 1 ? geometry.keyDimension : 0)
-            var rest = channels[...]
+            var end = 0
             for (coding, count) in zip(codings, counts) {
-                let ofRun = rest.prefix(count)
+                let ofRun = end..<min(end + count, channels.count)
                 var previous = -1
-                for (index, channel) in zip(ofRun.indices, ofRun) {
+                for index in ofRun {
+                    let channel = Int(channels[index])
                     guard channel < geometry.keyDimension else {
                         throw PlanError(
                             .channel(index),
                             "a channel is \(channel), must be below \(geometry.keyDimension)"
                         )
                     }
-                    guard Int(channel) > previous, isKept.isEmpty || !isKept[Int(channel)] else {
+                    guard channel > previous, isKept.isEmpty || !isKept[channel] else {
                         throw PlanError(.channel(index), "channel \(channel) comes twice or out of order")
                     }
-                    if !isKept.isEmpty { isKept[Int(channel)] = true }
-                    previous = Int(channel)
+                    if !isKept.isEmpty { isKept[channel] = true }
+                    previous = channel
                 }
-                runs.append(KeyRun(coding, channels: Array(ofRun)))
-                rest = rest.dropFirst(count)
+                runs.append(KeyRun(coding, channels: Array(channels[ofRun])))
+                end = ofRun.upperBound
             }
             guard channels.count == keptCount else {
                 throw PlanError(.channel(channels.count), "\(channels.count) channels of \(keptCount) are there")
