@@ -1,4 +1,5 @@
-// Keeps OpenBLAS from starting threads when it is loaded, one per processor, long before main.
+// Keeps OpenBLAS from starting threads when it is loaded, one per processor, long before main; and where address space is
+// limited, keeps threads from reserving it.
 //
 // The command spreads its work itself, and OpenBLAS's threads only keep others from working. Where they can't be started
 // OpenBLAS interrupts the process, and where there is no memory for their buffers they wait for ever. The environment
@@ -17,8 +18,13 @@
 #include <sched.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
 
 static cpu_set_t processors;
 // Volatile: optimizers run constructors when they compile, without the function before them, and then drop them.
@@ -42,5 +48,14 @@ __attribute__((section(".preinit_array"), used)) static void (*const before_libr
 __attribute__((constructor)) static void use_all_processors(void) {
   if (is_pinned) sched_setaffinity(0, sizeof processors, &processors);
 }
+
+#if defined(__GLIBC__)
+// glibc gives each thread a heap of its own, which reserves 64 MiB of address space or twice that. Whether small
+// allocations then find any under a limit (ulimit -v) would be a matter of luck.
+__attribute__((constructor)) static void keep_address_space(void) {
+  struct rlimit limit;
+  if (getrlimit(RLIMIT_AS, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY) mallopt(M_ARENA_MAX, 1);
+}
+#endif
 
 #endif
