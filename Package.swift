@@ -127,10 +127,14 @@ let package = Package(
         .target(name: "JSONText", dependencies: ["ByteStorage"], swiftSettings: sourceSettings),
         .target(
             name: "EngineFormats",
-            dependencies: ["ByteStorage", "KVCacheModel", "JSONText"],
+            dependencies: ["ByteStorage", "ComputeRuntime", "KVCacheModel", "JSONText"],
             swiftSettings: sourceSettings
         ),
-        .target(name: "TextTokenization", dependencies: ["ByteStorage", "JSONText"], swiftSettings: sourceSettings),
+        .target(
+            name: "TextTokenization",
+            dependencies: ["ByteStorage", "JSONText", "EngineFormats"],
+            swiftSettings: sourceSettings
+        ),
         .target(
             name: "LlamaDecoder",
             dependencies: [

@@ -38,6 +38,35 @@ typedef enum tck_element_type {
   TCK_FLOAT32 = 3,
 } tck_element_type;
 
+/// How a model's weights are stored: as numbers, or in blocks of ggml's quantized formats. The numbers are ggml's, as
+/// GGUF files have them.
+typedef enum tck_weight_type {
+  TCK_WEIGHT_F32 = 0,
+  TCK_WEIGHT_F16 = 1,
+  TCK_WEIGHT_Q4_0 = 2,
+  TCK_WEIGHT_Q4_1 = 3,
+  TCK_WEIGHT_Q5_0 = 6,
+  TCK_WEIGHT_Q5_1 = 7,
+  TCK_WEIGHT_Q8_0 = 8,
+  TCK_WEIGHT_Q2_K = 10,
+  TCK_WEIGHT_Q3_K = 11,
+  TCK_WEIGHT_Q4_K = 12,
+  TCK_WEIGHT_Q5_K = 13,
+  TCK_WEIGHT_Q6_K = 14,
+  TCK_WEIGHT_IQ4_NL = 20,
+  TCK_WEIGHT_BF16 = 30,
+  TCK_WEIGHT_MXFP4 = 39,
+} tck_weight_type;
+
+/// Weights of a row that are stored together, and the bytes that they take.
+typedef struct tck_weight_block {
+  size_t length;
+  size_t bytes;
+} tck_weight_block;
+
+/// The block of a weight type; `length` is 0 for a number that is none of the types.
+tck_weight_block tck_weight_block_of(tck_weight_type type);
+
 /// Rows to read.
 typedef struct tck_rows {
   const void *bytes;
