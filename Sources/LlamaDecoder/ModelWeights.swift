@@ -1,3 +1,4 @@
+internal import ComputeRuntime
 internal import EngineFormats
 internal import KVCacheModel
 
@@ -54,7 +55,7 @@ struct ModelWeights: Sendable {
             columns: hidden
         )
         embeddingScale =
-            configuration.scalesEmbeddings ? Self.rounded(Float(hidden).squareRoot(), as: embedding.elementType) : 1
+            configuration.scalesEmbeddings ? Self.rounded(Float(hidden).squareRoot(), as: embedding.type) : 1
         func normWeights(_ name: String, _ count: Int) throws -> [Float] {
             try tensors.vector("\(name).weight", count: count).map { $0 + configuration.normOffset }
         }
@@ -101,7 +102,7 @@ struct ModelWeights: Sendable {
 
     /// A number as it is in the type of weights that it is multiplied with, if they are plain numbers: `transformers` so
     /// rounds what it multiplies embeddings by, and models were trained so.
-    private static func rounded(_ number: Float, as type: ElementType) -> Float {
+    private static func rounded(_ number: Float, as type: WeightType) -> Float {
         if type == .float16 { return Float(Float16(number)) }
         guard type == .bfloat16 else { return number }
         let bits = number.bitPattern
