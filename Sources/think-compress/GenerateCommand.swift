@@ -12,7 +12,8 @@ struct GenerateCommand: AsyncParsableCommand {
 
             With --prompt-file the prompt is the whole text from its beginning: that of the file, then that of --prompt. \
             As far as it begins like the snapshot's, the snapshot is used and not computed; if they share just a prefix, \
-            the snapshot is cut there; if that is shorter than a block of 32 tokens and than the snapshot, it is not used.
+            the snapshot is cut there; if that is shorter than a block of 32 tokens and than the snapshot, it is not used. \
+            Nor is a part of a snapshot that can be used whole only, as one of a model with sliding windows.
 
             --save keeps the cache of everything, prompt and new tokens, as a snapshot that generate takes again. Tokens \
             that follow a snapshot are compressed by its recipe, others by --codec.
@@ -131,7 +132,7 @@ struct GenerateCommand: AsyncParsableCommand {
             try decoder.check(tokens)
             return tokens
         }
-        let reused = cache.map { TextGenerator.reusableTokens(of: $0, for: tokens) } ?? 0
+        let reused = cache.map { decoder.reusableTokens(of: $0, for: tokens) } ?? 0
         if reused > 0, let source, let cache { try await about(source) { try decoder.check(cache) } }
         // From here on one thread works, and those that wake find another processor.
         decoder.workers.wake()
@@ -188,7 +189,9 @@ struct GenerateCommand: AsyncParsableCommand {
             report.savedTokens = kept.tokenCount
             report.savedBytes = size.fileBytes
         }
-        if let cache, result.reusedTokens == 0 { Console.printNote(reasonForReadingAll(cache, prompt: tokens)) }
+        if let cache, result.reusedTokens == 0 {
+            Console.printNote(reasonForReadingAll(cache, prompt: tokens, decoder: decoder))
+        }
         if json { return try Console.printJSON(report) }
         Console.printNote(summary(report))
     }
@@ -221,15 +224,23 @@ struct GenerateCommand: AsyncParsableCommand {
     }
 
     /// Why nothing of a snapshot could be used.
-    private func reasonForReadingAll(_ cache: CompressedCache, prompt: [Int32]) -> String {
-        let shared = TextGenerator.sharedTokens(of: cache, with: prompt)
+    private func reasonForReadingAll(
+        _ cache: CompressedCache,
+        prompt: [Int32],
+        decoder: TransformerDecoder
+    ) -> String {
+        let shared = TransformerDecoder.sharedTokens(of: cache, with: prompt)
         let least = min(cache.shape.blockLength, cache.tokenCount)
+        let wholeOnlyReason = decoder.wholeOnlyReason(of: cache)
         let reason =
             switch shared {
             case 0: "does not begin as the snapshot's text does"
-            case least... where cache.wholeOnlyReason != nil:
+            case cache.tokenCount where wholeOnlyReason != nil && prompt.count == shared:
+                "adds nothing to the snapshot's text, and the snapshot can be used whole only, as "
+                    + (wholeOnlyReason ?? "") + ": pass --prompt with what follows"
+            case least... where wholeOnlyReason != nil:
                 "is not all of the snapshot's text and more, and the snapshot can be used whole only, as "
-                    + (cache.wholeOnlyReason ?? "")
+                    + (wholeOnlyReason ?? "")
             case ..<least:
                 "shares \(shared) \(shared == 1 ? "token" : "tokens") with the snapshot, fewer than "
                     + (least == cache.tokenCount ? "the \(least) that it has" : "a block of \(least)")
