@@ -292,8 +292,9 @@ import ThinkCompress
         Fault("tensor 'vector': ends at byte 4294967312 of the data, which has") { $0.tensors[1].offset = 1 << 32 },
         Fault("tensor 'vector': begins at byte 18446744073709551584 of the data, which is too far") {
             $0.tensors[1].offset = .max - 31
+            $0.tensors[1].dimensions = [16]
         },
-        Fault("tensor 'vector': ends at byte 4000") { $0.tensors[1].dimensions = [999, 1] },
+        Fault("tensor 'vector': ends at byte 4028 of the data, which has") { $0.tensors[1].dimensions = [999, 1] },
     ]
 
     @Test("faults are named with their place", arguments: faults)
