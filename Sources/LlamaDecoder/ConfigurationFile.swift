@@ -28,7 +28,9 @@ struct ConfigurationFile {
     let feedForwardBias: Bool?
     let beginToken: Int32?
     let endTokens: Set<Int32>
+}
 
+extension ConfigurationFile {
     /// - Throws: `JSONError` naming a field that is of another type than it must, or that asks for something else than
     ///   the decoder computes.
     init(_ object: JSONObject) throws(JSONError) {

@@ -3,8 +3,8 @@ internal import KVCacheModel
 
 extension ModelConfiguration {
     /// The largest number that a size may be, and a layer's width: far beyond any model, and far from overflow.
-    private static let largestSize = 1 << 24
-    private static let largestWidth = 1 << 18
+    static let largestSize = 1 << 24
+    static let largestWidth = 1 << 18
     /// The largest number of layers, each of which costs memory before a weight is looked at; models have up to 130.
     static let largestLayers = 1 << 12
     /// How much of a word of the file an error repeats.
@@ -21,7 +21,8 @@ extension ModelConfiguration {
         try self.init(file, path: path)
     }
 
-    private init(_ file: ConfigurationFile, path: String) throws(ModelError) {
+    /// - Parameter path: the file that says it, for errors.
+    init(_ file: ConfigurationFile, path: String) throws(ModelError) {
         func unsupported(_ message: String) -> ModelError { ModelError(.unsupported, path: path, message) }
         func damaged(_ message: String) -> ModelError {
             ModelError(.damaged, path: path, "\(message); take the model's own file")

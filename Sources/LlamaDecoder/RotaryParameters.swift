@@ -12,7 +12,9 @@ struct RotaryParameters: Equatable {
     var originalPositions: Int?
 
     private static let older = "rope_scaling"
+}
 
+extension RotaryParameters {
     /// Reads what a configuration says, in either spelling and beside it.
     ///
     /// - Throws: `JSONError` if two places say different things: `transformers` has changed its mind about which counts.
