@@ -40,7 +40,7 @@ public struct LlamaModel: Sendable {
             "rope.theta": "\(configuration.rotary.base)",
             "producer": producer,
         ]
-        metadata["rope.scaling"] = configuration.rotary.scalingText
+        metadata["rope.scaling"] = configuration.rotaryScalingText
         return metadata
     }
 
