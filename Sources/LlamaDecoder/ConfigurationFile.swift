@@ -8,6 +8,8 @@ struct ConfigurationFile {
         case value(Int)
     }
 
+    /// What the file calls fields, where it isn't as `config.json` does: for errors.
+    let keys: [String: String]
     let modelType: String?
     let vocabularySize: Int?
     let hiddenSize: Int?
@@ -49,6 +51,7 @@ extension ConfigurationFile {
             guard let value = object[name] else { return .missing }
             return value.kind == .null ? .null : .value(try value.int())
         }
+        keys = [:]
         modelType = try object.optional("model_type")?.text()
         let isGemma = modelType == ModelConfiguration.Family.gemma3.rawValue
         try Self.refuseUnsupported(object)

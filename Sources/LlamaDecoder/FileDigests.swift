@@ -95,7 +95,7 @@ public struct FileDigests: Sendable {
             access: FileAccess(mode: FileMode(octal: "600"))
         )
         let bytes = Array(text.utf8)
-        try writer.write(bytes.span.bytes, at: 0)
+        unsafe try writer.write(bytes.span.bytes, at: 0)
         try writer.commit()
     }
 

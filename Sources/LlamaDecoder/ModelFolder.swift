@@ -98,11 +98,11 @@ struct ModelFolder: ModelSource {
     /// there are processors.
     func fingerprint(_ digests: FileDigests) throws -> String {
         let names = [Self.configurationName] + (try weightFiles().names)
-        let digests = Slots<Result<String, any Error>>(count: names.count)
+        let results = Slots<Result<String, any Error>>(count: names.count)
         SystemThread.forEach(count: names.count) { index in
-            digests[index] = Result { try digests.digest(path: file(names[index])) }
+            results[index] = Result { try digests.digest(path: file(names[index])) }
         }
-        let text = try zip(names, digests.values).map { "\(try $1.get())  \($0)\n" }.joined()
+        let text = try zip(names, results.values).map { "\(try $1.get())  \($0)\n" }.joined()
         return SHA256.hash(data: Data(text.utf8)).hex
     }
 }
