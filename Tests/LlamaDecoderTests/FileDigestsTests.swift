@@ -20,14 +20,14 @@ import Testing
     }
 
     private func write(_ letter: String, count: Int = FileDigests.smallestFile) throws {
-        let file = try FileHandle(forWritingTo: made(path))
+        let file = try FileHandle(forWritingTo: try made(path))
         try file.truncate(atOffset: 0)
         try file.write(contentsOf: Data(repeating: letter.utf8.first ?? 0, count: count))
         try file.close()
     }
 
-    private func made(_ path: String) -> URL {
-        if !FileManager.default.fileExists(atPath: path) { FileManager.default.createFile(atPath: path, contents: nil) }
+    private func made(_ path: String) throws -> URL {
+        if !FileManager.default.fileExists(atPath: path) { try Data().write(to: URL(filePath: path)) }
         return URL(filePath: path)
     }
 

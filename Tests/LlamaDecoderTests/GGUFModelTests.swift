@@ -147,7 +147,7 @@ import ThinkCompress
         #expect(model.configuration.endTokens == [29])
         let decoder = TransformerDecoder(model: model, threadCount: 1)
         let logits = try await decoder.logits(try model.tokens(of: "abc"))
-        #expect(logits.allSatisfy(\.isFinite))
+        #expect(logits.allSatisfy { $0.isFinite })
     }
 
     @Test func aHeadOfItsOwnIsUsed() async throws {
