@@ -7,6 +7,8 @@ public import TextTokenization
 public struct LlamaModel: Sendable {
     public let configuration: ModelConfiguration
     public let tokenizer: Tokenizer
+    /// How conversations with it are written.
+    public let chatForm: ChatForm
     let weights: ModelWeights
     private let folder: ModelFolder
 
@@ -33,6 +35,7 @@ public struct LlamaModel: Sendable {
             throw ModelError(error, path: tokenizerPath)
         }
         try Self.check(tokenizer, path: tokenizerPath, configuration: configuration, folder: folder)
+        chatForm = ChatForm(template: try folder.chatTemplate(), tokenizer: tokenizer)
     }
 
     /// A tokenizer must be of the model: no token of its own vocabulary beyond the model's, and what begins and ends a

@@ -10,6 +10,7 @@ struct ModelFolder: Sendable {
     static let generationName = "generation_config.json"
     static let tokenizerName = "tokenizer.json"
     static let tokenizerSettingsName = "tokenizer_config.json"
+    static let chatTemplateName = "chat_template.jinja"
     static let weightsName = "model.safetensors"
     static let weightIndexName = "model.safetensors.index.json"
 
@@ -46,6 +47,30 @@ struct ModelFolder: Sendable {
             return try body(JSONDocument(bytes, remedy: "take the model's own file").root.object())
         } catch {
             throw ModelError(error, path: path)
+        }
+    }
+
+    /// The model's chat template, from a file of its own or the tokenizer's settings; of several the one by name
+    /// `default`, or else the first.
+    func chatTemplate() throws -> String? {
+        if has(Self.chatTemplateName) {
+            let path = file(Self.chatTemplateName)
+            let bytes = try MappedFile.bytes(path: path)
+            guard bytes.count <= Self.largestJSON else {
+                throw ModelError(.damaged, path: path, "has \(bytes.count) bytes, far too many for what it is")
+            }
+            return unsafe bytes.withUnsafeBytes { unsafe String(decoding: $0, as: UTF8.self) }
+        }
+        guard has(Self.tokenizerSettingsName) else { return nil }
+        return try Self.read(file(Self.tokenizerSettingsName)) { object throws(JSONError) in
+            guard let value = object.optional("chat_template") else { return nil }
+            guard value.kind == .array else { return try value.text() }
+            var chosen: String?
+            for element in try value.elements() {
+                let isDefault = try element.required("name").text() == "default"
+                if chosen == nil || isDefault { chosen = try element.required("template").text() }
+            }
+            return chosen
         }
     }
 
