@@ -46,7 +46,7 @@ extension Evaluator {
     func compressed(_ full: KVCache, by recipe: Recipe) async throws -> CompressedCache {
         try Task.checkCancellation()
         return try await CompressedCache(
-            compressing: full.withQueries(last: recipe.observationWindow),
+            compressing: full.held(by: decoder.model.configuration, lastQueries: recipe.observationWindow),
             recipe: recipe
         )
     }

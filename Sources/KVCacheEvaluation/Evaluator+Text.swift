@@ -32,7 +32,10 @@ extension Evaluator {
             queryWindow: max(recipes.map(\.observationWindow).max() ?? 0, Recipe.defaultObservationWindow),
             metadata: metadata
         )
-        let measured = try full.withQueries(last: Recipe.defaultObservationWindow)
+        let measured = try full.held(
+            by: decoder.model.configuration,
+            lastQueries: Recipe.defaultObservationWindow
+        )
         let reference = try await predictions(after: full, recipe: try Self.fullPrecision(), following: following).rows
         for recipe in recipes {
             let (cache, rows) = try await predictions(after: full, recipe: recipe, following: following)

@@ -16,6 +16,9 @@ extension TransformerDecoder {
     /// Computes a prompt's cache layer by layer and compresses each layer as it is done, so that keys and values of one
     /// layer alone are ever in full precision.
     ///
+    /// A layer with a sliding window holds the last tokens alone, as many as later ones can see
+    /// (`ModelConfiguration.heldTokens`), so that the cache of a longer prompt can be reused whole only.
+    ///
     /// The prompt itself is computed with full-precision attention, as in the papers.
     ///
     /// - Parameters:
@@ -58,7 +61,8 @@ extension TransformerDecoder {
         )
     }
 
-    /// Computes a prompt's cache in full precision, all layers of it: for measurements that compare with it.
+    /// Computes a prompt's cache in full precision, all layers and all their tokens: for measurements that compare with
+    /// it, or with a part.
     ///
     /// - Parameters:
     ///   - queryWindow: how many of the last queries come along.
@@ -75,6 +79,7 @@ extension TransformerDecoder {
             tokens,
             elementType: elementType,
             queryWindow: queryWindow,
+            holdsAll: true,
             progress: progress
         ) { _, layer in
             layers.append(layer)
@@ -192,13 +197,17 @@ extension TransformerDecoder {
 
     /// Computes layer after layer, each for the whole prompt.
     ///
-    /// - Parameter prefix: what the tokens follow, of the same element type; layers are given with its rows first.
+    /// - Parameters:
+    ///   - prefix: what the tokens follow, of the same element type and with all tokens in every layer; layers are given
+    ///     with its rows first, so with all of theirs.
+    ///   - holdsAll: whether layers with a sliding window keep all tokens, too, and not only the last ones.
     /// - Returns: what leaves the last layer, a row per token of `tokens`.
     private func computeLayers(
         _ tokens: [Int32],
         following prefix: KVCache? = nil,
         elementType: ElementType,
         queryWindow: Int,
+        holdsAll: Bool = false,
         progress: ProgressHandler?,
         _ take: (_ index: Int, _ layer: KVCacheLayer) async throws -> Void
     ) async throws -> FloatMatrix {
@@ -211,17 +220,29 @@ extension TransformerDecoder {
         let firstQuery = tokens.count - window
         let hidden = try FloatMatrix(rows: tokens.count, columns: width)
         unsafe embed(tokens[...], into: hidden[0])
-        let turns = try configuration.rotary.turns(positions: Array(past..<past + tokens.count))
+        let end = past + tokens.count
+        let turns = try RotaryTables(configuration, texts: [.init(positions: past..<end, tokenCount: end)])
         let activations = try Activations(rows: min(Self.chunkTokens, tokens.count), configuration: configuration)
         let chunkCount = (tokens.count + Self.chunkTokens - 1) / Self.chunkTokens
         for index in geometry.layers.indices {
-            let buffer = try LayerBuffer(geometry: attention, elementType: elementType, capacity: past + tokens.count)
+            let held =
+                holdsAll || prefix != nil ? 0..<end : configuration.heldTokens(ofLayer: index, tokenCount: end)
+            // As many as the next chunk's first token can see are in the buffer, and then the chunk.
+            let capacity = min(held.count + Self.chunkTokens, end)
+            let buffer = try LayerBuffer(geometry: attention, elementType: elementType, capacity: capacity)
             if let prefix { buffer.write(prefix.layers[index]) }
+            /// The token of the buffer's first row.
+            var first = 0
             let kept = try FloatMatrix(rows: window, columns: configuration.queryWidth)
             for chunk in 0..<chunkCount {
                 try Task.checkCancellation()
                 let start = chunk * Self.chunkTokens
                 let count = min(Self.chunkTokens, tokens.count - start)
+                // Never after a prefix, of which all is kept.
+                if past + start + count - first > capacity {
+                    buffer.moveToBeginning(start - held.count - first..<start - first)
+                    first = start - held.count
+                }
                 unsafe try project(
                     layer: index,
                     hidden: hidden[start],
@@ -230,7 +251,7 @@ extension TransformerDecoder {
                     firstTurn: start,
                     activations: activations
                 )
-                buffer.write(activations, count: count, at: past + start)
+                buffer.write(activations, count: count, at: past + start - first)
                 for row in max(firstQuery - start, 0)..<max(count, firstQuery - start) {
                     unsafe kept[start + row - firstQuery].update(from: activations.queries[row], count: kept.columns)
                 }
@@ -238,8 +259,8 @@ extension TransformerDecoder {
                 try attend(
                     queries,
                     layer: index,
-                    over: emptyLayer(index, elementType: elementType),
-                    followedBy: buffer.layer(tokens: 0..<past + start + count),
+                    over: emptyLayer(index, elementType: elementType, skippedTokens: first),
+                    followedBy: buffer.layer(tokens: 0..<past + start + count - first),
                     into: activations.attended,
                     row: 0
                 )
@@ -252,13 +273,18 @@ extension TransformerDecoder {
                 heads: attention.queryHeads,
                 headDimension: attention.keyDimension
             )
-            try await take(index, buffer.layer(tokens: 0..<past + tokens.count, queries: queries))
+            let layer = buffer.layer(
+                tokens: held.lowerBound - first..<held.upperBound - first,
+                held: held.count < end ? .last : .all,
+                queries: queries
+            )
+            try await take(index, layer)
         }
         return hidden
     }
 
-    /// A layer without tokens, for attention over tokens that are not compressed.
-    private func emptyLayer(_ index: Int, elementType: ElementType) -> CompressedLayer {
+    /// A layer without rows, for attention over tokens that are not compressed.
+    private func emptyLayer(_ index: Int, elementType: ElementType, skippedTokens: Int) -> CompressedLayer {
         let shape = BlockShape(
             elementType: elementType,
             blockLength: Recipe.defaultBlockLength,
@@ -266,7 +292,13 @@ extension TransformerDecoder {
         )
         let head = HeadPlan(fullPrecision: attention)
         let plan = LayerPlan(geometry: attention, heads: [HeadPlan](repeating: head, count: attention.kvHeads))
-        return CompressedLayer(shape: shape, index: index, plan: plan)
+        return CompressedLayer(
+            shape: shape,
+            index: index,
+            plan: plan,
+            held: skippedTokens == 0 ? .all : .last,
+            skippedTokens: skippedTokens
+        )
     }
 
     /// Writes the attention of some queries to rows from `row` on.
