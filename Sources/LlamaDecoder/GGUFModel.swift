@@ -93,6 +93,14 @@ struct GGUFModel: ModelSource {
         throw ModelError(.unsupported, path: path, "tokenizers of GGUF files can't be read yet")
     }
 
+    func chatTemplate() throws -> String? {
+        do {
+            return try file.metadata["tokenizer.chat_template"]?.text()
+        } catch {
+            throw ModelError(error, path: path)
+        }
+    }
+
     // MARK: - Identity
 
     /// The file's name, without `.gguf`.
