@@ -8,6 +8,8 @@ struct ConfigurationFile {
         case value(Int)
     }
 
+    /// What the file calls fields, where it isn't as `config.json` does: for errors.
+    let keys: [String: String]
     let modelType: String?
     let vocabularySize: Int?
     let hiddenSize: Int?
@@ -37,7 +39,9 @@ struct ConfigurationFile {
     let feedForwardBias: Bool?
     let beginToken: Int32?
     let endTokens: Set<Int32>
+}
 
+extension ConfigurationFile {
     /// - Throws: `JSONError` naming a field that is of another type than it must, or that asks for something else than
     ///   the decoder computes.
     init(_ whole: JSONObject) throws(JSONError) {
@@ -48,6 +52,7 @@ struct ConfigurationFile {
             guard let value = object[name] else { return .missing }
             return value.kind == .null ? .null : .value(try value.int())
         }
+        keys = [:]
         modelType = try object.optional("model_type")?.text()
         let isGemma = modelType == ModelConfiguration.Family.gemma3.rawValue
         try Self.refuseUnsupported(object)

@@ -21,19 +21,24 @@ extension ModelConfiguration {
         try self.init(file, path: path)
     }
 
-    private init(_ file: ConfigurationFile, path: String) throws(ModelError) {
+    /// - Parameter path: the file that says it, for errors.
+    init(_ file: ConfigurationFile, path: String) throws(ModelError) {
         func unsupported(_ message: String) -> ModelError { ModelError(.unsupported, path: path, message) }
         func damaged(_ message: String) -> ModelError {
             ModelError(.damaged, path: path, "\(message); take the model's own file")
         }
+        // What the file calls a field.
+        func name(_ field: String) -> String { file.keys[field] ?? field }
         func size(
             _ value: Int?,
-            _ name: String,
+            _ field: String,
             default standard: Int? = nil,
             upTo largest: Int = Self.largestSize
         ) throws(ModelError) -> Int {
-            guard let value = value ?? standard else { throw damaged("\(name) is missing") }
-            guard (1...largest).contains(value) else { throw damaged("\(name) is \(value), must be 1...\(largest)") }
+            guard let value = value ?? standard else { throw damaged("\(name(field)) is missing") }
+            guard (1...largest).contains(value) else {
+                throw damaged("\(name(field)) is \(value), must be 1...\(largest)")
+            }
             return value
         }
 
@@ -66,7 +71,9 @@ extension ModelConfiguration {
         }
         let standardDimension = family == .qwen3 ? 128 : isGemma ? 256 : nil
         if file.headDimension ?? standardDimension == nil && hiddenSize % queryHeads != 0 {
-            throw damaged("hidden_size \(hiddenSize) is no multiple of num_attention_heads \(queryHeads)")
+            throw damaged(
+                "\(name("hidden_size")) \(hiddenSize) is no multiple of \(name("num_attention_heads")) \(queryHeads)"
+            )
         }
         let headDimension = try size(
             file.headDimension,
@@ -74,10 +81,12 @@ extension ModelConfiguration {
             default: standardDimension ?? hiddenSize / queryHeads
         )
         guard queryHeads <= Self.largestWidth / headDimension else {
-            throw damaged("num_attention_heads \(queryHeads) of head_dim \(headDimension) are too many")
+            throw damaged(
+                "\(name("num_attention_heads")) \(queryHeads) of \(name("head_dim")) \(headDimension) are too many"
+            )
         }
         guard headDimension % 2 == 0 else {
-            throw damaged("head_dim \(headDimension) is odd, so that it can't be rotated")
+            throw damaged("\(name("head_dim")) \(headDimension) is odd, so that it can't be rotated")
         }
         do {
             geometry = try CacheGeometry(
@@ -88,11 +97,11 @@ extension ModelConfiguration {
             )
             attention = geometry.layers[0]
         } catch {
-            throw damaged("num_attention_heads and num_key_value_heads: \(error)")
+            throw damaged("\(name("num_attention_heads")) and \(name("num_key_value_heads")): \(error)")
         }
         let epsilon = file.normEpsilon ?? 1e-6
         guard epsilon >= 0, epsilon < 1 else {
-            throw damaged("rms_norm_eps is \(epsilon), must be at least 0 and below 1")
+            throw damaged("\(name("rms_norm_eps")) is \(epsilon), must be at least 0 and below 1")
         }
         normEpsilon = Float(epsilon)
         normOffset = Float(file.normOffset ?? (isGemma ? 1 : 0))
@@ -109,11 +118,11 @@ extension ModelConfiguration {
         maximumPositions = global.maximumPositions(positions)
         let scalar = file.attentionScalar ?? (isGemma ? 256 : nil)
         if let scalar, !(scalar > 0 && scalar.isFinite) {
-            throw damaged("query_pre_attn_scalar is \(scalar), must be positive")
+            throw damaged("\(name("query_pre_attn_scalar")) is \(scalar), must be positive")
         }
         attentionScale = isGemma && scalar != Double(headDimension) ? scalar.map { Float(1 / $0.squareRoot()) } : nil
         if let cap = file.logitSoftCap, !(1e-6...1e30).contains(cap) {
-            throw damaged("final_logit_softcapping is \(cap), must be positive")
+            throw damaged("\(name("final_logit_softcapping")) is \(cap), must be positive")
         }
         logitSoftCap = isGemma ? file.logitSoftCap.map { Float($0) } : nil
         slidingWindows = try Self.slidingWindows(file, family: family, layers: layers, path: path)

@@ -1,5 +1,4 @@
 internal import ComputeRuntime
-internal import EngineFormats
 internal import KVCacheModel
 
 /// The weights of a model, mapped and in their own type.
@@ -29,12 +28,11 @@ struct ModelWeights: Sendable {
     let norm: [Float]
     let head: Linear
 
-    /// Maps the weight files of a folder and finds every tensor that the configuration asks for.
+    /// Finds every tensor that the configuration asks for.
     ///
-    /// - Throws: `FileError` or `ModelError` if a file is missing or damaged, or a tensor is missing, of another shape
-    ///   than the configuration says, or of a type that isn't F32, F16 or BF16.
-    init(folder: ModelFolder, configuration: ModelConfiguration) throws {
-        let tensors = try TensorFiles(folder: folder)
+    /// - Throws: `ModelError` if a tensor is missing, of another shape than the configuration says, or of a type that
+    ///   isn't supported.
+    init(_ tensors: some TensorSource, configuration: ModelConfiguration) throws {
         let hidden = configuration.hiddenSize
         let wide = configuration.intermediateSize
         let queries = configuration.queryWidth
