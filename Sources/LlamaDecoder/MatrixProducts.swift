@@ -11,8 +11,8 @@ internal import Foundation
 /// here, and since results would depend on how OpenBLAS spreads them.
 struct MatrixProducts: Sendable {
     /// Up to so many rows, as many products with a vector are faster than one with a matrix, whose weights must be
-    /// converted first.
-    private static let vectorRows = 3
+    /// converted first: blocks take longer for that than for a product.
+    private static func vectorRows(_ type: WeightType) -> Int { type.blockLength > 1 ? 6 : 3 }
     /// Numbers of a panel: what fits in the second-level cache beside the activations.
     private static let panelNumbers = 1 << 17
     /// Weight rows that a thread begins with are a multiple of this, so that threads don't write to the same cache line.
@@ -35,7 +35,7 @@ struct MatrixProducts: Sendable {
         into output: UnsafeMutablePointer<Float>
     ) throws(MemoryError) {
         let weights = linear.weights
-        if count <= Self.vectorRows {
+        if count <= Self.vectorRows(weights.type) {
             unsafe multiplyVectors(input, count: count, by: linear, into: output)
             return
         }
