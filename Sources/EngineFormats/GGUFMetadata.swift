@@ -61,8 +61,13 @@ public struct GGUFMetadata: Sendable {
     ///
     /// - Throws: `EngineFormatError` naming the key if there is none.
     public func required(_ key: String) throws(EngineFormatError) -> GGUFValue {
-        guard let value = self[key] else { throw EngineFormatError(.damaged, "metadata '\(key)' is missing") }
+        guard let value = self[key] else { throw missing(key) }
         return value
+    }
+
+    /// The error that a key causes by not being there.
+    package func missing(_ key: String) -> EngineFormatError {
+        EngineFormatError(.damaged, "metadata '\(key)' is missing")
     }
 
     /// All entries in the file's order.
