@@ -56,6 +56,17 @@ import TextTokenization
         #expect(try LlamaModel(path: copy.path).chatForm == form)
     }
 
+    @Test(arguments: [
+        (GGUFBuilder.Value.string("[INST] [/INST]"), ChatForm.mistral), (.string("other"), .plain), (nil, .plain),
+    ])
+    func filesSayTheirForm(template: GGUFBuilder.Value?, form: ChatForm) throws {
+        let folder = try TemporaryFolder()
+        var builder = GGUFBuilder.model()
+        if let template { builder["tokenizer.chat_template"] = template }
+        try builder.write(to: folder.file("model.gguf"))
+        #expect(try LlamaModel(path: folder.file("model.gguf")).chatForm == form)
+    }
+
     @Test(arguments: [#"{"chat_template":3}"#, #"{"chat_template":[3]}"#, #"{"chat_template":[{"name":"default"}]}"#])
     func damagedTemplatesAreErrors(settings: String) throws {
         let copy = try ModelFolderCopy(of: "llama-3")
