@@ -209,6 +209,101 @@ TCK_INLINE lanes line_member(line unit, unsigned member) {
                  _mm256_cvtepi32_ps(_mm256_shuffle_epi8(unit.high, pick))};
 }
 
+// MARK: - Weights
+
+TCK_INLINE lanes lanes_splat_halves(const float *two) { return (lanes){_mm256_set1_ps(two[0]), _mm256_set1_ps(two[1])}; }
+
+TCK_INLINE lanes lanes_splat_fours(const float *four) {
+  return (lanes){_mm256_blend_ps(_mm256_set1_ps(four[0]), _mm256_set1_ps(four[1]), 0xF0),
+                 _mm256_blend_ps(_mm256_set1_ps(four[2]), _mm256_set1_ps(four[3]), 0xF0)};
+}
+
+TCK_INLINE __m256 splat_float16(const void *bytes) {
+  short bits;
+  memcpy(&bits, bytes, sizeof bits);
+  return _mm256_cvtph_ps(_mm_set1_epi16(bits));
+}
+
+TCK_INLINE lanes lanes_splat_float16(const void *first, const void *second) {
+  return (lanes){splat_float16(first), splat_float16(second)};
+}
+
+TCK_INLINE __m256 widen_8_bytes(uint64_t bytes) {
+  return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_cvtsi64_si128((long long)bytes)));
+}
+
+TCK_INLINE lanes lanes_of_bytes(uint64_t low, uint64_t high) { return (lanes){widen_8_bytes(low), widen_8_bytes(high)}; }
+
+typedef struct codes {
+  __m256i low, high;
+} codes;
+
+TCK_INLINE codes codes_load(const void *first, const void *second) {
+  return (codes){_mm256_loadu_si256(first), _mm256_loadu_si256(second)};
+}
+
+TCK_INLINE void codes_store(void *bytes, codes value) {
+  _mm256_storeu_si256(bytes, value.low);
+  _mm256_storeu_si256((__m256i *)bytes + 1, value.high);
+}
+
+TCK_INLINE codes codes_or(codes a, codes b) {
+  return (codes){_mm256_or_si256(a.low, b.low), _mm256_or_si256(a.high, b.high)};
+}
+
+TCK_INLINE __m256i nibbles_32(const void *bytes) {
+  __m256i both = _mm256_broadcastsi128_si256(_mm_loadu_si128(bytes));
+  return _mm256_and_si256(_mm256_srlv_epi32(both, _mm256_setr_epi32(0, 0, 0, 0, 4, 4, 4, 4)), _mm256_set1_epi8(15));
+}
+
+TCK_INLINE codes codes_of_nibbles(const void *first, const void *second) {
+  return (codes){nibbles_32(first), nibbles_32(second)};
+}
+
+TCK_INLINE __m256i bits_32(const void *bytes, char value) {
+  int bits;
+  memcpy(&bits, bytes, sizeof bits);
+  const __m256i spread = _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202, 0x0303030303030303);
+  const __m256i each = _mm256_set1_epi64x((long long)0x8040201008040201);
+  __m256i repeated = _mm256_and_si256(_mm256_shuffle_epi8(_mm256_set1_epi32(bits), spread), each);
+  return _mm256_and_si256(_mm256_cmpeq_epi8(repeated, each), _mm256_set1_epi8(value));
+}
+
+TCK_INLINE codes codes_of_bits(const void *first, const void *second, uint8_t value) {
+  return (codes){bits_32(first, (char)value), bits_32(second, (char)value)};
+}
+
+TCK_INLINE codes codes_field(codes value, unsigned first, unsigned second, unsigned width) {
+  __m256i mask = _mm256_set1_epi8((char)((1u << width) - 1));
+  return (codes){_mm256_and_si256(_mm256_srl_epi16(value.low, _mm_cvtsi32_si128((int)first)), mask),
+                 _mm256_and_si256(_mm256_srl_epi16(value.high, _mm_cvtsi32_si128((int)second)), mask)};
+}
+
+TCK_INLINE codes codes_shift_left(codes value, unsigned shift) {
+  __m128i count = _mm_cvtsi32_si128((int)shift);
+  return (codes){_mm256_sll_epi16(value.low, count), _mm256_sll_epi16(value.high, count)};
+}
+
+TCK_INLINE codes codes_flip_signs(codes value) {
+  __m256i signs = _mm256_set1_epi8((char)0x80);
+  return (codes){_mm256_xor_si256(value.low, signs), _mm256_xor_si256(value.high, signs)};
+}
+
+TCK_INLINE codes codes_lookup(codes value, const uint8_t table[16]) {
+  __m256i both = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)table));
+  return (codes){_mm256_shuffle_epi8(both, value.low), _mm256_shuffle_epi8(both, value.high)};
+}
+
+TCK_INLINE __m256 member_8(__m256i value, unsigned member) {
+  value = member == 3 ? _mm256_srli_epi32(value, 24)
+                      : _mm256_and_si256(value, _mm256_set1_epi32((int)(0xFFu << 8 * member)));
+  return _mm256_cvtepi32_ps(value);
+}
+
+TCK_INLINE lanes codes_member(codes value, unsigned member) {
+  return (lanes){member_8(value.low, member), member_8(value.high, member)};
+}
+
 // MARK: - Columns
 
 typedef __m256i column;

@@ -7,6 +7,7 @@
 #define TCK_TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,f16c")))
 
 #include <immintrin.h>
+#include <string.h>
 
 #include "instruction_sets.h"
 #include "vector_support.h"
@@ -145,6 +146,74 @@ TCK_INLINE lanes line_member(line unit, unsigned member) {
                                         _mm512_broadcast_i32x4(_mm_setr_epi32((int)0x80808000, (int)0x80808004,
                                                                               (int)0x80808008, (int)0x8080800C)));
   return _mm512_cvtepi32_ps(_mm512_shuffle_epi8(unit, pick));
+}
+
+// MARK: - Weights
+
+TCK_INLINE lanes lanes_splat_halves(const float *two) {
+  return _mm512_mask_mov_ps(_mm512_set1_ps(two[0]), 0xFF00, _mm512_set1_ps(two[1]));
+}
+
+TCK_INLINE lanes lanes_splat_fours(const float *four) {
+  const __m512i quads = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
+  return _mm512_permutexvar_ps(quads, _mm512_castps128_ps512(_mm_loadu_ps(four)));
+}
+
+TCK_INLINE lanes lanes_splat_float16(const void *first, const void *second) {
+  short low, high;
+  memcpy(&low, first, sizeof low);
+  memcpy(&high, second, sizeof high);
+  return _mm512_cvtph_ps(_mm256_inserti128_si256(_mm256_set1_epi16(low), _mm_set1_epi16(high), 1));
+}
+
+TCK_INLINE lanes lanes_of_bytes(uint64_t low, uint64_t high) {
+  return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_set_epi64x((long long)high, (long long)low)));
+}
+
+typedef __m512i codes;
+
+TCK_INLINE codes codes_load(const void *first, const void *second) {
+  return _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_loadu_si256(first)), _mm256_loadu_si256(second), 1);
+}
+
+TCK_INLINE void codes_store(void *bytes, codes value) { _mm512_storeu_si512(bytes, value); }
+
+TCK_INLINE codes codes_or(codes a, codes b) { return _mm512_or_si512(a, b); }
+
+TCK_INLINE codes codes_of_nibbles(const void *first, const void *second) {
+  const __m512i shifts = _mm512_setr_epi32(0, 0, 0, 0, 4, 4, 4, 4, 0, 0, 0, 0, 4, 4, 4, 4);
+  __m256i low = _mm256_broadcastsi128_si256(_mm_loadu_si128(first));
+  __m256i high = _mm256_broadcastsi128_si256(_mm_loadu_si128(second));
+  __m512i all = _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
+  return _mm512_and_si512(_mm512_srlv_epi32(all, shifts), _mm512_set1_epi8(15));
+}
+
+TCK_INLINE codes codes_of_bits(const void *first, const void *second, uint8_t value) {
+  uint32_t low, high;
+  memcpy(&low, first, sizeof low);
+  memcpy(&high, second, sizeof high);
+  return _mm512_maskz_set1_epi8((__mmask64)(low | (uint64_t)high << 32), (char)value);
+}
+
+TCK_INLINE codes codes_field(codes value, unsigned first, unsigned second, unsigned width) {
+  __m512i shifts = _mm512_inserti64x4(_mm512_set1_epi16((short)first), _mm256_set1_epi16((short)second), 1);
+  return _mm512_and_si512(_mm512_srlv_epi16(value, shifts), _mm512_set1_epi8((char)((1u << width) - 1)));
+}
+
+TCK_INLINE codes codes_shift_left(codes value, unsigned shift) {
+  return _mm512_sll_epi16(value, _mm_cvtsi32_si128((int)shift));
+}
+
+TCK_INLINE codes codes_flip_signs(codes value) { return _mm512_xor_si512(value, _mm512_set1_epi8((char)0x80)); }
+
+TCK_INLINE codes codes_lookup(codes value, const uint8_t table[16]) {
+  return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)table)), value);
+}
+
+TCK_INLINE lanes codes_member(codes value, unsigned member) {
+  value = member == 3 ? _mm512_srli_epi32(value, 24)
+                      : _mm512_and_si512(value, _mm512_set1_epi32((int)(0xFFu << 8 * member)));
+  return _mm512_cvtepi32_ps(value);
 }
 
 // MARK: - Columns

@@ -76,6 +76,104 @@ TCK_INLINE lanes line_member(line unit, unsigned member) {
   return result;
 }
 
+// MARK: - Weights
+
+TCK_INLINE lanes lanes_splat_halves(const float *two) {
+  float32x4_t low = vdupq_n_f32(two[0]), high = vdupq_n_f32(two[1]);
+  return (lanes){{low, low, high, high}};
+}
+
+TCK_INLINE lanes lanes_splat_fours(const float *four) {
+  lanes result;
+  EACH(i) result.of[i] = vdupq_n_f32(four[i]);
+  return result;
+}
+
+TCK_INLINE float32x4_t splat_float16(const void *bytes) {
+  uint16_t bits;
+  memcpy(&bits, bytes, sizeof bits);
+  return vcvt_f32_f16(vreinterpret_f16_u16(vdup_n_u16(bits)));
+}
+
+TCK_INLINE lanes lanes_splat_float16(const void *first, const void *second) {
+  float32x4_t low = splat_float16(first), high = splat_float16(second);
+  return (lanes){{low, low, high, high}};
+}
+
+TCK_INLINE lanes lanes_of_bytes(uint64_t low, uint64_t high) {
+  uint16x8_t first = vmovl_u8(vcreate_u8(low)), second = vmovl_u8(vcreate_u8(high));
+  return (lanes){{vcvtq_f32_u32(vmovl_u16(vget_low_u16(first))), vcvtq_f32_u32(vmovl_high_u16(first)),
+                  vcvtq_f32_u32(vmovl_u16(vget_low_u16(second))), vcvtq_f32_u32(vmovl_high_u16(second))}};
+}
+
+typedef struct codes {
+  uint8x16_t of[4];
+} codes;
+
+TCK_INLINE codes codes_load(const void *first, const void *second) {
+  const uint8_t *low = first, *high = second;
+  return (codes){{vld1q_u8(low), vld1q_u8(low + 16), vld1q_u8(high), vld1q_u8(high + 16)}};
+}
+
+TCK_INLINE void codes_store(void *bytes, codes value) { EACH(i) vst1q_u8((uint8_t *)bytes + 16 * i, value.of[i]); }
+
+TCK_INLINE codes codes_or(codes a, codes b) {
+  EACH(i) a.of[i] = vorrq_u8(a.of[i], b.of[i]);
+  return a;
+}
+
+TCK_INLINE codes codes_of_nibbles(const void *first, const void *second) {
+  uint8x16_t low = vld1q_u8(first), high = vld1q_u8(second), mask = vdupq_n_u8(15);
+  return (codes){{vandq_u8(low, mask), vshrq_n_u8(low, 4), vandq_u8(high, mask), vshrq_n_u8(high, 4)}};
+}
+
+TCK_INLINE uint8x16_t bits_16(const uint8_t *bytes, uint8_t value) {
+  const uint8x16_t each = vreinterpretq_u8_u64(vdupq_n_u64(0x8040201008040201));
+  uint8x16_t repeated = vcombine_u8(vdup_n_u8(bytes[0]), vdup_n_u8(bytes[1]));
+  return vandq_u8(vtstq_u8(repeated, each), vdupq_n_u8(value));
+}
+
+TCK_INLINE codes codes_of_bits(const void *first, const void *second, uint8_t value) {
+  const uint8_t *low = first, *high = second;
+  return (codes){{bits_16(low, value), bits_16(low + 2, value), bits_16(high, value), bits_16(high + 2, value)}};
+}
+
+TCK_INLINE codes codes_field(codes value, unsigned first, unsigned second, unsigned width) {
+  uint8x16_t mask = vdupq_n_u8((uint8_t)((1u << width) - 1));
+  EACH(i) {
+    int8x16_t count = vdupq_n_s8((int8_t)-(int)(i < 2 ? first : second));
+    value.of[i] = vandq_u8(vshlq_u8(value.of[i], count), mask);
+  }
+  return value;
+}
+
+TCK_INLINE codes codes_shift_left(codes value, unsigned shift) {
+  int8x16_t count = vdupq_n_s8((int8_t)shift);
+  EACH(i) value.of[i] = vshlq_u8(value.of[i], count);
+  return value;
+}
+
+TCK_INLINE codes codes_flip_signs(codes value) {
+  EACH(i) value.of[i] = veorq_u8(value.of[i], vdupq_n_u8(0x80));
+  return value;
+}
+
+TCK_INLINE codes codes_lookup(codes value, const uint8_t table[16]) {
+  uint8x16_t all = vld1q_u8(table);
+  EACH(i) value.of[i] = vqtbl1q_u8(all, value.of[i]);
+  return value;
+}
+
+TCK_INLINE lanes codes_member(codes value, unsigned member) {
+  lanes result;
+  EACH(i) {
+    uint32x4_t four = vreinterpretq_u32_u8(value.of[i]);
+    four = member == 3 ? vshrq_n_u32(four, 24) : vandq_u32(four, vdupq_n_u32(0xFFu << 8 * member));
+    result.of[i] = vcvtq_f32_u32(four);
+  }
+  return result;
+}
+
 // MARK: - Columns
 
 typedef uint8x16_t column;

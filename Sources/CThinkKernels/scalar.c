@@ -4,6 +4,7 @@
 
 #include "instruction_sets.h"
 #include "quantizer.h"
+#include "weight_blocks.h"
 
 static const void *row(tck_rows rows, size_t token) { return (const char *)rows.bytes + token * rows.token_stride; }
 
@@ -372,13 +373,24 @@ static void attend_rows(tck_rows keys, tck_rows values, size_t tokens, size_t ke
   }
 }
 
-// MARK: - Products
+// MARK: - Weights
 
-static void multiply_rows(tck_rows matrix, size_t rows, size_t columns, const float *vector, float *outputs) {
+static void widen_weights(tck_weight_type type, const void *source, size_t count, float *destination) {
+  tck_weight_block block = tck_weight_block_of(type);
+  for (size_t i = 0; i < count / block.length; i++) {
+    tck_widen_block(type, (const char *)source + i * block.bytes, destination + i * block.length);
+  }
+}
+
+static void multiply_rows(tck_weights matrix, size_t rows, size_t columns, const float *vector, float *outputs) {
+  tck_weight_block block = tck_weight_block_of(matrix.type);
   for (size_t r = 0; r < rows; r++) {
+    const char *next = (const char *)matrix.bytes + r * matrix.row_stride;
     float sum = 0;
-    for (size_t column = 0; column < columns; column++) {
-      sum += tck_load(matrix.type, row(matrix, r), column) * vector[column];
+    for (size_t column = 0; column < columns; column += block.length, next += block.bytes) {
+      float numbers[MOST_BLOCK_WEIGHTS];
+      tck_widen_block(matrix.type, next, numbers);
+      for (size_t i = 0; i < block.length; i++) sum += numbers[i] * vector[column + i];
     }
     outputs[r] = sum;
   }
@@ -420,6 +432,7 @@ const tck_kernels tck_scalar_kernels = {
     .attend_blocks = attend_blocks,
     .attend_rows = attend_rows,
     .join_scores = join_scores,
+    .widen_weights = widen_weights,
     .multiply_rows = multiply_rows,
     .crc32c = crc32c,
 };

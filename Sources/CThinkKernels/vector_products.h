@@ -12,6 +12,7 @@
 
 #include "instruction_sets.h"
 #include "vector_support.h"
+#include "vector_weights.h"
 
 /// Rows whose sums are completed together.
 #define PRODUCT_ROWS 4
@@ -59,14 +60,14 @@ TCK_INLINE void multiply_four_rows(const char *const rows[PRODUCT_ROWS], size_t 
   lanes_store_fours(totals, lanes_transpose_add(all));
 }
 
-TCK_INLINE void multiply_float32(tck_rows matrix, size_t rows, size_t columns, const float *vector, float *outputs) {
+TCK_INLINE void multiply_float32(tck_weights matrix, size_t rows, size_t columns, const float *vector, float *outputs) {
   for (size_t start = 0; start < rows; start += PRODUCT_ROWS) {
     size_t count = smaller(rows - start, PRODUCT_ROWS);
     const char *group[PRODUCT_ROWS];
     float totals[PRODUCT_ROWS];
     // Where there are fewer, the last one again: every row is added up by the same instructions.
     for (size_t i = 0; i < PRODUCT_ROWS; i++) {
-      group[i] = offset(matrix.bytes, (start + smaller(i, count - 1)) * matrix.token_stride);
+      group[i] = offset(matrix.bytes, (start + smaller(i, count - 1)) * matrix.row_stride);
     }
     multiply_four_rows(group, columns, vector, totals);
     memcpy(outputs + start, totals, count * sizeof *totals);
@@ -79,12 +80,13 @@ TCK_INLINE void multiply_float32(tck_rows matrix, size_t rows, size_t columns, c
 typedef struct strip {
   const char *bytes;
   size_t stride, columns;
-  /// In the order of lanes_load_pair as far as there are whole steps; zero from the end to a multiple of LANES.
+  /// Where weights are numbers: in the order of lanes_load_pair as far as there are whole steps; zero from the end to a
+  /// multiple of LANES. For blocks see arrange_for_codes.
   const float *factors;
 } strip;
 
 /// Copies factors to where a strip has them.
-TCK_INLINE void arrange(tck_element_type type, const float *vector, size_t columns, float *factors) {
+TCK_INLINE void arrange_for_numbers(tck_element_type type, const float *vector, size_t columns, float *factors) {
   size_t whole = type == TCK_BFLOAT16 ? columns / PRODUCT_STEP * PRODUCT_STEP : 0;
   for (size_t start = 0; start < whole; start += 2 * LANES) {
     for (size_t i = 0; i < LANES; i++) {
@@ -97,7 +99,7 @@ TCK_INLINE void arrange(tck_element_type type, const float *vector, size_t colum
 }
 
 /// A row's products, added up to lanes. Meanwhile as many bytes from `ahead` are fetched.
-TCK_INLINE lanes multiply_row(tck_element_type type, const strip *it, const char *row, const char *ahead) {
+TCK_INLINE lanes multiply_numbers(tck_element_type type, const strip *it, const char *row, const char *ahead) {
   const size_t size = tck_element_bytes(type);
   lanes sums[TCK_PRODUCT_SUMS];
   for (size_t i = 0; i < TCK_PRODUCT_SUMS; i++) sums[i] = lanes_splat(0);
@@ -123,8 +125,88 @@ TCK_INLINE lanes multiply_row(tck_element_type type, const strip *it, const char
   return sums[0];
 }
 
-TCK_INLINE void multiply_strip(tck_element_type type, const strip *it, size_t rows, bool is_first, float *outputs) {
-  size_t ahead = (1 + PRODUCT_PREFETCH_BYTES / (it->columns * tck_element_bytes(type))) * it->stride;
+// MARK: - Blocks
+
+/// What a line of 64 weights is multiplied with: factors of the codes 4l, then of the codes 4l + 1 and so on, each
+/// divided by what codes_member multiplies its codes with; last their sums over the four, times the opposite of the
+/// codes' offset if there is one.
+#define LINE_FACTORS (5 * LANES)
+
+TCK_INLINE void arrange_for_codes(tck_weight_type type, const float *vector, size_t columns, float *factors) {
+  static const float units[4] = {1, 0x1p-8f, 0x1p-16f, 1};
+  float offset = weights_offset(type);
+  for (size_t start = 0; start < columns; start += LINE_WEIGHTS, factors += LINE_FACTORS) {
+    float values[LINE_WEIGHTS] = {0};
+    memcpy(values, vector + start, smaller(columns - start, LINE_WEIGHTS) * sizeof *values);
+    for (size_t i = 0; i < LANES; i++) {
+      const float *four = values + 4 * i;
+      for (size_t member = 0; member < 4; member++) factors[member * LANES + i] = four[member] * units[member];
+      float sum = (four[0] + four[1]) + (four[2] + four[3]);
+      factors[4 * LANES + i] = weights_have_minima(type) ? sum : -offset * sum;
+    }
+  }
+}
+
+TCK_INLINE lanes add_line(tck_weight_type type, weight_line line, const float *factors, lanes total) {
+  lanes sums = lanes_load(TCK_FLOAT32, factors + 4 * LANES);
+  if (weights_have_minima(type)) {
+    total = lanes_multiply_add(line.minima, sums, total);
+    sums = lanes_multiply(codes_member(line.codes, 0), lanes_load(TCK_FLOAT32, factors));
+  } else {
+    sums = lanes_multiply_add(codes_member(line.codes, 0), lanes_load(TCK_FLOAT32, factors), sums);
+  }
+  for (unsigned i = 1; i < 4; i++) {
+    sums = lanes_multiply_add(codes_member(line.codes, i), lanes_load(TCK_FLOAT32, factors + i * LANES), sums);
+  }
+  return lanes_multiply_add(line.scales, sums, total);
+}
+
+/// As multiply_numbers.
+TCK_INLINE lanes multiply_codes(tck_weight_type type, const strip *it, const char *row, const char *ahead) {
+  const tck_weight_block block = tck_weight_block_of(type);
+  const size_t step = block.length < LINE_WEIGHTS ? 2 * block.bytes : block.bytes;
+  const uint8_t *next = (const uint8_t *)row;
+  const float *factors = it->factors;
+  lanes total = lanes_splat(0);
+  size_t column = 0;
+  while (column < it->columns) {
+    for (size_t at = 0; at < step; at += LINE_BYTES) __builtin_prefetch(ahead + at, 0, 3);
+    if (block.length < LINE_WEIGHTS) {
+      // Where there is but one block it is taken twice, the second time with factors of zero.
+      bool is_pair = it->columns - column >= LINE_WEIGHTS;
+      weight_line line = line_of_32(type, next, is_pair ? next + block.bytes : next);
+      total = add_line(type, line, factors, total);
+      factors += LINE_FACTORS;
+      column += LINE_WEIGHTS;
+    } else {
+      block_scales scales;
+      unpack_scales(type, next, &scales);
+      for (unsigned i = 0; i < BLOCK_LINES; i++, factors += LINE_FACTORS) {
+        total = add_line(type, line_of_256(type, next, &scales, i), factors, total);
+      }
+      column += block.length;
+    }
+    next += step;
+    ahead += step;
+  }
+  return total;
+}
+
+// MARK: - Strips
+
+/// Columns that strips other than the last have a multiple of.
+TCK_INLINE size_t strip_step(tck_weight_type type) {
+  return weights_are_numbers(type) ? PRODUCT_STEP : MOST_BLOCK_WEIGHTS;
+}
+
+TCK_INLINE lanes multiply_row(tck_weight_type type, const strip *it, const char *row, const char *ahead) {
+  return weights_are_numbers(type) ? multiply_numbers(weights_element(type), it, row, ahead)
+                                   : multiply_codes(type, it, row, ahead);
+}
+
+TCK_INLINE void multiply_strip(tck_weight_type type, const strip *it, size_t rows, bool is_first, float *outputs) {
+  const tck_weight_block block = tck_weight_block_of(type);
+  size_t ahead = (1 + PRODUCT_PREFETCH_BYTES / (it->columns / block.length * block.bytes)) * it->stride;
   for (size_t start = 0; start < rows; start += PRODUCT_ROWS) {
     size_t count = smaller(rows - start, PRODUCT_ROWS);
     lanes sums[PRODUCT_ROWS];
@@ -139,28 +221,35 @@ TCK_INLINE void multiply_strip(tck_element_type type, const strip *it, size_t ro
   }
 }
 
-TCK_INLINE void multiply_strips(tck_element_type type, tck_rows matrix, size_t rows, size_t columns,
+TCK_INLINE void multiply_strips(tck_weight_type type, tck_weights matrix, size_t rows, size_t columns,
                                 const float *vector, float *outputs) {
-  float factors[STRIP_COLUMNS + PRODUCT_STEP] __attribute__((aligned(LINE_BYTES)));
+  const tck_weight_block block = tck_weight_block_of(type);
+  const size_t step = strip_step(type);
+  float factors[(STRIP_COLUMNS + MOST_BLOCK_WEIGHTS) / LINE_WEIGHTS * LINE_FACTORS] __attribute__((aligned(LINE_BYTES)));
   // Strips are of about equal width: a narrow one would read the ends of rows, far apart.
   size_t strips = (columns + STRIP_COLUMNS - 1) / STRIP_COLUMNS;
-  size_t steps = (columns / strips + PRODUCT_STEP) / PRODUCT_STEP;
-  for (size_t start = 0; start < columns; start += steps * PRODUCT_STEP) {
-    strip it = {offset(matrix.bytes, start * tck_element_bytes(type)), matrix.token_stride,
-                smaller(columns - start, steps * PRODUCT_STEP), factors};
-    arrange(type, vector + start, it.columns, factors);
+  size_t steps = (columns / strips + step) / step;
+  for (size_t start = 0; start < columns; start += steps * step) {
+    strip it = {offset(matrix.bytes, start / block.length * block.bytes), matrix.row_stride,
+                smaller(columns - start, steps * step), factors};
+    if (weights_are_numbers(type)) {
+      arrange_for_numbers(weights_element(type), vector + start, it.columns, factors);
+    } else {
+      arrange_for_codes(type, vector + start, it.columns, factors);
+    }
     multiply_strip(type, &it, rows, start == 0, outputs);
   }
 }
 
 // MARK: - Entry point
 
-TCK_TARGET static void multiply_rows(tck_rows matrix, size_t rows, size_t columns, const float *vector,
+TCK_TARGET static void multiply_rows(tck_weights matrix, size_t rows, size_t columns, const float *vector,
                                      float *outputs) {
   switch (matrix.type) {
-    case TCK_FLOAT16: return multiply_strips(TCK_FLOAT16, matrix, rows, columns, vector, outputs);
-    case TCK_BFLOAT16: return multiply_strips(TCK_BFLOAT16, matrix, rows, columns, vector, outputs);
-    default: return multiply_float32(matrix, rows, columns, vector, outputs);
+    case TCK_WEIGHT_F32: multiply_float32(matrix, rows, columns, vector, outputs); break;
+    case TCK_WEIGHT_F16: multiply_strips(TCK_WEIGHT_F16, matrix, rows, columns, vector, outputs); break;
+    case TCK_WEIGHT_BF16: multiply_strips(TCK_WEIGHT_BF16, matrix, rows, columns, vector, outputs); break;
+    default: FOR_BLOCKS(matrix.type, multiply_strips(TYPE, matrix, rows, columns, vector, outputs));
   }
 }
 

@@ -78,16 +78,16 @@ struct MatrixProducts: Sendable {
         into output: UnsafeMutablePointer<Float>
     ) {
         let weights = linear.weights
+        let kernels = unsafe Kernels.best
         func multiply(rows: Range<Int>) {
-            guard !rows.isEmpty else { return }
-            unsafe weights.withRows(from: rows.lowerBound) { matrix in
+            unsafe weights.forEachRun(in: rows) { run, matrix in
                 for vector in 0..<count {
-                    unsafe Kernels.best.multiply_rows(
+                    unsafe kernels.multiply_rows(
                         matrix,
-                        rows.count,
+                        run.count,
                         weights.columns,
                         input + vector * weights.columns,
-                        output + vector * weights.rows + rows.lowerBound
+                        output + vector * weights.rows + run.lowerBound
                     )
                 }
             }

@@ -1,4 +1,5 @@
 internal import ByteStorage
+internal import ComputeRuntime
 internal import EngineFormats
 internal import JSONText
 internal import KVCacheModel
@@ -66,7 +67,7 @@ struct TensorFiles {
 
     func matrix(_ name: String, rows: Int, columns: Int) throws(ModelError) -> WeightMatrix {
         let (bytes, type) = try content(name, shape: [rows, columns])
-        return WeightMatrix(bytes: bytes, elementType: type, rows: rows, columns: columns)
+        return WeightMatrix(bytes: bytes, type: type, rows: rows, columns: columns)
     }
 
     func linear(_ name: String, rows: Int, columns: Int, hasBias: Bool) throws(ModelError) -> Linear {
@@ -87,7 +88,7 @@ struct TensorFiles {
     func vector(_ name: String, count: Int) throws(ModelError) -> [Float] {
         let (bytes, type) = try content(name, shape: [count])
         var result = [Float](repeating: 0, count: count)
-        let row = WeightMatrix(bytes: bytes, elementType: type, rows: 1, columns: count)
+        let row = WeightMatrix(bytes: bytes, type: type, rows: 1, columns: count)
         unsafe result.withUnsafeMutableBufferPointer { buffer in
             guard let base = buffer.baseAddress else { return }
             unsafe row.widen(from: 0, count: 1, into: base)
@@ -95,7 +96,7 @@ struct TensorFiles {
         return result
     }
 
-    private func content(_ name: String, shape: [Int]) throws(ModelError) -> (SharedBytes, ElementType) {
+    private func content(_ name: String, shape: [Int]) throws(ModelError) -> (SharedBytes, WeightType) {
         guard let place = place(name) else { throw missing(name) }
         // The type first: packed weights have shapes of their own.
         guard let type = ElementType(name: place.tensor.elementType) else {
@@ -115,7 +116,7 @@ struct TensorFiles {
                     + "must be \(shape); one of the two files is of another model"
             )
         }
-        return (place.tensor.bytes, type)
+        return (place.tensor.bytes, WeightType(type))
     }
 
     /// The error for a tensor that no file has.
@@ -134,5 +135,16 @@ struct TensorFiles {
             path: folder.file(index == nil ? ModelFolder.weightsName : ModelFolder.weightIndexName),
             "the weights have no tensor '\(name)'"
         )
+    }
+}
+
+extension WeightType {
+    /// The type of weights that are stored as such numbers.
+    fileprivate init(_ type: ElementType) {
+        switch type {
+        case .float32: self = .float32
+        case .float16: self = .float16
+        case .bfloat16: self = .bfloat16
+        }
     }
 }

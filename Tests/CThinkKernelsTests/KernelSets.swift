@@ -29,6 +29,15 @@ enum ElementType: CaseIterable, Sendable {
         }
     }
 
+    /// The type of weights that are stored so.
+    var weightTag: tck_weight_type {
+        switch self {
+        case .float16: TCK_WEIGHT_F16
+        case .bfloat16: TCK_WEIGHT_BF16
+        case .float32: TCK_WEIGHT_F32
+        }
+    }
+
     var byteCount: Int { self == .float32 ? 4 : 2 }
 
     /// The values as elements of this type.

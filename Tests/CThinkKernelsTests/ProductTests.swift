@@ -41,10 +41,10 @@ private struct ProductSample {
         var guarded = GuardedBytes(count: range.count * 4)
         matrix.withRows { rows in
             guarded.withMutablePointer { outputs in
-                let start = tck_rows(
+                let start = tck_weights(
                     bytes: rows.bytes.map { $0 + range.lowerBound * rows.token_stride },
-                    token_stride: rows.token_stride,
-                    type: rows.type
+                    row_stride: rows.token_stride,
+                    type: matrix.type.weightTag
                 )
                 let numbers = outputs.assumingMemoryBound(to: Float.self)
                 set.kernels.multiply_rows(start, range.count, columns, vector, numbers)

@@ -3,7 +3,7 @@
 // Every kernel exists once per instruction set; `scalar` is the definition and the others give the same bits, but for
 // attention, where they agree within a tolerance: relative error of the output 5e-4 in precise mode, 3.5e-2 in fast;
 // and for multiply_rows, which states its own.
-// The layouts are specified in Formats/kivi.md and Formats/full-precision.md; names below are theirs.
+// The layouts of caches are specified in Formats/kivi.md and Formats/full-precision.md; names below are theirs.
 //
 // Rules for all kernels (attention and multiply_rows may fuse multiply-add, and attention's workspace is aligned)
 // - No allocation, no logging, no failure; pointers need no alignment and may not overlap unless said.
@@ -64,15 +64,20 @@ typedef struct tck_weight_block {
   size_t bytes;
 } tck_weight_block;
 
-/// The block of a weight type; `length` is 0 for a number that is none of the types.
-tck_weight_block tck_weight_block_of(tck_weight_type type);
-
 /// Rows to read.
 typedef struct tck_rows {
   const void *bytes;
   size_t token_stride;
   tck_element_type type;
 } tck_rows;
+
+/// Rows of a matrix of weights. A row is whole blocks, one after another.
+typedef struct tck_weights {
+  const void *bytes;
+  /// Bytes from one row to the next.
+  size_t row_stride;
+  tck_weight_type type;
+} tck_weights;
 
 /// Rows to write.
 typedef struct tck_mutable_rows {
@@ -308,15 +313,23 @@ typedef struct tck_kernels {
   /// adding `scores * values` to them completes the tile. Offsets are not added.
   void (*join_scores)(float *scores, size_t tokens, size_t value_dimension, tck_queries *queries);
 
+  /// Converts `count` weights, whole blocks, to float32: the numbers that the Python package gguf gives. Of NaN only
+  /// that is certain, not its sign and payload.
+  void (*widen_weights)(tck_weight_type type, const void *source, size_t count, float *destination);
+
   /// Products of a matrix's rows with a vector: `outputs[r]` is the sum of `matrix[r][c] * vector[c]` over `columns`
-  /// channels, of which there is at least one and may be any number.
+  /// channels, of which there is at least one block and may be any number.
   ///
   /// A row's result does not depend on `rows`, so that threads may share a matrix in any way; of NaN only that is
-  /// certain, not its sign and payload. What is not finite in a row reaches its own result only.
-  /// `scalar` multiplies and adds in float32, in order; its error is at most `columns * 2^-24` of the sum of the
+  /// certain, not its sign and payload. What is not finite in a row reaches its own result only, which is then not
+  /// finite either.
+  /// `scalar` widens, multiplies and adds in float32, in order; its error is at most `columns * 2^-24` of the sum of the
   /// products' magnitudes. The others fuse and add up in parts: `(columns / 16 + 8) * 2^-24`. To this comes
   /// `columns * 2^-150` where products are subnormal; sums may overflow on the way.
-  void (*multiply_rows)(tck_rows matrix, size_t rows, size_t columns, const float *vector, float *outputs);
+  /// Where weights are in blocks the others multiply codes, and scale sums of these products: each weight then counts
+  /// three times with the largest magnitude that any code of its group stands for, and to the error comes 2^-134 for
+  /// every column, times that.
+  void (*multiply_rows)(tck_weights matrix, size_t rows, size_t columns, const float *vector, float *outputs);
 
   /// CRC-32C (Castagnoli, reflected, initial value and final xor all ones) of the bytes so far and these:
   /// `crc` is 0 at first, then the last result.
@@ -363,6 +376,28 @@ static inline void tck_spin_hint(void) {
 
 /// Bytes of an element.
 static inline size_t tck_element_bytes(tck_element_type type) { return type == TCK_FLOAT32 ? 4 : 2; }
+
+/// The block of a weight type; `length` is 0 for a number that is none of the types.
+static inline tck_weight_block tck_weight_block_of(tck_weight_type type) {
+  switch (type) {
+    case TCK_WEIGHT_F32: return (tck_weight_block){1, 4};
+    case TCK_WEIGHT_F16:
+    case TCK_WEIGHT_BF16: return (tck_weight_block){1, 2};
+    case TCK_WEIGHT_Q4_0:
+    case TCK_WEIGHT_IQ4_NL: return (tck_weight_block){32, 18};
+    case TCK_WEIGHT_Q4_1: return (tck_weight_block){32, 20};
+    case TCK_WEIGHT_Q5_0: return (tck_weight_block){32, 22};
+    case TCK_WEIGHT_Q5_1: return (tck_weight_block){32, 24};
+    case TCK_WEIGHT_Q8_0: return (tck_weight_block){32, 34};
+    case TCK_WEIGHT_MXFP4: return (tck_weight_block){32, 17};
+    case TCK_WEIGHT_Q2_K: return (tck_weight_block){256, 84};
+    case TCK_WEIGHT_Q3_K: return (tck_weight_block){256, 110};
+    case TCK_WEIGHT_Q4_K: return (tck_weight_block){256, 144};
+    case TCK_WEIGHT_Q5_K: return (tck_weight_block){256, 176};
+    case TCK_WEIGHT_Q6_K: return (tck_weight_block){256, 210};
+  }
+  return (tck_weight_block){0, 0};
+}
 
 /// Bytes of a stored scale, and of a stored minimum.
 static inline size_t tck_scale_bytes(tck_coding coding) {
