@@ -42,10 +42,7 @@ struct Programs {
             case .torch: [torchScript]
             }
         let text = onModel ? self.text : nil
-        let last =
-            text.map { text in
-                contestant == .ours ? ["--model", text.model, "--tokens", text.path] : [text.model, text.path]
-            } ?? []
+        let last = text.map { [$0.model, $0.path] } ?? []
         return try ChildProcess(
             executable: executable(of: contestant, onModel: onModel),
             arguments: leading + ["--threads", "\(threads)"] + last,

@@ -41,20 +41,20 @@ struct ServeCommand: AsyncParsableCommand {
     @Option(help: "Threads to work on.")
     var threads = 1
 
-    @Option(help: "The model of the cases prefill and decode: a GGUF file or a folder.")
-    var model: String?
-
-    @Option(help: "A file of token ids, the text of these cases.")
-    var tokens: String?
+    @Argument(help: "For prefill and decode: a model, and a file of token ids.")
+    var modelAndTokens: [String] = []
 
     func validate() throws {
         guard (1...256).contains(threads) else { throw ValidationError("threads is a number from 1 to 256") }
-        guard (model == nil) == (tokens == nil) else { throw ValidationError("--model and --tokens go together") }
+        guard [0, 2].contains(modelAndTokens.count) else {
+            throw ValidationError("a model and a file of tokens go together")
+        }
     }
 
     func run() async throws {
         let workers = WorkerThreads(threadCount: threads)
-        let served = try model.map { try ServedModel(path: $0, tokensPath: tokens ?? "") }
+        let served =
+            modelAndTokens.isEmpty ? nil : try ServedModel(path: modelAndTokens[0], tokensPath: modelAndTokens[1])
         var workload: (any Workload)?
         while let line = readLine() {
             let answer: String

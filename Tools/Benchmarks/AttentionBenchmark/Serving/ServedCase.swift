@@ -69,7 +69,7 @@ struct ServedCase {
         case "read":
             return try PlainReadWorkload(recipe: recipe, tokens: tokens, threads: workers.threadCount)
         case "prefill", "decode":
-            guard let model else { throw ServingError("\(kind) needs --model and --tokens") }
+            guard let model else { throw ServingError("\(kind) needs a model and a file of tokens") }
             let threads = workers.threadCount
             if kind == "prefill" {
                 return try await PrefillWorkload(served: model, recipe: recipe, tokens: tokens, threads: threads)
