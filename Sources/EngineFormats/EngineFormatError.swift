@@ -5,7 +5,7 @@ public struct EngineFormatError: Error, Sendable, Equatable, CustomStringConvert
     public enum Code: Sendable {
         /// The file's structure is broken.
         case damaged
-        /// The file is sound but not a cache dump, or one of a kind that can't be read.
+        /// The file is sound, but not what is asked for or of a kind that can't be read.
         case unsupported
     }
 
@@ -22,12 +22,13 @@ public struct EngineFormatError: Error, Sendable, Equatable, CustomStringConvert
         return text
     }
 
-    init(_ code: Code, tensor: String? = nil, at offset: Int? = nil, _ message: String) {
+    package init(_ code: Code, tensor: String? = nil, at offset: Int? = nil, _ message: String) {
         self.code = code
         self.tensor = tensor
         self.offset = offset
         self.message = message
     }
+
     /// An error of a safetensors file's header.
     init(_ error: JSONError) {
         self.init(

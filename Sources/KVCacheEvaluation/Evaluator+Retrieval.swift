@@ -22,7 +22,11 @@ extension Evaluator {
             let parts = [(prompt.context.count, prompt.question), (seen.count, Array(prompt.question.suffix(1)))]
             var isFound: [Bool] = []
             for (count, rest) in parts {
-                let prefix = try full.prefix(count, queryWindow: recipe.observationWindow)
+                let prefix = try full.prefix(
+                    count,
+                    queryWindow: recipe.observationWindow,
+                    of: decoder.model.configuration
+                )
                 let cache = try await CompressedCache(compressing: prefix, recipe: recipe)
                 isFound.append(try finds(prompt.answer, after: cache, followedBy: rest))
             }

@@ -32,7 +32,11 @@ extension Evaluator {
             queryWindow: max(recipes.map(\.observationWindow).max() ?? 0, Recipe.defaultObservationWindow),
             metadata: metadata
         )
-        let measured = try full.prefix(prefix, queryWindow: Recipe.defaultObservationWindow)
+        let measured = try full.prefix(
+            prefix,
+            queryWindow: Recipe.defaultObservationWindow,
+            of: decoder.model.configuration
+        )
         let reference = try await predictions(after: full, recipe: try Self.fullPrecision(), following: following).rows
         for recipe in recipes {
             try Task.checkCancellation()
@@ -66,7 +70,11 @@ extension Evaluator {
         recipe: Recipe,
         following: [Int32]
     ) async throws -> (cache: CompressedCache, rows: [Prediction]) {
-        let own = try full.prefix(full.tokenCount, queryWindow: recipe.observationWindow)
+        let own = try full.prefix(
+            full.tokenCount,
+            queryWindow: recipe.observationWindow,
+            of: decoder.model.configuration
+        )
         let cache = try await CompressedCache(compressing: own, recipe: recipe)
         var copy = cache
         let logits = try decoder.extend(&copy, with: following, logits: .all)

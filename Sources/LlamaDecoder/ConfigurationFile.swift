@@ -8,6 +8,8 @@ struct ConfigurationFile {
         case value(Int)
     }
 
+    /// What the file calls fields, where it isn't as `config.json` does: for errors.
+    let keys: [String: String]
     let modelType: String?
     let vocabularySize: Int?
     let hiddenSize: Int?
@@ -18,17 +20,28 @@ struct ConfigurationFile {
     let kvHeads: Size
     let headDimension: Int?
     let normEpsilon: Double?
+    /// What is added to the weights of norms; nil for what the model type assumes. Of files in JSON always nil.
+    let normOffset: Double?
+    /// The number whose root attention scores are divided by.
+    let attentionScalar: Double?
+    let logitSoftCap: Double?
     let rotary: RotaryParameters
+    /// Of layers with a sliding window, where the file tells of both kinds.
+    let localRotary: RotaryParameters?
     let slidingWindow: Size
     let usesSlidingWindow: Bool?
     let fullAttentionLayers: Int?
+    /// Every so many layers one has full attention.
+    let slidingWindowPattern: Int?
     let layerTypes: [JSONValue]?
     let tiesEmbeddings: Bool?
     let attentionBias: Bool?
     let feedForwardBias: Bool?
     let beginToken: Int32?
     let endTokens: Set<Int32>
+}
 
+extension ConfigurationFile {
     /// - Throws: `JSONError` naming a field that is of another type than it must, or that asks for something else than
     ///   the decoder computes.
     init(_ object: JSONObject) throws(JSONError) {
@@ -38,8 +51,15 @@ struct ConfigurationFile {
             guard let value = object[name] else { return .missing }
             return value.kind == .null ? .null : .value(try value.int())
         }
-        try Self.refuseUnsupported(object)
+        keys = [:]
         modelType = try object.optional("model_type")?.text()
+        let isGemma = modelType == ModelConfiguration.Family.gemma3.rawValue
+        try Self.refuseUnsupported(object)
+        if isGemma {
+            try Self.checkActivation(object.optional("hidden_activation"), supported: ["gelu_pytorch_tanh"])
+        } else {
+            try Self.checkActivation(object.optional("hidden_act"), supported: ["silu", "swish"])
+        }
         vocabularySize = try int("vocab_size")
         hiddenSize = try int("hidden_size")
         intermediateSize = try int("intermediate_size")
@@ -49,10 +69,22 @@ struct ConfigurationFile {
         kvHeads = try distinguished("num_key_value_heads")
         headDimension = try int("head_dim")
         normEpsilon = try object.optional("rms_norm_eps")?.double()
-        rotary = try RotaryParameters(configuration: object)
+        normOffset = nil
+        attentionScalar = try object.optional("query_pre_attn_scalar")?.double()
+        logitSoftCap = try object.optional("final_logit_softcapping")?.double()
+        if isGemma {
+            if let cap = object.optional("attn_logit_softcapping") {
+                throw cap.fault("is not supported; Gemma 3 has no soft cap of attention", .unsupported)
+            }
+            let kinds = try RotaryParameters.ofKinds(configuration: object)
+            (rotary, localRotary) = (kinds.full, kinds.sliding)
+        } else {
+            (rotary, localRotary) = (try RotaryParameters(configuration: object), nil)
+        }
         slidingWindow = try distinguished("sliding_window")
         usesSlidingWindow = try bool("use_sliding_window")
         fullAttentionLayers = try int("max_window_layers")
+        slidingWindowPattern = try int("sliding_window_pattern")
         layerTypes = try object.optional("layer_types").map { value throws(JSONError) in
             // One more than there may be is as wrong as a million more.
             let types = Array(try value.elements().prefix(ModelConfiguration.largestLayers + 1))
@@ -80,9 +112,6 @@ struct ConfigurationFile {
     /// Refuses fields by which the model computes something else, whatever the family.
     private static func refuseUnsupported(_ object: JSONObject) throws(JSONError) {
         try refuseQuantization(object)
-        if let activation = object.optional("hidden_act"), try !["silu", "swish"].contains(activation.text()) {
-            throw activation.fault("'\(try activation.string())' is not supported; supported is silu", .unsupported)
-        }
         if let factor = object.optional("partial_rotary_factor") { try RotaryParameters.checkPartial(factor) }
         for (name, supported) in [
             ("is_causal", true), ("use_bidirectional_attention", false), ("is_encoder_decoder", false),
@@ -96,6 +125,11 @@ struct ConfigurationFile {
         if let value = object.optional("per_layer_config") {
             throw value.fault("is not supported; all layers must be of one shape", .unsupported)
         }
+    }
+
+    private static func checkActivation(_ value: JSONValue?, supported: [String]) throws(JSONError) {
+        guard let value, try !supported.contains(value.text()) else { return }
+        throw value.fault("'\(try value.string())' is not supported; supported is \(supported[0])", .unsupported)
     }
 
     private static func refuseQuantization(_ object: JSONObject) throws(JSONError) {

@@ -45,8 +45,26 @@ struct LayerBuffer: Sendable {
         }
     }
 
+    /// Moves rows to the buffer's beginning; nobody may read rows of it any more.
+    func moveToBeginning(_ rows: Range<Int>) {
+        precondition(rows.lowerBound >= 0 && rows.upperBound <= capacity, "the buffer has no such tokens")
+        let rowBytes = geometry.keyDimension * elementType.byteCount
+        for buffer in [keys, values] {
+            unsafe buffer.withUnsafeMutableBytes { bytes in
+                guard let base = bytes.baseAddress else { return }
+                for head in 0..<geometry.kvHeads {
+                    let start = unsafe base + head * capacity * rowBytes
+                    // Both may overlap.
+                    unsafe start.copyMemory(from: start + rows.lowerBound * rowBytes, byteCount: rows.count * rowBytes)
+                }
+            }
+        }
+    }
+
     /// The tokens that were written, with the queries or the profile that belong to them; they aren't written again.
-    func layer(tokens: Range<Int>, queries: KVTensor? = nil, profile: [Float]? = nil) -> KVCacheLayer {
+    ///
+    /// - Parameter held: which of the cache's tokens they are.
+    func layer(tokens: Range<Int>, held: HeldTokens = .all, queries: KVTensor? = nil) -> KVCacheLayer {
         func tensor(_ buffer: AlignedBuffer) -> KVTensor {
             KVTensor(
                 bytes: unsafe buffer.shared,
@@ -56,6 +74,6 @@ struct LayerBuffer: Sendable {
                 headDimension: geometry.keyDimension
             )[tokens: tokens]
         }
-        return KVCacheLayer(keys: tensor(keys), values: tensor(values), queries: queries, profile: profile)
+        return KVCacheLayer(keys: tensor(keys), values: tensor(values), held: held, queries: queries)
     }
 }

@@ -1,97 +1,46 @@
-internal import Foundation
-internal import JSONText
 public import KVCacheModel
 public import TextTokenization
 
-/// A Llama-family model in a Hugging Face directory: configuration, mapped weights, and tokenizer.
+/// A Llama-family model in a Hugging Face directory or a GGUF file: configuration, mapped weights, and tokenizer.
 public struct LlamaModel: Sendable {
     public let configuration: ModelConfiguration
     public let tokenizer: Tokenizer
     let weights: ModelWeights
-    private let folder: ModelFolder
+    private let source: any ModelSource
 
-    /// Opens the model in a directory. Weights are mapped and not read yet.
+    /// Opens a model. Weights are mapped and not read yet.
     ///
     /// - Parameter path: a directory with `config.json`, `tokenizer.json`, and `model.safetensors` or the files that
-    ///   `model.safetensors.index.json` names.
+    ///   `model.safetensors.index.json` names; or a GGUF file.
     /// - Throws: `FileError` or `ModelError` naming the file and field that is missing, damaged, in contradiction with
     ///   another, or not supported.
     public init(path: String) throws {
-        folder = ModelFolder(path: path)
-        try folder.check()
-        var configuration = try ModelConfiguration(path: folder.file(ModelFolder.configurationName))
-        weights = try ModelWeights(folder: folder, configuration: configuration)
-        if folder.has(ModelFolder.generationName) {
-            let path = folder.file(ModelFolder.generationName)
-            configuration.endTokens.formUnion(try ModelFolder.read(path, ConfigurationFile.endTokens))
-        }
-        self.configuration = configuration
-        let tokenizerPath = folder.file(ModelFolder.tokenizerName)
-        do {
-            tokenizer = try Tokenizer(path: tokenizerPath)
-        } catch let error as TokenizerError {
-            throw ModelError(error, path: tokenizerPath)
-        }
-        try Self.check(tokenizer, path: tokenizerPath, configuration: configuration, folder: folder)
-    }
-
-    /// A tokenizer must be of the model: no token of its own vocabulary beyond the model's, and what begins and ends a
-    /// text known to both. Checkpoints may have added tokens that the model doesn't know; prompts with them are refused.
-    private static func check(
-        _ tokenizer: Tokenizer,
-        path: String,
-        configuration: ModelConfiguration,
-        folder: ModelFolder
-    ) throws {
-        guard tokenizer.modelVocabularySize <= configuration.vocabularySize else {
-            throw ModelError(
-                .mismatch,
-                path: path,
-                "has token ids up to \(tokenizer.modelVocabularySize - 1), and the model \(configuration.vocabularySize) "
-                    + "tokens; it is the tokenizer of another model"
-            )
-        }
-        guard folder.has(ModelFolder.tokenizerSettingsName) else { return }
-        let settings = folder.file(ModelFolder.tokenizerSettingsName)
-        let tokens = try ModelFolder.read(settings) { object throws(JSONError) in
-            try ["bos_token", "eos_token"].map { name throws(JSONError) in
-                (name: name, content: try Self.content(of: object.optional(name)))
-            }
-        }
-        // Checkpoints give texts other ends, and even other beginnings, than their configuration says; but a token that
-        // the tokenizer doesn't know is of another one.
-        for (name, content) in tokens {
-            guard let content, tokenizer.id(of: content) == nil else { continue }
-            throw ModelError(
-                .mismatch,
-                path: path,
-                "has no token '\(content.prefix(80))', the \(name) of \(ModelFolder.tokenizerSettingsName); it "
-                    + "is the tokenizer of another model"
-            )
-        }
-    }
-
-    /// A token's text, plain or within its description.
-    private static func content(of token: JSONValue?) throws(JSONError) -> String? {
-        guard let token else { return nil }
-        return try token.kind == .object ? token.required("content").text() : token.text()
+        source = try modelSource(path: path)
+        configuration = try source.configuration()
+        weights = try source.weights(configuration)
+        tokenizer = try source.tokenizer(configuration)
     }
 
     // MARK: - Identity
 
     /// What tells caches of this model from those of others: Formats/snapshot.md, "METADATA". Reads every byte of the
-    /// weights.
+    /// weights, but for files whose digest is remembered.
     ///
-    /// - Parameter producer: what computes the caches.
-    public func metadata(producer: String) throws -> [String: String] {
+    /// - Parameters:
+    ///   - producer: what computes the caches.
+    ///   - digests: where digests of files are remembered; nowhere if nothing is said.
+    public func metadata(
+        producer: String,
+        digests: FileDigests = FileDigests(folder: nil)
+    ) throws -> [String: String] {
         var metadata = [
-            "model.id": URL(filePath: folder.path).standardizedFileURL.lastPathComponent,
-            "model.fingerprint": try folder.fingerprint(),
-            "tokenizer.sha256": try folder.digest(of: ModelFolder.tokenizerName),
+            "model.id": source.name,
+            "model.fingerprint": try source.fingerprint(digests),
+            "tokenizer.sha256": try source.tokenizerDigest(digests),
             "rope.theta": "\(configuration.rotary.base)",
             "producer": producer,
         ]
-        metadata["rope.scaling"] = configuration.rotary.scalingText
+        metadata["rope.scaling"] = configuration.rotaryScalingText
         return metadata
     }
 

@@ -3,8 +3,8 @@ internal import KVCacheModel
 
 extension ModelConfiguration {
     /// The largest number that a size may be, and a layer's width: far beyond any model, and far from overflow.
-    private static let largestSize = 1 << 24
-    private static let largestWidth = 1 << 18
+    static let largestSize = 1 << 24
+    static let largestWidth = 1 << 18
     /// The largest number of layers, each of which costs memory before a weight is looked at; models have up to 130.
     static let largestLayers = 1 << 12
     /// How much of a word of the file an error repeats.
@@ -21,19 +21,24 @@ extension ModelConfiguration {
         try self.init(file, path: path)
     }
 
-    private init(_ file: ConfigurationFile, path: String) throws(ModelError) {
+    /// - Parameter path: the file that says it, for errors.
+    init(_ file: ConfigurationFile, path: String) throws(ModelError) {
         func unsupported(_ message: String) -> ModelError { ModelError(.unsupported, path: path, message) }
         func damaged(_ message: String) -> ModelError {
             ModelError(.damaged, path: path, "\(message); take the model's own file")
         }
+        // What the file calls a field.
+        func name(_ field: String) -> String { file.keys[field] ?? field }
         func size(
             _ value: Int?,
-            _ name: String,
+            _ field: String,
             default standard: Int? = nil,
             upTo largest: Int = Self.largestSize
         ) throws(ModelError) -> Int {
-            guard let value = value ?? standard else { throw damaged("\(name) is missing") }
-            guard (1...largest).contains(value) else { throw damaged("\(name) is \(value), must be 1...\(largest)") }
+            guard let value = value ?? standard else { throw damaged("\(name(field)) is missing") }
+            guard (1...largest).contains(value) else {
+                throw damaged("\(name(field)) is \(value), must be 1...\(largest)")
+            }
             return value
         }
 
@@ -45,31 +50,43 @@ extension ModelConfiguration {
             )
         }
         self.family = family
-        vocabularySize = try size(file.vocabularySize, "vocab_size")
+        // What Gemma 3's multimodal checkpoints leave out of their text_config.
+        let isGemma = family == .gemma3
+        vocabularySize = try size(file.vocabularySize, "vocab_size", default: isGemma ? 262_208 : nil)
         hiddenSize = try size(file.hiddenSize, "hidden_size", upTo: Self.largestWidth)
         intermediateSize = try size(file.intermediateSize, "intermediate_size", upTo: Self.largestWidth)
-        maximumPositions = try size(file.maximumPositions, "max_position_embeddings")
+        let positions = try size(
+            file.maximumPositions,
+            "max_position_embeddings",
+            default: isGemma ? 131_072 : nil
+        )
         let layers = try size(file.layers, "num_hidden_layers", upTo: Self.largestLayers)
-        let queryHeads = try size(file.queryHeads, "num_attention_heads")
+        let queryHeads = try size(file.queryHeads, "num_attention_heads", default: isGemma ? 8 : nil)
         let kvHeads: Int
         switch file.kvHeads {
         case .value(let count): kvHeads = try size(count, "num_key_value_heads")
         case .null: kvHeads = queryHeads
-        case .missing: kvHeads = try size(family == .llama ? queryHeads : nil, "num_key_value_heads")
+        case .missing:
+            kvHeads = try size(family == .llama ? queryHeads : isGemma ? 4 : nil, "num_key_value_heads")
         }
-        if file.headDimension == nil && family != .qwen3 && hiddenSize % queryHeads != 0 {
-            throw damaged("hidden_size \(hiddenSize) is no multiple of num_attention_heads \(queryHeads)")
+        let standardDimension = family == .qwen3 ? 128 : isGemma ? 256 : nil
+        if file.headDimension ?? standardDimension == nil && hiddenSize % queryHeads != 0 {
+            throw damaged(
+                "\(name("hidden_size")) \(hiddenSize) is no multiple of \(name("num_attention_heads")) \(queryHeads)"
+            )
         }
         let headDimension = try size(
             file.headDimension,
             "head_dim",
-            default: family == .qwen3 ? 128 : hiddenSize / queryHeads
+            default: standardDimension ?? hiddenSize / queryHeads
         )
         guard queryHeads <= Self.largestWidth / headDimension else {
-            throw damaged("num_attention_heads \(queryHeads) of head_dim \(headDimension) are too many")
+            throw damaged(
+                "\(name("num_attention_heads")) \(queryHeads) of \(name("head_dim")) \(headDimension) are too many"
+            )
         }
         guard headDimension % 2 == 0 else {
-            throw damaged("head_dim \(headDimension) is odd, so that it can't be rotated")
+            throw damaged("\(name("head_dim")) \(headDimension) is odd, so that it can't be rotated")
         }
         do {
             geometry = try CacheGeometry(
@@ -80,21 +97,44 @@ extension ModelConfiguration {
             )
             attention = geometry.layers[0]
         } catch {
-            throw damaged("num_attention_heads and num_key_value_heads: \(error)")
+            throw damaged("\(name("num_attention_heads")) and \(name("num_key_value_heads")): \(error)")
         }
         let epsilon = file.normEpsilon ?? 1e-6
         guard epsilon >= 0, epsilon < 1 else {
-            throw damaged("rms_norm_eps is \(epsilon), must be at least 0 and below 1")
+            throw damaged("\(name("rms_norm_eps")) is \(epsilon), must be at least 0 and below 1")
         }
         normEpsilon = Float(epsilon)
-        rotary = try RotaryEmbedding(file.rotary, headDimension: headDimension, path: path)
+        normOffset = Float(file.normOffset ?? (isGemma ? 1 : 0))
+        let global = try RotaryEmbedding(
+            file.rotary,
+            headDimension: headDimension,
+            standardBase: isGemma ? 1_000_000 : 10000,
+            path: path
+        )
+        rotary = global
+        localRotary = try file.localRotary.map { parameters throws(ModelError) in
+            try RotaryEmbedding(parameters, headDimension: headDimension, path: path)
+        }
+        maximumPositions = global.maximumPositions(positions)
+        let scalar = file.attentionScalar ?? (isGemma ? 256 : nil)
+        if let scalar, !(scalar > 0 && scalar.isFinite) {
+            throw damaged("\(name("query_pre_attn_scalar")) is \(scalar), must be positive")
+        }
+        attentionScale = isGemma && scalar != Double(headDimension) ? scalar.map { Float(1 / $0.squareRoot()) } : nil
+        if let cap = file.logitSoftCap, !(1e-6...1e30).contains(cap) {
+            throw damaged("\(name("final_logit_softcapping")) is \(cap), must be positive")
+        }
+        logitSoftCap = isGemma ? file.logitSoftCap.map { Float($0) } : nil
         slidingWindows = try Self.slidingWindows(file, family: family, layers: layers, path: path)
-        tiesEmbeddings = file.tiesEmbeddings ?? false
+        tiesEmbeddings = file.tiesEmbeddings ?? isGemma
         let attentionBias = file.attentionBias ?? false
         hasQueryKeyValueBias = family == .qwen2 || family != .mistral && attentionBias
-        hasOutputBias = (family == .llama || family == .qwen3) && attentionBias
+        hasOutputBias = (family == .llama || family == .qwen3 || isGemma) && attentionBias
         hasFeedForwardBias = family == .llama && file.feedForwardBias ?? false
-        normalizesQueriesAndKeys = family == .qwen3
+        normalizesQueriesAndKeys = family == .qwen3 || isGemma
+        normalizesOutputs = isGemma
+        scalesEmbeddings = isGemma
+        activation = isGemma ? .gelu : .silu
         beginToken = file.beginToken
         endTokens = file.endTokens
     }
@@ -120,6 +160,19 @@ extension ModelConfiguration {
         case .qwen2, .qwen3:
             let full = file.fullAttentionLayers ?? 28
             assumed = (0..<layers).map { $0 < full ? nil : window }
+        case .gemma3:
+            let pattern = file.slidingWindowPattern ?? 6
+            guard pattern > 0 else {
+                throw ModelError(
+                    .damaged,
+                    path: path,
+                    "sliding_window_pattern is \(pattern), must be positive; take the model's own file"
+                )
+            }
+            if window == nil && file.layerTypes == nil {
+                throw ModelError(.damaged, path: path, "sliding_window is null, and layers have one")
+            }
+            assumed = (0..<layers).map { ($0 + 1) % pattern == 0 ? nil : window }
         }
         guard let types = file.layerTypes else { return assumed }
         guard types.count == layers else {
@@ -147,7 +200,7 @@ extension ModelConfiguration {
             }
         }
         // Llama and Mistral are the same in every layer, which these files then contradict.
-        guard family == .qwen2 || family == .qwen3 || named == assumed else {
+        guard family == .qwen2 || family == .qwen3 || family == .gemma3 || named == assumed else {
             throw ModelError(
                 .unsupported,
                 path: path,

@@ -32,11 +32,10 @@ public struct ModelError: Error, Sendable, Equatable, CustomStringConvertible {
     }
 
     init(_ error: EngineFormatError, path: String) {
-        self.init(
-            error.code == .unsupported ? .unsupported : .damaged,
-            path: path,
-            "\(error.description); download it again"
-        )
+        switch error.code {
+        case .unsupported: self.init(.unsupported, path: path, error.description)
+        case .damaged: self.init(.damaged, path: path, "\(error.description); download it again")
+        }
     }
 
     init(_ error: TokenizerError, path: String) {

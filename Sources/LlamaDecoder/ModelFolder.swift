@@ -5,7 +5,7 @@ internal import Foundation
 internal import JSONText
 
 /// The files of a model's directory, as Hugging Face lays them out.
-struct ModelFolder: Sendable {
+struct ModelFolder: ModelSource {
     static let configurationName = "config.json"
     static let generationName = "generation_config.json"
     static let tokenizerName = "tokenizer.json"
@@ -18,21 +18,11 @@ struct ModelFolder: Sendable {
 
     let path: String
 
+    var name: String { Self.name(of: path) }
+
     func file(_ name: String) -> String { path.hasSuffix("/") ? path + name : "\(path)/\(name)" }
 
     func has(_ name: String) -> Bool { FileManager.default.fileExists(atPath: file(name)) }
-
-    /// Checks that there is such a directory.
-    func check() throws(FileError) {
-        var isDirectory: ObjCBool = false
-        let exists = unsafe FileManager.default.fileExists(atPath: path, isDirectory: &isDirectory)
-        guard exists else {
-            throw FileError(.notFound, path: path, message: "does not exist; pass the directory of a model")
-        }
-        guard isDirectory.boolValue else {
-            throw FileError(.notRegularFile, path: path, message: "is no directory; pass the directory of a model")
-        }
-    }
 
     /// Reads the object in a JSON file.
     ///
@@ -49,7 +39,19 @@ struct ModelFolder: Sendable {
         }
     }
 
+    func configuration() throws -> ModelConfiguration {
+        var configuration = try ModelConfiguration(path: file(Self.configurationName))
+        if has(Self.generationName) {
+            configuration.endTokens.formUnion(try Self.read(file(Self.generationName), ConfigurationFile.endTokens))
+        }
+        return configuration
+    }
+
     // MARK: - Weights
+
+    func weights(_ configuration: ModelConfiguration) throws -> ModelWeights {
+        try ModelWeights(TensorFiles(folder: self), configuration: configuration)
+    }
 
     /// The weight files, and which tensor each is said to have.
     struct WeightFiles {
@@ -86,34 +88,21 @@ struct ModelFolder: Sendable {
 
     // MARK: - Identity
 
-    /// The SHA-256 of a file in hex.
-    func digest(of name: String) throws -> String {
-        let bytes = try MappedFile.bytes(path: file(name))
-        var hash = SHA256()
-        unsafe bytes.withUnsafeBytes { unsafe hash.update(bufferPointer: $0) }
-        return hash.finalize().hex
+    func tokenizerDigest(_ digests: FileDigests) throws -> String {
+        try digests.digest(path: file(Self.tokenizerName))
     }
 
-    /// `model.fingerprint`: the SHA-256 of what `sha256sum` prints for config.json and the weight files.
+    /// The SHA-256 of what `sha256sum` prints for config.json and the weight files.
     ///
     /// `Tools/export-cache` computes the same for the dumps that it writes. The files are read by as many threads as
     /// there are processors.
-    func fingerprint() throws -> String {
+    func fingerprint(_ digests: FileDigests) throws -> String {
         let names = [Self.configurationName] + (try weightFiles().names)
-        let digests = Slots<Result<String, any Error>>(count: names.count)
+        let results = Slots<Result<String, any Error>>(count: names.count)
         SystemThread.forEach(count: names.count) { index in
-            digests[index] = Result { try digest(of: names[index]) }
+            results[index] = Result { try digests.digest(path: file(names[index])) }
         }
-        let text = try zip(names, digests.values).map { "\(try $1.get())  \($0)\n" }.joined()
+        let text = try zip(names, results.values).map { "\(try $1.get())  \($0)\n" }.joined()
         return SHA256.hash(data: Data(text.utf8)).hex
-    }
-}
-
-extension Digest {
-    fileprivate var hex: String {
-        map { byte in
-            let digits = String(byte, radix: 16)
-            return digits.count == 1 ? "0" + digits : digits
-        }.joined()
     }
 }

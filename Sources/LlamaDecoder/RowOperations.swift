@@ -33,13 +33,32 @@ enum RowOperations {
         return sum
     }
 
-    /// `gate * sigmoid(gate) * up`, in place of `gate`.
-    static func gate(_ gate: UnsafeMutablePointer<Float>, with up: UnsafePointer<Float>, count: Int) {
-        unsafe Kernels.best.multiply_gates(TCK_SILU, gate, up, count)
+    /// The activation of `gate`, times `up`, in place of `gate`.
+    static func gate(
+        _ gate: UnsafeMutablePointer<Float>,
+        with up: UnsafePointer<Float>,
+        count: Int,
+        activation: ModelConfiguration.Activation
+    ) {
+        let kind =
+            switch activation {
+            case .silu: TCK_SILU
+            case .gelu: TCK_GELU
+            }
+        unsafe Kernels.best.multiply_gates(kind, gate, up, count)
+    }
+
+    /// `cap * tanh(x / cap)`, in place.
+    static func bend(_ numbers: UnsafeMutablePointer<Float>, to cap: Float, count: Int) {
+        for index in 0..<count { unsafe numbers[index] = cap * tanh(numbers[index] / cap) }
     }
 
     static func add(_ addend: UnsafePointer<Float>, to sum: UnsafeMutablePointer<Float>, count: Int) {
         for index in 0..<count { unsafe sum[index] += addend[index] }
+    }
+
+    static func multiply(_ numbers: UnsafeMutablePointer<Float>, by factor: Float, count: Int) {
+        for index in 0..<count { unsafe numbers[index] *= factor }
     }
 
     /// Turns the pairs of channels c and c + half of a head by their angles.
@@ -50,24 +69,5 @@ enum RowOperations {
             unsafe head[index] = first * cosines[index] - second * sines[index]
             unsafe head[index + half] = second * cosines[index] + first * sines[index]
         }
-    }
-}
-
-extension RotaryEmbedding {
-    /// Cosines and then sines of every pair's angle, a row per position.
-    ///
-    /// - Throws: `MemoryError` if there is no memory for them.
-    func turns(positions: [Int]) throws(MemoryError) -> FloatMatrix {
-        let half = frequencies.count
-        let table = try FloatMatrix(rows: positions.count, columns: 2 * half)
-        for (row, position) in positions.enumerated() {
-            let turn = unsafe table[row]
-            for (index, frequency) in frequencies.enumerated() {
-                let angle = Double(Float(position) * frequency)
-                unsafe turn[index] = Float(cos(angle))
-                unsafe turn[half + index] = Float(sin(angle))
-            }
-        }
-        return table
     }
 }

@@ -4,8 +4,11 @@ internal import EngineFormats
 internal import JSONText
 internal import KVCacheModel
 
-/// The tensors of all weight files of a model, by name.
-struct TensorFiles {
+/// The tensors of all weight files of a model's folder.
+struct TensorFiles: TensorSource {
+    let configurationName = ModelFolder.configurationName
+    let shapeFault = "one of the two files is of another model"
+
     private struct Place {
         let path: String
         let tensor: SafetensorsFile.Tensor
@@ -65,40 +68,9 @@ struct TensorFiles {
 
     func has(_ name: String) -> Bool { place(name) != nil }
 
-    func matrix(_ name: String, rows: Int, columns: Int) throws(ModelError) -> WeightMatrix {
-        let (bytes, type) = try content(name, shape: [rows, columns])
-        return WeightMatrix(bytes: bytes, type: type, rows: rows, columns: columns)
-    }
-
-    func linear(_ name: String, rows: Int, columns: Int, hasBias: Bool) throws(ModelError) -> Linear {
-        let bias = "\(name).bias"
-        if !hasBias, let place = place(bias) {
-            throw ModelError(
-                .unsupported,
-                path: place.path,
-                "tensor '\(bias)' is there, and \(ModelFolder.configurationName) says that there is no bias"
-            )
-        }
-        return Linear(
-            weights: try matrix("\(name).weight", rows: rows, columns: columns),
-            bias: hasBias ? try vector(bias, count: rows) : nil
-        )
-    }
-
-    func vector(_ name: String, count: Int) throws(ModelError) -> [Float] {
-        let (bytes, type) = try content(name, shape: [count])
-        var result = [Float](repeating: 0, count: count)
-        let row = WeightMatrix(bytes: bytes, type: type, rows: 1, columns: count)
-        unsafe result.withUnsafeMutableBufferPointer { buffer in
-            guard let base = buffer.baseAddress else { return }
-            unsafe row.widen(from: 0, count: 1, into: base)
-        }
-        return result
-    }
-
-    private func content(_ name: String, shape: [Int]) throws(ModelError) -> (SharedBytes, WeightType) {
-        guard let place = place(name) else { throw missing(name) }
-        // The type first: packed weights have shapes of their own.
+    func tensor(_ name: String) throws(ModelError) -> StoredTensor? {
+        guard let place = place(name) else { return nil }
+        // Before the shape is looked at: packed weights have shapes of their own.
         guard let type = ElementType(name: place.tensor.elementType) else {
             let known = ElementType.allCases.map(\.name).joined(separator: ", ")
             throw ModelError(
@@ -108,19 +80,16 @@ struct TensorFiles {
                     + "have; supported are \(known)"
             )
         }
-        guard place.tensor.shape == shape else {
-            throw ModelError(
-                .damaged,
-                path: place.path,
-                "tensor '\(name)' has the shape \(place.tensor.shape), and by \(ModelFolder.configurationName) it "
-                    + "must be \(shape); one of the two files is of another model"
-            )
-        }
-        return (place.tensor.bytes, WeightType(type))
+        return StoredTensor(
+            path: place.path,
+            name: name,
+            shape: place.tensor.shape,
+            type: WeightType(type),
+            bytes: place.tensor.bytes
+        )
     }
 
-    /// The error for a tensor that no file has.
-    private func missing(_ name: String) -> ModelError {
+    func missing(_ name: String) -> ModelError {
         let stem = name.split(separator: ".").dropLast().joined(separator: ".")
         for packed in ["qweight", "weight_packed"] {
             guard let place = place("\(stem).\(packed)") else { continue }

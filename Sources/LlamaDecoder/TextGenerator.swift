@@ -39,7 +39,7 @@ public struct TextGenerator: Sendable {
     /// - Parameters:
     ///   - prompt: at least one token.
     ///   - cache: of the model and of any tokens: as far as the prompt begins like it, it is used and not computed; see
-    ///     `reusableTokens(of:for:)`.
+    ///     `TransformerDecoder.reusableTokens(of:for:)`.
     ///   - recipe: how the prompt's cache is compressed where nothing can be used.
     ///   - metadata: what the cache will say of its model where nothing can be used; see
     ///     `LlamaModel.metadata(producer:)`.
@@ -60,7 +60,7 @@ public struct TextGenerator: Sendable {
         var sampler = sampler
         var logits: [Float]
         var cache = cache
-        let reused = cache.map { Self.reusableTokens(of: $0, for: prompt) } ?? 0
+        let reused = cache.map { decoder.reusableTokens(of: $0, for: prompt) } ?? 0
         if reused > 0, var begun = cache.take() {
             try begun.truncate(to: reused)
             logits = try decoder.extend(&begun, with: Array(prompt[reused...]), progress: progress)
@@ -102,22 +102,5 @@ public struct TextGenerator: Sendable {
         guard missing > 0, cache.tokenCount < decoder.model.configuration.maximumPositions else { return cache }
         _ = try decoder.extend(&cache, with: result.tokens.suffix(missing))
         return cache
-    }
-
-    /// Tokens with which a cache and a prompt begin alike.
-    public static func sharedTokens(of cache: CompressedCache, with prompt: [Int32]) -> Int {
-        zip(cache.tokens ?? [], prompt).prefix { $0 == $1 }.count
-    }
-
-    /// Tokens of a prompt that need not be computed: those with which it and the cache begin.
-    ///
-    /// The prompt's last token is computed in any case, for its logits. Where only a few tokens are shared, such as the
-    /// one that begins every text, none are reused: what follows would gain nothing and be compressed for another text.
-    /// A cache that can't be cut (`CompressedCache.wholeOnlyReason`) is reused whole or not at all.
-    public static func reusableTokens(of cache: CompressedCache, for prompt: [Int32]) -> Int {
-        let shared = sharedTokens(of: cache, with: prompt)
-        guard shared >= min(cache.shape.blockLength, cache.tokenCount) else { return 0 }
-        let reusable = min(shared, prompt.count - 1)
-        return cache.wholeOnlyReason == nil || reusable == cache.tokenCount ? reusable : 0
     }
 }

@@ -30,6 +30,7 @@ extension TransformerDecoder {
     ) throws -> [Float] {
         try check(tokens, from: cache.tokenCount)
         var result: [Float] = []
+        let end = cache.tokenCount + tokens.count
         for start in stride(from: 0, to: tokens.count, by: Self.chunkTokens) {
             try Task.checkCancellation()
             let chunk = tokens[start..<min(start + Self.chunkTokens, tokens.count)]
@@ -39,6 +40,7 @@ extension TransformerDecoder {
                 return try step(
                     &one,
                     tokens: Array(chunk),
+                    textTokens: end,
                     logits: rows == .all ? 0..<chunk.count : isLast ? chunk.count - 1..<chunk.count : 0..<0
                 )
             }
@@ -63,20 +65,24 @@ extension TransformerDecoder {
     }
 
     /// Computes as many tokens for each cache as `tokens` has for all of them, cache by cache.
+    ///
+    /// - Parameter textTokens: tokens of the text, those included that are known and computed later; nil if there are none.
     private func step(
         _ caches: inout MutableSpan<CompressedCache>,
         tokens: [Int32],
+        textTokens: Int? = nil,
         logits logitRows: Range<Int>
     ) throws -> [Float] {
         let singleThreaded = SingleThreadedProducts()
         defer { extendLifetime(singleThreaded) }
         let perCache = tokens.count / caches.count
-        var positions: [Int] = []
+        var texts: [RotaryTables.Text] = []
         for cache in caches.indices {
             try check(caches[cache])
-            positions += (0..<perCache).map { caches[cache].tokenCount + $0 }
+            let positions = caches[cache].tokenCount..<caches[cache].tokenCount + perCache
+            texts.append(.init(positions: positions, tokenCount: textTokens ?? positions.upperBound))
         }
-        let turns = try configuration.rotary.turns(positions: positions)
+        let turns = try RotaryTables(configuration, texts: texts)
         let hidden = try FloatMatrix(rows: tokens.count, columns: configuration.hiddenSize)
         unsafe embed(tokens[...], into: hidden[0])
         let buffers = try geometry.layers.map { geometry in

@@ -15,6 +15,9 @@ extension TransformerDecoder {
     /// Computes a prompt's cache layer by layer and compresses each layer as it is done, so that keys and values of one
     /// layer alone are ever in full precision.
     ///
+    /// A layer with a sliding window holds the last tokens alone, as many as later ones can see
+    /// (`ModelConfiguration.heldTokens`), so that the cache of a longer prompt can be reused whole only.
+    ///
     /// The prompt itself is computed with full-precision attention, as in the papers.
     ///
     /// - Parameters:
@@ -57,7 +60,8 @@ extension TransformerDecoder {
         )
     }
 
-    /// Computes a prompt's cache in full precision, all layers of it: for measurements that compare with it.
+    /// Computes a prompt's cache in full precision, all layers and all their tokens: for measurements that compare with
+    /// it, or with a part.
     ///
     /// - Parameters:
     ///   - queryWindow: how many of the last queries come along.
@@ -74,6 +78,7 @@ extension TransformerDecoder {
             tokens,
             elementType: elementType,
             queryWindow: queryWindow,
+            holdsAll: true,
             progress: progress
         ) { _, layer in
             layers.append(layer)
@@ -124,11 +129,13 @@ extension TransformerDecoder {
 
     /// Computes layer after layer, each for the whole prompt.
     ///
+    /// - Parameter holdsAll: whether layers with a sliding window keep all tokens, too, and not only the last ones.
     /// - Returns: what leaves the last layer, a row per token.
     private func computeLayers(
         _ tokens: [Int32],
         elementType: ElementType,
         queryWindow: Int,
+        holdsAll: Bool = false,
         progress: ProgressHandler?,
         _ take: (_ index: Int, _ layer: KVCacheLayer) async throws -> Void
     ) async throws -> FloatMatrix {
@@ -140,16 +147,29 @@ extension TransformerDecoder {
         let firstQuery = tokens.count - window
         let hidden = try FloatMatrix(rows: tokens.count, columns: width)
         unsafe embed(tokens[...], into: hidden[0])
-        let turns = try configuration.rotary.turns(positions: Array(tokens.indices))
+        let turns = try RotaryTables(
+            configuration,
+            texts: [.init(positions: tokens.indices, tokenCount: tokens.count)]
+        )
         let activations = try Activations(rows: min(Self.chunkTokens, tokens.count), configuration: configuration)
         let chunkCount = (tokens.count + Self.chunkTokens - 1) / Self.chunkTokens
         for index in geometry.layers.indices {
-            let buffer = try LayerBuffer(geometry: attention, elementType: elementType, capacity: tokens.count)
+            let held =
+                holdsAll ? tokens.indices : configuration.heldTokens(ofLayer: index, tokenCount: tokens.count)
+            // As many as the next chunk's first token can see are in the buffer, and then the chunk.
+            let capacity = min(held.count + Self.chunkTokens, tokens.count)
+            let buffer = try LayerBuffer(geometry: attention, elementType: elementType, capacity: capacity)
+            /// The token of the buffer's first row.
+            var first = 0
             let kept = try FloatMatrix(rows: window, columns: configuration.queryWidth)
             for chunk in 0..<chunkCount {
                 try Task.checkCancellation()
                 let start = chunk * Self.chunkTokens
                 let count = min(Self.chunkTokens, tokens.count - start)
+                if start + count - first > capacity {
+                    buffer.moveToBeginning(start - held.count - first..<start - first)
+                    first = start - held.count
+                }
                 unsafe try project(
                     layer: index,
                     hidden: hidden[start],
@@ -158,7 +178,7 @@ extension TransformerDecoder {
                     firstTurn: start,
                     activations: activations
                 )
-                buffer.write(activations, count: count, at: start)
+                buffer.write(activations, count: count, at: start - first)
                 for row in max(firstQuery - start, 0)..<max(count, firstQuery - start) {
                     unsafe kept[start + row - firstQuery].update(from: activations.queries[row], count: kept.columns)
                 }
@@ -166,8 +186,8 @@ extension TransformerDecoder {
                 try attend(
                     queries,
                     layer: index,
-                    over: emptyLayer(index, elementType: elementType),
-                    followedBy: buffer.layer(tokens: 0..<start + count),
+                    over: emptyLayer(index, elementType: elementType, skippedTokens: first),
+                    followedBy: buffer.layer(tokens: 0..<start + count - first),
                     into: activations.attended,
                     row: 0
                 )
@@ -180,13 +200,18 @@ extension TransformerDecoder {
                 heads: attention.queryHeads,
                 headDimension: attention.keyDimension
             )
-            try await take(index, buffer.layer(tokens: 0..<tokens.count, queries: queries))
+            let layer = buffer.layer(
+                tokens: held.lowerBound - first..<held.upperBound - first,
+                held: held.count < tokens.count ? .last : .all,
+                queries: queries
+            )
+            try await take(index, layer)
         }
         return hidden
     }
 
-    /// A layer without tokens, for attention over tokens that are not compressed.
-    private func emptyLayer(_ index: Int, elementType: ElementType) -> CompressedLayer {
+    /// A layer without rows, for attention over tokens that are not compressed.
+    private func emptyLayer(_ index: Int, elementType: ElementType, skippedTokens: Int) -> CompressedLayer {
         let shape = BlockShape(
             elementType: elementType,
             blockLength: Recipe.defaultBlockLength,
@@ -194,7 +219,13 @@ extension TransformerDecoder {
         )
         let head = HeadPlan(fullPrecision: attention)
         let plan = LayerPlan(geometry: attention, heads: [HeadPlan](repeating: head, count: attention.kvHeads))
-        return CompressedLayer(shape: shape, index: index, plan: plan)
+        return CompressedLayer(
+            shape: shape,
+            index: index,
+            plan: plan,
+            held: skippedTokens == 0 ? .all : .last,
+            skippedTokens: skippedTokens
+        )
     }
 
     /// Writes the attention of some queries to rows from `row` on.

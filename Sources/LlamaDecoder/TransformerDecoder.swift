@@ -27,7 +27,10 @@ public final class TransformerDecoder: Sendable {
         self.model = model
         workers = WorkerThreads(threadCount: threadCount)
         products = MatrixProducts(workers: workers)
-        attentions = model.configuration.slidingWindows.map { Attention(slidingWindow: $0, precision: precision) }
+        let scale = model.configuration.attentionScale
+        attentions = model.configuration.slidingWindows.map {
+            Attention(scale: scale, slidingWindow: $0, precision: precision)
+        }
     }
 
     var configuration: ModelConfiguration { model.configuration }
@@ -76,6 +79,7 @@ public final class TransformerDecoder: Sendable {
 
     /// Writes the embeddings of tokens to rows.
     func embed(_ tokens: ArraySlice<Int32>, into hidden: UnsafeMutablePointer<Float>) {
+        let scale = model.weights.embeddingScale
         for (row, token) in tokens.enumerated() {
             unsafe model.weights.embedding.widen(
                 from: Int(token),
@@ -83,17 +87,20 @@ public final class TransformerDecoder: Sendable {
                 into: hidden + row * configuration.hiddenSize
             )
         }
+        if scale != 1 {
+            unsafe RowOperations.multiply(hidden, by: scale, count: tokens.count * configuration.hiddenSize)
+        }
     }
 
     /// Computes queries, keys and values of a layer, after rotary embedding, for `count` rows.
     ///
     /// - Parameters:
-    ///   - turns: of the rows' positions, from row `firstTurn` on.
+    ///   - turns: of the rows, from row `firstTurn` on.
     func project(
         layer index: Int,
         hidden: UnsafeMutablePointer<Float>,
         count: Int,
-        turns: FloatMatrix,
+        turns: RotaryTables,
         firstTurn: Int,
         activations: Activations
     ) throws(MemoryError) {
@@ -108,6 +115,7 @@ public final class TransformerDecoder: Sendable {
         )
         let dimension = attention.keyDimension
         let epsilon = configuration.normEpsilon
+        let turns = turns[layer: index]
         workers.forEachShare(of: count) { share in
             for row in share {
                 let turn = unsafe UnsafePointer(turns[firstTurn + row])
@@ -130,13 +138,12 @@ public final class TransformerDecoder: Sendable {
         activations: Activations
     ) throws(MemoryError) {
         let layer = model.weights.layers[index]
-        let width = configuration.hiddenSize
         unsafe try products.multiply(
             activations.attended[0],
             count: count,
             .init(layer.output, into: activations.projected[0])
         )
-        unsafe RowOperations.add(activations.projected[0], to: hidden, count: count * width)
+        unsafe add(activations.projected, count: count, norm: layer.attentionOutputNorm, to: hidden)
         unsafe normalize(hidden, count: count, weight: layer.feedForwardNorm, into: activations.normalized[0])
         unsafe try products.multiply(
             activations.normalized[0],
@@ -144,10 +151,15 @@ public final class TransformerDecoder: Sendable {
             .init(layer.gate, into: activations.gates[0]),
             .init(layer.up, into: activations.ups[0])
         )
-        let wide = configuration.intermediateSize
+        let (wide, activation) = (configuration.intermediateSize, configuration.activation)
         workers.forEachShare(of: count) { share in
             for row in share {
-                unsafe RowOperations.gate(activations.gates[row], with: activations.ups[row], count: wide)
+                unsafe RowOperations.gate(
+                    activations.gates[row],
+                    with: activations.ups[row],
+                    count: wide,
+                    activation: activation
+                )
             }
         }
         unsafe try products.multiply(
@@ -155,7 +167,18 @@ public final class TransformerDecoder: Sendable {
             count: count,
             .init(layer.down, into: activations.projected[0])
         )
-        unsafe RowOperations.add(activations.projected[0], to: hidden, count: count * width)
+        unsafe add(activations.projected, count: count, norm: layer.feedForwardOutputNorm, to: hidden)
+    }
+
+    /// Adds rows, normalized where there is a norm, to others.
+    private func add(
+        _ output: FloatMatrix,
+        count: Int,
+        norm: [Float]?,
+        to hidden: UnsafeMutablePointer<Float>
+    ) {
+        if let norm { unsafe normalize(output[0], count: count, weight: norm, into: output[0]) }
+        unsafe RowOperations.add(output[0], to: hidden, count: count * configuration.hiddenSize)
     }
 
     /// Logits of `count` rows: `[count, vocabularySize]`.
@@ -170,6 +193,7 @@ public final class TransformerDecoder: Sendable {
             return unsafe try [Float](unsafeUninitializedCapacity: size) { buffer, filled in
                 if let base = buffer.baseAddress {
                     unsafe try products.multiply(normalized[0], count: count, .init(model.weights.head, into: base))
+                    if let cap = configuration.logitSoftCap { unsafe RowOperations.bend(base, to: cap, count: size) }
                 }
                 filled = size
             }

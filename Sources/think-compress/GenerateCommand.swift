@@ -131,7 +131,7 @@ struct GenerateCommand: AsyncParsableCommand {
             try decoder.check(tokens)
             return tokens
         }
-        let reused = cache.map { TextGenerator.reusableTokens(of: $0, for: tokens) } ?? 0
+        let reused = cache.map { decoder.reusableTokens(of: $0, for: tokens) } ?? 0
         if reused > 0, let source, let cache { try await about(source) { try decoder.check(cache) } }
         // From here on one thread works, and those that wake find another processor.
         decoder.workers.wake()
@@ -188,7 +188,9 @@ struct GenerateCommand: AsyncParsableCommand {
             report.savedTokens = kept.tokenCount
             report.savedBytes = size.fileBytes
         }
-        if let cache, result.reusedTokens == 0 { Console.printNote(reasonForReadingAll(cache, prompt: tokens)) }
+        if let cache, result.reusedTokens == 0 {
+            Console.printNote(reasonForReadingAll(cache, prompt: tokens, decoder: decoder))
+        }
         if json { return try Console.printJSON(report) }
         Console.printNote(summary(report))
     }
@@ -221,15 +223,23 @@ struct GenerateCommand: AsyncParsableCommand {
     }
 
     /// Why nothing of a snapshot could be used.
-    private func reasonForReadingAll(_ cache: CompressedCache, prompt: [Int32]) -> String {
-        let shared = TextGenerator.sharedTokens(of: cache, with: prompt)
+    private func reasonForReadingAll(
+        _ cache: CompressedCache,
+        prompt: [Int32],
+        decoder: TransformerDecoder
+    ) -> String {
+        let shared = TransformerDecoder.sharedTokens(of: cache, with: prompt)
         let least = min(cache.shape.blockLength, cache.tokenCount)
+        let wholeOnlyReason = decoder.wholeOnlyReason(of: cache)
         let reason =
             switch shared {
             case 0: "does not begin as the snapshot's text does"
-            case least... where cache.wholeOnlyReason != nil:
+            case cache.tokenCount where wholeOnlyReason != nil && prompt.count == shared:
+                "adds nothing to the snapshot's text, and the snapshot can be used whole only, as "
+                    + (wholeOnlyReason ?? "") + ": pass --prompt with what follows"
+            case least... where wholeOnlyReason != nil:
                 "is not all of the snapshot's text and more, and the snapshot can be used whole only, as "
-                    + (cache.wholeOnlyReason ?? "")
+                    + (wholeOnlyReason ?? "")
             case ..<least:
                 "shares \(shared) \(shared == 1 ? "token" : "tokens") with the snapshot, fewer than "
                     + (least == cache.tokenCount ? "the \(least) that it has" : "a block of \(least)")

@@ -151,38 +151,101 @@ import ThinkCompress
     }
 
     @Test(
-        "a cache whose layers hold what their attention sees goes on as the whole one",
-        arguments: ["mistral", "qwen3-window"]
+        "a prompt's layers hold what their attention sees, and go on as whole ones",
+        arguments: ["mistral", "qwen3-window", "gemma3"]
     )
     func partialCachesGoOn(name: String) async throws {
         let decoder = try Self.decoder(name)
-        let tokens = Self.tokens(100, model: decoder.model)
+        // More than are computed together.
+        let tokens = Self.tokens(400, model: decoder.model)
         let recipe = try Recipe("f32")
-        var whole = try await decoder.prefill(tokens, recipe: recipe).cache
         let windows = decoder.model.configuration.slidingWindows
         #expect(windows.contains { $0 != nil })
-        /// The layers' last tokens, so many fewer than what attention sees before the next one.
-        func partial(missing: Int) async throws -> CompressedCache {
-            let layers = try zip(whole.layers, windows).map { layer, window in
-                let rows = (window.map { 100 - ($0 - 1 - missing) } ?? 0)..<100
-                let part = try layer.decompress(rows: rows, as: .float32)
-                return KVCacheLayer(keys: part.keys, values: part.values, held: window == nil ? .all : .last)
-            }
-            let cache = try KVCache(layers: layers, tokenCount: 100, tokens: tokens)
-            return try await CompressedCache(compressing: cache, recipe: recipe)
+        let full = try await decoder.fullCache(tokens, elementType: .float32)
+        var whole = try await CompressedCache(compressing: full, recipe: recipe)
+        #expect(whole.wholeOnlyReason == nil)
+        var cache = try await decoder.prefill(tokens, recipe: recipe).cache
+        for (layer, (original, window)) in zip(cache.layers, zip(full.layers, windows)) {
+            let held = 400 - (window.map { $0 - 1 } ?? 400)..<400
+            #expect(layer.held == (window == nil ? .all : .last))
+            #expect(layer.rowCount == held.count)
+            let restored = try layer.decompress(rows: 0..<layer.rowCount, as: .float32)
+            #expect(relativeError(restored.keys.numbers, original.keys[tokens: held].numbers) < 1e-5)
+            #expect(relativeError(restored.values.numbers, original.values[tokens: held].numbers) < 1e-5)
         }
-        var cache = try await partial(missing: 0)
-        let short = try await partial(missing: 1)
         #expect(cache.wholeOnlyReason != nil)
-        #expect(TextGenerator.reusableTokens(of: cache, for: tokens + [5]) == 100)
-        #expect(TextGenerator.reusableTokens(of: cache, for: tokens) == 0)
-        #expect(TextGenerator.reusableTokens(of: cache, for: Array(tokens.prefix(90)) + [5]) == 0)
+        #expect(decoder.reusableTokens(of: cache, for: tokens + [5]) == 400)
+        #expect(decoder.reusableTokens(of: cache, for: tokens) == 0)
+        #expect(decoder.reusableTokens(of: cache, for: Array(tokens.prefix(390)) + [5]) == 0)
         for next in [[5, 9, 17], [3], Array(repeating: 4, count: 40)] as [[Int32]] {
             let expected = try decoder.extend(&whole, with: next, logits: .all)
             #expect(relativeError(try decoder.extend(&cache, with: next, logits: .all), expected) < 1e-5)
         }
+        // One fewer is too few.
+        let layers = zip(full.layers, windows).map { layer, window in
+            guard let window else { return layer }
+            let held = 400 - (window - 2)..<400
+            return KVCacheLayer(keys: layer.keys[tokens: held], values: layer.values[tokens: held], held: .last)
+        }
+        let unobserved = layers.map { KVCacheLayer(keys: $0.keys, values: $0.values, held: $0.held) }
+        let short = try await CompressedCache(
+            compressing: try KVCache(layers: unobserved, tokenCount: 400, tokens: tokens),
+            recipe: recipe
+        )
         let error = #expect(throws: CodecError.self) { try decoder.check(short) }
         #expect(error?.code == .partialCache)
-        #expect(error?.message.contains("of 100 tokens, and the model's attention sees") == true)
+        #expect(error?.message.contains("of 400 tokens, and the model's attention sees") == true)
+    }
+
+    @Test("a prompt that a window sees as a whole can be cut", arguments: [8, 9])
+    func shortPromptsAreHeldWhole(count: Int) async throws {
+        let decoder = try Self.decoder("gemma3")
+        let tokens = Self.tokens(count, model: decoder.model)
+        let cache = try await decoder.prefill(tokens, recipe: try Recipe("f32")).cache
+        #expect((cache.wholeOnlyReason == nil) == (count == 8))
+    }
+
+    @Test(
+        "a part of a text whose length its keys depend on is not taken for another",
+        arguments: ["llama-dynamic", "mistral-longrope"]
+    )
+    func partsOfLongTexts(name: String) async throws {
+        let decoder = try Self.decoder(name)
+        #expect(decoder.model.configuration.rotary.lengthIndependentTokens == 36)
+        #expect(decoder.model.configuration.maximumPositions == 144)
+        let tokens = Self.tokens(60, model: decoder.model)
+        let recipe = try Recipe("f32")
+        let short = try await decoder.prefill(Array(tokens[..<36]), recipe: recipe).cache
+        let long = try await decoder.prefill(tokens, recipe: recipe)
+        #expect(decoder.wholeOnlyReason(of: short) == nil)
+        #expect(decoder.reusableTokens(of: short, for: Array(tokens[..<35]) + [5]) == 35)
+        #expect(decoder.wholeOnlyReason(of: long.cache)?.contains("60 tokens") == true)
+        #expect(decoder.reusableTokens(of: long.cache, for: Array(tokens[..<59]) + [5]) == 0)
+        #expect(decoder.reusableTokens(of: long.cache, for: tokens + [5]) == 60)
+        // The last token is computed again for as many tokens as before.
+        #expect(decoder.reusableTokens(of: long.cache, for: tokens) == 59)
+        var cut = long.cache
+        try cut.truncate(to: 59)
+        let logits = try decoder.extend(&cut, with: [tokens[59]])
+        #expect(relativeError(logits, long.logits) < 1e-5)
+    }
+
+    /// A text is computed in parts that don't show, and each of several texts is turned by its own length.
+    @Test(arguments: ["llama-dynamic", "mistral-longrope"])
+    func lengthsAreOfTexts(name: String) async throws {
+        let decoder = try Self.decoder(name)
+        let tokens = Self.tokens(50, model: decoder.model)
+        let recipe = try Recipe("f32")
+        var caches: [CompressedCache] = []
+        for count in [30, 36, 49] {
+            caches.append(try await decoder.prefill(Array(tokens[..<count]), recipe: recipe).cache)
+        }
+        let next: [Int32] = [7, 8, 9]
+        var expected: [Float] = []
+        for (cache, token) in zip(caches, next) {
+            var alone = cache
+            expected += try decoder.extend(&alone, with: [token])
+        }
+        #expect(relativeError(try decoder.advance(&caches, with: next), expected) < 1e-5)
     }
 }

@@ -13,7 +13,8 @@ import ThinkCompress
     static let tolerance = 2e-5
 
     static let models = [
-        "llama-2", "llama-3", "llama-linear", "mistral", "qwen2", "qwen2-window", "qwen3", "qwen3-window",
+        "llama-2", "llama-3", "llama-linear", "llama-yarn", "llama-dynamic", "mistral", "mistral-longrope", "qwen2",
+        "qwen2-window", "qwen2-yarn", "qwen3", "qwen3-window", "gemma3", "gemma3-capped",
     ]
 
     @Test(arguments: models) func logitsOfTinyModelsAgree(name: String) async throws {
@@ -33,9 +34,11 @@ import ThinkCompress
         var cache = try await decoder.prefill(Array(tokens[..<start]), recipe: try Recipe("f32")).cache
         var logits = try decoder.extend(&cache, with: Array(tokens[start..<tokens.count - 3]), logits: .all)
         for token in tokens.suffix(3) { logits += try decoder.extend(&cache, with: [token]) }
-        let all = try expected.floats("logits")
-        let width = all.count / tokens.count
-        #expect(relativeError(logits, Array(all[(start * width)...])) < Self.tolerance)
+        // Where keys depend on how long the text was, they aren't those of one pass.
+        let isStepwise = expected.tensors["cachedLogits"] != nil
+        #expect(isStepwise == (decoder.model.configuration.rotary.lengthIndependentTokens != nil))
+        let all = try expected.floats(isStepwise ? "cachedLogits" : "logits")
+        #expect(relativeError(logits, all.suffix(logits.count)) < Self.tolerance)
         #expect(cache.tokens == tokens)
     }
 
@@ -55,7 +58,7 @@ import ThinkCompress
 }
 
 /// The Frobenius norm of the difference over that of `right`.
-func relativeError(_ left: [Float], _ right: [Float]) -> Double {
+func relativeError(_ left: [Float], _ right: some Collection<Float>) -> Double {
     guard left.count == right.count else { return .infinity }
     func square(_ value: Float) -> Double { Double(value) * Double(value) }
     let difference = zip(left, right).reduce(0) { $0 + square($1.0 - $1.1) }

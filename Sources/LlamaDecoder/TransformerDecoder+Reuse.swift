@@ -1,0 +1,39 @@
+public import CachePacking
+
+extension TransformerDecoder {
+    /// Tokens with which a cache and a prompt begin alike.
+    public static func sharedTokens(of cache: CompressedCache, with prompt: [Int32]) -> Int {
+        zip(cache.tokens ?? [], prompt).prefix { $0 == $1 }.count
+    }
+
+    /// Why a cache of the model can be reused whole only, or nil if it may be cut to any prefix.
+    public func wholeOnlyReason(of cache: CompressedCache) -> String? {
+        cache.wholeOnlyReason ?? lengthReason(of: cache)
+    }
+
+    /// Why a shorter text that begins alike has other keys, or nil.
+    private func lengthReason(of cache: CompressedCache) -> String? {
+        let configuration = model.configuration
+        let limits = [configuration.rotary, configuration.localRotary].compactMap { $0?.lengthIndependentTokens }
+        guard let limit = limits.min(), cache.tokenCount > limit else { return nil }
+        return
+            "its keys are turned for a text of \(cache.tokenCount) tokens, and beyond \(limit) the model turns them by "
+            + "the text's length"
+    }
+
+    /// Tokens of a prompt that need not be computed: those with which it and the cache begin.
+    ///
+    /// The prompt's last token is computed in any case, for its logits. Where only a few tokens are shared, such as the
+    /// one that begins every text, none are reused: what follows would gain nothing and be compressed for another text.
+    /// A cache that can't be cut (`wholeOnlyReason(of:)`) is reused whole or not at all; but where only the text's length
+    /// forbids it, the last token may be computed again, for the same length.
+    public func reusableTokens(of cache: CompressedCache, for prompt: [Int32]) -> Int {
+        let shared = Self.sharedTokens(of: cache, with: prompt)
+        guard shared >= min(cache.shape.blockLength, cache.tokenCount) else { return 0 }
+        let reusable = min(shared, prompt.count - 1)
+        if reusable == cache.tokenCount { return reusable }
+        guard cache.wholeOnlyReason == nil else { return 0 }
+        return lengthReason(of: cache) == nil || prompt.count == cache.tokenCount && shared == prompt.count
+            ? reusable : 0
+    }
+}
