@@ -550,7 +550,6 @@ TCK_INLINE void add_rows(const value_rows *source, tck_queries *queries, const w
 
 // Not inlined: the compiler does not see that only one of them runs, and without optimization all their variables
 // together would not fit a stack.
-#define TCK_LEAF TCK_TARGET static __attribute__((noinline))
 
 #define DEFINE_QUANTIZED(rows, width)                                                                                  \
   TCK_LEAF void score_##rows##_##width##_precise(tile *it, const tck_key_run *run, const float *queries) {             \

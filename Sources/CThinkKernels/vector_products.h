@@ -243,13 +243,25 @@ TCK_INLINE void multiply_strips(tck_weight_type type, tck_weights matrix, size_t
 
 // MARK: - Entry point
 
+#define DEFINE_PRODUCTS(name)                                                                                        \
+  TCK_LEAF void multiply_##name(tck_weights matrix, size_t rows, size_t columns, const float *vector,                \
+                                float *outputs) {                                                                    \
+    multiply_strips(TCK_WEIGHT_##name, matrix, rows, columns, vector, outputs);                                      \
+  }
+DEFINE_PRODUCTS(F16)
+DEFINE_PRODUCTS(BF16)
+FOR_EACH_BLOCK_TYPE(DEFINE_PRODUCTS)
+
+#define PRODUCTS_CASE(name) \
+  case TCK_WEIGHT_##name: multiply_##name(matrix, rows, columns, vector, outputs); break;
+
 TCK_TARGET static void multiply_rows(tck_weights matrix, size_t rows, size_t columns, const float *vector,
                                      float *outputs) {
   switch (matrix.type) {
-    case TCK_WEIGHT_F32: multiply_float32(matrix, rows, columns, vector, outputs); break;
-    case TCK_WEIGHT_F16: multiply_strips(TCK_WEIGHT_F16, matrix, rows, columns, vector, outputs); break;
-    case TCK_WEIGHT_BF16: multiply_strips(TCK_WEIGHT_BF16, matrix, rows, columns, vector, outputs); break;
-    default: FOR_BLOCKS(matrix.type, multiply_strips(TYPE, matrix, rows, columns, vector, outputs));
+    PRODUCTS_CASE(F16)
+    PRODUCTS_CASE(BF16)
+    FOR_EACH_BLOCK_TYPE(PRODUCTS_CASE)
+    default: multiply_float32(matrix, rows, columns, vector, outputs);
   }
 }
 

@@ -7,6 +7,8 @@
 
 // Inlined always: a call to a function with other target attributes than the caller's would go through memory.
 #define TCK_INLINE TCK_TARGET static inline __attribute__((always_inline))
+// Never inlined: many variants in one function would take too much of the stack where nothing is optimized.
+#define TCK_LEAF TCK_TARGET static __attribute__((noinline))
 
 #define LANES 16
 #define QUAD 4

@@ -239,36 +239,24 @@ TCK_INLINE void widen_blocks(tck_weight_type type, const void *source, size_t co
   if (count > 0) tck_widen_block(type, next, destination);
 }
 
-/// Runs a statement with TYPE as the constant that `type` equals, one of those in blocks.
-#define FOR_BLOCKS(type, statement)                      \
-  switch (type) {                                        \
-    FOR_ONE_TYPE(TCK_WEIGHT_Q4_0, statement)             \
-    FOR_ONE_TYPE(TCK_WEIGHT_Q4_1, statement)             \
-    FOR_ONE_TYPE(TCK_WEIGHT_Q5_0, statement)             \
-    FOR_ONE_TYPE(TCK_WEIGHT_Q5_1, statement)             \
-    FOR_ONE_TYPE(TCK_WEIGHT_Q8_0, statement)             \
-    FOR_ONE_TYPE(TCK_WEIGHT_Q2_K, statement)             \
-    FOR_ONE_TYPE(TCK_WEIGHT_Q3_K, statement)             \
-    FOR_ONE_TYPE(TCK_WEIGHT_Q4_K, statement)             \
-    FOR_ONE_TYPE(TCK_WEIGHT_Q5_K, statement)             \
-    FOR_ONE_TYPE(TCK_WEIGHT_Q6_K, statement)             \
-    FOR_ONE_TYPE(TCK_WEIGHT_IQ4_NL, statement)           \
-    FOR_ONE_TYPE(TCK_WEIGHT_MXFP4, statement)            \
-    default: break;                                      \
-  }
+/// Does something with the name of each type of blocks.
+#define FOR_EACH_BLOCK_TYPE(action)                                                                                  \
+  action(Q4_0) action(Q4_1) action(Q5_0) action(Q5_1) action(Q8_0) action(IQ4_NL) action(MXFP4) action(Q2_K)         \
+  action(Q3_K) action(Q4_K) action(Q5_K) action(Q6_K)
 
-#define FOR_ONE_TYPE(type, statement)    \
-  case type: {                           \
-    const tck_weight_type TYPE = type;   \
-    statement;                           \
-    break;                               \
+#define DEFINE_WIDENING(name)                                                                                        \
+  TCK_LEAF void widen_##name(const void *source, size_t count, float *destination) {                                 \
+    widen_blocks(TCK_WEIGHT_##name, source, count, destination);                                                     \
   }
+FOR_EACH_BLOCK_TYPE(DEFINE_WIDENING)
+
+#define WIDENING_CASE(name) \
+  case TCK_WEIGHT_##name: widen_##name(source, count, destination); break;
 
 TCK_TARGET static void widen_weights(tck_weight_type type, const void *source, size_t count, float *destination) {
-  if (weights_are_numbers(type)) {
-    widen(weights_element(type), source, count, destination);
-  } else {
-    FOR_BLOCKS(type, widen_blocks(TYPE, source, count, destination));
+  switch (type) {
+    FOR_EACH_BLOCK_TYPE(WIDENING_CASE)
+    default: widen(weights_element(type), source, count, destination);
   }
 }
 

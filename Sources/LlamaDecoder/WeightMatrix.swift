@@ -26,7 +26,10 @@ struct WeightMatrix: Sendable {
         precondition(columns.isMultiple(of: type.blockLength), "rows must be whole blocks")
         precondition(bytes.count >= rows * type.byteCount(of: columns), "the matrix is not whole")
         if case .interleavedHalves(let dimension) = rowOrder {
-            precondition(dimension > 0 && dimension.isMultiple(of: 2) && rows.isMultiple(of: dimension), "heads are cut")
+            precondition(
+                dimension > 0 && dimension.isMultiple(of: 2) && rows.isMultiple(of: dimension),
+                "heads are cut"
+            )
         }
         self.bytes = bytes
         self.type = type
