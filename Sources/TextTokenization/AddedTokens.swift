@@ -4,6 +4,14 @@ internal import JSONText
 ///
 /// Source: `added_vocabulary.rs` of Hugging Face tokenizers 0.23.
 struct AddedTokens: Sendable {
+    /// Which of several tokens counts where they overlap in a text.
+    enum Preference: Sendable {
+        /// The one that begins first, of several the longest.
+        case leftmost
+        /// The longest in the whole text, of several the leftmost, as in llama.cpp.
+        case longest
+    }
+
     struct Token: Sendable {
         let id: Int32
         let content: [UInt8]
@@ -17,6 +25,8 @@ struct AddedTokens: Sendable {
         let isSpecial: Bool
         /// What it decodes to and is looked for as: the content, or what that is normalized to.
         var normalForm: [UInt8]
+        /// Whether decoders leave its text as it is.
+        var isVerbatim = false
     }
 
     /// How many sections of a text there are from one look at the clock to the next.
@@ -25,6 +35,7 @@ struct AddedTokens: Sendable {
     private(set) var byID: [Int32: Token] = [:]
     private var ids: [[UInt8]: Int32] = [:]
     private var specialContents: Set<[UInt8]> = []
+    private let preference: Preference
     private var exact = TokenTrie()
     private var normalized = TokenTrie()
 
@@ -37,6 +48,7 @@ struct AddedTokens: Sendable {
         normalizers: [Normalizer],
         budget: WorkBudget
     ) throws(JSONError) {
+        preference = .leftmost
         guard let entries = try value?.elements() else { return }
         // Tokens that the vocabulary hasn't: the Python package numbers them in a row behind it, whatever ids they say.
         var next = model.vocabularyCount
@@ -69,10 +81,27 @@ struct AddedTokens: Sendable {
         }
     }
 
+    /// Takes tokens that are the vocabulary's, for which texts are searched by `preference`.
+    ///
+    /// Tokens without content aren't looked for: they are there to be decoded.
+    init(_ tokens: [Token], preference: Preference) {
+        self.preference = preference
+        for token in tokens {
+            if !token.content.isEmpty { _ = exact.insert(token.content, token: token.id) }
+            byID[token.id] = token
+        }
+    }
+
     func id(of content: [UInt8]) -> Int32? { ids[content] }
 
-    /// Whether decoding may leave out a token that reads like this.
-    func isSpecial(_ text: [UInt8]) -> Bool { specialContents.contains(text) }
+    /// Whether decoding may leave out a token, which reads like this.
+    func isSpecial(_ token: Int32, text: [UInt8]) -> Bool {
+        switch preference {
+        // By text, not by id: a special token whose normalized form differs stays, as in the original.
+        case .leftmost: specialContents.contains(text)
+        case .longest: byID[token]?.isSpecial ?? false
+        }
+    }
 
     /// The text with its added tokens found and the rest normalized.
     func extract(
@@ -81,7 +110,12 @@ struct AddedTokens: Sendable {
         budget: WorkBudget
     ) throws(TokenizerError) -> TextPieces {
         var result = TextPieces(bytes: [], pieces: [])
-        for (number, section) in find(exact, in: text[...]).enumerated() {
+        let sections =
+            switch preference {
+            case .leftmost: find(exact, in: text[...])
+            case .longest: try findLongest(in: text[...], budget: budget)
+            }
+        for (number, section) in sections.enumerated() {
             if number.isMultiple(of: Self.sectionsPerLook) { try budget.checkTime() }
             guard section.token == nil else {
                 result.pieces.append(.init(place: 0..<0, token: section.token, isAtStart: false))
@@ -145,6 +179,47 @@ struct AddedTokens: Sendable {
             done = end
         }
         if done != text.endIndex { sections.append(Section(place: done..<text.endIndex, token: nil)) }
+        return sections
+    }
+}
+
+extension AddedTokens {
+    /// The text, cut into added tokens and what lies between, the longest tokens first.
+    private func findLongest(in text: ArraySlice<UInt8>, budget: WorkBudget) throws(TokenizerError) -> [Section] {
+        guard !text.isEmpty else { return [] }
+        var lengths: Set<Int> = []
+        for index in text.indices { exact.forEachMatch(in: text, at: index) { lengths.insert($1 - index) } }
+        var sections = [Section(place: text.indices, token: nil)]
+        for length in lengths.sorted(by: >) {
+            try budget.checkTime()
+            var cut: [Section] = []
+            for section in sections {
+                guard section.token == nil else {
+                    cut.append(section)
+                    continue
+                }
+                var done = section.place.lowerBound
+                var index = done
+                while index + length <= section.place.upperBound {
+                    var found: Int32?
+                    exact.forEachMatch(in: text, at: index) { token, end in
+                        if end == index + length { found = token }
+                    }
+                    guard let found else {
+                        index += 1
+                        continue
+                    }
+                    if done < index { cut.append(Section(place: done..<index, token: nil)) }
+                    cut.append(Section(place: index..<index + length, token: found))
+                    index += length
+                    done = index
+                }
+                if done < section.place.upperBound {
+                    cut.append(Section(place: done..<section.place.upperBound, token: nil))
+                }
+            }
+            sections = cut
+        }
         return sections
     }
 }

@@ -1,21 +1,29 @@
 internal import JSONText
 
-/// A byte-pair encoding: a vocabulary, and the pairs of tokens that are merged, in order of rank.
+/// A byte-pair encoding: a vocabulary, and what is merged in which order.
 ///
 /// Source: Sennrich et al., "Neural Machine Translation of Rare Words with Subword Units",
 /// <https://arxiv.org/abs/1508.07909>; the details are those of `models/bpe` of Hugging Face tokenizers 0.23.
 struct BPEModel: Sendable {
     struct Merge: Sendable {
+        /// What is merged first has the lowest.
         let rank: Int32
         let id: Int32
     }
 
+    enum Merges: Sendable {
+        /// The pairs that are merged: the first id in the upper half, the second in the lower one.
+        case pairs([UInt64: Merge])
+        /// As SentencePiece does: what makes a token of the vocabulary together is merged, by the rank of that token,
+        /// which its score gives it. Characters that remain and are no tokens are spelt in bytes.
+        case scores(ranks: [Int32])
+    }
+
     private let vocabulary: ByteTable
-    /// The vocabulary's entry of each id.
-    private let entries: [Int32: Int32]
+    /// The vocabulary's entry of each id; nil where they are the same.
+    private let entries: [Int32: Int32]?
     let largestID: Int32
-    /// What the pair with the first id in the upper half and the second in the lower one is merged to.
-    private let merges: [UInt64: Merge]
+    private let merges: Merges
     /// Tokens of one character below U+0200, or -1: nearly all characters are, where bytes are written as characters.
     private let shortIDs: [Int32]
     /// The tokens for bytes, of which some may be missing, if unknown characters are spelt in bytes.
@@ -45,16 +53,38 @@ struct BPEModel: Sendable {
         vocabulary = table
         self.entries = entries
         largestID = largest
-        merges = try Self.readMerges(try fields.required("merges"), vocabulary: table)
-        shortIDs = (0..<0x200).map { value in
-            Unicode.Scalar(UInt32(value)).flatMap { table[Array(String($0).utf8)] } ?? -1
-        }
-        byteIDs =
-            try fields.optional("byte_fallback")?.bool() == true
-            ? (0...255).map { byte in table[Array("<0x\(Self.hexadecimal(byte))>".utf8)] } : nil
+        merges = .pairs(try Self.readMerges(try fields.required("merges"), vocabulary: table))
+        shortIDs = Self.shortIDs(of: table)
+        byteIDs = try fields.optional("byte_fallback")?.bool() == true ? Self.byteIDs(of: table) : nil
         unknownToken = try fields.optional("unk_token")?.bytes()
         fusesUnknown = try fields.optional("fuse_unk")?.bool() ?? false
         ignoresMerges = try fields.optional("ignore_merges")?.bool() ?? false
+    }
+
+    /// A model whose ids are the vocabulary's entries.
+    init(_ vocabulary: ByteTable, merges: Merges, ignoresMerges: Bool) {
+        self.vocabulary = vocabulary
+        self.merges = merges
+        self.ignoresMerges = ignoresMerges
+        entries = nil
+        largestID = Int32(vocabulary.count) - 1
+        shortIDs = Self.shortIDs(of: vocabulary)
+        unknownToken = nil
+        fusesUnknown = false
+        switch merges {
+        case .pairs: byteIDs = nil
+        case .scores: byteIDs = Self.byteIDs(of: vocabulary)
+        }
+    }
+
+    private static func shortIDs(of vocabulary: ByteTable) -> [Int32] {
+        (0..<0x200).map { value in
+            Unicode.Scalar(UInt32(value)).flatMap { vocabulary[Array(String($0).utf8)] } ?? -1
+        }
+    }
+
+    private static func byteIDs(of vocabulary: ByteTable) -> [Int32?] {
+        (0...255).map { byte in vocabulary[Array("<0x\(Self.hexadecimal(byte))>".utf8)] }
     }
 
     /// How many tokens the vocabulary has; their ids may have holes.
@@ -78,11 +108,37 @@ struct BPEModel: Sendable {
     }
 
     /// The text of a token.
-    func token(_ id: Int32) -> ArraySlice<UInt8>? { entries[id].map { vocabulary.key(at: Int($0)) } }
+    func token(_ id: Int32) -> ArraySlice<UInt8>? {
+        guard let entries else {
+            return (0..<Int32(vocabulary.count)).contains(id) ? vocabulary.key(at: Int(id)) : nil
+        }
+        return entries[id].map { vocabulary.key(at: Int($0)) }
+    }
 
-    func merge(_ left: Int32, _ right: Int32) -> Merge? { merges[Self.pair(left, right)] }
+    /// Whether merges are by the text that they make, instead of by pairs, and characters that are no tokens wait for
+    /// them.
+    var mergesByScore: Bool {
+        switch merges {
+        case .pairs: false
+        case .scores: true
+        }
+    }
 
-    private static func pair(_ left: Int32, _ right: Int32) -> UInt64 {
+    /// What two tokens are merged to, by pairs.
+    func merge(_ left: Int32, _ right: Int32) -> Merge? {
+        guard case .pairs(let pairs) = merges else { return nil }
+        return pairs[Self.pair(left, right)]
+    }
+
+    /// What is merged to a text, by scores.
+    func merge(to text: Span<UInt8>) -> Merge? {
+        guard case .scores(let ranks) = merges, text.count <= vocabulary.longestKey, let id = vocabulary[text] else {
+            return nil
+        }
+        return Merge(rank: ranks[Int(id)], id: id)
+    }
+
+    static func pair(_ left: Int32, _ right: Int32) -> UInt64 {
         UInt64(UInt32(bitPattern: left)) << 32 | UInt64(UInt32(bitPattern: right))
     }
 
@@ -126,49 +182,39 @@ struct BPEModel: Sendable {
         var rank: Int32 = 0
         for value in values {
             guard try pair.read(value) else { continue }
-            var ids: [Int32] = []
-            for text in [pair.left, pair.right, pair.left + pair.right] {
-                guard let id = vocabulary[text] else {
-                    throw value.fault(
-                        "merge \(rank) needs the token \"\(String(decoding: text, as: UTF8.self))\", which the "
-                            + "vocabulary hasn't; the file is damaged"
-                    )
-                }
-                ids.append(id)
+            switch pair.ids(in: vocabulary) {
+            case .success(let ids):
+                // Of a pair that is there twice, the latter counts.
+                merges[Self.pair(ids.left, ids.right)] = Merge(rank: rank, id: ids.merged)
+            case .failure(let missing):
+                throw value.fault("merge \(rank) \(missing.message)")
             }
-            // Of a pair that is there twice, the latter counts.
-            merges[Self.pair(ids[0], ids[1])] = Merge(rank: rank, id: ids[2])
             rank += 1
         }
         return merges
     }
 }
 
-/// The two tokens of a merge, written `"a b"` or `["a", "b"]`.
-private struct TokenPair {
-    private(set) var left: [UInt8] = []
-    private(set) var right: [UInt8] = []
-
+extension TokenPair {
+    /// Reads `"a b"` or `["a", "b"]`.
+    ///
     /// - Returns: false for a line that only says the version.
-    mutating func read(_ value: JSONValue) throws(JSONError) -> Bool {
-        left.removeAll(keepingCapacity: true)
-        right.removeAll(keepingCapacity: true)
+    fileprivate mutating func read(_ value: JSONValue) throws(JSONError) -> Bool {
+        removeAll()
         switch value.kind {
         case .array:
             var parts = try value.elements()
             guard let first = parts.next(), let second = parts.next(), parts.next() == nil,
                 first.kind == .string, second.kind == .string
             else { break }
-            try first.string().append(to: &left)
-            try second.string().append(to: &right)
+            try first.string().append(to: &text)
+            leftCount = text.count
+            try second.string().append(to: &text)
             return true
         case .string:
-            try value.string().append(to: &left)
-            if left.starts(with: "#version".utf8) { return false }
-            guard let space = left.firstIndex(of: UInt8(ascii: " ")) else { break }
-            right += left[(space + 1)...]
-            left.removeSubrange(space...)
-            guard !right.contains(UInt8(ascii: " ")) else { break }
+            try value.string().append(to: &text)
+            if text.starts(with: "#version".utf8) { return false }
+            guard split() else { break }
             return true
         default: break
         }

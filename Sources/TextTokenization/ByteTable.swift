@@ -10,6 +10,8 @@ struct ByteTable: Sendable {
     private var ids: [Int32] = []
     /// The entry at each place of the hash table, or -1; a power of two.
     private var slots: [Int32]
+    /// The length of the longest key.
+    private(set) var longestKey = 0
 
     init(capacity: Int) {
         var size = 16
@@ -43,6 +45,7 @@ struct ByteTable: Sendable {
             return false
         }
         slots[place] = Int32(count)
+        longestKey = max(longestKey, keys.count - start)
         ends.append(keys.count)
         ids.append(id)
         return true

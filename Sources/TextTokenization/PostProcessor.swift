@@ -8,6 +8,11 @@ struct PostProcessor: Sendable {
     private(set) var before: [Int32] = []
     private(set) var after: [Int32] = []
 
+    init(before: [Int32], after: [Int32]) {
+        self.before = before
+        self.after = after
+    }
+
     /// Reads a file's `post_processor`.
     ///
     /// - Throws: `JSONError` if a type isn't supported, or the template isn't of one sequence.

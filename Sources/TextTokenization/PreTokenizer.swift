@@ -19,10 +19,17 @@ enum PreTokenizer: Sendable {
         case "ByteLevel":
             // trim_offsets is about offsets, which aren't computed here.
             let usesPattern = try value.optional("use_regex")?.bool() ?? true
-            self = .byteLevel(
-                addsPrefixSpace: try value.required("add_prefix_space").bool(),
-                pattern: usesPattern ? .regex(try RegularExpression(ByteLevelAlphabet.pattern, field: value)) : nil
-            )
+            let addsPrefixSpace = try value.required("add_prefix_space").bool()
+            do {
+                self = .byteLevel(
+                    addsPrefixSpace: addsPrefixSpace,
+                    pattern: usesPattern
+                        ? .regex(try RegularExpression(ByteLevelAlphabet.pattern, field: value.path ?? "pre_tokenizer"))
+                        : nil
+                )
+            } catch {
+                throw value.fault(error.message, .unsupported)
+            }
         case "Digits": self = .digits(individually: try value.required("individual_digits").bool())
         case "Metaspace": self = .metaspace(try Metaspace(value))
         default:

@@ -6,12 +6,20 @@ struct RegularExpression: Sendable {
     private let expression: NSRegularExpression
     private let field: String
 
-    /// - Throws: `TokenizerError` if the pattern isn't one, or can't be had here.
-    init(_ value: JSONValue) throws(JSONError) { try self.init(try value.text(), field: value) }
+    /// - Throws: `JSONError` if the value is no pattern, or one that can't be had here.
+    init(_ value: JSONValue) throws(JSONError) {
+        let pattern = try value.text()
+        do {
+            try self.init(pattern, field: value.path ?? "pattern")
+        } catch {
+            throw value.fault(error.message, error.code == .damaged ? .damaged : .unsupported)
+        }
+    }
 
-    /// - Parameter value: the field that the pattern comes from, which errors name.
-    init(_ pattern: String, field value: JSONValue) throws(JSONError) {
-        let translation = try RegexTranslation(pattern, field: value)
+    /// - Parameter field: what errors name as the place that the pattern comes from.
+    /// - Throws: `TokenizerError` if the pattern isn't one, or can't be had here.
+    init(_ pattern: String, field: String) throws(TokenizerError) {
+        let translation = try RegexTranslation(pattern)
         do {
             // What ^, $ and . mean in Oniguruma.
             expression = try NSRegularExpression(
@@ -19,9 +27,13 @@ struct RegularExpression: Sendable {
                 options: [.anchorsMatchLines, .useUnixLineSeparators]
             )
         } catch {
-            throw value.fault("the pattern is not supported by ICU; rewrite it, or check its brackets", .unsupported)
+            throw TokenizerError(
+                .unsupported,
+                field: field,
+                "the pattern is not supported by ICU; rewrite it, or check its brackets"
+            )
         }
-        field = value.path ?? "pattern"
+        self.field = field
     }
 
     /// The places of all matches, as offsets of UTF-8, in order.

@@ -31,13 +31,13 @@ public struct TextStream: Sendable {
     }
 
     mutating func appendBytes(_ token: Int32) -> [UInt8] {
-        guard let text = tokenizer.text(of: token, skippingSpecialTokens: skipsSpecialTokens) else { return [] }
+        guard let chunk = tokenizer.chunk(of: token, skippingSpecialTokens: skipsSpecialTokens) else { return [] }
         guard tokenizer.decoders != nil else {
             // Without a decoder there are spaces between the tokens.
             defer { isAtStart = false }
-            return isAtStart ? text : [UInt8(ascii: " ")] + text
+            return isAtStart ? chunk.bytes : [UInt8(ascii: " ")] + chunk.bytes
         }
-        return pass([TokenChunk(bytes: text, endsToken: true)], from: 0)
+        return pass([chunk], from: 0)
     }
 
     mutating func finishBytes() -> [UInt8] {

@@ -66,6 +66,18 @@ enum TokenDecoder: Sendable {
         }
     }
 
+    /// The byte that a token like `<0x0A>` stands for.
+    static func byte(of token: [UInt8]) -> UInt8? {
+        guard token.count == 6, token.starts(with: "<0x".utf8), token[5] == UInt8(ascii: ">"),
+            let high = hexadecimalDigit(token[3]), let low = hexadecimalDigit(token[4])
+        else { return nil }
+        return high << 4 | low
+    }
+
+    private static func hexadecimalDigit(_ byte: UInt8) -> UInt8? {
+        Character(Unicode.Scalar(byte)).hexDigitValue.map(UInt8.init)
+    }
+
     /// How many times longer a text can become.
     private var growth: Int {
         switch self {

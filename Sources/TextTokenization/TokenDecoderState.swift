@@ -3,6 +3,9 @@ struct TokenChunk {
     var bytes: [UInt8]
     /// Whether the token ends here.
     var endsToken: Bool
+    /// Whether it is a whole token that says what it is in plain text: not in the vocabulary's spelling of bytes and
+    /// spaces.
+    var isVerbatim = false
 }
 
 /// A `TokenDecoder` at work: what it has held back so far.
@@ -26,15 +29,16 @@ struct TokenDecoderState: Sendable {
         case .fuse: output.append(TokenChunk(bytes: chunk.bytes, endsToken: false))
         case .byteLevel:
             guard let token = wholeToken(chunk) else { return }
-            appendBytes(ByteLevelAlphabet.bytes(of: token[...]) ?? token, to: &output)
+            appendBytes(chunk.isVerbatim ? token : ByteLevelAlphabet.bytes(of: token[...]) ?? token, to: &output)
         case .byteFallback:
             guard let token = wholeToken(chunk) else { return }
-            if let byte = Self.byte(of: token) {
+            if !chunk.isVerbatim, let byte = TokenDecoder.byte(of: token) {
                 bytes.append(byte)
             } else {
                 flushBytes(to: &output)
-                output.append(TokenChunk(bytes: token, endsToken: true))
+                output.append(TokenChunk(bytes: token, endsToken: true, isVerbatim: chunk.isVerbatim))
             }
+        case .replace where chunk.isVerbatim: output.append(chunk)
         case .replace(let pattern, let content): replace(pattern, content, chunk, to: &output)
         case .strip(let character, let start, let stop): strip(character, start, stop, chunk, to: &output)
         case .metaspace(let replacement, let trimsFirst):
@@ -80,18 +84,6 @@ struct TokenDecoderState: Sendable {
     /// The bytes as valid UTF-8: U+FFFD for what is broken, as Unicode recommends and the original does.
     private static func repaired(_ bytes: [UInt8]) -> [UInt8] {
         Array(String(decoding: bytes, as: UTF8.self).utf8)
-    }
-
-    /// The byte that a token like `<0x0A>` stands for.
-    private static func byte(of token: [UInt8]) -> UInt8? {
-        guard token.count == 6, token.starts(with: "<0x".utf8), token[5] == UInt8(ascii: ">"),
-            let high = hexadecimalDigit(token[3]), let low = hexadecimalDigit(token[4])
-        else { return nil }
-        return high << 4 | low
-    }
-
-    private static func hexadecimalDigit(_ byte: UInt8) -> UInt8? {
-        Character(Unicode.Scalar(byte)).hexDigitValue.map(UInt8.init)
     }
 
     /// Passes on the run of bytes: as text if all of it is valid, else as one U+FFFD for each byte.

@@ -38,17 +38,23 @@ struct TokenTrie: Sendable {
 
     /// The first token at or behind `start`, and its place.
     func firstMatch(in text: ArraySlice<UInt8>, from start: Int) -> (token: Int32, place: Range<Int>)? {
-        for index in start..<text.endIndex where begins[Int(text[index])] {
-            var node: Int32 = 0
-            var end = index
+        for index in start..<text.endIndex {
             var found: (Int32, Range<Int>)?
-            while end < text.endIndex, let next = edges[Int(node) * 256 + Int(text[end])] {
-                node = next
-                end += 1
-                if let token = tokens[node] { found = (token, index..<end) }
-            }
+            forEachMatch(in: text, at: index) { found = ($0, index..<$1) }
             if let found { return found }
         }
         return nil
+    }
+
+    /// Calls `body` with each token that begins at `index`, and where it ends, the shortest first.
+    func forEachMatch(in text: ArraySlice<UInt8>, at index: Int, _ body: (_ token: Int32, _ end: Int) -> Void) {
+        guard begins[Int(text[index])] else { return }
+        var node: Int32 = 0
+        var end = index
+        while end < text.endIndex, let next = edges[Int(node) * 256 + Int(text[end])] {
+            node = next
+            end += 1
+            if let token = tokens[node] { body(token, end) }
+        }
     }
 }

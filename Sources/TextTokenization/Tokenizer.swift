@@ -1,12 +1,13 @@
 public import ByteStorage
 internal import JSONText
 
-/// A tokenizer as a Hugging Face `tokenizer.json` describes it: byte-pair encodings of the GPT-2 and Llama families.
+/// A tokenizer as a Hugging Face `tokenizer.json` or a GGUF file describes it: byte-pair encodings of the GPT-2 and
+/// Llama families.
 ///
-/// Supported are the models of type BPE with the normalizers, pre-tokenizers, post-processors and decoders that such
-/// models come with; anything else is refused by name when the file is read, never left out. The tokens are those of
-/// the Python package `tokenizers` 0.23; but the file's `truncation` and `padding`, by which that package shortens or
-/// fills up what it encodes, are ignored here.
+/// Of `tokenizer.json`, supported are the models of type BPE with the normalizers, pre-tokenizers, post-processors and
+/// decoders that such models come with; anything else is refused by name when the file is read, never left out. The
+/// tokens are those of the Python package `tokenizers` 0.23; but the file's `truncation` and `padding`, by which that
+/// package shortens or fills up what it encodes, are ignored here.
 ///
 ///     let tokenizer = try Tokenizer(path: "tokenizer.json")
 ///     let tokens = try tokenizer.encode("Hello, world")
@@ -63,7 +64,7 @@ public struct Tokenizer: Sendable {
         )
         let largest = max(model.largestID, addedTokens.byID.keys.max() ?? -1)
         vocabularySize = Int(largest) + 1
-        for token in postProcessor.before + postProcessor.after where text(of: token) == nil {
+        for token in postProcessor.before + postProcessor.after where chunk(of: token) == nil {
             let field = try root.required("post_processor")
             throw field.wrong("adds the token \(token), which is neither in the vocabulary nor added")
         }
@@ -82,6 +83,24 @@ public struct Tokenizer: Sendable {
     public func id(of token: String) -> Int32? {
         let content = Array(token.utf8)
         return addedTokens.id(of: content) ?? model.id(of: content)
+    }
+
+    /// A tokenizer whose added tokens are all of the model's vocabulary.
+    init(
+        model: BPEModel,
+        normalizers: [Normalizer],
+        preTokenizers: [PreTokenizer],
+        postProcessor: PostProcessor,
+        decoders: [TokenDecoder],
+        addedTokens: AddedTokens
+    ) {
+        self.model = model
+        self.normalizers = normalizers
+        self.preTokenizers = preTokenizers
+        self.postProcessor = postProcessor
+        self.decoders = decoders
+        self.addedTokens = addedTokens
+        vocabularySize = Int(model.largestID) + 1
     }
 
     // MARK: - Encoding
@@ -112,7 +131,7 @@ public struct Tokenizer: Sendable {
             try budget.check(byteCount: pieces.bytes.count)
         }
         var tokens = addingSpecialTokens ? postProcessor.before : []
-        var encoder = WordEncoder(model)
+        var encoder = WordEncoder(model, budget: budget)
         for piece in pieces.pieces {
             if let token = piece.token {
                 tokens.append(token)
@@ -142,17 +161,16 @@ public struct Tokenizer: Sendable {
         TextStream(self, skippingSpecialTokens: skippingSpecialTokens)
     }
 
-    /// The text of a token as the vocabulary spells it, or nil if there is none or it is left out.
-    func text(of token: Int32, skippingSpecialTokens: Bool = false) -> [UInt8]? {
-        let text: [UInt8]
+    /// A token as the vocabulary spells it, or nil if there is none or it is left out.
+    func chunk(of token: Int32, skippingSpecialTokens: Bool = false) -> TokenChunk? {
+        let chunk: TokenChunk
         if let added = addedTokens.byID[token] {
-            text = added.normalForm
+            chunk = TokenChunk(bytes: added.normalForm, endsToken: true, isVerbatim: added.isVerbatim)
         } else if let known = model.token(token) {
-            text = Array(known)
+            chunk = TokenChunk(bytes: Array(known), endsToken: true)
         } else {
             return nil
         }
-        // By text, not by id: a special token whose normalized form differs stays, as in the original.
-        return skippingSpecialTokens && addedTokens.isSpecial(text) ? nil : text
+        return skippingSpecialTokens && addedTokens.isSpecial(token, text: chunk.bytes) ? nil : chunk
     }
 }

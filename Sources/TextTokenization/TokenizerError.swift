@@ -1,9 +1,11 @@
+internal import EngineFormats
 internal import JSONText
 
-/// A `tokenizer.json` that can't be used, or a text that its rules can't encode: where, what is wrong, and what to do.
+/// A `tokenizer.json`, or the tokenizer of a GGUF file, that can't be used, or a text that its rules can't encode:
+/// where, what is wrong, and what to do.
 public struct TokenizerError: Error, Sendable, Equatable, CustomStringConvertible {
     public enum Code: Sendable {
-        /// The file isn't JSON, or contradicts itself.
+        /// The file isn't JSON or GGUF, or contradicts itself.
         case damaged
         /// The file is sound but asks for something that isn't supported.
         case unsupported
@@ -42,5 +44,8 @@ public struct TokenizerError: Error, Sendable, Equatable, CustomStringConvertibl
             at: error.offset,
             error.message
         )
+    }
+    init(_ error: EngineFormatError) {
+        self.init(error.code == .unsupported ? .unsupported : .damaged, at: error.offset, error.message)
     }
 }
