@@ -44,7 +44,8 @@ struct ConfigurationFile {
 extension ConfigurationFile {
     /// - Throws: `JSONError` naming a field that is of another type than it must, or that asks for something else than
     ///   the decoder computes.
-    init(_ object: JSONObject) throws(JSONError) {
+    init(_ whole: JSONObject) throws(JSONError) {
+        let object = try Self.textConfiguration(whole)
         func int(_ name: String) throws(JSONError) -> Int? { try object.optional(name)?.int() }
         func bool(_ name: String) throws(JSONError) -> Bool? { try object.optional(name)?.bool() }
         func distinguished(_ name: String) throws(JSONError) -> Size {
@@ -91,11 +92,19 @@ extension ConfigurationFile {
             for type in types { _ = try type.string() }
             return types
         }
-        tiesEmbeddings = try bool("tie_word_embeddings")
+        let outerTies = try whole.optional("tie_word_embeddings")?.bool()
+        tiesEmbeddings = try bool("tie_word_embeddings") ?? outerTies
         attentionBias = try bool("attention_bias")
         feedForwardBias = try bool("mlp_bias")
         beginToken = try object.optional("bos_token_id")?.number()
-        endTokens = try Self.endTokens(object)
+        endTokens = try Self.endTokens(object).union(Self.endTokens(whole))
+    }
+
+    /// The part of a model's configuration that is of its text: `text_config` where it has other parts, too.
+    private static func textConfiguration(_ object: JSONObject) throws(JSONError) -> JSONObject {
+        guard try object.optional("model_type")?.text() == "gemma3" else { return object }
+        try refuseUnsupported(object)
+        return try object.required("text_config").object()
     }
 
     /// `eos_token_id`: one token id, or a list of them.

@@ -39,9 +39,11 @@ struct ModelWeights: Sendable {
         let keys = configuration.keyValueWidth
 
         // Where both are there, they are used even by models that say they have one for both; where one is, it is both.
-        // Checkpoints of the model without its head have no prefix.
-        let prefix = tensors.has("norm.weight") && !tensors.has("model.norm.weight") ? "" : "model."
-        let (embeddingName, headName) = ("\(prefix)embed_tokens", "lm_head")
+        // Checkpoints of the model without its head have no prefix, those with other parts than text longer ones.
+        let prefixes = ["model.", "", "language_model.model.", "model.language_model."]
+        let prefix = prefixes.first { tensors.has("\($0)norm.weight") } ?? prefixes[0]
+        let headName = prefix == prefixes[2] ? "language_model.lm_head" : "lm_head"
+        let embeddingName = "\(prefix)embed_tokens"
         let isTied = configuration.tiesEmbeddings
         let hasEmbedding = !isTied || tensors.has("\(embeddingName).weight")
         let hasHead = !isTied || tensors.has("\(headName).weight")

@@ -19,10 +19,17 @@ import ThinkCompress
 
         /// The model that the row is tried on.
         var model: String {
-            switch families.split(separator: ",").first {
+            switch field.split(separator: ".").last {
+            case "attention_factor", "mscale", "mscale_all_dim", "beta_fast", "beta_slow", "truncate":
+                return "llama-yarn"
+            case "short_factor", "long_factor": return "mistral-longrope"
+            default: break
+            }
+            return switch families.split(separator: ",").first {
             case "mistral": "mistral"
             case "qwen2": "qwen2-window"
             case "qwen3": "qwen3-window"
+            case "gemma3_text": "gemma3"
             default: "llama-3"
             }
         }
@@ -38,7 +45,8 @@ import ThinkCompress
             if line.hasPrefix("## ") { file = String(line.dropFirst(3)) }
             let cells = line.split(separator: "|", omittingEmptySubsequences: false)
                 .map { $0.trimmingCharacters(in: .whitespaces) }
-            guard cells.count == 8, cells[1].hasPrefix("`") else { continue }
+            // What has no example here has a test of its own.
+            guard cells.count == 8, cells[1].hasPrefix("`"), cells[4] != "" || cells[5] != "" else { continue }
             let values = [1, 4, 5].map { cells[$0].trimmingCharacters(in: ["`"]) }
             rows.append(
                 Row(
@@ -54,7 +62,7 @@ import ThinkCompress
         return rows
     }()
 
-    /// The fields of the configuration classes of `transformers` 5.24 for the four families and of their base class, and
+    /// The fields of the configuration classes of `transformers` 5.24 for the five families and of their base class, and
     /// of the rotary embedding, quantization and older names that it looks for beside them.
     static let transformers = [
         "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
@@ -62,7 +70,9 @@ import ThinkCompress
         "use_cache", "pad_token_id", "bos_token_id", "eos_token_id", "pretraining_tp", "tie_word_embeddings",
         "rope_parameters", "rope_scaling", "rope_theta", "partial_rotary_factor", "original_max_position_embeddings",
         "attention_bias", "attention_dropout", "mlp_bias", "use_sliding_window", "sliding_window", "max_window_layers",
-        "layer_types", "model_type", "architectures", "transformers_version", "dtype", "torch_dtype", "return_dict",
+        "layer_types", "hidden_activation", "query_pre_attn_scalar", "final_logit_softcapping",
+        "attn_logit_softcapping", "rope_local_base_freq", "sliding_window_pattern", "model_type", "architectures",
+        "transformers_version", "dtype", "torch_dtype", "return_dict",
         "output_hidden_states", "output_attentions", "chunk_size_feed_forward", "is_encoder_decoder", "id2label",
         "label2id", "num_labels", "problem_type", "_name_or_path", "name_or_path", "_commit_hash",
         "attn_implementation", "_attn_implementation", "experts_implementation", "per_layer_config",

@@ -24,9 +24,25 @@ import ThinkCompress
     }
 
     @Test func unsupportedRotaryScalingIsNamed() throws {
-        let error = try error { $0["rope_scaling"] = ["rope_type": "yarn", "factor": 4] }
+        let error = try error { $0["rope_scaling"] = ["rope_type": "proportional", "factor": 4] }
         #expect(error?.code == .unsupported)
-        #expect(error?.message.contains("rope_type 'yarn'") == true)
+        #expect(error?.message.contains("rope_type 'proportional'") == true)
+    }
+
+    @Test(
+        arguments: [
+            (["rope_type": "dynamic", "factor": 0.5], "factor is 0.5"), (["rope_type": "dynamic"], "factor is missing"),
+            (["rope_type": "longrope", "factor": 4], "short_factor is missing"),
+            (
+                ["rope_type": "longrope", "short_factor": [1], "long_factor": [1]],
+                "short_factor has 1 numbers, and heads have 16 pairs"
+            ), (["rope_type": "yarn", "factor": 0], "factor is 0.0"),
+            (["rope_type": "linear", "factor": 1e-300], "beyond float32"),
+        ] as [([String: any Sendable], String)]
+    ) func impossibleRotaryScalingIsRefused(parameters: [String: any Sendable], message: String) throws {
+        let error = try error { $0["rope_scaling"] = parameters }
+        #expect(error?.code == .damaged)
+        #expect(error?.message.contains("rope_scaling: \(message)") == true || error?.message.contains(message) == true)
     }
 
     @Test func quantizedWeightsAreNamed() throws {
@@ -98,6 +114,7 @@ import ThinkCompress
         #expect(try windows("qwen2-window") == [nil, nil, 5])
         #expect(try windows("qwen3-window") == [7, nil, 7])
         #expect(try windows("llama-3") == [nil, nil])
+        #expect(try windows("gemma3") == [9, 9, 9, 9, 9, nil, 9])
     }
 
     @Test func theTokensThatEndATextAreOfBothFiles() throws {

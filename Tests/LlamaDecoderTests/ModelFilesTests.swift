@@ -123,6 +123,26 @@ import ThinkCompress
                 + #""original_max_position_embeddings": 64, "rope_type": "llama3"}"#
         )
         #expect(try scaling("qwen3-window") == #"{"factor": 2.0, "rope_type": "linear"}"#)
+        #expect(
+            try scaling("llama-yarn")
+                == #"{"beta_fast": 2.0, "factor": 4.0, "mscale": 0.9, "mscale_all_dim": 0.4, "#
+                + #""original_max_position_embeddings": 40, "rope_type": "yarn"}"#
+        )
+        #expect(
+            try scaling("llama-dynamic")
+                == #"{"factor": 4.0, "original_max_position_embeddings": 36, "rope_type": "dynamic"}"#
+        )
+        #expect(
+            try scaling("mistral-longrope")
+                == #"{"factor": 4.0, "long_factor": [1.0, 1.3, 1.9, 2.7, 3.6, 4.0], "#
+                + #""original_max_position_embeddings": 36, "rope_type": "longrope", "#
+                + #""short_factor": [1.0, 1.05, 1.1, 1.1, 1.2, 1.25]}"#
+        )
+        #expect(
+            try scaling("gemma3")
+                == #"{"full_attention": {"factor": 8.0, "rope_theta": 5000.0, "rope_type": "linear"}, "#
+                + #""sliding_attention": {"rope_theta": 100.0, "rope_type": "default"}}"#
+        )
     }
 
     // MARK: - Names of tensors
@@ -149,6 +169,28 @@ import ThinkCompress
         // Without a head, and with a configuration that says that there is one.
         try copy.change("config.json") { $0["tie_word_embeddings"] = false }
         #expect(copy.openingError()?.message == "the weights have no tensor 'lm_head.weight'")
+    }
+
+    @Test("the text of a model that has other parts is read", arguments: ["language_model.", "model.language_model."])
+    func partsOfModels(prefix: String) async throws {
+        let copy = try copy(of: "gemma3") {
+            $0.replacing("\"model.", with: prefix == "language_model." ? "\"language_model.model." : "\"\(prefix)")
+        }
+        try copy.change("config.json") { object in
+            var text = object
+            text["eos_token_id"] = nil
+            object = ["model_type": "gemma3", "text_config": text, "eos_token_id": [1, 5], "vision_config": [:]]
+        }
+        let model = try LlamaModel(path: copy.path)
+        let plain = try LlamaModel(path: ProjectFiles.fixture("models/gemma3"))
+        #expect(model.configuration == plain.configuration)
+        let tokens: [Int32] = [1, 5, 9, 11]
+        #expect(
+            try await TransformerDecoder(model: model, threadCount: 1).logits(tokens)
+                == TransformerDecoder(model: plain, threadCount: 1).logits(tokens)
+        )
+        try copy.change("config.json") { $0["text_config"] = nil }
+        #expect(copy.openingError()?.message.contains("text_config") == true)
     }
 
     @Test(arguments: [
