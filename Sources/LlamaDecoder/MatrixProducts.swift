@@ -11,8 +11,8 @@ internal import Foundation
 /// here, and since results would depend on how OpenBLAS spreads them.
 struct MatrixProducts: Sendable {
     /// Up to so many rows, as many products with a vector are faster than one with a matrix, whose weights must be
-    /// converted first.
-    private static let vectorRows = 3
+    /// converted first: blocks take longer for that than for a product.
+    private static func vectorRows(_ type: WeightType) -> Int { type.blockLength > 1 ? 6 : 3 }
     /// Numbers of a panel: what fits in the second-level cache beside the activations.
     private static let panelNumbers = 1 << 17
     /// Weight rows that a thread begins with are a multiple of this, so that threads don't write to the same cache line.
@@ -43,33 +43,42 @@ struct MatrixProducts: Sendable {
     func multiply(_ input: UnsafeMutablePointer<Float>, count: Int, _ targets: Target...) throws(MemoryError) {
         let columns = targets[0].weights.columns
         precondition(targets.allSatisfy { $0.weights.columns == columns }, "the input is the same for all")
-        if count <= Self.vectorRows {
-            let allRows = targets.reduce(0) { $0 + $1.weights.rows }
-            if count * allRows * columns <= Self.smallWork {
+        let mostPanelRows = targets.filter { !usesVectors($0, count: count) }.map(\.weights.rows).max()
+        guard let mostPanelRows else {
+            let rows = targets.reduce(0) { $0 + $1.weights.rows }
+            let isSmall = count * rows * columns <= Self.smallWork
+            func multiply(thread: Int?) {
                 for target in targets {
-                    unsafe multiplyVectors(input, count: count, by: target, rows: 0..<target.weights.rows)
-                }
-            } else {
-                workers.run { thread in
-                    for target in targets {
-                        let share = rows(of: target.weights.rows, thread: thread)
-                        unsafe multiplyVectors(input, count: count, by: target, rows: share)
-                    }
+                    let share = thread.map { self.rows(of: target.weights.rows, thread: $0) }
+                    unsafe multiplyVectors(input, count: count, by: target, rows: share ?? 0..<target.weights.rows)
                 }
             }
+            if isSmall { multiply(thread: nil) } else { workers.run { multiply(thread: $0) } }
             return
         }
-        let mostRows = targets.map(\.weights.rows).max() ?? 0
-        let panelRows = min(max(Self.panelNumbers / columns, Self.rowStep), mostRows)
+        let panelRows = min(max(Self.panelNumbers / columns, Self.rowStep), mostPanelRows)
         try SingleThreadedProducts.reserve(callers: workers.threadCount)
         unsafe try workers.run(scratchBytes: panelRows * columns * MemoryLayout<Float>.size) { thread, memory in
             let panel = unsafe memory.assumingMemoryBound(to: Float.self)
             for target in targets {
                 let share = rows(of: target.weights.rows, thread: thread)
-                unsafe multiplyPanels(input, count: count, by: target, rows: share, panel: panel, panelRows: panelRows)
+                if usesVectors(target, count: count) {
+                    unsafe multiplyVectors(input, count: count, by: target, rows: share)
+                } else {
+                    unsafe multiplyPanels(
+                        input,
+                        count: count,
+                        by: target,
+                        rows: share,
+                        panel: panel,
+                        panelRows: panelRows
+                    )
+                }
             }
         }
     }
+
+    private func usesVectors(_ target: Target, count: Int) -> Bool { count <= Self.vectorRows(target.weights.type) }
 
     private func multiplyPanels(
         _ input: UnsafeMutablePointer<Float>,

@@ -40,10 +40,10 @@ struct GateTests {
 
     @Test("Far from zero a gate is open or shut", arguments: sets, activations)
     func extremes(set: KernelSet, activation: tck_activation) {
-        let gates: [Float] = [0, -0.0, 1e-30, 30, 1e6, -30, -1e6, 3e38]
+        let gates: [Float] = [0, -0.0, 30, 1e6, 3e38, -30, -1e6]
         let products = products(gates, [Float](repeating: 1, count: gates.count), activation, set: set)
-        #expect(Array(products[..<5]) == [0, 0, 5e-31, 30, 1e6] && products[7] == 3e38)
-        #expect(abs(products[5]) < 1e-10 && abs(products[6]) < 1e-10)
+        #expect(Array(products[..<5]) == Array(gates[..<5]))
+        #expect(products[5...].allSatisfy { abs($0) < 1e-10 })
     }
 
     @Test("NaN stays NaN, in its own place", arguments: sets, activations)

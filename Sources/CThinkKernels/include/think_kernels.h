@@ -338,9 +338,9 @@ typedef struct tck_kernels {
   /// `scalar` widens, multiplies and adds in float32, in order; its error is at most `columns * 2^-24` of the sum of the
   /// products' magnitudes. The others fuse and add up in parts: `(columns / 16 + 8) * 2^-24`. To this comes
   /// `columns * 2^-150` where products are subnormal; sums may overflow on the way.
-  /// Where weights are in blocks the others multiply codes, and scale sums of these products: each weight then counts
-  /// three times with the largest magnitude that any code of its group stands for, and to the error comes 2^-134 for
-  /// every column, times that.
+  /// Where weights are in blocks the others multiply codes and scale sums of these products: in place of a weight's
+  /// magnitude counts three times the largest that any code of its group stands for, with `(columns / 16 + 16) * 2^-24`,
+  /// and to this comes 2^-126 of the sum of these, for vectors that are hardly more.
   void (*multiply_rows)(tck_weights matrix, size_t rows, size_t columns, const float *vector, float *outputs);
 
   /// CRC-32C (Castagnoli, reflected, initial value and final xor all ones) of the bytes so far and these:
