@@ -12,17 +12,20 @@ public struct FileDigests: Sendable {
     public static let maximumCount = 1000
     /// Files with fewer bytes are not remembered: they are read as fast as one that says what they are.
     public static let smallestFile = 1 << 20
-    /// Seconds that a file must have been left alone: one that is written to within the clock's grain has the same times.
-    private static let restSeconds = 2
     /// A digest in hex.
     private static let digestLength = SHA256.byteCount * 2
 
     /// Where digests are remembered, a file each; nil for nowhere.
     private let folder: String?
+    private let restTime: Duration
 
-    /// - Parameter folder: where digests are remembered; made for its owner alone when the first one is. Nil for nowhere.
-    public init(folder: String?) {
+    /// - Parameters:
+    ///   - folder: where digests are remembered; made for its owner alone when the first one is. Nil for nowhere.
+    ///   - restTime: how long a file must have been left alone to be remembered: one that is written to again within the
+    ///     grain of the file system's clock has the same times.
+    public init(folder: String?, restTime: Duration = .seconds(2)) {
         self.folder = folder
+        self.restTime = restTime
     }
 
     /// Digests that the user's programs remember: in `XDG_CACHE_HOME`, or the user's cache folder.
@@ -45,7 +48,7 @@ public struct FileDigests: Sendable {
     public func digest(path: String) throws -> String {
         let state = FileState(path: path)
         if let state, let known = remembered(state) { return known }
-        let isAtRest = state.map { $0.changed.seconds + Self.restSeconds < time(nil) } ?? false
+        let isAtRest = state.map { $0.changed.duration + restTime < FileState.Time.now.duration } ?? false
         let bytes = try MappedFile.bytes(path: path)
         var hash = SHA256()
         unsafe bytes.withUnsafeBytes { unsafe hash.update(bufferPointer: $0) }
@@ -117,6 +120,15 @@ private struct FileState: Equatable {
     struct Time: Equatable, Comparable {
         let seconds: Int
         let nanoseconds: Int
+
+        /// Since the system's epoch.
+        var duration: Duration { .seconds(seconds) + .nanoseconds(nanoseconds) }
+
+        static var now: Time {
+            var time = timespec()
+            unsafe clock_gettime(CLOCK_REALTIME, &time)
+            return Time(seconds: time.tv_sec, nanoseconds: time.tv_nsec)
+        }
 
         static func < (left: Time, right: Time) -> Bool {
             (left.seconds, left.nanoseconds) < (right.seconds, right.nanoseconds)

@@ -215,8 +215,9 @@ private struct GGUFKeys {
         rotary.maximumPositions = positions
         rotary.originalPositions =
             try self["rope.scaling.original_context_length"]?.int(in: 1...ModelConfiguration.largestSize) ?? positions
-        let older = try self["rope.scale_linear"]?.double()
-        let factor = try double("factor") ?? older ?? 0
+        let stretch = self["rope.scaling.factor"] ?? self["rope.scale_linear"]
+        let factor = try stretch?.double() ?? 0
+        if let stretch, factor < 0 { throw stretch.fault("is \(factor), must be positive") }
         let type = try self["rope.scaling.type"]?.text() ?? "linear"
         switch type {
         case "none": break

@@ -5,7 +5,7 @@ internal import ThinkCompress
 
 /// What a run of `bench` does.
 struct BenchWork: ParsableArguments {
-    @Option(help: "The model: a directory with config.json, *.safetensors and tokenizer.json.")
+    @Option(help: "The model: a directory with config.json, *.safetensors and tokenizer.json, or a GGUF file.")
     var model: String
 
     @Option(help: "Tokens of every prompt.")

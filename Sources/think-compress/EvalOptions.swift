@@ -8,7 +8,7 @@ internal import ThinkCompress
 
 /// What all ways of measuring share, and how they run.
 struct EvalOptions: ParsableArguments {
-    @Option(help: "The model: a directory with config.json, *.safetensors and tokenizer.json.")
+    @Option(help: "The model: a directory with config.json, *.safetensors and tokenizer.json, or a GGUF file.")
     var model: String
 
     @Option(help: "The text that prompts are cut from; not one that the model was trained on.")
@@ -58,7 +58,7 @@ struct EvalOptions: ParsableArguments {
         let source = try InputFile(text)
         let content = try await ModelInput.text(of: source)
         let opened = try LlamaModel(path: model)
-        let metadata = try opened.metadata(producer: ModelInput.producer)
+        let metadata = try ModelInput.metadata(of: opened)
         let evaluator = try await ModelInput.about(model) {
             try Evaluator(
                 decoder: TransformerDecoder(model: opened),

@@ -30,7 +30,7 @@ struct GenerateCommand: AsyncParsableCommand {
             """
     )
 
-    @Option(help: "The model: a directory with config.json, *.safetensors and tokenizer.json.")
+    @Option(help: "The model: a directory with config.json, *.safetensors and tokenizer.json, or a GGUF file.")
     var model: String
 
     @Option(help: "A snapshot that the same model made: of the text that goes on, or of one that begins alike.")
@@ -119,7 +119,7 @@ struct GenerateCommand: AsyncParsableCommand {
         let opened = try LlamaModel(path: model)
         let decoder = TransformerDecoder(model: opened)
         // Reads every byte of the weights, so after all that can be refused sooner.
-        let metadata = source == nil && output == nil ? [:] : try opened.metadata(producer: ModelInput.producer)
+        let metadata = source == nil && output == nil ? [:] : try ModelInput.metadata(of: opened)
         let generator = TextGenerator(
             decoder: decoder,
             sampler: Sampler(temperature: temperature, topP: topP, seed: seed),

@@ -10,7 +10,7 @@ struct LogitsCommand: AsyncParsableCommand {
         shouldDisplay: false
     )
 
-    @Option(help: "The model's directory.")
+    @Option(help: "The model: a directory with config.json, *.safetensors and tokenizer.json, or a GGUF file.")
     var model: String
 
     @Option(help: "The text's file.")

@@ -24,9 +24,14 @@ enum ModelInput {
         }
     }
 
-    /// The files of a model's directory.
+    /// What tells caches of a model from those of others.
+    static func metadata(of model: LlamaModel) throws -> [String: String] {
+        try model.metadata(producer: producer, digests: .ofUser)
+    }
+
+    /// The files of a model's directory, or the file that it is.
     static func files(of model: String) -> [String] {
-        let names = (try? FileManager.default.contentsOfDirectory(atPath: model)) ?? []
+        guard let names = try? FileManager.default.contentsOfDirectory(atPath: model) else { return [model] }
         return names.map { "\(model)/\($0)" }
     }
 

@@ -20,7 +20,7 @@ struct ProfileCommand: AsyncParsableCommand {
             """
     )
 
-    @Option(help: "The model: a directory with config.json, *.safetensors and tokenizer.json.")
+    @Option(help: "The model: a directory with config.json, *.safetensors and tokenizer.json, or a GGUF file.")
     var model: String
 
     @Option(parsing: .upToNextOption, help: "Texts such as the model will read.")
@@ -96,7 +96,7 @@ struct ProfileCommand: AsyncParsableCommand {
         try QueryProfile.write(
             sums.map { layer in layer.map { Float($0 / Double(total)) } },
             geometry: geometry,
-            metadata: try opened.metadata(producer: ModelInput.producer),
+            metadata: try ModelInput.metadata(of: opened),
             to: output.path,
             replacingExisting: output.replacesExisting,
             access: FileAccess(inputs: texts.map(\.path))

@@ -27,7 +27,10 @@ struct SnapshotCommand: AsyncParsableCommand {
     @Argument(help: "The cache dump: a safetensors file with layers.N.keys and layers.N.values.")
     var input: String?
 
-    @Option(help: "Compute the cache with this model: a directory with config.json, *.safetensors and tokenizer.json.")
+    @Option(
+        help:
+            "Compute the cache with this model: a directory with config.json, *.safetensors and tokenizer.json, or a GGUF file."
+    )
     var model: String?
 
     @Option(help: "The text that the model reads.")
@@ -155,7 +158,7 @@ struct SnapshotCommand: AsyncParsableCommand {
             return tokens
         }
         return try await ModelInput.about(model) {
-            let metadata = try opened.metadata(producer: ModelInput.producer)
+            let metadata = try ModelInput.metadata(of: opened)
             var measurement = QualityMeasurement()
             let configuration = opened.configuration
             let profile = try await queryProfile(profiles, metadata: metadata, geometry: configuration.geometry)

@@ -30,6 +30,7 @@ public enum Corpus {
                 + [try fileBytes(ProjectFiles.root.appending(path: "Tools/DemoModel/tokenizer_config.json").path)]
         case .weightIndex: [try fileBytes(ProjectFiles.fixture("models/llama-2/model.safetensors.index.json"))]
         case .weights: [try fileBytes(ProjectFiles.fixture("models/llama-3/model.safetensors"))]
+        case .gguf: ["llama", "llama", "qwen2", "qwen3", "gemma3"].map { GGUFBuilder.model($0).file }
         case .journal: [try journal()]
         case .recipe:
             [

@@ -6,6 +6,8 @@ public struct Mutator: Sendable {
     private let target: ParserTarget
     private let seed: UInt64
     private let inputs: [[UInt8]]
+    /// About as long as the headers of the GGUF files are.
+    private static let ggufHeaderBytes = 3000
 
     public init(_ target: ParserTarget, seed: UInt64) async throws {
         self.target = target
@@ -31,6 +33,12 @@ public struct Mutator: Sendable {
         switch target.syntax {
         case .bytes:
             return mutateSnapshot(bytes, splicing: other, using: &generator)
+        case .gguf:
+            // Weights are data: what matters is before them, and seldom in its length.
+            let header = 0..<min(bytes.count, Self.ggufHeaderBytes)
+            return Int.random(in: 0..<4, using: &generator) == 0
+                ? Self.mutateBytes(bytes, in: header, splicing: other, using: &generator)
+                : Self.mutateInPlace(bytes, in: header, using: &generator)
         case .text:
             return Self.mutateBytes(bytes, in: 0..<bytes.count, splicing: other, using: &generator)
         case .json:

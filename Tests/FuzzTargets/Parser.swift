@@ -68,6 +68,7 @@ public final class Parser: Sendable {
             _ = try QueryProfile.read(SafetensorsFile(SharedBytes(bytes)), metadata: [:], geometry: geometry)
         case .tokenizer: try use(Tokenizer(SharedBytes(bytes)), text: Corpus.text, tokens: Array(-1..<64))
         case .text: try useText(bytes)
+        case .gguf: try await useGGUF(bytes)
         case .journal: try useJournal(bytes)
         case .recipe: try await useRecipe(bytes)
         case .configuration, .generation, .tokenizerSettings, .weightIndex, .weights: try await useModel(bytes)
@@ -176,14 +177,33 @@ public final class Parser: Sendable {
         for layer in compressed.layers { try attend(layer) }
     }
 
+    private func useGGUF(_ bytes: [UInt8]) async throws {
+        let file = try GGUFFile(SharedBytes(bytes))
+        for entry in file.metadata.entries { use(entry.value) }
+        for name in file.tensors.names { _ = try file.tensors[name]?.weights().bytes.data }
+        // A new file each time: models map their files.
+        let path = folder.file("model.gguf")
+        try? FileManager.default.removeItem(atPath: path)
+        try Data(bytes).write(to: URL(filePath: path))
+        try await compute(LlamaModel(path: path))
+    }
+
+    private func use(_ value: GGUFValue) {
+        _ = (try? value.int(), try? value.double(), try? value.bool(), try? value.text())
+        if let elements = try? value.elements() { for element in elements { use(element) } }
+    }
+
+    private func compute(_ model: LlamaModel) async throws {
+        let tokens = try model.tokens(of: "ab")
+        _ = try await TransformerDecoder(model: model, threadCount: 1).logits(tokens)
+    }
+
     private func useModel(_ bytes: [UInt8]) async throws {
         guard let name = target.modelFile else { return }
         // A new file each time: models map their files.
         let path = folder.file(name)
         try? FileManager.default.removeItem(atPath: path)
         try Data(bytes).write(to: URL(filePath: path))
-        let model = try LlamaModel(path: folder.path)
-        let tokens = try model.tokens(of: "ab")
-        _ = try await TransformerDecoder(model: model, threadCount: 1).logits(tokens)
+        try await compute(LlamaModel(path: folder.path))
     }
 }

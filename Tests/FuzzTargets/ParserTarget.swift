@@ -12,6 +12,8 @@ public enum ParserTarget: String, CaseIterable, Sendable, CustomStringConvertibl
     case text
     /// Files of a model's folder.
     case configuration, generation, tokenizerSettings, weightIndex, weights
+    /// A model in a GGUF file.
+    case gguf
     /// A journal of `eval`.
     case journal
     /// The text of a recipe.
@@ -35,11 +37,12 @@ public enum ParserTarget: String, CaseIterable, Sendable, CustomStringConvertibl
     var syntax: Syntax {
         switch self {
         case .snapshot: .bytes
+        case .gguf: .gguf
         case .dump, .profile, .weights: .safetensors
         case .text, .recipe: .text
         case .tokenizer, .configuration, .generation, .tokenizerSettings, .weightIndex, .journal: .json
         }
     }
 
-    enum Syntax: Sendable { case bytes, json, safetensors, text }
+    enum Syntax: Sendable { case bytes, gguf, json, safetensors, text }
 }

@@ -58,7 +58,9 @@ public struct Subprocess: Sendable {
 
         var copies = ([program] + arguments).map { strdup($0) } + [nil]
         defer { for copy in copies { free(copy) } }
-        let all = ProcessInfo.processInfo.environment.merging(environment) { _, new in new }
+        // What programs remember for the user is no business of tests.
+        let own = ["XDG_CACHE_HOME": folder.file("caches")].merging(environment) { _, new in new }
+        let all = ProcessInfo.processInfo.environment.merging(own) { _, new in new }
         var variables = all.map { strdup("\($0)=\($1)") } + [nil]
         defer { for variable in variables { free(variable) } }
         var child: pid_t = 0
