@@ -13,7 +13,7 @@ static double sigmoid(tck_activation activation, double gate) {
 }
 
 static void compare_count(tck_activation activation, size_t count) {
-  float gates[MOST_GATES + 1], ups[MOST_GATES], products[MOST_GATES + 1];
+  float gates[MOST_GATES + 1], ups[MOST_GATES] = {0}, products[MOST_GATES + 1];
   for (size_t i = 0; i < count; i++) {
     gates[i] = (float)((int)(random_bits() % 20001) - 10000) / (random_bits() & 1 ? 3000.0f : 100.0f);
     ups[i] = (float)((int)(random_bits() % 20001) - 10000) / 1000.0f;
