@@ -628,6 +628,10 @@ TCK_TARGET void tck_avx2_join_scores(float *scores, size_t tokens, size_t value_
   join_scores(scores, tokens, value_dimension, queries);
 }
 
+TCK_TARGET void tck_avx2_multiply_gates(tck_activation activation, float *gates, const float *ups, size_t count) {
+  multiply_gates(activation, gates, ups, count);
+}
+
 const tck_kernels tck_avx2_kernels = VECTOR_TABLE("avx2", tck_avx2_crc32c, , PTRDIFF_MAX, 128, 32);
 
 #endif

@@ -77,6 +77,7 @@
       .attend_blocks = attention_prefix##attend_blocks, \
       .attend_rows = attention_prefix##attend_rows, \
       .join_scores = attention_prefix##join_scores, \
+      .multiply_gates = attention_prefix##multiply_gates, \
       .widen_weights = widen_weights,      \
       .multiply_rows = multiply_rows,      \
       .crc32c = checksum,                  \

@@ -64,6 +64,13 @@ typedef struct tck_weight_block {
   size_t bytes;
 } tck_weight_block;
 
+/// What the gate of a feed-forward layer is sent through: `x * sigmoid(s)`, with s the gate x itself for SiLU, and
+/// `sqrt(8 / pi) * (x + 0.044715 x^3)` for GELU (in its form with tanh).
+typedef enum tck_activation {
+  TCK_SILU,
+  TCK_GELU,
+} tck_activation;
+
 /// Rows to read.
 typedef struct tck_rows {
   const void *bytes;
@@ -312,6 +319,11 @@ typedef struct tck_kernels {
   /// 2^(score - the queries' maximum), joins maxima and sums, and scales the outputs to the new maximum, so that
   /// adding `scores * values` to them completes the tile. Offsets are not added.
   void (*join_scores)(float *scores, size_t tokens, size_t value_dimension, tck_queries *queries);
+
+  /// Replaces each of `count` gates by its activation times `ups` of the same number.
+  ///
+  /// The sigmoid is exact within 2^-16 of itself and 2^-59. NaN stays NaN; of infinite gates nothing is said.
+  void (*multiply_gates)(tck_activation activation, float *gates, const float *ups, size_t count);
 
   /// Converts `count` weights, whole blocks, to float32: the numbers that the Python package gguf gives. Of NaN only
   /// that is certain, not its sign and payload.
