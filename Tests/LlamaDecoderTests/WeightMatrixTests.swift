@@ -78,7 +78,11 @@ import Testing
             var outputs: [[Float]] = []
             for matrix in [plain, interleaved] {
                 var output = [Float](repeating: 0, count: count * Self.rows)
-                try products.multiply(&input, count: count, by: Linear(weights: matrix, bias: bias), into: &output)
+                try output.withUnsafeMutableBufferPointer { buffer in
+                    let base = try #require(buffer.baseAddress)
+                    let target = MatrixProducts.Target(Linear(weights: matrix, bias: bias), into: base)
+                    try products.multiply(&input, count: count, target)
+                }
                 outputs.append(output)
             }
             _ = consume single
