@@ -78,7 +78,11 @@ import Testing
             var outputs: [[Float]] = []
             for matrix in [plain, interleaved] {
                 var output = [Float](repeating: 0, count: count * Self.rows)
-                try products.multiply(&input, count: count, by: Linear(weights: matrix, bias: bias), into: &output)
+                let linear = Linear(weights: matrix, bias: bias)
+                try output.withUnsafeMutableBufferPointer { output in
+                    let base = try #require(output.baseAddress)
+                    try products.multiply(&input, count: count, .init(linear, into: base))
+                }
                 outputs.append(output)
             }
             _ = consume single
