@@ -26,8 +26,8 @@ struct GGUFCursor {
             throw EngineFormatError(
                 .damaged,
                 at: offset,
-                "\(what()): \(count) of \(size) bytes are to follow, and \(remaining) bytes do; the file is cut off or "
-                    + "damaged"
+                "\(what()) needs \(count == 1 ? "" : "\(count) times ")\(size) bytes, and \(remaining) follow; the file is "
+                    + "cut off or damaged"
             )
         }
         let start = offset

@@ -90,7 +90,11 @@ struct GGUFModel: ModelSource {
     }
 
     func tokenizer(_ configuration: ModelConfiguration) throws -> Tokenizer {
-        throw ModelError(.unsupported, path: path, "tokenizers of GGUF files can't be read yet")
+        do {
+            return try Tokenizer(file)
+        } catch {
+            throw ModelError(error, path: path)
+        }
     }
 
     // MARK: - Identity

@@ -144,8 +144,10 @@ import ThinkCompress
             $0["llama.expert_count"] = .uint32(8)
             return $0.file
         },
-        BadFile("the file is cut off or damaged; download it again") { $0.file.dropLast(100) },
-        BadFile("the file is cut off or damaged; download it again") { Array($0.file.prefix(700)) },
+        BadFile("tensor 'blk.1.ffn_down.weight': ends at byte 4960 of the data, which has 4860") {
+            $0.file.dropLast(100)
+        },
+        BadFile("bytes, and 2 follow; the file is cut off or damaged") { Array($0.file.prefix(700)) },
         BadFile("GGUF version 1 is not supported") {
             $0.version = 1
             return $0.file

@@ -259,10 +259,10 @@ import ThinkCompress
             $0.entries[0].key = String(repeating: "k", count: 65_536)
         },
         Fault("metadata 'c' has the type number 13, which GGUF does not have") { $0["c"] = .raw(13, [0, 0, 0, 0]) },
-        Fault("metadata 'c': 9223372036854775808 of 1 bytes are to follow") {
+        Fault("metadata 'c' needs 9223372036854775808 times 1 bytes") {
             $0["c"] = .raw(8, littleEndianBytes(1 << 63 as UInt64))
         },
-        Fault("metadata 'c': 4611686018427387904 of 8 bytes are to follow") {
+        Fault("metadata 'c' needs 4611686018427387904 times 8 bytes") {
             $0["c"] = .raw(9, littleEndianBytes(10 as UInt32) + littleEndianBytes(1 << 62 as UInt64))
         },
         Fault("metadata 'c'") {

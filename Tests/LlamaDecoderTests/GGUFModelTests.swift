@@ -103,7 +103,9 @@ import ThinkCompress
         var builder = GGUFBuilder.model()
         builder.tensors.append(.init("rope_freqs.weight", [2], floats: [1, 8]))
         let plain = try Self.open(.model()).configuration.rotary.frequencies(tokenCount: 1)
-        let model = try Self.open(builder)
+        let folder = try TemporaryFolder()
+        try builder.write(to: folder.file("model.gguf"))
+        let model = try LlamaModel(path: folder.file("model.gguf"))
         #expect(model.configuration.rotary.frequencies(tokenCount: 1) == [plain[0], plain[1] / 8])
         #expect(
             try model.metadata(producer: "")["rope.scaling"] == #"{"factors": [1.0, 8.0], "rope_type": "default"}"#
