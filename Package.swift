@@ -151,7 +151,11 @@ let package = Package(
             ],
             swiftSettings: sourceSettings
         ),
-        .target(name: "EvaluationReports", dependencies: ["KVCacheEvaluation"], swiftSettings: sourceSettings),
+        .target(
+            name: "EvaluationReports",
+            dependencies: ["KVCacheCodecs", "LlamaDecoder", "KVCacheEvaluation"],
+            swiftSettings: sourceSettings
+        ),
         .target(
             name: "ThinkCompress",
             dependencies: umbrella.map { Target.Dependency(stringLiteral: $0) },

@@ -1,3 +1,5 @@
+internal import LlamaDecoder
+
 extension EvaluationReport {
     /// The report as a page for people: one XHTML document, also valid as HTML, that loads nothing and runs no script.
     ///
@@ -73,8 +75,18 @@ extension EvaluationReport {
             recallTrials.map { count($0, "question", "questions") },
         ].compactMap { $0 }
         return [
-            ("Text", text), ("On text", onText.joined(separator: ", ")), ("Recall", recall.joined(separator: ", ")),
+            ("Text", text), ("Questions", promptsText ?? ""), ("On text", onText.joined(separator: ", ")),
+            ("Recall", recall.joined(separator: ", ")),
         ].filter { !$0.1.isEmpty }
+    }
+
+    /// How questions were put to the model; nil where none were.
+    public var promptsText: String? {
+        guard let prompts, recipes.contains(where: { $0.recall != nil || $0.needle?.isEmpty == false }) else {
+            return nil
+        }
+        guard let form = ChatForm(rawValue: prompts), form == .plain else { return "in the form of \(prompts) chats" }
+        return "in plain text: the model has no chat template, or none of a form that is known here"
     }
 
     private var guide: String {
@@ -86,7 +98,8 @@ extension EvaluationReport {
             text += """
                  Needles and recall are asked for twice. Unseen: the compression had not seen the question, as when a \
                 cache is kept and asked later. Seen, and apart from it: the question was part of the prompt that was \
-                compressed.
+                compressed. Of full precision the table says which share of all questions it answers, of the other \
+                recipes which share of those that full precision answers.
                 """
         }
         return text

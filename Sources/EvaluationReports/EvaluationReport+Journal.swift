@@ -1,5 +1,7 @@
 internal import Foundation
+internal import KVCacheCodecs
 public import KVCacheEvaluation
+internal import LlamaDecoder
 
 extension EvaluationReport {
     /// The report of a journal.
@@ -12,6 +14,7 @@ extension EvaluationReport {
     ///   - tasks: what was asked for.
     public init(_ journal: EvaluationJournal, recipes: [String], tasks: [EvaluationTask]) {
         self.init(model: journal.subject.model, text: journal.subject.text)
+        prompts = journal.subject.prompts.rawValue
         let candidates = journal.records.map(\.key.task) + tasks
         let textTask = candidates.last { if case .text = $0 { true } else { false } }
         let recallTask = candidates.last { if case .recall = $0 { true } else { false } }
@@ -19,58 +22,125 @@ extension EvaluationReport {
             prefixTokens = prefix
             continuationTokens = continuation
         }
-        if case .recall(let context, let pairs) = recallTask {
+        if case .recall(let context, let pairs, _) = recallTask {
             recallContext = context
             recallPairs = pairs
         }
 
         var order = recipes
-        var outcomes: [String: [EvaluationTask: [TrialOutcome]]] = [:]
+        var outcomes: [String: [EvaluationTask: [Int: TrialOutcome]]] = [:]
         var known = Set(recipes)
         for record in journal.records {
             if known.insert(record.key.recipe).inserted { order.append(record.key.recipe) }
-            outcomes[record.key.recipe, default: [:]][record.key.task, default: []].append(record.outcome)
+            outcomes[record.key.recipe, default: [:]][record.key.task, default: [:]][record.key.trial] = record.outcome
         }
+        let fullPrecision = (try? Evaluator.fullPrecision())?.description
+        let reference = fullPrecision.flatMap { outcomes[$0] } ?? [:]
         for recipe in order {
             guard let found = outcomes[recipe] else { continue }
             var result = RecipeResult(recipe: recipe)
             if let textTask, let measured = found[textTask] {
-                let texts = measured.compactMap { if case .text(let sums) = $0 { sums } else { nil } }
+                let texts = measured.sorted { $0.key < $1.key }.compactMap {
+                    if case .text(let sums) = $0.value { sums } else { nil }
+                }
                 trials = max(trials ?? 0, texts.count)
                 result.trials = texts.count
                 result.add(texts)
             }
-            if let recallTask, let answers = found[recallTask] {
-                recallTrials = max(recallTrials ?? 0, answers.count)
-                result.recallTrials = answers.count
-                (result.recall, result.recallSeen) = Self.accuracies(answers)
+            let isReference = recipe == fullPrecision
+            func tallies(of task: EvaluationTask) -> [AnswerTally] {
+                AnswerTally.tallies(of: found[task] ?? [:], against: isReference ? nil : reference[task] ?? [:])
             }
-            let cells = found.compactMap { task, answers -> NeedleCell? in
-                guard case .needle(let context, let depth) = task else { return nil }
-                let (unseen, seen) = Self.accuracies(answers)
-                return NeedleCell(
-                    context: context,
-                    depth: depth,
-                    trials: answers.count,
-                    accuracy: unseen,
-                    seenAccuracy: seen
-                )
+            if let recallTask, found[recallTask] != nil {
+                let tally = tallies(of: recallTask).reduce(AnswerTally(), +)
+                recallTrials = max(recallTrials ?? 0, tally.asked)
+                result.recallTrials = tally.judged
+                result.recall = tally.unseen
+                result.recallSeen = tally.seen
             }
-            if !cells.isEmpty { result.needle = cells.sorted { ($0.context, $0.depth) < ($1.context, $1.depth) } }
+            var cells: [Int: [Double: AnswerTally]] = [:]
+            for case .needles(let context, let depths) in found.keys {
+                for (depth, tally) in zip(depths, tallies(of: .needles(context: context, depths: depths))) {
+                    cells[context, default: [:]][depth, default: AnswerTally()] += tally
+                }
+            }
+            if !cells.isEmpty {
+                result.needle = cells.sorted { $0.key < $1.key }.flatMap { context, row in
+                    row.sorted { $0.key < $1.key }.compactMap { depth, tally in
+                        NeedleCell(context: context, depth: depth, tally)
+                    }
+                }
+            }
             self.recipes.append(result)
         }
         self = finite
     }
+}
 
-    /// Shares of right answers with the question unseen and seen.
-    private static func accuracies(_ outcomes: [TrialOutcome]) -> (unseen: Double, seen: Double) {
-        var unseenCount = 0
-        var seenCount = 0
-        for case .answer(let unseen, let seen) in outcomes {
-            unseenCount += unseen ? 1 : 0
-            seenCount += seen ? 1 : 0
+/// Answers of a recipe to the same question in many prompts.
+private struct AnswerTally {
+    /// Questions.
+    var asked = 0
+    /// Those of them that full precision answers, by which other recipes are judged.
+    var judged = 0
+    /// Right answers to those, with the question unseen and seen.
+    private var unseenCount = 0
+    private var seenCount = 0
+
+    /// Shares of right answers; nil where nothing is judged.
+    var unseen: Double? { judged > 0 ? Double(unseenCount) / Double(judged) : nil }
+    var seen: Double? { judged > 0 ? Double(seenCount) / Double(judged) : nil }
+
+    /// A tally for each question of a task's prompts.
+    ///
+    /// - Parameters:
+    ///   - outcomes: by trial.
+    ///   - reference: full precision's; nil for full precision itself, which is judged by all questions.
+    static func tallies(of outcomes: [Int: TrialOutcome], against reference: [Int: TrialOutcome]?) -> [AnswerTally] {
+        var tallies: [AnswerTally] = []
+        for (trial, outcome) in outcomes {
+            guard case .answers(let unseen, let seen) = outcome else { continue }
+            var isJudged = [Bool](repeating: reference == nil, count: unseen.count)
+            if case .answers(let exact, let exactSeen) = reference?[trial] {
+                isJudged = zip(exact, exactSeen).map { $0 && $1 }
+            }
+            for (index, answers) in zip(unseen, seen).enumerated() where index < isJudged.count {
+                if index == tallies.count { tallies.append(AnswerTally()) }
+                tallies[index].asked += 1
+                guard isJudged[index] else { continue }
+                tallies[index].judged += 1
+                tallies[index].unseenCount += answers.0 ? 1 : 0
+                tallies[index].seenCount += answers.1 ? 1 : 0
+            }
         }
-        return (Double(unseenCount) / Double(outcomes.count), Double(seenCount) / Double(outcomes.count))
+        return tallies
+    }
+
+    static func + (left: AnswerTally, right: AnswerTally) -> AnswerTally {
+        var sum = left
+        sum += right
+        return sum
+    }
+
+    static func += (left: inout AnswerTally, right: AnswerTally) {
+        left.asked += right.asked
+        left.judged += right.judged
+        left.unseenCount += right.unseenCount
+        left.seenCount += right.seenCount
+    }
+}
+
+extension EvaluationReport.NeedleCell {
+    /// Nil where nothing is judged.
+    fileprivate init?(context: Int, depth: Double, _ tally: AnswerTally) {
+        guard let unseen = tally.unseen, let seen = tally.seen else { return nil }
+        self.init(
+            context: context,
+            depth: depth,
+            trials: tally.judged,
+            accuracy: unseen,
+            seenAccuracy: seen
+        )
     }
 }
 

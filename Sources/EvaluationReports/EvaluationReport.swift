@@ -1,6 +1,7 @@
 /// What an evaluation found, recipe by recipe: Formats/json.md, "eval".
 ///
-/// A number that was not measured is nil.
+/// A number that was not measured is nil. Full precision is judged by all questions, the other recipes by those that
+/// full precision answers, whether the compression has seen them or not.
 public struct EvaluationReport: Codable, Sendable, Equatable {
     /// Needles of one context length and depth.
     public struct NeedleCell: Codable, Sendable, Equatable {
@@ -8,6 +9,7 @@ public struct EvaluationReport: Codable, Sendable, Equatable {
         public var context: Int
         /// Where the needle is: 0 at the prompt's beginning, 1 before the question.
         public var depth: Double
+        /// Questions that the recipe is judged by.
         public var trials: Int
         /// Share of needles found when the compression had not seen the question, 0 to 1.
         public var accuracy: Double
@@ -28,7 +30,7 @@ public struct EvaluationReport: Codable, Sendable, Equatable {
         public var recipe: String
         /// Places of the text that it was measured at.
         public var trials: Int?
-        /// Questions that it was asked in measurements of recall.
+        /// Questions that it is judged by in measurements of recall.
         public var recallTrials: Int?
         /// How many times smaller the whole snapshot is than the cache in float16.
         public var ratio: Double?
@@ -62,6 +64,8 @@ public struct EvaluationReport: Codable, Sendable, Equatable {
     public var model: String
     /// The text's file name.
     public var text: String
+    /// How questions were put, as `ChatForm` names it.
+    public var prompts: String?
     /// Tokens of the compressed prefix in measurements on text.
     public var prefixTokens: Int?
     /// Tokens after it that are measured.

@@ -1,13 +1,14 @@
 public import ByteStorage
 internal import ComputeRuntime
 internal import Foundation
+public import LlamaDecoder
 
 /// The outcomes of an evaluation, kept in a file line by line so that one that was interrupted goes on where it stopped.
 ///
 /// Source: Formats/evaluation.md.
 public final class EvaluationJournal {
     static let format = "think-compress evaluation"
-    static let version = 1
+    static let version = 2
     /// Some million outcomes.
     private static let maximumBytes = 1 << 28
 
@@ -20,23 +21,34 @@ public final class EvaluationJournal {
         /// The text's file name and the CRC-32C of its bytes.
         public let text: String
         public let textChecksum: UInt32
+        /// How questions are put to the model.
+        public let prompts: ChatForm
         /// What the trials' prompts follow from.
         public let seed: UInt64
 
-        /// - Parameter metadata: the model's, from `LlamaModel.metadata(producer:)`.
-        public init(metadata: [String: String], text: String, textBytes: RawSpan, seed: UInt64) {
+        /// - Parameters:
+        ///   - metadata: the model's, from `LlamaModel.metadata(producer:)`.
+        ///   - prompts: the model's `chatForm`.
+        public init(
+            metadata: [String: String],
+            text: String,
+            textBytes: RawSpan,
+            prompts: ChatForm,
+            seed: UInt64
+        ) {
             model = metadata["model.id", default: ""]
             fingerprint = metadata["model.fingerprint", default: ""]
             tokenizer = metadata["tokenizer.sha256", default: ""]
             self.text = text
             textChecksum = Kernels.checksum(textBytes)
+            self.prompts = prompts
             self.seed = seed
         }
 
-        /// Whether outcomes are of the same model, text and seed; names may differ.
+        /// Whether outcomes are of the same model, text, prompts and seed; names may differ.
         func isSame(as other: Subject) -> Bool {
             fingerprint == other.fingerprint && tokenizer == other.tokenizer && textChecksum == other.textChecksum
-                && seed == other.seed
+                && prompts == other.prompts && seed == other.seed
         }
     }
 
@@ -68,7 +80,8 @@ public final class EvaluationJournal {
     /// Opens the journal at `path`, or begins one. A last line that was not written to its end is dropped.
     ///
     /// - Parameter access: who may use the file if it is begun.
-    /// - Throws: `EvaluationError` if the file is no journal, or one of another model, text or seed; `FileError` if it can't
+    /// - Throws: `EvaluationError` if the file is no journal, or one of another model, text, form of prompts or seed;
+    ///   `FileError` if it can't
     ///   be read or written.
     public init(path: String, access: FileAccess = .standard, subject: Subject) throws {
         self.subject = subject
@@ -90,15 +103,15 @@ public final class EvaluationJournal {
                 else {
                     throw EvaluationError(
                         path: path,
-                        "is a journal of version \(kind.version) that this program, which reads \(Self.version), "
-                            + "can't read; choose another name"
+                        "is a journal of version \(kind.version), whose prompts were others than those of version "
+                            + "\(Self.version), which this program reads; choose another name"
                     )
                 }
                 guard heading.subject.isSame(as: subject) else {
                     throw EvaluationError(
                         path: path,
-                        "holds results of another model, text or seed (\(heading.subject.model), "
-                            + "\(heading.subject.text)); choose another name"
+                        "holds results of another model, text, form of prompts or seed (\(heading.subject.model), "
+                            + "\(heading.subject.text), \(heading.subject.prompts.rawValue)); choose another name"
                     )
                 }
                 continue

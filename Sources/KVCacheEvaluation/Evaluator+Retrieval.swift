@@ -2,54 +2,71 @@ internal import CachePacking
 internal import KVCacheCodecs
 internal import KVCacheModel
 internal import LlamaDecoder
-internal import TextTokenization
 
 extension Evaluator {
-    /// Asks for what a prompt hides: once after compressing the prompt without its question, once with it.
+    /// Asks for what a prompt hides: after compressing it without a question, and with each.
     ///
-    /// Where the question is seen, all tokens but its last are compressed, so that every answer is computed from the
-    /// compressed cache.
+    /// The context is computed once. Without a question, every recipe compresses it once and all questions are asked of
+    /// copies. With one, the question's tokens are computed after the full-precision context, and all but its last are
+    /// compressed, so that every answer is computed from the compressed cache.
     func measureRetrieval(
         _ prompt: RetrievalPrompt,
         recipes: [Recipe],
         take: (Recipe, TrialOutcome) throws -> Void
     ) async throws {
-        let seen = prompt.context + prompt.question.dropLast()
         let window = recipes.map(\.observationWindow).max() ?? 0
-        let full = try await decoder.fullCache(seen, queryWindow: window + prompt.question.count, metadata: metadata)
-        for recipe in recipes {
-            try Task.checkCancellation()
-            let parts = [(prompt.context.count, prompt.question), (seen.count, Array(prompt.question.suffix(1)))]
-            var isFound: [Bool] = []
-            for (count, rest) in parts {
-                let prefix = try full.prefix(
-                    count,
-                    queryWindow: recipe.observationWindow,
-                    of: decoder.model.configuration
-                )
-                let cache = try await CompressedCache(compressing: prefix, recipe: recipe)
-                isFound.append(try finds(prompt.answer, after: cache, followedBy: rest))
+        let full = try await decoder.fullCache(prompt.context, queryWindow: window, metadata: metadata)
+        var unseen = [[Bool]](repeating: [], count: recipes.count)
+        for (index, recipe) in recipes.enumerated() {
+            let cache = try await compressed(full, by: recipe)
+            unseen[index] = try prompt.questions.map { question in
+                try answers(question, after: cache, from: 0)
             }
-            try take(recipe, .answer(unseen: isFound[0], seen: isFound[1]))
+        }
+        var seen = [[Bool]](repeating: [], count: recipes.count)
+        for question in prompt.questions {
+            let asked = question.tokens.count - 1
+            let whole =
+                asked > 0
+                ? try await decoder.fullCache(
+                    Array(question.tokens[..<asked]),
+                    following: full,
+                    queryWindow: window
+                ) : full
+            for (index, recipe) in recipes.enumerated() {
+                seen[index].append(try answers(question, after: try await compressed(whole, by: recipe), from: asked))
+            }
+        }
+        for (index, recipe) in recipes.enumerated() {
+            try take(recipe, .answers(unseen: unseen[index], seen: seen[index]))
         }
     }
 
-    /// Whether the model's likeliest continuation begins with a text.
-    private func finds(_ answer: String, after cache: CompressedCache, followedBy tokens: [Int32]) throws -> Bool {
+    /// A cache as the recipe compresses it, by as many of its last queries as the recipe looks at.
+    func compressed(_ full: KVCache, by recipe: Recipe) async throws -> CompressedCache {
+        try Task.checkCancellation()
+        return try await CompressedCache(
+            compressing: full.held(by: decoder.model.configuration, lastQueries: recipe.observationWindow),
+            recipe: recipe
+        )
+    }
+
+    /// Whether each token of the answer is the model's likeliest, after a cache that has the question's first tokens.
+    private func answers(
+        _ question: RetrievalPrompt.Question,
+        after cache: CompressedCache,
+        from first: Int
+    ) throws -> Bool {
         var cache = cache
+        let width = decoder.model.configuration.vocabularySize
+        let logits = try decoder.extend(
+            &cache,
+            with: Array(question.tokens[first...] + question.answer.dropLast()),
+            logits: .lastTokens(question.answer.count)
+        )
         var sampler = Sampler()
-        var stream = decoder.model.tokenizer.makeTextStream()
-        var text = ""
-        var next = tokens
-        // An answer has at most as many tokens as letters.
-        for _ in 0..<answer.utf8.count {
-            guard cache.tokenCount + next.count <= decoder.model.configuration.maximumPositions else { return false }
-            let token = try sampler.choose(try decoder.extend(&cache, with: next))
-            text += stream.append(token)
-            if text.hasPrefix(answer) { return true }
-            guard answer.hasPrefix(text) else { return false }
-            next = [token]
+        return try question.answer.enumerated().allSatisfy { row, token in
+            try sampler.choose(logits[row * width..<(row + 1) * width]) == token
         }
-        return false
     }
 }

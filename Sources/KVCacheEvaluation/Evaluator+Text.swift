@@ -32,14 +32,12 @@ extension Evaluator {
             queryWindow: max(recipes.map(\.observationWindow).max() ?? 0, Recipe.defaultObservationWindow),
             metadata: metadata
         )
-        let measured = try full.prefix(
-            prefix,
-            queryWindow: Recipe.defaultObservationWindow,
-            of: decoder.model.configuration
+        let measured = try full.held(
+            by: decoder.model.configuration,
+            lastQueries: Recipe.defaultObservationWindow
         )
         let reference = try await predictions(after: full, recipe: try Self.fullPrecision(), following: following).rows
         for recipe in recipes {
-            try Task.checkCancellation()
             let (cache, rows) = try await predictions(after: full, recipe: recipe, following: following)
             let size = try await SnapshotWriter().size(of: cache)
             let quality = try await quality(of: cache, original: measured)
@@ -70,12 +68,7 @@ extension Evaluator {
         recipe: Recipe,
         following: [Int32]
     ) async throws -> (cache: CompressedCache, rows: [Prediction]) {
-        let own = try full.prefix(
-            full.tokenCount,
-            queryWindow: recipe.observationWindow,
-            of: decoder.model.configuration
-        )
-        let cache = try await CompressedCache(compressing: own, recipe: recipe)
+        let cache = try await compressed(full, by: recipe)
         var copy = cache
         let logits = try decoder.extend(&copy, with: following, logits: .all)
         let width = decoder.model.configuration.vocabularySize

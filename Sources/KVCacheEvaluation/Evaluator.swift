@@ -74,7 +74,7 @@ public struct Evaluator: Sendable {
                             trial: trial,
                             recipes: missing
                         ) { try journal.add($1, for: key(task, trial, $0)) }
-                    case .needle, .recall:
+                    case .needles, .recall:
                         try await measureRetrieval(prompt(for: task, trial: trial), recipes: missing) {
                             try journal.add($1, for: key(task, trial, $0))
                         }
@@ -104,21 +104,41 @@ public struct Evaluator: Sendable {
                     + "longer one"
             )
         }
-        if case .recall(_, let pairs) = task, !(1...RetrievalPrompt.maximumPairs).contains(pairs) {
-            throw EvaluationError("\(pairs) pairs: must be 1...\(RetrievalPrompt.maximumPairs)")
+        if case .recall(_, let pairs, let questions) = task {
+            guard (1...RetrievalPrompt.maximumPairs).contains(pairs) else {
+                throw EvaluationError("\(pairs) pairs: must be 1...\(RetrievalPrompt.maximumPairs)")
+            }
+            guard (1...pairs).contains(questions) else {
+                throw EvaluationError("\(questions) questions about \(pairs) pairs: must be 1...\(pairs)")
+            }
+        }
+        if case .needles(_, let depths) = task {
+            guard (1...RetrievalPrompt.maximumPairs).contains(depths.count),
+                depths.allSatisfy((0...1).contains), zip(depths, depths.dropFirst()).allSatisfy(<)
+            else {
+                throw EvaluationError(
+                    "depths of needles must ascend from 0 to 1, \(RetrievalPrompt.maximumPairs) of them at the most"
+                )
+            }
         }
         try text.check(length: task.tokenCount)
     }
 
     private func prompt(for task: EvaluationTask, trial: Int) throws -> RetrievalPrompt {
-        // The same trial has the same needle at every depth, and lengths differ.
         var random = SplitMix64(seed: seed &+ UInt64(trial) &* 0x9E37_79B9 &+ UInt64(task.tokenCount) << 32)
         let model = decoder.model
         switch task {
-        case .needle(let context, let depth):
-            return try .needle(context: context, depth: depth, text: text, model: model, using: &random)
-        case .recall(let context, let pairs):
-            return try .recall(context: context, pairs: pairs, text: text, model: model, using: &random)
+        case .needles(let context, let depths):
+            return try .needles(context: context, depths: depths, text: text, model: model, using: &random)
+        case .recall(let context, let pairs, let questions):
+            return try .recall(
+                context: context,
+                pairs: pairs,
+                questions: questions,
+                text: text,
+                model: model,
+                using: &random
+            )
         case .text:
             preconditionFailure("text is not asked for anything")
         }
@@ -130,7 +150,7 @@ extension EvaluationTask {
     var tokenCount: Int {
         switch self {
         case .text(let prefix, let continuation): prefix + continuation + 1
-        case .needle(let context, _), .recall(let context, _): context
+        case .needles(let context, _), .recall(let context, _, _): context
         }
     }
 }

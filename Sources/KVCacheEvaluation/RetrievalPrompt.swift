@@ -2,13 +2,18 @@ internal import ComputeRuntime
 internal import LlamaDecoder
 internal import TextTokenization
 
-/// A prompt with something to find in it, the question, and the answer.
+/// A text with things to find in it, and questions about them, each to be asked by itself.
 struct RetrievalPrompt: Sendable {
-    /// Tokens before the question.
+    struct Question: Sendable {
+        /// What follows the context, up to the answer.
+        let tokens: [Int32]
+        /// What the model must go on with.
+        let answer: [Int32]
+    }
+
+    /// Tokens before a question.
     let context: [Int32]
-    let question: [Int32]
-    /// The text that must follow.
-    let answer: String
+    let questions: [Question]
 
     /// Things that have numbers.
     private static let nouns = [
@@ -19,79 +24,116 @@ struct RetrievalPrompt: Sendable {
         "violin", "walnut", "whistle", "window",
     ]
 
-    /// Pairs of a list at the most.
+    /// Kinds of numbers, so that the needles of one text are told apart.
+    private static let kinds = [
+        "magic number", "secret code", "phone number", "serial number", "pass key", "house number",
+    ]
+
+    /// Pairs of a list, and needles of a text, at the most.
     static var maximumPairs: Int { nouns.count }
 
-    /// A needle: `The magic number for lantern is 48213.` somewhere in a text.
-    static func needle(
+    /// Needles, one for each depth: ` The magic number for lantern is 48213.` somewhere in a text.
+    static func needles(
         context: Int,
-        depth: Double,
+        depths: [Double],
         text: EvaluationText,
         model: LlamaModel,
         using random: inout SplitMix64
     ) throws -> RetrievalPrompt {
-        let noun = nouns[Int.random(in: nouns.indices, using: &random)]
-        let number = String(Int.random(in: 10_000...99_999, using: &random))
-        let name = "magic number for \(noun)"
+        let first = Int.random(in: kinds.indices, using: &random)
+        let names = nouns.shuffled(using: &random).prefix(depths.count).enumerated().map { index, noun in
+            "\(kinds[(first + index) % kinds.count]) for \(noun)"
+        }
+        let numbers = names.map { _ in number(using: &random) }
         return try RetrievalPrompt(
-            hidden: " The \(name) is \(number).",
-            question: " What is the \(name)? The \(name) is ",
-            answer: number,
+            hidden: zip(depths, zip(names, numbers)).map { (depth: $0, text: " The \($1.0) is \($1.1).") },
+            questions: zip(names, numbers).map { name, number in
+                Wording(question: "What is the \(name)?", beginning: " The \(name) is ", answer: number)
+            },
             context: context,
-            depth: depth,
             text: text,
             model: model,
             using: &random
         )
     }
 
-    /// A list of keys and values, ` lantern: 48213; kettle: 22302;`, in the middle of a text.
+    /// A list of keys and values, ` The lantern is number 48213. The kettle is number 22302.`, in the middle of a text.
     static func recall(
         context: Int,
         pairs: Int,
+        questions: Int,
         text: EvaluationText,
         model: LlamaModel,
         using random: inout SplitMix64
     ) throws -> RetrievalPrompt {
-        let chosen = nouns.shuffled(using: &random).prefix(pairs)
-        let numbers = chosen.map { _ in String(Int.random(in: 10_000...99_999, using: &random)) }
-        let asked = Int.random(in: 0..<pairs, using: &random)
+        let list = nouns.shuffled(using: &random).prefix(pairs).map { ($0, number(using: &random)) }
         return try RetrievalPrompt(
-            hidden: zip(chosen, numbers).map { " \($0): \($1);" }.joined(),
-            question: "\n \(chosen[asked]): ",
-            answer: numbers[asked],
+            hidden: [(0.5, list.map { " The \($0) is number \($1)." }.joined())],
+            questions: list.shuffled(using: &random).prefix(questions).map { noun, number in
+                Wording(question: "Which number is the \(noun)?", beginning: " The \(noun) is number ", answer: number)
+            },
             context: context,
-            depth: 0.5,
             text: text,
             model: model,
             using: &random
         )
     }
 
-    /// A prompt that has `context` tokens together with its question and answer.
+    private static func number(using random: inout SplitMix64) -> String {
+        String(Int.random(in: 10_000...99_999, using: &random))
+    }
+
+    /// A question, how its answer begins (as the text says it, with the space before it), and what then must follow.
+    private struct Wording {
+        let question: String
+        let beginning: String
+        let answer: String
+
+        /// As the model's conversations are written: the answer's beginning is given, so that only the number counts.
+        func encoded(by model: LlamaModel) throws -> Question {
+            let form = model.chatForm
+            let text =
+                form == .plain
+                ? " \(question)\(beginning)" : "\n\n\(question)\(form.turn)\(beginning)"
+            // Tokens may reach over the end of the question: the space before a number can belong to either.
+            let all = try model.tokenizer.encode(text + answer, addingSpecialTokens: false)
+            let alone = try model.tokenizer.encode(text, addingSpecialTokens: false)
+            let shared = min(zip(all, alone).prefix { $0 == $1 }.count, all.count - 1)
+            return Question(tokens: Array(all[..<shared]), answer: Array(all[shared...]))
+        }
+    }
+
+    /// A prompt that has `length` tokens together with its longest question and answer.
+    ///
+    /// - Parameter hidden: what is to be found, by ascending depths.
     private init(
-        hidden: String,
-        question: String,
-        answer: String,
+        hidden: [(depth: Double, text: String)],
+        questions: [Wording],
         context length: Int,
-        depth: Double,
         text: EvaluationText,
         model: LlamaModel,
         using random: inout SplitMix64
     ) throws {
-        let hidden = try model.tokenizer.encode(hidden, addingSpecialTokens: false)
-        self.question = try model.tokenizer.encode(question, addingSpecialTokens: false)
-        self.answer = answer
-        let answerCount = try model.tokenizer.encode(answer, addingSpecialTokens: false).count
-        let rest = length - text.beginning.count - hidden.count - self.question.count - answerCount
+        let hidden = try hidden.map { ($0.depth, try model.tokenizer.encode($0.text, addingSpecialTokens: false)) }
+        self.questions = try questions.map { try $0.encoded(by: model) }
+        let beginning =
+            text.beginning + (try model.tokenizer.encode(model.chatForm.beginning, addingSpecialTokens: false))
+        let asked = self.questions.map { $0.tokens.count + $0.answer.count }.max() ?? 0
+        let rest = length - beginning.count - asked - hidden.reduce(0) { $0 + $1.1.count }
         guard rest > 0 else {
             throw EvaluationError(
-                "a prompt of \(length) tokens is too short: what is to be found, its question and its "
-                    + "answer have \(length - rest); ask for longer ones"
+                "a prompt of \(length) tokens is too short: what is to be found, a question and its answer have "
+                    + "\(length - rest); ask for longer ones"
             )
         }
         let excerpt = text.excerpt(of: rest, using: &random)
-        let place = text.insertion(depth: depth, in: excerpt)
-        context = text.beginning + excerpt[..<place] + hidden + excerpt[place...]
+        var context = beginning
+        var end = excerpt.startIndex
+        for (depth, tokens) in hidden {
+            let place = max(text.insertion(depth: depth, in: excerpt), end)
+            context += excerpt[end..<place] + tokens
+            end = place
+        }
+        self.context = context + excerpt[end...]
     }
 }

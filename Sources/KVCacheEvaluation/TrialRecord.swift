@@ -4,10 +4,21 @@ internal import KVCacheModel
 public enum EvaluationTask: Codable, Sendable, Hashable {
     /// `continuation` tokens of the text after a compressed prefix of `prefix` tokens.
     case text(prefix: Int, continuation: Int)
-    /// A needle at `depth`, 0 to 1, of a prompt that has `context` tokens together with question and answer.
-    case needle(context: Int, depth: Double)
-    /// One of `pairs` keys and values in a prompt that has `context` tokens together with question and answer.
-    case recall(context: Int, pairs: Int)
+    /// Needles, one at each of some depths from 0 to 1, ascending, of a prompt that has `context` tokens together with
+    /// a question and its answer.
+    case needles(context: Int, depths: [Double])
+    /// So many `questions`, each by itself, about `pairs` keys and values in a prompt that has `context` tokens together
+    /// with a question and its answer.
+    case recall(context: Int, pairs: Int, questions: Int)
+
+    /// Questions that a prompt is asked; nil where there are none.
+    var questionCount: Int? {
+        switch self {
+        case .text: nil
+        case .needles(_, let depths): depths.count
+        case .recall(_, _, let questions): questions
+        }
+    }
 }
 
 /// Names one measurement: the same key gives the same prompt and, on the same machine, the same outcome.
@@ -28,8 +39,8 @@ public struct TrialKey: Codable, Sendable, Hashable {
 /// What a measurement found.
 public enum TrialOutcome: Codable, Sendable, Equatable {
     case text(sums: TextOutcome)
-    /// Whether the answer was right, with the question unseen by the compression and seen.
-    case answer(unseen: Bool, seen: Bool)
+    /// Whether each answer was right, with its question unseen by the compression and seen.
+    case answers(unseen: [Bool], seen: [Bool])
 }
 
 /// A measurement's name and outcome: a line of the journal.
@@ -40,7 +51,11 @@ public struct TrialRecord: Codable, Sendable, Equatable {
     /// Whether a measurement can have given it.
     var isPossible: Bool {
         guard key.trial >= 0 else { return false }
-        guard case .text(let sums) = outcome else { return true }
+        guard case .text(let sums) = outcome else {
+            guard case .answers(let unseen, let seen) = outcome else { return false }
+            return unseen.count == key.task.questionCount && seen.count == unseen.count
+        }
+        guard key.task.questionCount == nil else { return false }
         let sizes = [sums.fileBytes, sums.payloadBytes, sums.values, sums.tokens]
         let numbers =
             [sums.divergence, sums.surprise, sums.fullSurprise, sums.attentionError ?? 0]

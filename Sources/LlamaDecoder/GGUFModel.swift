@@ -97,6 +97,14 @@ struct GGUFModel: ModelSource {
         }
     }
 
+    func chatTemplate() throws -> String? {
+        do {
+            return try file.metadata["tokenizer.chat_template"]?.text()
+        } catch {
+            throw ModelError(error, path: path)
+        }
+    }
+
     // MARK: - Identity
 
     /// The file's name, without `.gguf`.

@@ -45,6 +45,26 @@ struct LayerBuffer: Sendable {
         }
     }
 
+    /// Copies the first tokens from a layer of the buffer's shape and element type, whose rows lie side by side.
+    func write(_ layer: KVCacheLayer) {
+        for (tensor, buffer) in [(layer.keys, keys), (layer.values, values)] {
+            let rowBytes = geometry.keyDimension * elementType.byteCount
+            precondition(tensor.elementType == elementType && tensor.tokens <= capacity, "the layer does not fit")
+            precondition(tensor.heads == geometry.kvHeads && tensor.tokenStride == rowBytes, "the layer does not fit")
+            for head in 0..<tensor.heads {
+                unsafe tensor.withRows(head: head) { rows in
+                    unsafe buffer.withUnsafeMutableBytes { bytes in
+                        guard let base = bytes.baseAddress, let start = unsafe rows.bytes else { return }
+                        unsafe (base + head * capacity * rowBytes).copyMemory(
+                            from: start,
+                            byteCount: tensor.tokens * rowBytes
+                        )
+                    }
+                }
+            }
+        }
+    }
+
     /// Moves rows to the buffer's beginning; nobody may read rows of it any more.
     func moveToBeginning(_ rows: Range<Int>) {
         precondition(rows.lowerBound >= 0 && rows.upperBound <= capacity, "the buffer has no such tokens")

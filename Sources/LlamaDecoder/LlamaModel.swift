@@ -5,6 +5,8 @@ public import TextTokenization
 public struct LlamaModel: Sendable {
     public let configuration: ModelConfiguration
     public let tokenizer: Tokenizer
+    /// How conversations with it are written.
+    public let chatForm: ChatForm
     let weights: ModelWeights
     private let source: any ModelSource
 
@@ -19,6 +21,7 @@ public struct LlamaModel: Sendable {
         configuration = try source.configuration()
         weights = try source.weights(configuration)
         tokenizer = try source.tokenizer(configuration)
+        chatForm = ChatForm(template: try source.chatTemplate(), tokenizer: tokenizer)
     }
 
     // MARK: - Identity

@@ -1,3 +1,4 @@
+internal import ByteStorage
 internal import JSONText
 internal import TextTokenization
 
@@ -12,6 +13,30 @@ extension ModelFolder {
         }
         try check(tokenizer, path: path, configuration: configuration)
         return tokenizer
+    }
+
+    /// The model's chat template, from a file of its own or the tokenizer's settings; of several the one by name
+    /// `default`, or else the first.
+    func chatTemplate() throws -> String? {
+        if has(Self.chatTemplateName) {
+            let path = file(Self.chatTemplateName)
+            let bytes = try MappedFile.bytes(path: path)
+            guard bytes.count <= Self.largestJSON else {
+                throw ModelError(.damaged, path: path, "has \(bytes.count) bytes, far too many for what it is")
+            }
+            return unsafe bytes.withUnsafeBytes { unsafe String(decoding: $0, as: UTF8.self) }
+        }
+        guard has(Self.tokenizerSettingsName) else { return nil }
+        return try Self.read(file(Self.tokenizerSettingsName)) { object throws(JSONError) in
+            guard let value = object.optional("chat_template") else { return nil }
+            guard value.kind == .array else { return try value.text() }
+            var chosen: String?
+            for element in try value.elements() {
+                let isDefault = try element.required("name").text() == "default"
+                if chosen == nil || isDefault { chosen = try element.required("template").text() }
+            }
+            return chosen
+        }
     }
 
     /// A tokenizer must be of the model: no token of its own vocabulary beyond the model's, and what begins and ends a

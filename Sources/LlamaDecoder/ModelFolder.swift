@@ -10,11 +10,12 @@ struct ModelFolder: ModelSource {
     static let generationName = "generation_config.json"
     static let tokenizerName = "tokenizer.json"
     static let tokenizerSettingsName = "tokenizer_config.json"
+    static let chatTemplateName = "chat_template.jinja"
     static let weightsName = "model.safetensors"
     static let weightIndexName = "model.safetensors.index.json"
 
-    /// More than any of the JSON files of a model has.
-    private static let largestJSON = 32 << 20
+    /// More than any of the JSON files of a model has, or its chat template.
+    static let largestJSON = 32 << 20
 
     let path: String
 

@@ -12,6 +12,8 @@ protocol ModelSource: Sendable {
     func weights(_ configuration: ModelConfiguration) throws -> ModelWeights
     /// - Throws: `ModelError` if the tokenizer is not that of the model.
     func tokenizer(_ configuration: ModelConfiguration) throws -> Tokenizer
+    /// The model's chat template in Jinja, if it has one.
+    func chatTemplate() throws -> String?
 
     /// `model.fingerprint`, which every byte of the weights decides.
     func fingerprint(_ digests: FileDigests) throws -> String

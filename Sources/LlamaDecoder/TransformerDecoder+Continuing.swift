@@ -8,6 +8,8 @@ extension TransformerDecoder {
     public enum LogitRows: Sendable {
         /// After the last token.
         case last
+        /// After each of so many last tokens.
+        case lastTokens(Int)
         /// After every token.
         case all
     }
@@ -19,7 +21,7 @@ extension TransformerDecoder {
     /// - Parameters:
     ///   - cache: of this model; token t has position t.
     ///   - tokens: what follows.
-    /// - Returns: logits `[1 or tokens, vocabularySize]`.
+    /// - Returns: logits `[rows, vocabularySize]`.
     /// - Throws: `ModelError` if the tokens can't be computed, `CodecError` if the cache isn't of the model's shape or
     ///   can't take the tokens, `CancellationError`; the cache then has the chunks that were computed before.
     public func extend(
@@ -29,19 +31,24 @@ extension TransformerDecoder {
         progress: ProgressHandler? = nil
     ) throws -> [Float] {
         try check(tokens, from: cache.tokenCount)
+        let firstRow =
+            switch rows {
+            case .last: tokens.count - 1
+            case .lastTokens(let count): max(tokens.count - count, 0)
+            case .all: 0
+            }
         var result: [Float] = []
         let end = cache.tokenCount + tokens.count
         for start in stride(from: 0, to: tokens.count, by: Self.chunkTokens) {
             try Task.checkCancellation()
             let chunk = tokens[start..<min(start + Self.chunkTokens, tokens.count)]
-            let isLast = chunk.endIndex == tokens.count
             let logits = try unsafe withUnsafeMutablePointer(to: &cache) { pointer in
                 var one = unsafe MutableSpan(_unsafeStart: pointer, count: 1)
                 return try step(
                     &one,
                     tokens: Array(chunk),
                     textTokens: end,
-                    logits: rows == .all ? 0..<chunk.count : isLast ? chunk.count - 1..<chunk.count : 0..<0
+                    logits: min(max(firstRow - start, 0), chunk.count)..<chunk.count
                 )
             }
             result += logits

@@ -1,3 +1,4 @@
+internal import ByteStorage
 public import CachePacking
 internal import CompressedAttention
 public import ComputeRuntime
@@ -86,6 +87,73 @@ extension TransformerDecoder {
         return try KVCache(layers: layers, tokens: tokens, metadata: metadata)
     }
 
+    /// Computes tokens that follow a full-precision cache: what `fullCache` gives for all tokens at once, its last
+    /// queries included.
+    ///
+    /// - Parameters:
+    ///   - prefix: from `fullCache` of the same model; it stays as it is.
+    ///   - queryWindow: how many of the last queries come along, of those that the prefix has.
+    /// - Throws: as `prefill`; `CodecError` if the prefix isn't of the model's shape or lacks tokens.
+    public func fullCache(
+        _ tokens: [Int32],
+        following prefix: KVCache,
+        queryWindow: Int = Recipe.defaultObservationWindow
+    ) async throws -> KVCache {
+        if let mismatch = geometry.mismatch(with: prefix.geometry) {
+            throw CodecError(
+                .shapeMismatch,
+                "does not fit the model: \(mismatch.name) \(mismatch.right), the model's \(mismatch.left)"
+            )
+        }
+        guard prefix.layers.allSatisfy({ $0.keys.tokens == prefix.tokenCount && $0.state.isEmpty }) else {
+            throw CodecError(.partialCache, "the cache lacks tokens of a layer; compute the prompt anew")
+        }
+        var layers: [KVCacheLayer] = []
+        _ = try await computeLayers(
+            tokens,
+            following: prefix,
+            elementType: prefix.elementType,
+            queryWindow: queryWindow,
+            progress: nil
+        ) { index, layer in
+            let queries = try layer.queries.map { newer in
+                try self.lastQueries(queryWindow, of: prefix.layers[index].queries, followedBy: newer)
+            }
+            layers.append(KVCacheLayer(keys: layer.keys, values: layer.values, queries: queries))
+        }
+        return try KVCache(
+            layers: layers,
+            tokens: prefix.tokens.map { $0 + tokens },
+            metadata: prefix.metadata
+        )
+    }
+
+    /// The last `window` queries of two runs, or as many as there are.
+    private func lastQueries(
+        _ window: Int,
+        of older: KVTensor?,
+        followedBy newer: KVTensor
+    ) throws(MemoryError) -> KVTensor {
+        guard let older, newer.tokens < window else { return newer }
+        let kept = min(window - newer.tokens, older.tokens)
+        let rows = try FloatMatrix(rows: kept + newer.tokens, columns: configuration.queryWidth)
+        let dimension = attention.keyDimension
+        for (tensor, first, row) in [(older, older.tokens - kept, 0), (newer, 0, kept)] {
+            for token in first..<tensor.tokens {
+                for head in 0..<tensor.heads {
+                    let place = unsafe rows[row + token - first] + head * dimension
+                    unsafe tensor.widenRows(head: head, from: token, count: 1, into: place)
+                }
+            }
+        }
+        return KVTensor(
+            rows: rows,
+            range: 0..<rows.rows,
+            heads: attention.queryHeads,
+            headDimension: dimension
+        )
+    }
+
     /// Logits after every token of a text: `[tokens, vocabularySize]`, computed in float32 throughout.
     ///
     /// - Throws: as `prefill`.
@@ -129,17 +197,22 @@ extension TransformerDecoder {
 
     /// Computes layer after layer, each for the whole prompt.
     ///
-    /// - Parameter holdsAll: whether layers with a sliding window keep all tokens, too, and not only the last ones.
-    /// - Returns: what leaves the last layer, a row per token.
+    /// - Parameters:
+    ///   - prefix: what the tokens follow, of the same element type and with all tokens in every layer; layers are given
+    ///     with its rows first, so with all of theirs.
+    ///   - holdsAll: whether layers with a sliding window keep all tokens, too, and not only the last ones.
+    /// - Returns: what leaves the last layer, a row per token of `tokens`.
     private func computeLayers(
         _ tokens: [Int32],
+        following prefix: KVCache? = nil,
         elementType: ElementType,
         queryWindow: Int,
         holdsAll: Bool = false,
         progress: ProgressHandler?,
         _ take: (_ index: Int, _ layer: KVCacheLayer) async throws -> Void
     ) async throws -> FloatMatrix {
-        try check(tokens)
+        let past = prefix?.tokenCount ?? 0
+        try check(tokens, from: past)
         let singleThreaded = SingleThreadedProducts()
         defer { extendLifetime(singleThreaded) }
         let width = configuration.hiddenSize
@@ -147,18 +220,17 @@ extension TransformerDecoder {
         let firstQuery = tokens.count - window
         let hidden = try FloatMatrix(rows: tokens.count, columns: width)
         unsafe embed(tokens[...], into: hidden[0])
-        let turns = try RotaryTables(
-            configuration,
-            texts: [.init(positions: tokens.indices, tokenCount: tokens.count)]
-        )
+        let end = past + tokens.count
+        let turns = try RotaryTables(configuration, texts: [.init(positions: past..<end, tokenCount: end)])
         let activations = try Activations(rows: min(Self.chunkTokens, tokens.count), configuration: configuration)
         let chunkCount = (tokens.count + Self.chunkTokens - 1) / Self.chunkTokens
         for index in geometry.layers.indices {
             let held =
-                holdsAll ? tokens.indices : configuration.heldTokens(ofLayer: index, tokenCount: tokens.count)
+                holdsAll || prefix != nil ? 0..<end : configuration.heldTokens(ofLayer: index, tokenCount: end)
             // As many as the next chunk's first token can see are in the buffer, and then the chunk.
-            let capacity = min(held.count + Self.chunkTokens, tokens.count)
+            let capacity = min(held.count + Self.chunkTokens, end)
             let buffer = try LayerBuffer(geometry: attention, elementType: elementType, capacity: capacity)
+            if let prefix { buffer.write(prefix.layers[index]) }
             /// The token of the buffer's first row.
             var first = 0
             let kept = try FloatMatrix(rows: window, columns: configuration.queryWidth)
@@ -166,7 +238,8 @@ extension TransformerDecoder {
                 try Task.checkCancellation()
                 let start = chunk * Self.chunkTokens
                 let count = min(Self.chunkTokens, tokens.count - start)
-                if start + count - first > capacity {
+                // Never after a prefix, of which all is kept.
+                if past + start + count - first > capacity {
                     buffer.moveToBeginning(start - held.count - first..<start - first)
                     first = start - held.count
                 }
@@ -178,7 +251,7 @@ extension TransformerDecoder {
                     firstTurn: start,
                     activations: activations
                 )
-                buffer.write(activations, count: count, at: start - first)
+                buffer.write(activations, count: count, at: past + start - first)
                 for row in max(firstQuery - start, 0)..<max(count, firstQuery - start) {
                     unsafe kept[start + row - firstQuery].update(from: activations.queries[row], count: kept.columns)
                 }
@@ -187,7 +260,7 @@ extension TransformerDecoder {
                     queries,
                     layer: index,
                     over: emptyLayer(index, elementType: elementType, skippedTokens: first),
-                    followedBy: buffer.layer(tokens: 0..<start + count - first),
+                    followedBy: buffer.layer(tokens: 0..<past + start + count - first),
                     into: activations.attended,
                     row: 0
                 )
@@ -202,7 +275,7 @@ extension TransformerDecoder {
             )
             let layer = buffer.layer(
                 tokens: held.lowerBound - first..<held.upperBound - first,
-                held: held.count < tokens.count ? .last : .all,
+                held: held.count < end ? .last : .all,
                 queries: queries
             )
             try await take(index, layer)

@@ -66,8 +66,9 @@ struct EvalNeedleCommand: AsyncParsableCommand {
         commandName: "needle",
         abstract: "Ask for a fact that is hidden at some depth of a text.",
         discussion: """
-            Every needle is asked for twice: by a question that the compression has not seen, as when a cache is kept \
-            and asked later, and by one that was part of the prompt.
+            A text hides a needle at every depth, and each is asked for by itself, twice: by a question that the \
+            compression has not seen, as when a cache is kept and asked later, and by one that was part of the prompt. \
+            Recipes are judged by the needles that full precision finds. Questions are put in the model's chat form.
 
             Example:
               think-compress eval needle --model DIR --text book.txt \\
@@ -83,8 +84,8 @@ struct EvalNeedleCommand: AsyncParsableCommand {
     @Option(help: "Depths of the needle, 0 at the beginning and 1 before the question, separated by commas.")
     var depths = "0,0.25,0.5,0.75,1"
 
-    @Option(parsing: .unconditional, help: "Needles of each length and depth.")
-    var trials = 20
+    @Option(parsing: .unconditional, help: "Texts of each length, with a needle at every depth.")
+    var trials = 10
 
     func validate() throws {
         _ = try tasks()
@@ -94,7 +95,8 @@ struct EvalNeedleCommand: AsyncParsableCommand {
     private func tasks() throws -> [EvaluationTask] {
         let contexts = try EvalOptions.list(contexts, "--contexts") { Int($0).flatMap { $0 > 0 ? $0 : nil } }
         let depths = try EvalOptions.list(depths, "--depths") { Double($0).flatMap { (0...1).contains($0) ? $0 : nil } }
-        return contexts.flatMap { context in depths.map { .needle(context: context, depth: $0) } }
+        let ascending = Set(depths).sorted()
+        return contexts.map { .needles(context: $0, depths: ascending) }
     }
 
     func run() async throws {
@@ -107,8 +109,8 @@ struct EvalRecallCommand: AsyncParsableCommand {
         commandName: "recall",
         abstract: "Ask for the value of one of many keys that are listed in a text.",
         discussion: """
-            Every list is asked twice: by a question that the compression has not seen, and by one that was part of the \
-            prompt.
+            Every question is asked by itself, twice: unseen by the compression, and as a part of the prompt that was \
+            compressed. Recipes are judged by the questions that full precision answers.
 
             Example:
               think-compress eval recall --model DIR --text book.txt \\
@@ -124,16 +126,23 @@ struct EvalRecallCommand: AsyncParsableCommand {
     @Option(parsing: .unconditional, help: "Tokens of the prompt, question and answer included.")
     var context = 1024
 
-    @Option(parsing: .unconditional, help: "Lists that are asked for a value.")
-    var trials = 50
+    @Option(parsing: .unconditional, help: "Questions about each list, of one pair each. (default: 5, or all pairs)")
+    var questions: Int?
+
+    @Option(parsing: .unconditional, help: "Lists.")
+    var trials = 10
 
     func validate() throws {
         try CountOption.check(pairs, "--pairs", upTo: Evaluator.maximumPairs)
+        try questions.map { try CountOption.check($0, "--questions", upTo: pairs) }
         try CountOption.check(context, "--context")
         try CountOption.check(trials, "--trials")
     }
 
     func run() async throws {
-        try await options.run([.recall(context: context, pairs: pairs)], trials: trials)
+        try await options.run(
+            [.recall(context: context, pairs: pairs, questions: questions ?? min(pairs, 5))],
+            trials: trials
+        )
     }
 }

@@ -72,6 +72,7 @@ struct EvalOptions: ParsableArguments {
             metadata: metadata,
             text: URL(filePath: source.name).lastPathComponent,
             textBytes: content.utf8.span.bytes,
+            prompts: opened.chatForm,
             seed: seed
         )
         let journal =

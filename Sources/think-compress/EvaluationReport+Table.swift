@@ -3,7 +3,13 @@ internal import ThinkCompress
 
 extension EvaluationReport {
     /// The report for a person.
-    var table: String { ([textTables, recallTables, needleTables].flatMap { $0 }).joined(separator: "\n\n") }
+    var table: String {
+        let prompts = promptsText.map { ["questions are put \($0)"] } ?? []
+        return ([textTables, prompts, recallTables, needleTables].flatMap { $0 }).joined(separator: "\n\n")
+    }
+
+    /// What shares of answers are of.
+    private static let judgement = "of full precision of all, of others of those that it answers"
 
     private var textTables: [String] {
         guard let prefixTokens, let continuationTokens, let trials else { return [] }
@@ -43,7 +49,10 @@ extension EvaluationReport {
         for result in recipes where result.recall != nil {
             table.add([result.recipe, cell(result.recall, share), cell(result.recallSeen, share)])
         }
-        return ["one of \(recallPairs) keys and values recalled, \(recallTrials) lists:", table.text]
+        return [
+            "one of \(recallPairs) keys and values recalled, \(recallTrials) questions; shares \(Self.judgement):",
+            table.text,
+        ]
     }
 
     private var needleTables: [String] {
@@ -68,7 +77,8 @@ extension EvaluationReport {
                 tables[index].add([result.recipe, "\(context)"] + row)
             }
         }
-        return ["needles found, with the question unseen / seen:"] + tables.flatMap { $0.texts(leading: 2) }
+        return ["needles found, with the question unseen / seen; shares \(Self.judgement):"]
+            + tables.flatMap { $0.texts(leading: 2) }
     }
 
     private func share(_ value: Double) -> String { (value * 100).fixed(1) + " %" }

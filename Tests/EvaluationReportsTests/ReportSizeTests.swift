@@ -1,13 +1,22 @@
 import EvaluationReports
 import Foundation
 import KVCacheEvaluation
+import LlamaDecoder
 import Testing
 import ThinkCompress
 
 /// Pages of journals that have much in them: what is drawn is bounded, and what is not drawn is counted.
 @Suite struct ReportSizeTests {
     private static func journal() -> EvaluationJournal {
-        EvaluationJournal(subject: .init(metadata: ["model.id": "m"], text: "t", textBytes: [1].span.bytes, seed: 0))
+        EvaluationJournal(
+            subject: .init(
+                metadata: ["model.id": "m"],
+                text: "t",
+                textBytes: [1].span.bytes,
+                prompts: .plain,
+                seed: 0
+            )
+        )
     }
 
     private static func report(_ journal: EvaluationJournal) -> EvaluationReport {
@@ -18,8 +27,8 @@ import ThinkCompress
     func needles() throws {
         let journal = Self.journal()
         for index in 0..<530 {
-            let task = EvaluationTask.needle(context: 150 + index, depth: Double(index) / 1000)
-            try journal.add(.answer(unseen: true, seen: true), for: .init(task: task, trial: 0, recipe: "f16"))
+            let task = EvaluationTask.needles(context: 150 + index, depths: [Double(index) / 1000])
+            try journal.add(.answers(unseen: [true], seen: [true]), for: .init(task: task, trial: 0, recipe: "f16"))
         }
         let report = Self.report(journal)
         #expect(report.needleGrids.count == 530)
@@ -37,10 +46,10 @@ import ThinkCompress
         let journal = Self.journal()
         for recipe in 0..<40 {
             for place in 0..<400 where recipe == 0 || place == recipe {
-                let task = EvaluationTask.needle(context: 100 + place % 20, depth: Double(place / 20) / 20)
+                let task = EvaluationTask.needles(context: 100 + place % 20, depths: [Double(place / 20) / 20])
                 try journal.add(
-                    .answer(unseen: true, seen: true),
-                    for: .init(task: task, trial: 0, recipe: "recipe \(recipe)")
+                    .answers(unseen: [true], seen: [true]),
+                    for: .init(task: task, trial: 0, recipe: recipe == 0 ? "f16" : "recipe \(recipe)")
                 )
             }
         }

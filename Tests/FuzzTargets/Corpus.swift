@@ -1,5 +1,6 @@
 import Foundation
 import KVCacheEvaluation
+import LlamaDecoder
 import TestSupport
 import ThinkCompress
 
@@ -101,7 +102,7 @@ public enum Corpus {
     static var subject: EvaluationJournal.Subject {
         let metadata = ["model.id": "m", "model.fingerprint": "f", "tokenizer.sha256": "k"]
         let text: [UInt8] = [1]
-        return .init(metadata: metadata, text: "t", textBytes: text.span.bytes, seed: 0)
+        return .init(metadata: metadata, text: "t", textBytes: text.span.bytes, prompts: .plain, seed: 0)
     }
 
     private static func journal() throws -> [UInt8] {
@@ -114,16 +115,16 @@ public enum Corpus {
         let outcome = TrialOutcome.text(sums: try JSONDecoder().decode(TextOutcome.self, from: Data(sums.utf8)))
         for recipe in ["f16", "kivi(bits=2)"] {
             for trial in 0..<2 {
-                let needle = EvaluationTask.needle(context: 256, depth: 0.5)
-                let recall = EvaluationTask.recall(context: 256, pairs: 4)
+                let needle = EvaluationTask.needles(context: 256, depths: [0, 0.5])
+                let recall = EvaluationTask.recall(context: 256, pairs: 4, questions: 1)
                 let text = EvaluationTask.text(prefix: 64, continuation: 16)
                 try journal.add(outcome, for: TrialKey(task: text, trial: trial, recipe: recipe))
                 try journal.add(
-                    .answer(unseen: true, seen: false),
+                    .answers(unseen: [true, false], seen: [false, false]),
                     for: TrialKey(task: needle, trial: trial, recipe: recipe)
                 )
                 try journal.add(
-                    .answer(unseen: false, seen: true),
+                    .answers(unseen: [false], seen: [true]),
                     for: TrialKey(task: recall, trial: trial, recipe: recipe)
                 )
             }

@@ -1,6 +1,7 @@
 import EvaluationReports
 import Foundation
 import KVCacheEvaluation
+import LlamaDecoder
 import TestSupport
 import Testing
 import ThinkCompress
@@ -17,19 +18,22 @@ import ThinkCompress
         fingerprint: String = "f",
         tokenizer: String = "k",
         text: [UInt8] = [1],
+        prompts: ChatForm = .plain,
         seed: UInt64 = 0
     ) -> EvaluationJournal.Subject {
         let metadata = ["model.id": "m", "model.fingerprint": fingerprint, "tokenizer.sha256": tokenizer]
-        return .init(metadata: metadata, text: "t", textBytes: text.span.bytes, seed: seed)
+        return .init(metadata: metadata, text: "t", textBytes: text.span.bytes, prompts: prompts, seed: seed)
     }
 
     private static func key(_ trial: Int) -> TrialKey {
-        TrialKey(task: .needle(context: 10, depth: 0.25), trial: trial, recipe: "f16")
+        TrialKey(task: .needles(context: 10, depths: [0.25]), trial: trial, recipe: "f16")
     }
 
     private func fill(_ count: Int) throws {
         let journal = try EvaluationJournal(path: path, subject: subject())
-        for trial in 0..<count { try journal.add(.answer(unseen: trial % 2 == 0, seen: true), for: Self.key(trial)) }
+        for trial in 0..<count {
+            try journal.add(.answers(unseen: [trial % 2 == 0], seen: [true]), for: Self.key(trial))
+        }
     }
 
     private func append(_ text: String) throws {
@@ -43,8 +47,8 @@ import ThinkCompress
         try fill(3)
         let journal = try EvaluationJournal(path: path, subject: subject())
         #expect(journal.records.map(\.key) == [Self.key(0), Self.key(1), Self.key(2)])
-        #expect(journal.outcome(of: Self.key(0)) == .answer(unseen: true, seen: true))
-        #expect(journal.outcome(of: Self.key(1)) == .answer(unseen: false, seen: true))
+        #expect(journal.outcome(of: Self.key(0)) == .answers(unseen: [true], seen: [true]))
+        #expect(journal.outcome(of: Self.key(1)) == .answers(unseen: [false], seen: [true]))
         #expect(journal.outcome(of: Self.key(3)) == nil)
     }
 
@@ -53,7 +57,7 @@ import ThinkCompress
         try append(#"{"key":{"recipe":"f16","#)
         let journal = try EvaluationJournal(path: path, subject: subject())
         #expect(journal.records.count == 2)
-        try journal.add(.answer(unseen: true, seen: false), for: Self.key(2))
+        try journal.add(.answers(unseen: [true], seen: [false]), for: Self.key(2))
         #expect(try String(contentsOfFile: path, encoding: .utf8).split(separator: "\n").count == 4)
     }
 
@@ -61,7 +65,8 @@ import ThinkCompress
         try fill(1)
         let before = try Data(contentsOf: URL(filePath: path))
         for other in [
-            subject(fingerprint: "g"), subject(tokenizer: "l"), subject(text: [2]), subject(seed: 1),
+            subject(fingerprint: "g"), subject(tokenizer: "l"), subject(text: [2]), subject(prompts: .chatML),
+            subject(seed: 1),
         ] {
             let error = #expect(throws: EvaluationError.self) { try EvaluationJournal(path: path, subject: other) }
             #expect(error?.path == path)
@@ -79,9 +84,9 @@ import ThinkCompress
     @Test func ofLinesWithEqualKeysTheLastCounts() throws {
         try fill(2)
         let journal = try EvaluationJournal(path: path, subject: subject())
-        try journal.add(.answer(unseen: false, seen: false), for: Self.key(0))
+        try journal.add(.answers(unseen: [false], seen: [false]), for: Self.key(0))
         #expect(journal.records.count == 2)
-        #expect(journal.outcome(of: Self.key(0)) == .answer(unseen: false, seen: false))
+        #expect(journal.outcome(of: Self.key(0)) == .answers(unseen: [false], seen: [false]))
         let report = EvaluationReport(journal, recipes: [], tasks: [])
         #expect(report.recipes.first?.needle?.first?.trials == 2)
         #expect(report.recipes.first?.needle?.first?.accuracy == 0)
@@ -97,7 +102,7 @@ import ThinkCompress
     @Test(arguments: [false, true])
     func aJournalThatIsRemovedOrReplacedWhileItIsWrittenIsAnError(isReplaced: Bool) throws {
         let journal = try EvaluationJournal(path: path, subject: subject())
-        try journal.add(.answer(unseen: true, seen: true), for: Self.key(0))
+        try journal.add(.answers(unseen: [true], seen: [true]), for: Self.key(0))
         let before = try Data(contentsOf: URL(filePath: path))
         if isReplaced {
             // As an editor saves a file.
@@ -106,7 +111,7 @@ import ThinkCompress
             try FileManager.default.removeItem(atPath: path)
         }
         let error = #expect(throws: FileError.self) {
-            try journal.add(.answer(unseen: true, seen: true), for: Self.key(1))
+            try journal.add(.answers(unseen: [true], seen: [true]), for: Self.key(1))
         }
         #expect(error?.description.hasPrefix("\(path): was removed or replaced while it was written") == true)
         #expect(journal.records.count == 1)
@@ -122,11 +127,13 @@ import ThinkCompress
         #expect(attributes[.posixPermissions] as? Int == 0o600)
     }
 
-    @Test func aJournalOfALaterVersionIsNamedSo() throws {
-        let text = #"{"format":"think-compress evaluation","version":2,"subject":{}}"# + "\n"
+    /// Journals of version 1 have answers to other prompts.
+    @Test(arguments: [1, 3])
+    func aJournalOfAnotherVersionIsNamedSo(version: Int) throws {
+        let text = #"{"format":"think-compress evaluation","version":\#(version),"subject":{}}"# + "\n"
         try Data(text.utf8).write(to: URL(filePath: path))
         let error = #expect(throws: EvaluationError.self) { try EvaluationJournal(path: path, subject: subject()) }
-        #expect(error?.message.contains("version 2") == true)
+        #expect(error?.message.contains("version \(version)") == true)
     }
 
     @Test func aDamagedLineIsNamed() throws {
@@ -136,13 +143,20 @@ import ThinkCompress
         #expect(error?.message.contains("line 4") == true)
     }
 
-    @Test func outcomesThatCannotBeAreDamage() throws {
+    @Test(
+        arguments: [
+            #""text":{"prefix":9,"continuation":2}"#: #""text":{"sums":{"agreements":3,"divergence":0,"fileBytes":9,"#
+                + #""fullSurprise":1,"payloadBytes":9,"surprise":1,"tokens":2,"values":9}}"#,
+            #""needles":{"context":10,"depths":[0,1]}"#: #""answers":{"seen":[true],"unseen":[true]}"#,
+            #""recall":{"context":10,"pairs":2,"questions":1}"#: #""answers":{"seen":[],"unseen":[true]}"#,
+            #""recall":{"context":10,"pairs":2,"questions":2}"#: #""text":{"sums":{"agreements":1,"divergence":0,"#
+                + #""fileBytes":9,"fullSurprise":1,"payloadBytes":9,"surprise":1,"tokens":2,"values":9}}"#,
+            #""text":{"prefix":9,"continuation":2}"#: #""answers":{"seen":[],"unseen":[]}"#,
+        ] as KeyValuePairs
+    )
+    func outcomesThatCannotBeAreDamage(task: String, outcome: String) throws {
         try fill(1)
-        try append(
-            #"{"key":{"recipe":"f16","task":{"text":{"prefix":9,"continuation":2}},"trial":0},"outcome":{"text":{"sums":"#
-                + #"{"agreements":3,"divergence":0,"fileBytes":9,"fullSurprise":1,"payloadBytes":9,"surprise":1,"#
-                + #""tokens":2,"values":9}}}}"# + "\n"
-        )
+        try append(#"{"key":{"recipe":"f16","task":{\#(task)},"trial":0},"outcome":{\#(outcome)}}"# + "\n")
         let error = #expect(throws: EvaluationError.self) { try EvaluationJournal(path: path, subject: subject()) }
         #expect(error?.message.contains("line 3") == true)
     }

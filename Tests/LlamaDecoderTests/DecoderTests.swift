@@ -74,6 +74,49 @@ import ThinkCompress
         #expect(lossy.tokenCount == 230)
     }
 
+    @Test(arguments: [1, 20, 40])
+    func logitsOfTheLastTokensAreThoseOfAll(count: Int) async throws {
+        let decoder = try Self.decoder()
+        let tokens = Self.tokens(40, model: decoder.model)
+        let prompt = try await decoder.prefill(tokens, recipe: try Recipe("f16")).cache
+        var (whole, part) = (prompt, prompt)
+        let all = try decoder.extend(&whole, with: Array(tokens.prefix(20)), logits: .all)
+        let last = try decoder.extend(&part, with: Array(tokens.prefix(20)), logits: .lastTokens(count))
+        let width = decoder.model.configuration.vocabularySize
+        #expect(relativeError(last, Array(all.suffix(min(count, 20) * width))) < 1e-5)
+    }
+
+    /// Short and long continuations, and windows of queries that reach into the prefix.
+    @Test(arguments: [(5, 8), (30, 8), (270, 300)])
+    func aFullCacheGoesOn(count: Int, window: Int) async throws {
+        let decoder = try Self.decoder()
+        let tokens = Self.tokens(100 + count, model: decoder.model)
+        let whole = try await decoder.fullCache(tokens, elementType: .float32, queryWindow: window)
+        let prefix = try await decoder.fullCache(Array(tokens.prefix(100)), elementType: .float32, queryWindow: window)
+        let found = try await decoder.fullCache(Array(tokens[100...]), following: prefix, queryWindow: window)
+        #expect(found.tokens == tokens && found.elementType == .float32)
+        for (layer, expected) in zip(found.layers, whole.layers) {
+            let pairs = [
+                (layer.keys, expected.keys), (layer.values, expected.values),
+                (try #require(layer.queries), try #require(expected.queries)),
+            ]
+            for (tensor, other) in pairs {
+                #expect(tensor.tokens == other.tokens)
+                #expect(relativeError(tensor.numbers, other.numbers) < 1e-5)
+            }
+        }
+    }
+
+    @Test func onlyAWholeCacheOfTheModelGoesOn() async throws {
+        let decoder = try Self.decoder()
+        let other = try await Self.decoder("qwen3").fullCache([1, 2, 3])
+        let error = await #expect(throws: CodecError.self) { try await decoder.fullCache([4], following: other) }
+        #expect(error?.code == .shapeMismatch)
+        let own = try await decoder.fullCache([1, 2, 3])
+        let missing = await #expect(throws: ModelError.self) { try await decoder.fullCache([], following: own) }
+        #expect(missing?.code == .invalidTokens)
+    }
+
     @Test func tokensAreChecked() async throws {
         let decoder = try Self.decoder()
         let recipe = try Recipe("f16")
