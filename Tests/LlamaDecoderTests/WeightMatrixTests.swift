@@ -78,10 +78,10 @@ import Testing
             var outputs: [[Float]] = []
             for matrix in [plain, interleaved] {
                 var output = [Float](repeating: 0, count: count * Self.rows)
-                try output.withUnsafeMutableBufferPointer { buffer in
-                    let base = try #require(buffer.baseAddress)
-                    let target = MatrixProducts.Target(Linear(weights: matrix, bias: bias), into: base)
-                    try products.multiply(&input, count: count, target)
+                let linear = Linear(weights: matrix, bias: bias)
+                try output.withUnsafeMutableBufferPointer { output in
+                    let base = try #require(output.baseAddress)
+                    try products.multiply(&input, count: count, .init(linear, into: base))
                 }
                 outputs.append(output)
             }
