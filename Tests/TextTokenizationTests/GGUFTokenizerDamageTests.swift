@@ -101,6 +101,12 @@ import ThinkCompress
                 Case(byteLevel, "tokens", .strings(["a", "b", "a"]), "[2]' is there twice"),
                 Case(byteLevel, "tokens", .strings(["a", "[EMPTY_2]", ""]), "[2]' is there twice"),
                 Case(byteLevel, "tokens", .array(8, [.raw(8, [1, 0, 0, 0, 0, 0, 0, 0, 0xC3])]), "[0]' is not UTF-8"),
+                Case(
+                    byteLevel,
+                    "tokens",
+                    .strings(["a", String(repeating: "b", count: 65_536)]),
+                    "[1]' has more than 65535 bytes"
+                ),
                 Case(byteLevel, "token_type", .int32s([1, 1]), "' has 2 elements for 12 tokens"),
                 Case(byteLevel, "token_type", .strings(["x"]), "' has 1 elements for 12 tokens"),
                 Case(
@@ -116,7 +122,7 @@ import ThinkCompress
                 Case(byteLevel, "merges", .strings(["a x"]), "[0]' needs the token \"x\", which the vocabulary hasn't"),
                 Case(byteLevel, "merges", .strings(["b c"]), "[0]' needs the token \"bc\", which the vocabulary"),
                 Case(byteLevel, "bos_token_id", .uint32(12), "' is 12, must be 0...11"),
-                Case(byteLevel, "eos_token_id", .int32(-1), "' is -1, must be 0...11"),
+                Case(byteLevel, "eos_token_id", .int32(-2), "' is -2, must be 0...11"),
                 Case(byteLevel, "add_bos_token", .uint32(1), "' is of the type uint32, must be true or false"),
                 Case(scores, "scores", nil, "' is missing"),
                 Case(scores, "scores", .float32s([1]), "' has 1 elements for 12 tokens"),
