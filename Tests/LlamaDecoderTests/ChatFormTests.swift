@@ -57,7 +57,8 @@ import TextTokenization
     }
 
     @Test(arguments: [
-        (GGUFBuilder.Value.string("[INST] [/INST]"), ChatForm.mistral), (.string("other"), .plain), (nil, .plain),
+        (GGUFBuilder.Value.string("[INST] [/INST]") as GGUFBuilder.Value?, ChatForm.mistral),
+        (.string("other"), .plain), (nil, .plain),
     ])
     func filesSayTheirForm(template: GGUFBuilder.Value?, form: ChatForm) throws {
         let folder = try TemporaryFolder()
