@@ -228,6 +228,21 @@ TCK_INLINE lanes lanes_splat_float16(const void *first, const void *second) {
   return (lanes){splat_float16(first), splat_float16(second)};
 }
 
+TCK_INLINE __m256 splat_pairs(const void *first, const void *second) {
+  int low, high;
+  memcpy(&low, first, sizeof low);
+  memcpy(&high, second, sizeof high);
+  return _mm256_cvtph_ps(_mm_blend_epi32(_mm_set1_epi32(low), _mm_set1_epi32(high), 0xC));
+}
+
+TCK_INLINE lanes lanes_splat_pairs(const void *a, const void *b, const void *c, const void *d) {
+  return (lanes){splat_pairs(a, b), splat_pairs(c, d)};
+}
+
+TCK_INLINE lanes lanes_evens(lanes value) {
+  return (lanes){_mm256_moveldup_ps(value.low), _mm256_moveldup_ps(value.high)};
+}
+
 TCK_INLINE __m256 widen_8_bytes(uint64_t bytes) {
   return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_cvtsi64_si128((long long)bytes)));
 }
@@ -238,8 +253,18 @@ typedef struct codes {
   __m256i low, high;
 } codes;
 
+TCK_INLINE codes codes_zero(void) { return (codes){_mm256_setzero_si256(), _mm256_setzero_si256()}; }
+
 TCK_INLINE codes codes_load(const void *first, const void *second) {
   return (codes){_mm256_loadu_si256(first), _mm256_loadu_si256(second)};
+}
+
+TCK_INLINE __m256i load_two(const void *first, const void *second) {
+  return _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128(first)), _mm_loadu_si128(second), 1);
+}
+
+TCK_INLINE codes codes_load_fours(const void *a, const void *b, const void *c, const void *d) {
+  return (codes){load_two(a, b), load_two(c, d)};
 }
 
 TCK_INLINE void codes_store(void *bytes, codes value) {
@@ -273,15 +298,14 @@ TCK_INLINE codes codes_of_bits(const void *first, const void *second, uint8_t va
   return (codes){bits_32(first, (char)value), bits_32(second, (char)value)};
 }
 
-TCK_INLINE codes codes_field(codes value, unsigned first, unsigned second, unsigned width) {
-  __m256i mask = _mm256_set1_epi8((char)((1u << width) - 1));
-  return (codes){_mm256_and_si256(_mm256_srl_epi16(value.low, _mm_cvtsi32_si128((int)first)), mask),
-                 _mm256_and_si256(_mm256_srl_epi16(value.high, _mm_cvtsi32_si128((int)second)), mask)};
+TCK_INLINE __m256i field_32(__m256i value, int shift, uint8_t mask) {
+  __m128i count = _mm_cvtsi32_si128(shift < 0 ? -shift : shift);
+  if (shift != 0) value = shift < 0 ? _mm256_sll_epi16(value, count) : _mm256_srl_epi16(value, count);
+  return _mm256_and_si256(value, _mm256_set1_epi8((char)mask));
 }
 
-TCK_INLINE codes codes_shift_left(codes value, unsigned shift) {
-  __m128i count = _mm_cvtsi32_si128((int)shift);
-  return (codes){_mm256_sll_epi16(value.low, count), _mm256_sll_epi16(value.high, count)};
+TCK_INLINE codes codes_field(codes value, int first, int second, uint8_t mask) {
+  return (codes){field_32(value.low, first, mask), field_32(value.high, second, mask)};
 }
 
 TCK_INLINE codes codes_flip_signs(codes value) {
@@ -302,6 +326,16 @@ TCK_INLINE __m256 member_8(__m256i value, unsigned member) {
 
 TCK_INLINE lanes codes_member(codes value, unsigned member) {
   return (lanes){member_8(value.low, member), member_8(value.high, member)};
+}
+
+TCK_INLINE __m256 nibble_8(__m256i value, unsigned index) {
+  value = index == 7 ? _mm256_srli_epi32(value, 28)
+                     : _mm256_and_si256(value, _mm256_set1_epi32((int)(0xFu << 4 * index)));
+  return _mm256_cvtepi32_ps(value);
+}
+
+TCK_INLINE lanes codes_nibble(codes value, unsigned index) {
+  return (lanes){nibble_8(value.low, index), nibble_8(value.high, index)};
 }
 
 // MARK: - Columns
@@ -592,6 +626,10 @@ TCK_TARGET void tck_avx2_attend_rows(tck_rows keys, tck_rows values, size_t toke
 
 TCK_TARGET void tck_avx2_join_scores(float *scores, size_t tokens, size_t value_dimension, tck_queries *queries) {
   join_scores(scores, tokens, value_dimension, queries);
+}
+
+TCK_TARGET void tck_avx2_multiply_gates(tck_activation activation, float *gates, const float *ups, size_t count) {
+  multiply_gates(activation, gates, ups, count);
 }
 
 const tck_kernels tck_avx2_kernels = VECTOR_TABLE("avx2", tck_avx2_crc32c, , PTRDIFF_MAX, 128, 32);

@@ -166,14 +166,35 @@ TCK_INLINE lanes lanes_splat_float16(const void *first, const void *second) {
   return _mm512_cvtph_ps(_mm256_inserti128_si256(_mm256_set1_epi16(low), _mm_set1_epi16(high), 1));
 }
 
+TCK_INLINE lanes lanes_splat_pairs(const void *a, const void *b, const void *c, const void *d) {
+  int of[4];
+  memcpy(&of[0], a, sizeof *of);
+  memcpy(&of[1], b, sizeof *of);
+  memcpy(&of[2], c, sizeof *of);
+  memcpy(&of[3], d, sizeof *of);
+  __m128i low = _mm_blend_epi32(_mm_set1_epi32(of[0]), _mm_set1_epi32(of[1]), 0xC);
+  __m128i high = _mm_blend_epi32(_mm_set1_epi32(of[2]), _mm_set1_epi32(of[3]), 0xC);
+  return _mm512_cvtph_ps(_mm256_inserti128_si256(_mm256_castsi128_si256(low), high, 1));
+}
+
+TCK_INLINE lanes lanes_evens(lanes value) { return _mm512_moveldup_ps(value); }
+
 TCK_INLINE lanes lanes_of_bytes(uint64_t low, uint64_t high) {
   return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_set_epi64x((long long)high, (long long)low)));
 }
 
 typedef __m512i codes;
 
+TCK_INLINE codes codes_zero(void) { return _mm512_setzero_si512(); }
+
 TCK_INLINE codes codes_load(const void *first, const void *second) {
   return _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_loadu_si256(first)), _mm256_loadu_si256(second), 1);
+}
+
+TCK_INLINE codes codes_load_fours(const void *a, const void *b, const void *c, const void *d) {
+  __m256i low = _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128(a)), _mm_loadu_si128(b), 1);
+  __m256i high = _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128(c)), _mm_loadu_si128(d), 1);
+  return _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
 }
 
 TCK_INLINE void codes_store(void *bytes, codes value) { _mm512_storeu_si512(bytes, value); }
@@ -195,13 +216,20 @@ TCK_INLINE codes codes_of_bits(const void *first, const void *second, uint8_t va
   return _mm512_maskz_set1_epi8((__mmask64)(low | (uint64_t)high << 32), (char)value);
 }
 
-TCK_INLINE codes codes_field(codes value, unsigned first, unsigned second, unsigned width) {
-  __m512i shifts = _mm512_inserti64x4(_mm512_set1_epi16((short)first), _mm256_set1_epi16((short)second), 1);
-  return _mm512_and_si512(_mm512_srlv_epi16(value, shifts), _mm512_set1_epi8((char)((1u << width) - 1)));
+TCK_INLINE __m512i splat_halves_16(int first, int second) {
+  return _mm512_inserti64x4(_mm512_set1_epi16((short)first), _mm256_set1_epi16((short)second), 1);
 }
 
-TCK_INLINE codes codes_shift_left(codes value, unsigned shift) {
-  return _mm512_sll_epi16(value, _mm_cvtsi32_si128((int)shift));
+TCK_INLINE codes codes_field(codes value, int first, int second, uint8_t mask) {
+  // Shifts by more than 15, such as by negative numbers, give zero.
+  if (first > 0 || second > 0) {
+    __m512i right = _mm512_srlv_epi16(value, splat_halves_16(first, second));
+    value = first < 0 || second < 0 ? _mm512_or_si512(right, _mm512_sllv_epi16(value, splat_halves_16(-first, -second)))
+                                    : right;
+  } else if (first < 0 || second < 0) {
+    value = _mm512_sllv_epi16(value, splat_halves_16(-first, -second));
+  }
+  return _mm512_and_si512(value, _mm512_set1_epi8((char)mask));
 }
 
 TCK_INLINE codes codes_flip_signs(codes value) { return _mm512_xor_si512(value, _mm512_set1_epi8((char)0x80)); }
@@ -213,6 +241,12 @@ TCK_INLINE codes codes_lookup(codes value, const uint8_t table[16]) {
 TCK_INLINE lanes codes_member(codes value, unsigned member) {
   value = member == 3 ? _mm512_srli_epi32(value, 24)
                       : _mm512_and_si512(value, _mm512_set1_epi32((int)(0xFFu << 8 * member)));
+  return _mm512_cvtepi32_ps(value);
+}
+
+TCK_INLINE lanes codes_nibble(codes value, unsigned index) {
+  value = index == 7 ? _mm512_srli_epi32(value, 28)
+                     : _mm512_and_si512(value, _mm512_set1_epi32((int)(0xFu << 4 * index)));
   return _mm512_cvtepi32_ps(value);
 }
 

@@ -26,6 +26,7 @@ TCK_HIDDEN void tck_avx2_attend_blocks(const tck_block_format *format, const voi
 TCK_HIDDEN void tck_avx2_attend_rows(tck_rows keys, tck_rows values, size_t tokens, size_t key_dimension,
                                      size_t value_dimension, tck_queries *queries);
 TCK_HIDDEN void tck_avx2_join_scores(float *scores, size_t tokens, size_t value_dimension, tck_queries *queries);
+TCK_HIDDEN void tck_avx2_multiply_gates(tck_activation activation, float *gates, const float *ups, size_t count);
 #elif defined(__aarch64__) && !defined(__AARCH64EB__)
 TCK_HIDDEN extern const tck_kernels tck_neon_kernels;
 TCK_HIDDEN extern const tck_kernels tck_neondotprod_kernels;
@@ -34,12 +35,15 @@ TCK_HIDDEN void tck_neon_attend_blocks(const tck_block_format *format, const voi
 TCK_HIDDEN void tck_neon_attend_rows(tck_rows keys, tck_rows values, size_t tokens, size_t key_dimension,
                                      size_t value_dimension, tck_queries *queries);
 TCK_HIDDEN void tck_neon_join_scores(float *scores, size_t tokens, size_t value_dimension, tck_queries *queries);
+TCK_HIDDEN void tck_neon_multiply_gates(tck_activation activation, float *gates, const float *ups, size_t count);
 TCK_HIDDEN void tck_neondotprod_attend_blocks(const tck_block_format *format, const void *blocks, size_t block_count,
                                               tck_queries *queries, const void *next, size_t next_byte_count);
 TCK_HIDDEN void tck_neondotprod_attend_rows(tck_rows keys, tck_rows values, size_t tokens, size_t key_dimension,
                                             size_t value_dimension, tck_queries *queries);
 TCK_HIDDEN void tck_neondotprod_join_scores(float *scores, size_t tokens, size_t value_dimension,
                                             tck_queries *queries);
+TCK_HIDDEN void tck_neondotprod_multiply_gates(tck_activation activation, float *gates, const float *ups,
+                                               size_t count);
 #endif
 
 #endif

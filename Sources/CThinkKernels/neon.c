@@ -100,6 +100,21 @@ TCK_INLINE lanes lanes_splat_float16(const void *first, const void *second) {
   return (lanes){{low, low, high, high}};
 }
 
+TCK_INLINE float32x4_t splat_pair(const void *bytes) {
+  uint32_t bits;
+  memcpy(&bits, bytes, sizeof bits);
+  return vcvt_f32_f16(vreinterpret_f16_u32(vdup_n_u32(bits)));
+}
+
+TCK_INLINE lanes lanes_splat_pairs(const void *a, const void *b, const void *c, const void *d) {
+  return (lanes){{splat_pair(a), splat_pair(b), splat_pair(c), splat_pair(d)}};
+}
+
+TCK_INLINE lanes lanes_evens(lanes value) {
+  EACH(i) value.of[i] = vtrn1q_f32(value.of[i], value.of[i]);
+  return value;
+}
+
 TCK_INLINE lanes lanes_of_bytes(uint64_t low, uint64_t high) {
   uint16x8_t first = vmovl_u8(vcreate_u8(low)), second = vmovl_u8(vcreate_u8(high));
   return (lanes){{vcvtq_f32_u32(vmovl_u16(vget_low_u16(first))), vcvtq_f32_u32(vmovl_high_u16(first)),
@@ -110,9 +125,18 @@ typedef struct codes {
   uint8x16_t of[4];
 } codes;
 
+TCK_INLINE codes codes_zero(void) {
+  uint8x16_t zero = vdupq_n_u8(0);
+  return (codes){{zero, zero, zero, zero}};
+}
+
 TCK_INLINE codes codes_load(const void *first, const void *second) {
   const uint8_t *low = first, *high = second;
   return (codes){{vld1q_u8(low), vld1q_u8(low + 16), vld1q_u8(high), vld1q_u8(high + 16)}};
+}
+
+TCK_INLINE codes codes_load_fours(const void *a, const void *b, const void *c, const void *d) {
+  return (codes){{vld1q_u8(a), vld1q_u8(b), vld1q_u8(c), vld1q_u8(d)}};
 }
 
 TCK_INLINE void codes_store(void *bytes, codes value) { EACH(i) vst1q_u8((uint8_t *)bytes + 16 * i, value.of[i]); }
@@ -138,18 +162,11 @@ TCK_INLINE codes codes_of_bits(const void *first, const void *second, uint8_t va
   return (codes){{bits_16(low, value), bits_16(low + 2, value), bits_16(high, value), bits_16(high + 2, value)}};
 }
 
-TCK_INLINE codes codes_field(codes value, unsigned first, unsigned second, unsigned width) {
-  uint8x16_t mask = vdupq_n_u8((uint8_t)((1u << width) - 1));
+TCK_INLINE codes codes_field(codes value, int first, int second, uint8_t mask) {
   EACH(i) {
-    int8x16_t count = vdupq_n_s8((int8_t)-(int)(i < 2 ? first : second));
-    value.of[i] = vandq_u8(vshlq_u8(value.of[i], count), mask);
+    int8x16_t count = vdupq_n_s8((int8_t)-(i < 2 ? first : second));
+    value.of[i] = vandq_u8(vshlq_u8(value.of[i], count), vdupq_n_u8(mask));
   }
-  return value;
-}
-
-TCK_INLINE codes codes_shift_left(codes value, unsigned shift) {
-  int8x16_t count = vdupq_n_s8((int8_t)shift);
-  EACH(i) value.of[i] = vshlq_u8(value.of[i], count);
   return value;
 }
 
@@ -169,6 +186,16 @@ TCK_INLINE lanes codes_member(codes value, unsigned member) {
   EACH(i) {
     uint32x4_t four = vreinterpretq_u32_u8(value.of[i]);
     four = member == 3 ? vshrq_n_u32(four, 24) : vandq_u32(four, vdupq_n_u32(0xFFu << 8 * member));
+    result.of[i] = vcvtq_f32_u32(four);
+  }
+  return result;
+}
+
+TCK_INLINE lanes codes_nibble(codes value, unsigned index) {
+  lanes result;
+  EACH(i) {
+    uint32x4_t four = vreinterpretq_u32_u8(value.of[i]);
+    four = index == 7 ? vshrq_n_u32(four, 28) : vandq_u32(four, vdupq_n_u32(0xFu << 4 * index));
     result.of[i] = vcvtq_f32_u32(four);
   }
   return result;

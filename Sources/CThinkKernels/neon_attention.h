@@ -283,4 +283,8 @@ TCK_TARGET void TCK_ATTENTION(join_scores)(float *scores, size_t tokens, size_t 
   join_scores(scores, tokens, value_dimension, queries);
 }
 
+TCK_TARGET void TCK_ATTENTION(multiply_gates)(tck_activation activation, float *gates, const float *ups, size_t count) {
+  multiply_gates(activation, gates, ups, count);
+}
+
 #endif

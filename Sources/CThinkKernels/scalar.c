@@ -414,6 +414,16 @@ static uint32_t crc32c(uint32_t crc, const void *bytes, size_t count) {
   return ~crc;
 }
 
+// MARK: - Gates
+
+static void multiply_gates(tck_activation activation, float *gates, const float *ups, size_t count) {
+  for (size_t i = 0; i < count; i++) {
+    float gate = gates[i], bent = gate;
+    if (activation == TCK_GELU) bent = 1.59576912f * (gate + 0.044715f * gate * gate * gate);
+    gates[i] = gate / (1 + expf(-bent)) * ups[i];
+  }
+}
+
 const tck_kernels tck_scalar_kernels = {
     .name = "scalar",
     .product_rows = {8, 8, 8},
@@ -432,6 +442,7 @@ const tck_kernels tck_scalar_kernels = {
     .attend_blocks = attend_blocks,
     .attend_rows = attend_rows,
     .join_scores = join_scores,
+    .multiply_gates = multiply_gates,
     .widen_weights = widen_weights,
     .multiply_rows = multiply_rows,
     .crc32c = crc32c,

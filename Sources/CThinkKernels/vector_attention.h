@@ -46,6 +46,7 @@
 #include "attention_workspace.h"
 #include "instruction_sets.h"
 #include "vector_dots.h"
+#include "vector_gates.h"
 #include "vector_support.h"
 
 // MARK: - Keys

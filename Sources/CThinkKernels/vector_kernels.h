@@ -18,14 +18,19 @@
 //                         the first of two floats in the first 8 lanes and the second in the others; each of four
 //                         floats in four lanes
 // lanes_splat_float16     as lanes_splat_halves, from two pointers to float16
+// lanes_splat_pairs       from four pointers to two float16: each two in turns in four lanes
+// lanes_evens             each lane of even number in the next one too
 // lanes_of_bytes          16 unsigned bytes, of which the first 8 are the first number's, from the least
-// codes                   64 codes of weights, one per byte: codes_load (from two pointers to 32), codes_store, codes_or,
-//                         codes_of_nibbles (from two pointers to 16 bytes, of each the low and then the high halves),
-//                         codes_of_bits (from two pointers to 32 bits, a value for each that is set), codes_field
-//                         (shifts right, the first 32 by another number than the others, and masks), codes_shift_left
-//                         (no bit may leave its byte), codes_flip_signs (exchanges -128...127 and 0...255),
-//                         codes_lookup (codes below 16, in a table)
-// codes_member            of the codes 4l to 4l + 3 one for each lane l, times 1, 2^8, 2^16 and, the last, 1
+// codes                   64 bytes, codes of weights: codes_zero, codes_load (from two pointers to 32), codes_load_fours
+//                         (from four pointers to 16), codes_store, codes_or, codes_of_nibbles (from two pointers to 16
+//                         bytes, of each the low and then the high halves), codes_of_bits (from two pointers to 32 bits,
+//                         a value for each that is set), codes_field (shifts right, or left where the number is
+//                         negative, the first 32 by another number than the others, and masks each byte; what a left
+//                         shift moves into the next byte must be masked), codes_flip_signs (exchanges -128...127 and
+//                         0...255), codes_lookup (codes below 16, in a table)
+// codes_member            byte number 0...3 of each dword, times 1, 2^8, 2^16 and, the last, 1
+// codes_nibble            half-byte number 0...7 of each dword, the low one of the first byte first, times 16 to the
+//                         power of its number, but the last times 1
 // line                    64 codes, one per byte: line_zero, line_load, line_store, line_or_shifted (the first or the
 //                         second shifted left within its bytes), line_unit (shifts right and masks)
 // line_quantize           one unit of codes from four pointers to 16 values each; value l of pointer m goes to byte
@@ -72,6 +77,7 @@
       .attend_blocks = attention_prefix##attend_blocks, \
       .attend_rows = attention_prefix##attend_rows, \
       .join_scores = attention_prefix##join_scores, \
+      .multiply_gates = attention_prefix##multiply_gates, \
       .widen_weights = widen_weights,      \
       .multiply_rows = multiply_rows,      \
       .crc32c = checksum,                  \

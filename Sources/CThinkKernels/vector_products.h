@@ -11,8 +11,8 @@
 #include <string.h>
 
 #include "instruction_sets.h"
+#include "vector_block_products.h"
 #include "vector_support.h"
-#include "vector_weights.h"
 
 /// Rows whose sums are completed together.
 #define PRODUCT_ROWS 4
@@ -76,15 +76,6 @@ TCK_INLINE void multiply_float32(tck_weights matrix, size_t rows, size_t columns
 
 // MARK: - 16 bits
 
-/// Columns of a matrix, and what they are multiplied with.
-typedef struct strip {
-  const char *bytes;
-  size_t stride, columns;
-  /// Where weights are numbers: in the order of lanes_load_pair as far as there are whole steps; zero from the end to a
-  /// multiple of LANES. For blocks see arrange_for_codes.
-  const float *factors;
-} strip;
-
 /// Copies factors to where a strip has them.
 TCK_INLINE void arrange_for_numbers(tck_element_type type, const float *vector, size_t columns, float *factors) {
   size_t whole = type == TCK_BFLOAT16 ? columns / PRODUCT_STEP * PRODUCT_STEP : 0;
@@ -125,73 +116,6 @@ TCK_INLINE lanes multiply_numbers(tck_element_type type, const strip *it, const 
   return sums[0];
 }
 
-// MARK: - Blocks
-
-/// What a line of 64 weights is multiplied with: factors of the codes 4l, then of the codes 4l + 1 and so on, each
-/// divided by what codes_member multiplies its codes with; last their sums over the four, times the opposite of the
-/// codes' offset if there is one.
-#define LINE_FACTORS (5 * LANES)
-
-TCK_INLINE void arrange_for_codes(tck_weight_type type, const float *vector, size_t columns, float *factors) {
-  static const float units[4] = {1, 0x1p-8f, 0x1p-16f, 1};
-  float offset = weights_offset(type);
-  for (size_t start = 0; start < columns; start += LINE_WEIGHTS, factors += LINE_FACTORS) {
-    float values[LINE_WEIGHTS] = {0};
-    memcpy(values, vector + start, smaller(columns - start, LINE_WEIGHTS) * sizeof *values);
-    for (size_t i = 0; i < LANES; i++) {
-      const float *four = values + 4 * i;
-      for (size_t member = 0; member < 4; member++) factors[member * LANES + i] = four[member] * units[member];
-      float sum = (four[0] + four[1]) + (four[2] + four[3]);
-      factors[4 * LANES + i] = weights_have_minima(type) ? sum : -offset * sum;
-    }
-  }
-}
-
-TCK_INLINE lanes add_line(tck_weight_type type, weight_line line, const float *factors, lanes total) {
-  lanes sums = lanes_load(TCK_FLOAT32, factors + 4 * LANES);
-  if (weights_have_minima(type)) {
-    total = lanes_multiply_add(line.minima, sums, total);
-    sums = lanes_multiply(codes_member(line.codes, 0), lanes_load(TCK_FLOAT32, factors));
-  } else {
-    sums = lanes_multiply_add(codes_member(line.codes, 0), lanes_load(TCK_FLOAT32, factors), sums);
-  }
-  for (unsigned i = 1; i < 4; i++) {
-    sums = lanes_multiply_add(codes_member(line.codes, i), lanes_load(TCK_FLOAT32, factors + i * LANES), sums);
-  }
-  return lanes_multiply_add(line.scales, sums, total);
-}
-
-/// As multiply_numbers.
-TCK_INLINE lanes multiply_codes(tck_weight_type type, const strip *it, const char *row, const char *ahead) {
-  const tck_weight_block block = tck_weight_block_of(type);
-  const size_t step = block.length < LINE_WEIGHTS ? 2 * block.bytes : block.bytes;
-  const uint8_t *next = (const uint8_t *)row;
-  const float *factors = it->factors;
-  lanes total = lanes_splat(0);
-  size_t column = 0;
-  while (column < it->columns) {
-    for (size_t at = 0; at < step; at += LINE_BYTES) __builtin_prefetch(ahead + at, 0, 3);
-    if (block.length < LINE_WEIGHTS) {
-      // Where there is but one block it is taken twice, the second time with factors of zero.
-      bool is_pair = it->columns - column >= LINE_WEIGHTS;
-      weight_line line = line_of_32(type, next, is_pair ? next + block.bytes : next);
-      total = add_line(type, line, factors, total);
-      factors += LINE_FACTORS;
-      column += LINE_WEIGHTS;
-    } else {
-      block_scales scales;
-      unpack_scales(type, next, &scales);
-      for (unsigned i = 0; i < BLOCK_LINES; i++, factors += LINE_FACTORS) {
-        total = add_line(type, line_of_256(type, next, &scales, i), factors, total);
-      }
-      column += block.length;
-    }
-    next += step;
-    ahead += step;
-  }
-  return total;
-}
-
 // MARK: - Strips
 
 /// Columns that strips other than the last have a multiple of.
@@ -201,7 +125,7 @@ TCK_INLINE size_t strip_step(tck_weight_type type) {
 
 TCK_INLINE lanes multiply_row(tck_weight_type type, const strip *it, const char *row, const char *ahead) {
   return weights_are_numbers(type) ? multiply_numbers(weights_element(type), it, row, ahead)
-                                   : multiply_codes(type, it, row, ahead);
+                                   : multiply_blocks(type, it, row, ahead);
 }
 
 TCK_INLINE void multiply_strip(tck_weight_type type, const strip *it, size_t rows, bool is_first, float *outputs) {
@@ -235,7 +159,7 @@ TCK_INLINE void multiply_strips(tck_weight_type type, tck_weights matrix, size_t
     if (weights_are_numbers(type)) {
       arrange_for_numbers(weights_element(type), vector + start, it.columns, factors);
     } else {
-      arrange_for_codes(type, vector + start, it.columns, factors);
+      arrange_for_blocks(type, vector + start, it.columns, factors);
     }
     multiply_strip(type, &it, rows, start == 0, outputs);
   }

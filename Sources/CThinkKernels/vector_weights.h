@@ -137,16 +137,20 @@ TCK_INLINE void unpack_q3_scales(const uint8_t *block, block_scales *result) {
   lanes_store(TCK_FLOAT32, result->scales, scales);
 }
 
-/// Of Q4_K and Q5_K.
-TCK_INLINE void unpack_scales_and_minima(const uint8_t *block, block_scales *result) {
+/// The 8 scales of a block of Q4_K or Q5_K, then its minima.
+TCK_INLINE lanes scales_and_minima(const uint8_t *block) {
   uint32_t low = load_32(block + 4), middle = load_32(block + 8), high = load_32(block + 12);
   const uint32_t mask = 0x0F0F0F0F, high_mask = 0x30303030, low_mask = 0x3F3F3F3F;
   uint64_t scales = join_32(low & low_mask, (high & mask) | (low >> 2 & high_mask));
   uint64_t minima = join_32(middle & low_mask, (high >> 4 & mask) | (middle >> 2 & high_mask));
   const float signs[2] = {1, -1};
   lanes products = lanes_multiply(lanes_of_bytes(scales, minima), lanes_splat_float16(block, block + 2));
+  return lanes_multiply(products, lanes_splat_halves(signs));
+}
+
+TCK_INLINE void unpack_scales_and_minima(const uint8_t *block, block_scales *result) {
   float both[LANES];
-  lanes_store(TCK_FLOAT32, both, lanes_multiply(products, lanes_splat_halves(signs)));
+  lanes_store(TCK_FLOAT32, both, scales_and_minima(block));
   memcpy(result->scales, both, 8 * sizeof *both);
   memcpy(result->minima, both + 8, 8 * sizeof *both);
 }
@@ -177,28 +181,26 @@ TCK_INLINE weight_line line_of_256(tck_weight_type type, const uint8_t *block, c
   if (is_wide) line.minima = lanes_splat_halves(scales->minima + 2 * index);
   if (type == TCK_WEIGHT_Q2_K) line.minima = lanes_splat_fours(scales->minima + 4 * index);
   const uint8_t *half = block + index / 2 * 32;
-  unsigned shift = index % 2 * 4;
-  codes high;
+  int shift = (int)index % 2 * 4, bit = 2 * (int)index;
+  codes high = codes_zero();
   switch (type) {
-    case TCK_WEIGHT_Q2_K: line.codes = codes_field(codes_load(half + 16, half + 16), shift, shift + 2, 2); break;
+    case TCK_WEIGHT_Q2_K: line.codes = codes_field(codes_load(half + 16, half + 16), shift, shift + 2, 3); break;
     case TCK_WEIGHT_Q3_K:
-      line.codes = codes_field(codes_load(half + 32, half + 32), shift, shift + 2, 2);
-      high = codes_field(codes_load(block, block), 2 * index, 2 * index + 1, 1);
-      line.codes = codes_or(line.codes, codes_shift_left(high, 2));
+      line.codes = codes_field(codes_load(half + 32, half + 32), shift, shift + 2, 3);
+      high = codes_field(codes_load(block, block), bit - 2, bit - 1, 4);
       break;
     case TCK_WEIGHT_Q4_K:
-      line.codes = codes_field(codes_load(block + 16 + 32 * index, block + 16 + 32 * index), 0, 4, 4);
+      line.codes = codes_field(codes_load(block + 16 + 32 * index, block + 16 + 32 * index), 0, 4, 15);
       break;
     case TCK_WEIGHT_Q5_K:
-      line.codes = codes_field(codes_load(block + 48 + 32 * index, block + 48 + 32 * index), 0, 4, 4);
-      high = codes_field(codes_load(block + 16, block + 16), 2 * index, 2 * index + 1, 1);
-      line.codes = codes_or(line.codes, codes_shift_left(high, 4));
+      line.codes = codes_field(codes_load(block + 48 + 32 * index, block + 48 + 32 * index), 0, 4, 15);
+      high = codes_field(codes_load(block + 16, block + 16), bit - 4, bit - 3, 16);
       break;
     default:
-      line.codes = codes_field(codes_load(half + index / 2 * 32, half + index / 2 * 32 + 32), shift, shift, 4);
-      high = codes_field(codes_load(half + 128, half + 128), shift, shift + 2, 2);
-      line.codes = codes_or(line.codes, codes_shift_left(high, 4));
+      line.codes = codes_field(codes_load(half + index / 2 * 32, half + index / 2 * 32 + 32), shift, shift, 15);
+      high = codes_field(codes_load(half + 128, half + 128), shift - 4, shift - 2, 0x30);
   }
+  line.codes = codes_or(line.codes, high);
   return line;
 }
 

@@ -11,8 +11,8 @@ internal import Foundation
 /// here, and since results would depend on how OpenBLAS spreads them.
 struct MatrixProducts: Sendable {
     /// Up to so many rows, as many products with a vector are faster than one with a matrix, whose weights must be
-    /// converted first.
-    private static let vectorRows = 3
+    /// converted first: blocks take longer for that than for a product.
+    private static func vectorRows(_ type: WeightType) -> Int { type.blockLength > 1 ? 6 : 3 }
     /// Numbers of a panel: what fits in the second-level cache beside the activations.
     private static let panelNumbers = 1 << 17
     /// Weight rows that a thread begins with are a multiple of this, so that threads don't write to the same cache line.
@@ -22,82 +22,116 @@ struct MatrixProducts: Sendable {
 
     let workers: WorkerThreads
 
-    /// Writes `input W^T + b` for the first `count` rows.
+    /// A linear map, and where its output is written: `[count or more, rows of the weights]`.
+    @safe
+    struct Target {
+        let linear: Linear
+        let output: UnsafeMutablePointer<Float>
+        var weights: WeightMatrix { linear.weights }
+
+        init(_ linear: Linear, into output: UnsafeMutablePointer<Float>) {
+            self.linear = linear
+            unsafe self.output = unsafe output
+        }
+    }
+
+    /// Writes `input W^T + b` for the first `count` rows, of one linear map or of several that take the same input:
+    /// threads are called once for all of them.
     ///
-    /// - Parameters:
-    ///   - input: `[count or more, columns of the weights]`, contiguous.
-    ///   - output: `[count or more, rows of the weights]`.
+    /// - Parameter input: `[count or more, columns of the weights]`, contiguous.
     /// - Throws: `MemoryError` if there is no memory to work in.
-    func multiply(
-        _ input: UnsafeMutablePointer<Float>,
-        count: Int,
-        by linear: Linear,
-        into output: UnsafeMutablePointer<Float>
-    ) throws(MemoryError) {
-        let weights = linear.weights
-        if count <= Self.vectorRows {
-            unsafe multiplyVectors(input, count: count, by: linear, into: output)
+    func multiply(_ input: UnsafeMutablePointer<Float>, count: Int, _ targets: Target...) throws(MemoryError) {
+        let columns = targets[0].weights.columns
+        precondition(targets.allSatisfy { $0.weights.columns == columns }, "the input is the same for all")
+        let mostPanelRows = targets.filter { !usesVectors($0, count: count) }.map(\.weights.rows).max()
+        guard let mostPanelRows else {
+            let rows = targets.reduce(0) { $0 + $1.weights.rows }
+            let isSmall = count * rows * columns <= Self.smallWork
+            func multiply(thread: Int?) {
+                for target in targets {
+                    let share = thread.map { self.rows(of: target.weights.rows, thread: $0) }
+                    unsafe multiplyVectors(input, count: count, by: target, rows: share ?? 0..<target.weights.rows)
+                }
+            }
+            if isSmall { multiply(thread: nil) } else { workers.run { multiply(thread: $0) } }
             return
         }
-        let panelRows = min(
-            max(Self.panelNumbers / weights.columns, Self.rowStep),
-            weights.rows
-        )
+        let panelRows = min(max(Self.panelNumbers / columns, Self.rowStep), mostPanelRows)
         try SingleThreadedProducts.reserve(callers: workers.threadCount)
-        unsafe try workers.run(scratchBytes: panelRows * weights.columns * MemoryLayout<Float>.size) { thread, memory in
+        unsafe try workers.run(scratchBytes: panelRows * columns * MemoryLayout<Float>.size) { thread, memory in
             let panel = unsafe memory.assumingMemoryBound(to: Float.self)
-            let share = rows(of: weights.rows, thread: thread)
-            for start in stride(from: share.lowerBound, to: share.upperBound, by: panelRows) {
-                let rows = min(panelRows, share.upperBound - start)
-                unsafe weights.widen(from: start, count: rows, into: panel)
-                unsafe cblas_sgemm(
-                    CblasRowMajor,
-                    CblasNoTrans,
-                    CblasTrans,
-                    blasint(count),
-                    blasint(rows),
-                    blasint(weights.columns),
-                    1,
-                    input,
-                    blasint(weights.columns),
-                    panel,
-                    blasint(weights.columns),
-                    0,
-                    output + start,
-                    blasint(weights.rows)
-                )
+            for target in targets {
+                let share = rows(of: target.weights.rows, thread: thread)
+                if usesVectors(target, count: count) {
+                    unsafe multiplyVectors(input, count: count, by: target, rows: share)
+                } else {
+                    unsafe multiplyPanels(
+                        input,
+                        count: count,
+                        by: target,
+                        rows: share,
+                        panel: panel,
+                        panelRows: panelRows
+                    )
+                }
             }
-            if let bias = linear.bias { unsafe add(bias, to: output, count: count, rows: share) }
         }
+    }
+
+    private func usesVectors(_ target: Target, count: Int) -> Bool { count <= Self.vectorRows(target.weights.type) }
+
+    private func multiplyPanels(
+        _ input: UnsafeMutablePointer<Float>,
+        count: Int,
+        by target: Target,
+        rows share: Range<Int>,
+        panel: UnsafeMutablePointer<Float>,
+        panelRows: Int
+    ) {
+        let weights = target.weights
+        for start in stride(from: share.lowerBound, to: share.upperBound, by: panelRows) {
+            let rows = min(panelRows, share.upperBound - start)
+            unsafe weights.widen(from: start, count: rows, into: panel)
+            unsafe cblas_sgemm(
+                CblasRowMajor,
+                CblasNoTrans,
+                CblasTrans,
+                blasint(count),
+                blasint(rows),
+                blasint(weights.columns),
+                1,
+                input,
+                blasint(weights.columns),
+                panel,
+                blasint(weights.columns),
+                0,
+                target.output + start,
+                blasint(weights.rows)
+            )
+        }
+        if let bias = target.linear.bias { unsafe add(bias, to: target.output, count: count, rows: share) }
     }
 
     private func multiplyVectors(
         _ input: UnsafeMutablePointer<Float>,
         count: Int,
-        by linear: Linear,
-        into output: UnsafeMutablePointer<Float>
+        by target: Target,
+        rows: Range<Int>
     ) {
-        let weights = linear.weights
+        let weights = target.weights
         let kernels = unsafe Kernels.best
-        func multiply(rows: Range<Int>) {
-            unsafe weights.forEachRun(in: rows) { run, matrix in
-                for vector in 0..<count {
-                    unsafe kernels.multiply_rows(
-                        matrix,
-                        run.count,
-                        weights.columns,
-                        input + vector * weights.columns,
-                        output + vector * weights.rows + run.lowerBound
-                    )
-                }
+        unsafe weights.forEachRun(in: rows) { run, matrix in
+            for vector in 0..<count {
+                unsafe kernels.multiply_rows(
+                    matrix,
+                    run.count,
+                    weights.columns,
+                    input + vector * weights.columns,
+                    target.output + vector * weights.rows + run.lowerBound
+                )
             }
-            if let bias = linear.bias { unsafe add(bias, to: output, count: count, rows: rows) }
         }
-        if count * weights.rows * weights.columns <= Self.smallWork {
-            multiply(rows: 0..<weights.rows)
-        } else {
-            workers.run { multiply(rows: rows(of: weights.rows, thread: $0)) }
-        }
+        if let bias = target.linear.bias { unsafe add(bias, to: target.output, count: count, rows: rows) }
     }
 
     private func add(_ bias: [Float], to output: UnsafeMutablePointer<Float>, count: Int, rows: Range<Int>) {

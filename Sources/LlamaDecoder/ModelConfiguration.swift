@@ -58,11 +58,10 @@ public struct ModelConfiguration: Sendable, Equatable {
     /// The token that begins a text, if there is one.
     public let beginToken: Int32?
 
-    /// The tokens of a prompt whose keys and values a layer keeps: all, or the last that the tokens to come can see.
+    /// The tokens of a prompt whose keys and values a layer keeps: all, or the last that its last token, and so those to
+    /// come, can see.
     public func heldTokens(ofLayer layer: Int, tokenCount: Int) -> Range<Int> {
-        // A query sees its own token, too. A layer holds at least one.
-        let count = slidingWindows[layer].map { max($0 - 1, 1) } ?? tokenCount
-        return max(tokenCount - count, 0)..<tokenCount
+        max(tokenCount - (slidingWindows[layer] ?? tokenCount), 0)..<tokenCount
     }
 
     /// The rotary embedding of a layer.

@@ -1,4 +1,6 @@
 internal import ByteStorage
+internal import CThinkKernels
+internal import ComputeRuntime
 internal import Foundation
 
 /// What a decoder computes on rows of numbers between matrix products.
@@ -11,12 +13,24 @@ enum RowOperations {
         into output: UnsafeMutablePointer<Float>
     ) {
         let count = weight.count
-        var squares: Float = 0
-        for index in 0..<count { unsafe squares += input[index] * input[index] }
-        let factor = 1 / (squares / Float(count) + epsilon).squareRoot()
+        let factor = unsafe 1 / (sumOfSquares(input, count: count) / Float(count) + epsilon).squareRoot()
         unsafe weight.withUnsafeBufferPointer { weight in
             for index in 0..<count { unsafe output[index] = input[index] * factor * weight[index] }
         }
+    }
+
+    /// In sixteen parts, since a sum in order waits for every addition.
+    private static func sumOfSquares(_ input: UnsafePointer<Float>, count: Int) -> Float {
+        typealias Part = SIMD16<Float>
+        var sums = Part.zero
+        let whole = count / Part.scalarCount * Part.scalarCount
+        for index in stride(from: 0, to: whole, by: Part.scalarCount) {
+            let values = unsafe UnsafeRawPointer(input + index).loadUnaligned(as: Part.self)
+            sums += values * values
+        }
+        var sum = sums.sum()
+        for index in whole..<count { unsafe sum += input[index] * input[index] }
+        return sum
     }
 
     /// The activation of `gate`, times `up`, in place of `gate`.
@@ -26,20 +40,12 @@ enum RowOperations {
         count: Int,
         activation: ModelConfiguration.Activation
     ) {
-        switch activation {
-        case .silu:
-            for index in 0..<count {
-                let value = unsafe gate[index]
-                unsafe gate[index] = value / (1 + exp(-value)) * up[index]
+        let kind =
+            switch activation {
+            case .silu: TCK_SILU
+            case .gelu: TCK_GELU
             }
-        case .gelu:
-            let scale = Float(2 / Double.pi).squareRoot()
-            for index in 0..<count {
-                let value = unsafe gate[index]
-                let bent = tanh(scale * (value + 0.044715 * value * value * value))
-                unsafe gate[index] = 0.5 * value * (1 + bent) * up[index]
-            }
-        }
+        unsafe Kernels.best.multiply_gates(kind, gate, up, count)
     }
 
     /// `cap * tanh(x / cap)`, in place.

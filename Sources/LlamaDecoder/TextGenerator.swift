@@ -62,8 +62,12 @@ public struct TextGenerator: Sendable {
         var cache = cache
         let reused = cache.map { decoder.reusableTokens(of: $0, for: prompt) } ?? 0
         if reused > 0, var begun = cache.take() {
-            try begun.truncate(to: reused)
-            logits = try decoder.extend(&begun, with: Array(prompt[reused...]), progress: progress)
+            if reused == prompt.count {
+                logits = try decoder.repeatLastToken(of: begun)
+            } else {
+                try begun.truncate(to: reused)
+                logits = try decoder.extend(&begun, with: Array(prompt[reused...]), progress: progress)
+            }
             cache = begun
         } else {
             let prefill = try await decoder.prefill(prompt, recipe: recipe, metadata: metadata, progress: progress)

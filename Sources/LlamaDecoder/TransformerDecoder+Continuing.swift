@@ -71,13 +71,45 @@ extension TransformerDecoder {
         return try step(&all, tokens: tokens, logits: 0..<tokens.count)
     }
 
+    /// Computes the last token of a cache again, for its logits, from what the cache holds of it.
+    ///
+    /// - Returns: logits `[vocabularySize]`.
+    /// - Throws: `ModelError` if the cache has no token ids, `CodecError` if it isn't of the model's shape or lacks tokens
+    ///   that its last one sees (`canRepeatLastToken(of:)`).
+    public func repeatLastToken(of cache: CompressedCache) throws -> [Float] {
+        guard let token = cache.tokens?.last else {
+            throw ModelError(.invalidTokens, "the cache has no token ids, so that its last token can't be computed")
+        }
+        try check([token], from: cache.tokenCount - 1)
+        guard canRepeatLastToken(of: cache) else {
+            throw CodecError(.partialCache, "the cache lacks tokens that its last one sees; compute the prompt anew")
+        }
+        var caches = [cache]
+        var all = caches.mutableSpan
+        return try step(&all, tokens: [token], holdsTokens: true, logits: 0..<1)
+    }
+
+    /// Whether a cache holds all that its last token sees.
+    func canRepeatLastToken(of cache: CompressedCache) -> Bool {
+        zip(cache.layers, attentions).allSatisfy { layer, attention in
+            switch layer.held {
+            case .all: true
+            case .last: layer.rowCount >= attention.slidingWindow ?? .max
+            case .listed: false
+            }
+        }
+    }
+
     /// Computes as many tokens for each cache as `tokens` has for all of them, cache by cache.
     ///
-    /// - Parameter textTokens: tokens of the text, those included that are known and computed later; nil if there are none.
+    /// - Parameters:
+    ///   - textTokens: tokens of the text, those included that are known and computed later; nil if there are none.
+    ///   - holdsTokens: whether the tokens are the caches' last ones; else they follow them and are appended.
     private func step(
         _ caches: inout MutableSpan<CompressedCache>,
         tokens: [Int32],
         textTokens: Int? = nil,
+        holdsTokens: Bool = false,
         logits logitRows: Range<Int>
     ) throws -> [Float] {
         let singleThreaded = SingleThreadedProducts()
@@ -86,7 +118,8 @@ extension TransformerDecoder {
         var texts: [RotaryTables.Text] = []
         for cache in caches.indices {
             try check(caches[cache])
-            let positions = caches[cache].tokenCount..<caches[cache].tokenCount + perCache
+            let first = caches[cache].tokenCount - (holdsTokens ? perCache : 0)
+            let positions = first..<first + perCache
             texts.append(.init(positions: positions, tokenCount: textTokens ?? positions.upperBound))
         }
         let turns = try RotaryTables(configuration, texts: texts)
@@ -112,7 +145,7 @@ extension TransformerDecoder {
                         activations.queries(rows: rows(of: cache), geometry: attention),
                         layer: index,
                         over: caches[cache].layers[index],
-                        followedBy: buffers[index].layer(tokens: rows(of: cache)),
+                        followedBy: holdsTokens ? nil : buffers[index].layer(tokens: rows(of: cache)),
                         into: activations.attended,
                         row: rows(of: cache).lowerBound
                     )
@@ -120,7 +153,7 @@ extension TransformerDecoder {
                 unsafe try complete(layer: index, hidden: hidden[0], count: tokens.count, activations: activations)
             }
         }
-        for cache in caches.indices {
+        for cache in caches.indices where !holdsTokens {
             try caches[cache].append(
                 buffers.map { $0.layer(tokens: rows(of: cache)) },
                 tokens: Array(tokens[rows(of: cache)])

@@ -16,7 +16,7 @@ extension TransformerDecoder {
     /// Computes a prompt's cache layer by layer and compresses each layer as it is done, so that keys and values of one
     /// layer alone are ever in full precision.
     ///
-    /// A layer with a sliding window holds the last tokens alone, as many as later ones can see
+    /// A layer with a sliding window holds the last tokens alone, as many as attention sees
     /// (`ModelConfiguration.heldTokens`), so that the cache of a longer prompt can be reused whole only.
     ///
     /// The prompt itself is computed with full-precision attention, as in the papers.
@@ -306,7 +306,7 @@ extension TransformerDecoder {
         _ queries: KVTensor,
         layer index: Int,
         over layer: CompressedLayer,
-        followedBy newer: KVCacheLayer,
+        followedBy newer: KVCacheLayer?,
         into attended: FloatMatrix,
         row: Int
     ) throws(CodecError) {

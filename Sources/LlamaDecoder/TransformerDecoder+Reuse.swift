@@ -25,15 +25,16 @@ extension TransformerDecoder {
     ///
     /// The prompt's last token is computed in any case, for its logits. Where only a few tokens are shared, such as the
     /// one that begins every text, none are reused: what follows would gain nothing and be compressed for another text.
-    /// A cache that can't be cut (`wholeOnlyReason(of:)`) is reused whole or not at all; but where only the text's length
-    /// forbids it, the last token may be computed again, for the same length.
+    /// A cache that can't be cut (`wholeOnlyReason(of:)`) is reused whole or not at all: all tokens if the prompt ends
+    /// with it, too, whose last token is then computed again from what the cache holds (`repeatLastToken(of:)`), or, where
+    /// only the text's length forbids to cut it, is cut off and computed for the same length.
     public func reusableTokens(of cache: CompressedCache, for prompt: [Int32]) -> Int {
         let shared = Self.sharedTokens(of: cache, with: prompt)
         guard shared >= min(cache.shape.blockLength, cache.tokenCount) else { return 0 }
+        let isWhole = shared == cache.tokenCount
         let reusable = min(shared, prompt.count - 1)
-        if reusable == cache.tokenCount { return reusable }
-        guard cache.wholeOnlyReason == nil else { return 0 }
-        return lengthReason(of: cache) == nil || prompt.count == cache.tokenCount && shared == prompt.count
-            ? reusable : 0
+        if isWhole && reusable == shared { return reusable }
+        if cache.wholeOnlyReason != nil { return isWhole && canRepeatLastToken(of: cache) ? shared : 0 }
+        return isWhole || lengthReason(of: cache) == nil ? reusable : 0
     }
 }

@@ -106,11 +106,13 @@ public final class TransformerDecoder: Sendable {
     ) throws(MemoryError) {
         let layer = model.weights.layers[index]
         unsafe normalize(hidden, count: count, weight: layer.attentionNorm, into: activations.normalized[0])
-        for (linear, output) in [
-            (layer.query, activations.queries), (layer.key, activations.keys), (layer.value, activations.values),
-        ] {
-            unsafe try products.multiply(activations.normalized[0], count: count, by: linear, into: output[0])
-        }
+        unsafe try products.multiply(
+            activations.normalized[0],
+            count: count,
+            .init(layer.query, into: activations.queries[0]),
+            .init(layer.key, into: activations.keys[0]),
+            .init(layer.value, into: activations.values[0])
+        )
         let dimension = attention.keyDimension
         let epsilon = configuration.normEpsilon
         let turns = turns[layer: index]
@@ -139,14 +141,16 @@ public final class TransformerDecoder: Sendable {
         unsafe try products.multiply(
             activations.attended[0],
             count: count,
-            by: layer.output,
-            into: activations.projected[0]
+            .init(layer.output, into: activations.projected[0])
         )
         unsafe add(activations.projected, count: count, norm: layer.attentionOutputNorm, to: hidden)
         unsafe normalize(hidden, count: count, weight: layer.feedForwardNorm, into: activations.normalized[0])
-        for (linear, output) in [(layer.gate, activations.gates), (layer.up, activations.ups)] {
-            unsafe try products.multiply(activations.normalized[0], count: count, by: linear, into: output[0])
-        }
+        unsafe try products.multiply(
+            activations.normalized[0],
+            count: count,
+            .init(layer.gate, into: activations.gates[0]),
+            .init(layer.up, into: activations.ups[0])
+        )
         let (wide, activation) = (configuration.intermediateSize, configuration.activation)
         workers.forEachShare(of: count) { share in
             for row in share {
@@ -158,7 +162,11 @@ public final class TransformerDecoder: Sendable {
                 )
             }
         }
-        unsafe try products.multiply(activations.gates[0], count: count, by: layer.down, into: activations.projected[0])
+        unsafe try products.multiply(
+            activations.gates[0],
+            count: count,
+            .init(layer.down, into: activations.projected[0])
+        )
         unsafe add(activations.projected, count: count, norm: layer.feedForwardOutputNorm, to: hidden)
     }
 
@@ -184,7 +192,7 @@ public final class TransformerDecoder: Sendable {
         do {
             return unsafe try [Float](unsafeUninitializedCapacity: size) { buffer, filled in
                 if let base = buffer.baseAddress {
-                    unsafe try products.multiply(normalized[0], count: count, by: model.weights.head, into: base)
+                    unsafe try products.multiply(normalized[0], count: count, .init(model.weights.head, into: base))
                     if let cap = configuration.logitSoftCap { unsafe RowOperations.bend(base, to: cap, count: size) }
                 }
                 filled = size

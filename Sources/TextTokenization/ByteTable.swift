@@ -4,30 +4,40 @@
 /// `é` composed and decomposed. The keys lie one behind the other in one array, so that 100,000s of them cost no
 /// allocation each. The hash is seeded by the process: a file can't be made to collide.
 struct ByteTable: Sendable {
+    /// What belongs to a key, in one place: with many keys nearly every look into memory costs more than the hash.
+    private struct Entry {
+        let start: Int
+        let end: Int
+        let id: Int32
+    }
+
+    /// A place of the hash table: an entry, or -1, and the upper half of its key's hash.
+    private struct Slot {
+        var entry: Int32 = -1
+        var mark: UInt32 = 0
+    }
+
     private var keys: [UInt8] = []
-    /// Where each key ends.
-    private var ends: [Int] = []
-    private var ids: [Int32] = []
-    /// The entry at each place of the hash table, or -1; a power of two.
-    private var slots: [Int32]
+    private var entries: [Entry] = []
+    /// A power of two.
+    private var slots: [Slot]
     /// The length of the longest key.
     private(set) var longestKey = 0
 
     init(capacity: Int) {
         var size = 16
         while size < capacity * 2 { size *= 2 }
-        slots = [Int32](repeating: -1, count: size)
-        ends.reserveCapacity(capacity)
-        ids.reserveCapacity(capacity)
+        slots = [Slot](repeating: Slot(), count: size)
+        entries.reserveCapacity(capacity)
     }
 
-    var count: Int { ids.count }
+    var count: Int { entries.count }
 
-    func key(at entry: Int) -> ArraySlice<UInt8> { keys[place(of: entry)] }
+    func key(at entry: Int) -> ArraySlice<UInt8> { keys[entries[entry].start..<entries[entry].end] }
 
     subscript(key: Span<UInt8>) -> Int32? {
-        let entry = slots[slot(of: key)]
-        return entry < 0 ? nil : ids[Int(entry)]
+        let entry = slots[find(key).place].entry
+        return entry < 0 ? nil : entries[Int(entry)].id
     }
 
     subscript(key: [UInt8]) -> Int32? { self[key.span] }
@@ -39,42 +49,44 @@ struct ByteTable: Sendable {
         let start = keys.count
         append(&keys)
         if (count + 1) * 2 > slots.count { grow() }
-        let place = slot(of: keys.span.extracting(start..<keys.count))
-        guard slots[place] < 0 else {
+        let found = find(keys.span.extracting(start..<keys.count))
+        guard slots[found.place].entry < 0 else {
             keys.removeSubrange(start...)
             return false
         }
-        slots[place] = Int32(count)
+        slots[found.place] = Slot(entry: Int32(count), mark: found.mark)
         longestKey = max(longestKey, keys.count - start)
-        ends.append(keys.count)
-        ids.append(id)
+        entries.append(Entry(start: start, end: keys.count, id: id))
         return true
     }
 
     /// The slot that holds the key, or the empty one where it belongs.
-    private func slot(of key: Span<UInt8>) -> Int {
+    private func find(_ key: Span<UInt8>) -> (place: Int, mark: UInt32) {
         var hasher = Hasher()
         unsafe key.withUnsafeBytes { unsafe hasher.combine(bytes: $0) }
+        let hash = hasher.finalize()
+        let mark = UInt32(truncatingIfNeeded: hash >> 32)
         let mask = slots.count - 1
-        var place = hasher.finalize() & mask
-        while slots[place] >= 0, !isKey(Int(slots[place]), key) { place = (place + 1) & mask }
-        return place
+        var place = hash & mask
+        while true {
+            let slot = slots[place]
+            if slot.entry < 0 || slot.mark == mark && isKey(Int(slot.entry), key) { return (place, mark) }
+            place = (place + 1) & mask
+        }
     }
 
     private func isKey(_ entry: Int, _ key: Span<UInt8>) -> Bool {
-        let place = place(of: entry)
-        guard place.count == key.count else { return false }
-        for index in key.indices where keys[place.lowerBound + index] != key[index] { return false }
+        let entry = entries[entry]
+        guard entry.end - entry.start == key.count else { return false }
+        for index in key.indices where keys[entry.start + index] != key[index] { return false }
         return true
     }
 
-    /// Where the key of an entry lies.
-    private func place(of entry: Int) -> Range<Int> { (entry == 0 ? 0 : ends[entry - 1])..<ends[entry] }
-
     private mutating func grow() {
-        slots = [Int32](repeating: -1, count: slots.count * 2)
-        for entry in 0..<count {
-            slots[slot(of: keys.span.extracting(place(of: entry)))] = Int32(entry)
+        slots = [Slot](repeating: Slot(), count: slots.count * 2)
+        for (index, entry) in entries.enumerated() {
+            let found = find(keys.span.extracting(entry.start..<entry.end))
+            slots[found.place] = Slot(entry: Int32(index), mark: found.mark)
         }
     }
 }

@@ -141,7 +141,11 @@ struct GGUFTokenizer {
             standard: Int
         ) throws(EngineFormatError) -> [Int32] {
             let key = "tokenizer.ggml.\(name)_token_id"
-            let id = try metadata[key]?.int(in: 0...vocabulary.count - 1)
+            // Both numbers say that there is none.
+            let value = try metadata[key].flatMap { value throws(EngineFormatError) in
+                try [-1, Int(UInt32.max)].contains(value.int()) ? nil : value
+            }
+            let id = try value?.int(in: 0...vocabulary.count - 1)
             guard try metadata["tokenizer.ggml.add_\(name)_token"]?.bool() ?? isAdded else { return [] }
             if let id { return [Int32(id)] }
             if standard < vocabulary.count { return [Int32(standard)] }

@@ -32,9 +32,12 @@ struct GGUFVocabulary {
         for token in tokens {
             let text = try token.text()
             let id = Int32(table.count)
+            // As in llama.cpp, a text ends at NUL, and each token has one.
             let isNew = table.insert(id: id) { bytes in
-                // As in llama.cpp: so each token has a text.
-                bytes += text.isEmpty ? Array("[EMPTY_\(id)]".utf8) : Array(text.utf8)
+                let start = bytes.count
+                bytes.append(contentsOf: text.utf8)
+                if let end = bytes[start...].firstIndex(of: 0) { bytes.removeSubrange(end...) }
+                if bytes.count == start { bytes.append(contentsOf: "[EMPTY_\(id)]".utf8) }
             }
             guard isNew else { throw token.fault("is there twice as a token; the file is damaged") }
         }

@@ -12,7 +12,8 @@ struct GenerateCommand: AsyncParsableCommand {
 
             With --prompt-file the prompt is the whole text from its beginning: that of the file, then that of --prompt. \
             As far as it begins like the snapshot's, the snapshot is used and not computed; if they share just a prefix, \
-            the snapshot is cut there; if that is shorter than a block of 32 tokens and than the snapshot, it is not used.
+            the snapshot is cut there; if that is shorter than a block of 32 tokens and than the snapshot, it is not used. \
+            Nor is a part of a snapshot that can be used whole only, as one of a model with sliding windows.
 
             --save keeps the cache of everything, prompt and new tokens, as a snapshot that generate takes again. Tokens \
             that follow a snapshot are compressed by its recipe, others by --codec.

@@ -41,6 +41,83 @@ import ThinkCompress
 
     // MARK: - What works
 
+    /// Layers of two kinds, the whole way: most hold the last 9 tokens of 122.
+    @Test func aModelWithSlidingWindowsGoesTheWholeWay() async throws {
+        let model = ProjectFiles.fixture("models/gemma3")
+        let prompt = String(repeating: "the quick brown fox jumps over the lazy dog 0123456789 and on", count: 2)
+        let dump = folder.file("dump.safetensors")
+        func run(_ arguments: String...) async throws -> Subprocess.Result {
+            let result = try await Subprocess.run(try BuiltCommand.found(), arguments)
+            try #require(result.status == 0, "\(result.errors)")
+            return result
+        }
+        func snapshot(_ codec: String, _ path: String) async throws {
+            _ = try await run(
+                "snapshot",
+                "--model",
+                model,
+                "--prompt",
+                prompt,
+                "-o",
+                path,
+                "--codec",
+                codec,
+                "--force"
+            )
+        }
+        try await snapshot("f16", self.snapshot)
+        _ = try await run("restore", self.snapshot, "-o", dump)
+        let exact = try BuiltCommandTests.json(try await run("compare", dump, self.snapshot, "--json"))
+        #expect(exact["keyError"] as? Double == 0 && exact["valueError"] as? Double == 0)
+        try await snapshot("think(keys=0.5)+kivi(bits=8,residual=0)", self.snapshot)
+
+        let inspection = try BuiltCommandTests.json(try await run("inspect", self.snapshot, "--json"))
+        let layers = try #require(inspection["layerShapes"] as? [[String: Any]])
+        #expect(layers.map { $0["heldTokens"] as? Int } == [9, 9, 9, 9, 9, 122, 9])
+        #expect(layers.map { $0["held"] as? String } == ["last", "last", "last", "last", "last", "all", "last"])
+        #expect(try await run("verify", self.snapshot).output == "\(self.snapshot): sound\n")
+        let lossy = try BuiltCommandTests.json(try await run("compare", dump, self.snapshot, "--json"))
+        let error = try #require(lossy["keyError"] as? Double)
+        #expect(error > 0 && error < 0.8)
+        let restored = try await BuiltCommand.run("restore", self.snapshot, "-o", folder.file("part"), "--tokens", "20")
+        BuiltCommandTests.expectBadInput(restored, naming: self.snapshot, "can be restored whole only")
+
+        let more = try await generate(
+            "--snapshot",
+            self.snapshot,
+            "--prompt",
+            " 42",
+            "--max-tokens",
+            "5",
+            "--json",
+            model: model
+        )
+        let report = try BuiltCommandTests.json(more)
+        #expect(report["reusedTokens"] as? Int == 122 && report["promptTokens"] as? Int == 125)
+        #expect(more.errors == "")
+        let on = try await generate("--snapshot", self.snapshot, "--max-tokens", "5", "--json", model: model)
+        #expect(try BuiltCommandTests.json(on)["reusedTokens"] as? Int == 122)
+        #expect(on.errors == "")
+        try Data((prompt.prefix(50) + " 42").utf8).write(to: URL(filePath: text))
+        let other = try await generate(
+            "--snapshot",
+            self.snapshot,
+            "--prompt-file",
+            text,
+            "--max-tokens",
+            "1",
+            model: model
+        )
+        #expect(other.status == 0)
+        #expect(
+            other.errors.hasPrefix(
+                "the prompt is not all of the snapshot's text and more, and the snapshot can be used whole only, as layer 0 "
+                    + "does not hold all tokens, so it was read from its beginning\n"
+            ),
+            "\(other.errors)"
+        )
+    }
+
     @Test func aSnapshotAnswersInANewProcess() async throws {
         try await makeSnapshot()
         let result = try await generate(

@@ -20,7 +20,8 @@ import ThinkCompress
         /// The model that the row is tried on.
         var model: String {
             switch field.split(separator: ".").last {
-            case "attention_factor", "mscale", "mscale_all_dim", "beta_fast", "beta_slow", "truncate": return "llama-yarn"
+            case "attention_factor", "mscale", "mscale_all_dim", "beta_fast", "beta_slow", "truncate":
+                return "llama-yarn"
             case "short_factor", "long_factor": return "mistral-longrope"
             default: break
             }
@@ -70,7 +71,8 @@ import ThinkCompress
         "rope_parameters", "rope_scaling", "rope_theta", "partial_rotary_factor", "original_max_position_embeddings",
         "attention_bias", "attention_dropout", "mlp_bias", "use_sliding_window", "sliding_window", "max_window_layers",
         "layer_types", "hidden_activation", "query_pre_attn_scalar", "final_logit_softcapping",
-        "attn_logit_softcapping", "rope_local_base_freq", "sliding_window_pattern", "model_type", "architectures", "transformers_version", "dtype", "torch_dtype", "return_dict",
+        "attn_logit_softcapping", "rope_local_base_freq", "sliding_window_pattern", "model_type", "architectures",
+        "transformers_version", "dtype", "torch_dtype", "return_dict",
         "output_hidden_states", "output_attentions", "chunk_size_feed_forward", "is_encoder_decoder", "id2label",
         "label2id", "num_labels", "problem_type", "_name_or_path", "name_or_path", "_commit_hash",
         "attn_implementation", "_attn_implementation", "experts_implementation", "per_layer_config",

@@ -209,7 +209,7 @@ import ThinkCompress
         #expect(whole.wholeOnlyReason == nil)
         var cache = try await decoder.prefill(tokens, recipe: recipe).cache
         for (layer, (original, window)) in zip(cache.layers, zip(full.layers, windows)) {
-            let held = 400 - (window.map { $0 - 1 } ?? 400)..<400
+            let held = 400 - (window ?? 400)..<400
             #expect(layer.held == (window == nil ? .all : .last))
             #expect(layer.rowCount == held.count)
             let restored = try layer.decompress(rows: 0..<layer.rowCount, as: .float32)
@@ -218,34 +218,50 @@ import ThinkCompress
         }
         #expect(cache.wholeOnlyReason != nil)
         #expect(decoder.reusableTokens(of: cache, for: tokens + [5]) == 400)
-        #expect(decoder.reusableTokens(of: cache, for: tokens) == 0)
         #expect(decoder.reusableTokens(of: cache, for: Array(tokens.prefix(390)) + [5]) == 0)
+        #expect(decoder.reusableTokens(of: cache, for: Array(tokens.prefix(390))) == 0)
+        // The last token is computed again from what is held of it.
+        #expect(decoder.reusableTokens(of: cache, for: tokens) == 400)
+        let prefill = try await decoder.prefill(tokens, recipe: recipe)
+        #expect(relativeError(try decoder.repeatLastToken(of: cache), prefill.logits) < 1e-5)
+        #expect(relativeError(try decoder.repeatLastToken(of: whole), prefill.logits) < 1e-5)
         for next in [[5, 9, 17], [3], Array(repeating: 4, count: 40)] as [[Int32]] {
             let expected = try decoder.extend(&whole, with: next, logits: .all)
             #expect(relativeError(try decoder.extend(&cache, with: next, logits: .all), expected) < 1e-5)
         }
-        // One fewer is too few.
-        let layers = zip(full.layers, windows).map { layer, window in
-            guard let window else { return layer }
-            let held = 400 - (window - 2)..<400
-            return KVCacheLayer(keys: layer.keys[tokens: held], values: layer.values[tokens: held], held: .last)
+        /// The prompt's cache with so many rows fewer.
+        func short(by count: Int) async throws -> CompressedCache {
+            let layers = zip(full.layers, windows).map { layer, window in
+                let held = 400 - (window.map { $0 - count } ?? 400)..<400
+                return KVCacheLayer(
+                    keys: layer.keys[tokens: held],
+                    values: layer.values[tokens: held],
+                    held: window == nil ? .all : .last
+                )
+            }
+            return try await CompressedCache(
+                compressing: try KVCache(layers: layers, tokenCount: 400, tokens: tokens),
+                recipe: recipe
+            )
         }
-        let unobserved = layers.map { KVCacheLayer(keys: $0.keys, values: $0.values, held: $0.held) }
-        let short = try await CompressedCache(
-            compressing: try KVCache(layers: unobserved, tokenCount: 400, tokens: tokens),
-            recipe: recipe
-        )
-        let error = #expect(throws: CodecError.self) { try decoder.check(short) }
+        // As other engines hold them: enough for tokens to come.
+        let enough = try await short(by: 1)
+        #expect(throws: Never.self) { try decoder.check(enough) }
+        #expect(decoder.reusableTokens(of: enough, for: tokens + [5]) == 400)
+        #expect(decoder.reusableTokens(of: enough, for: tokens) == 0)
+        #expect(throws: CodecError.self) { try decoder.repeatLastToken(of: enough) }
+        let tooShort = try await short(by: 2)
+        let error = #expect(throws: CodecError.self) { try decoder.check(tooShort) }
         #expect(error?.code == .partialCache)
         #expect(error?.message.contains("of 400 tokens, and the model's attention sees") == true)
     }
 
-    @Test("a prompt that a window sees as a whole can be cut", arguments: [8, 9])
+    @Test("a prompt that a window sees as a whole can be cut", arguments: [9, 10])
     func shortPromptsAreHeldWhole(count: Int) async throws {
         let decoder = try Self.decoder("gemma3")
         let tokens = Self.tokens(count, model: decoder.model)
         let cache = try await decoder.prefill(tokens, recipe: try Recipe("f32")).cache
-        #expect((cache.wholeOnlyReason == nil) == (count == 8))
+        #expect((cache.wholeOnlyReason == nil) == (count == 9))
     }
 
     @Test(

@@ -116,7 +116,7 @@ import ThinkCompress
                 Case(byteLevel, "merges", .strings(["a x"]), "[0]' needs the token \"x\", which the vocabulary hasn't"),
                 Case(byteLevel, "merges", .strings(["b c"]), "[0]' needs the token \"bc\", which the vocabulary"),
                 Case(byteLevel, "bos_token_id", .uint32(12), "' is 12, must be 0...11"),
-                Case(byteLevel, "eos_token_id", .int32(-1), "' is -1, must be 0...11"),
+                Case(byteLevel, "eos_token_id", .int32(-2), "' is -2, must be 0...11"),
                 Case(byteLevel, "add_bos_token", .uint32(1), "' is of the type uint32, must be true or false"),
                 Case(scores, "scores", nil, "' is missing"),
                 Case(scores, "scores", .float32s([1]), "' has 1 elements for 12 tokens"),

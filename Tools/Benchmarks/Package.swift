@@ -7,6 +7,7 @@ let parent = String(Context.packageDirectory.split(separator: "/").dropLast(2).l
 
 let settings: [SwiftSetting] = [.swiftLanguageMode(.v6), .treatAllWarnings(as: .error)]
 let thinkCompress = Target.Dependency.product(name: "ThinkCompress", package: parent)
+let decoder = Target.Dependency.product(name: "LlamaDecoder", package: parent)
 let kernels = Target.Dependency.product(name: "CThinkKernels", package: parent)
 let openBLAS = Target.Dependency.product(name: "COpenBLAS", package: parent)
 let argumentParser = Target.Dependency.product(name: "ArgumentParser", package: "swift-argument-parser")
@@ -34,7 +35,7 @@ let package = Package(
         ),
         .executableTarget(
             name: "attention-benchmark",
-            dependencies: ["PlainRead", "BenchmarkSupport", thinkCompress, argumentParser],
+            dependencies: ["PlainRead", "BenchmarkSupport", decoder, thinkCompress, argumentParser],
             path: "AttentionBenchmark",
             swiftSettings: settings
         ),

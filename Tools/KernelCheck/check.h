@@ -19,6 +19,9 @@ void expect(bool equal, const char *kernel, const char *what, size_t a, size_t b
 /// Compares products of matrices and vectors with sums in float64.
 void compare_products(void);
 
+/// Compares the gates of feed-forward layers with float64.
+void compare_gates(void);
+
 /// Compares attention of the two sets and prints the largest errors.
 void compare_attention(void);
 

@@ -264,6 +264,7 @@ int main(void) {
     if (last == NULL || other->pack_keys != last->pack_keys) compare_bits();
     state = SEED;
     compare_products();
+    compare_gates();
     state = SEED;
     compare_attention();
     last = other;

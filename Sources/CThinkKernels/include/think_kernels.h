@@ -64,6 +64,13 @@ typedef struct tck_weight_block {
   size_t bytes;
 } tck_weight_block;
 
+/// What the gate of a feed-forward layer is sent through: `x * sigmoid(s)`, with s the gate x itself for SiLU, and
+/// `sqrt(8 / pi) * (x + 0.044715 x^3)` for GELU (in its form with tanh).
+typedef enum tck_activation {
+  TCK_SILU,
+  TCK_GELU,
+} tck_activation;
+
 /// Rows to read.
 typedef struct tck_rows {
   const void *bytes;
@@ -313,6 +320,11 @@ typedef struct tck_kernels {
   /// adding `scores * values` to them completes the tile. Offsets are not added.
   void (*join_scores)(float *scores, size_t tokens, size_t value_dimension, tck_queries *queries);
 
+  /// Replaces each of `count` gates by its activation times `ups` of the same number.
+  ///
+  /// The sigmoid is exact within 2^-16 of itself and 2^-59. NaN stays NaN; of infinite gates nothing is said.
+  void (*multiply_gates)(tck_activation activation, float *gates, const float *ups, size_t count);
+
   /// Converts `count` weights, whole blocks, to float32: the numbers that the Python package gguf gives. Of NaN only
   /// that is certain, not its sign and payload.
   void (*widen_weights)(tck_weight_type type, const void *source, size_t count, float *destination);
@@ -326,9 +338,9 @@ typedef struct tck_kernels {
   /// `scalar` widens, multiplies and adds in float32, in order; its error is at most `columns * 2^-24` of the sum of the
   /// products' magnitudes. The others fuse and add up in parts: `(columns / 16 + 8) * 2^-24`. To this comes
   /// `columns * 2^-150` where products are subnormal; sums may overflow on the way.
-  /// Where weights are in blocks the others multiply codes, and scale sums of these products: each weight then counts
-  /// three times with the largest magnitude that any code of its group stands for, and to the error comes 2^-134 for
-  /// every column, times that.
+  /// Where weights are in blocks the others multiply codes and scale sums of these products: in place of a weight's
+  /// magnitude counts three times the largest that any code of its group stands for, with `(columns / 16 + 16) * 2^-24`,
+  /// and to this comes 2^-126 of the sum of these, for vectors that are hardly more.
   void (*multiply_rows)(tck_weights matrix, size_t rows, size_t columns, const float *vector, float *outputs);
 
   /// CRC-32C (Castagnoli, reflected, initial value and final xor all ones) of the bytes so far and these:

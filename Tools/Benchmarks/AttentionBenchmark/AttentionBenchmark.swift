@@ -18,6 +18,7 @@ struct AttentionBenchmark: AsyncParsableCommand {
               Tools/Benchmarks/run --json figures.json --plot attention.svg
               Tools/Benchmarks/run --quick --peers none
               Tools/Benchmarks/run --only attention --check Tools/Benchmarks/floors.json
+              Tools/Benchmarks/run --only model --model FILE.gguf
             """,
         subcommands: [ServeCommand.self]
     )
@@ -31,8 +32,16 @@ struct AttentionBenchmark: AsyncParsableCommand {
     @Option(help: "Which peers to measure: all or none.")
     var peers = PeerSelection.all
 
-    @Option(help: "Measure one part only: attention, snapshots, codecs or queries; may be given several times.")
+    @Option(
+        help: """
+            Measure one part only: attention, snapshots, codecs, queries or model; may be given several times. By \
+            default all are measured, and model if there is one.
+            """
+    )
     var only: [MeasurementPlan.Part] = []
+
+    @Option(help: "The GGUF file of a whole model to measure, of 8,192 positions or more.")
+    var model: String?
 
     @Option(help: "Write machine, versions, figures and ratios to this file.")
     var json: String?
@@ -51,6 +60,9 @@ struct AttentionBenchmark: AsyncParsableCommand {
 
     func validate() throws {
         guard (1...1000).contains(rounds ?? 1) else { throw ValidationError("--rounds is a number from 1 to 1000") }
+        guard parts.contains(.model) == (model != nil) else {
+            throw ValidationError("--only model needs --model, and no other part does")
+        }
         if plot != nil && !parts.contains(.attention) {
             throw ValidationError("--plot draws what --only attention measures")
         }
@@ -60,7 +72,8 @@ struct AttentionBenchmark: AsyncParsableCommand {
         let floors = try check.map(Floors.init(path:))
         let folder = try TemporaryFolder()
         defer { folder.remove() }
-        let programs = Programs(checkout: checkout, selection: peers, folder: folder.path)
+        let text = try model.map { try ModelText(model: $0, checkout: checkout, folder: folder.path) }
+        let programs = Programs(checkout: checkout, selection: peers, text: text, folder: folder.path)
         for missing in programs.missing { Progress.report("missing, left out: \(missing)") }
 
         let plan = MeasurementPlan(
@@ -80,6 +93,7 @@ struct AttentionBenchmark: AsyncParsableCommand {
             versions: runner.versions,
             rounds: runner.rounds,
             figures: figures,
+            modelByteCount: text?.modelByteCount,
             missing: programs.missing + runner.failures
         )
         print(report.text)
@@ -95,7 +109,7 @@ struct AttentionBenchmark: AsyncParsableCommand {
     }
 
     private var parts: Set<MeasurementPlan.Part> {
-        Set(only.isEmpty ? MeasurementPlan.Part.allCases : only)
+        Set(only.isEmpty ? MeasurementPlan.Part.allCases.filter { $0 != .model || model != nil } : only)
     }
 }
 

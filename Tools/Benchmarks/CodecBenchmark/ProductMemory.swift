@@ -15,7 +15,7 @@ final class ProductMemory {
     /// At least two of the largest matrices, so that these take turns too.
     init(byteCount: Int) {
         bytes = .allocate(byteCount: byteCount, alignment: 64)
-        // Numbers of all three types.
+        // Numbers, or scales and codes, of all types.
         let pattern: [UInt32] = [0x3C00_3C01, 0xBC12_BC34, 0x3D56_3C78, 0xBD9A_BCBC]
         for (index, at) in stride(from: 0, to: byteCount, by: 4).enumerated() {
             bytes.storeBytes(of: pattern[index & 3], toByteOffset: at, as: UInt32.self)
@@ -26,24 +26,25 @@ final class ProductMemory {
 
     deinit { bytes.deallocate() }
 
-    func byteCount(of shape: ProductRound.Shape, type: tck_element_type) -> Int {
-        shape.count * (type == TCK_FLOAT32 ? 4 : 2)
+    func byteCount(of shape: ProductRound.Shape, type: tck_weight_type) -> Int {
+        let block = tck_weight_block_of(type)
+        return shape.count / block.length * block.bytes
     }
 
-    func read(_ shape: ProductRound.Shape, type: tck_element_type) {
+    func read(_ shape: ProductRound.Shape, type: tck_weight_type) {
         let matrix = nextMatrix(byteCount: byteCount(of: shape, type: type))
         outputs[0] = Float(plain_read(matrix, byteCount(of: shape, type: type)) & 1)
     }
 
-    func multiply(_ shape: ProductRound.Shape, type: tck_element_type) {
+    func multiply(_ shape: ProductRound.Shape, type: tck_weight_type) {
         let matrix = nextMatrix(byteCount: byteCount(of: shape, type: type))
         let stride = byteCount(of: shape, type: type) / shape.rows
-        let rows = tck_rows(bytes: matrix, token_stride: stride, type: type)
+        let rows = tck_weights(bytes: matrix, row_stride: stride, type: type)
         kernels.multiply_rows(rows, shape.rows, shape.columns, vector, &outputs)
     }
 
     func multiplyWithOpenBLAS(_ shape: ProductRound.Shape) {
-        let matrix = nextMatrix(byteCount: byteCount(of: shape, type: TCK_FLOAT32))
+        let matrix = nextMatrix(byteCount: byteCount(of: shape, type: TCK_WEIGHT_F32))
         cblas_sgemv(
             CblasRowMajor,
             CblasNoTrans,

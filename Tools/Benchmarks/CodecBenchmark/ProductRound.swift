@@ -8,7 +8,10 @@ import Foundation
 struct ProductRound {
     static let shapes = [Shape(rows: 4096, columns: 14336), Shape(rows: 14336, columns: 4096)]
     static let types = [
-        (name: "BF16", tag: TCK_BFLOAT16), (name: "F16", tag: TCK_FLOAT16), (name: "F32", tag: TCK_FLOAT32),
+        (name: "BF16", tag: TCK_WEIGHT_BF16), (name: "F16", tag: TCK_WEIGHT_F16), (name: "F32", tag: TCK_WEIGHT_F32),
+        (name: "Q4_1", tag: TCK_WEIGHT_Q4_1), (name: "Q8_0", tag: TCK_WEIGHT_Q8_0),
+        (name: "Q4_K", tag: TCK_WEIGHT_Q4_K),
+        (name: "Q6_K", tag: TCK_WEIGHT_Q6_K),
     ]
 
     struct Shape {

@@ -42,6 +42,18 @@ enum Case {
     static let torchProducts = "matmul-bf16"
     static let torchScaledDotProduct = "sdpa-bf16"
 
+    /// Recipes with which a whole model is measured, from the most exact to the smallest.
+    static let modelRecipes = ["f16", "kivi(bits=4)", windowedRecipe]
+    /// llama.cpp's ways to read a prompt and to go on after it: with flash attention and without, in batches of its
+    /// default size and of a larger one.
+    static let llamaPrefills = ["prefill:flash:512", "prefill:plain:512", "prefill:flash:2048", "prefill:plain:2048"]
+    static let llamaDecodes = ["decode:flash:\(decodedTokens)", "decode:plain:\(decodedTokens)"]
+    /// Tokens that are decoded in a round.
+    static let decodedTokens = 32
+
+    static func prefill(_ recipe: String) -> String { "prefill:" + recipe }
+    static func decode(_ recipe: String) -> String { "decode:\(decodedTokens):" + recipe }
+
     static func queries(_ count: Int, precision: String) -> String { "queries:\(count):\(headlineRecipe)@\(precision)" }
 
     /// Bytes of keys and values of a layer in float16.

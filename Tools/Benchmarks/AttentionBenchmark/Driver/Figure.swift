@@ -10,6 +10,8 @@ struct Figure: Codable {
     let slowest: Double
     /// What the time was spent on, where it is of interest.
     let byteCount: Int?
+    /// The most that the process has had in memory, where it was asked.
+    let peakByteCount: Int?
     /// Of the output, against float64, where it was compared.
     let relativeError: Double?
 }

@@ -3,8 +3,9 @@ import Foundation
 
 /// Measures a group: all its cases wait in processes of their own, and take turns.
 final class GroupRunner {
-    private static let loadTimeout = 120.0
-    private static let runTimeout = 60.0
+    /// A whole model's prompt takes minutes where it is long.
+    private static let loadTimeout = (usual: 120.0, model: 1200.0)
+    private static let runTimeout = (usual: 60.0, model: 600.0)
 
     let rounds: Int
     private let programs: Programs
@@ -26,6 +27,7 @@ final class GroupRunner {
         let child: ChildProcess
         var times: [Double] = []
         var byteCount: Int?
+        var peakByteCount: Int?
         var relativeError: Double?
 
         init(_ entry: MeasurementPlan.Entry, child: ChildProcess) {
@@ -46,11 +48,18 @@ final class GroupRunner {
         let measuring = seconds {
             for _ in 0..<rounds {
                 participants = participants.filter { participant in
-                    attempt(participant.entry, in: group) { try runRound(participant) } != nil
+                    attempt(participant.entry, in: group) { try runRound(participant, in: group) } != nil
                 }
             }
         }
         spinner?.stop()
+        if group.isOnModel {
+            participants = participants.filter { participant in
+                attempt(participant.entry, in: group) {
+                    participant.peakByteCount = Int(try participant.child.ask("memory", timeout: Self.runTimeout.usual))
+                } != nil
+            }
+        }
         for participant in participants { participant.child.end() }
         Progress.report("\(title): \(rounds) round\(rounds == 1 ? "" : "s") in \(String(format: "%.0f", measuring)) s")
         return participants.map { participant in
@@ -63,6 +72,7 @@ final class GroupRunner {
                 fastest: participant.times.min() ?? 0,
                 slowest: participant.times.max() ?? 0,
                 byteCount: participant.byteCount,
+                peakByteCount: participant.peakByteCount,
                 relativeError: participant.relativeError
             )
         }
@@ -71,21 +81,23 @@ final class GroupRunner {
     private func load(_ entry: MeasurementPlan.Entry, in group: MeasurementPlan.Group) -> Participant? {
         guard !abandoned.contains(entry.contestant) else { return nil }
         return attempt(entry, in: group) {
-            let child = try programs.start(entry.contestant, threads: group.threads)
+            let child = try programs.start(entry.contestant, threads: group.threads, onModel: group.isOnModel)
+            let loadTimeout = group.isOnModel ? Self.loadTimeout.model : Self.loadTimeout.usual
             let participant = Participant(entry, child: child)
             if versions[entry.contestant.rawValue] == nil {
-                versions[entry.contestant.rawValue] = try child.ask("version", timeout: Self.runTimeout)
+                versions[entry.contestant.rawValue] = try child.ask("version", timeout: Self.runTimeout.usual)
             }
-            _ = try child.ask("load \(entry.caseName) \(entry.tokens)", timeout: Self.loadTimeout)
+            _ = try child.ask("load \(entry.caseName) \(entry.tokens)", timeout: loadTimeout)
             if group.checks && !entry.caseName.hasPrefix("read:") {
-                participant.relativeError = Double(try child.ask("check", timeout: Self.loadTimeout))
+                participant.relativeError = Double(try child.ask("check", timeout: loadTimeout))
             }
             return participant
         }
     }
 
-    private func runRound(_ participant: Participant) throws {
-        let answer = try participant.child.ask("run", timeout: Self.runTimeout)
+    private func runRound(_ participant: Participant, in group: MeasurementPlan.Group) throws {
+        let timeout = group.isOnModel ? Self.runTimeout.model : Self.runTimeout.usual
+        let answer = try participant.child.ask("run", timeout: timeout)
         let numbers = answer.split(separator: " ")
         guard let time = numbers.first.flatMap({ Double($0) }), time > 0 else {
             throw ChildError("it answered: ok \(answer)")

@@ -2,6 +2,8 @@
 struct MeasurementPlan {
     enum Part: String, CaseIterable {
         case attention, snapshots, codecs, queries
+        /// A whole model, which must be given.
+        case model
     }
 
     /// One case of one contestant.
@@ -14,9 +16,11 @@ struct MeasurementPlan {
     struct Group {
         let title: String
         let threads: Int
-        let entries: [Entry]
+        var entries: [Entry]
         /// Whether outputs are compared with float64 too: once is enough, and with long contexts it takes long.
         var checks = false
+        /// Whether its cases are those of a whole model, whose peak memory is asked for too.
+        var isOnModel = false
     }
 
     let parts: Set<Part>
@@ -31,6 +35,11 @@ struct MeasurementPlan {
     static let largeSnapshotTokens = 8192
     static let codecTokens = 16384
     static let queryTokens = 4096
+    /// Prompts of a whole model. The longer one leaves room for what is decoded after it in a model of 8,192 positions.
+    static let promptTokens = 2048
+    static let longPromptTokens = 8128
+    /// The shortest text that all cases of a whole model can be measured on.
+    static let textTokens = longPromptTokens + Case.decodedTokens + 1
 
     /// Thread numbers that all is measured with.
     static func threadCounts(processors: Int) -> [Int] { processors > 1 ? [1, 2] : [1] }
@@ -52,9 +61,16 @@ struct MeasurementPlan {
         }
         if parts.contains(.codecs) { groups += threadCounts.map(codecs) }
         if parts.contains(.queries) { groups += threadCounts.map(queries) }
+        if parts.contains(.model) {
+            groups += threadCounts.map(prefill)
+            for tokens in isQuick ? [Self.promptTokens] : [Self.promptTokens, Self.longPromptTokens] {
+                groups += threadCounts.map { decode(tokens: tokens, threads: $0) }
+            }
+        }
         return groups.map { group in
-            let present = group.entries.filter { contestants.contains($0.contestant) }
-            return Group(title: group.title, threads: group.threads, entries: present, checks: group.checks)
+            var present = group
+            present.entries.removeAll { !contestants.contains($0.contestant) }
+            return present
         }
     }
 
@@ -111,6 +127,34 @@ struct MeasurementPlan {
             entries: [Case.memcpy, Case.pack, Case.unpack]
                 .map { Entry(contestant: .ours, caseName: $0, tokens: Self.codecTokens) }
         )
+    }
+
+    private func prefill(threads: Int) -> Group {
+        model(
+            "reading a prompt of \(Self.promptTokens) tokens",
+            ours: Case.modelRecipes.map(Case.prefill),
+            peers: Case.llamaPrefills,
+            tokens: Self.promptTokens,
+            threads: threads
+        )
+    }
+
+    private func decode(tokens: Int, threads: Int) -> Group {
+        model(
+            "decoding after \(tokens) tokens",
+            ours: Case.modelRecipes.map(Case.decode),
+            peers: Case.llamaDecodes,
+            tokens: tokens,
+            threads: threads
+        )
+    }
+
+    private func model(_ title: String, ours: [String], peers: [String], tokens: Int, threads: Int) -> Group {
+        var entries = ours.map { Entry(contestant: .ours, caseName: $0, tokens: tokens) }
+        for contestant in Contestant.llama {
+            entries += peers.map { Entry(contestant: contestant, caseName: $0, tokens: tokens) }
+        }
+        return Group(title: title, threads: threads, entries: entries, isOnModel: true)
     }
 
     private func queries(threads: Int) -> Group {

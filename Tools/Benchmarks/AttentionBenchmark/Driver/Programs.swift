@@ -7,9 +7,12 @@ struct Programs {
     private let folder: String
     private let peers: String
     private let torchScript: String
+    /// What the cases of a whole model are measured on.
+    private let text: ModelText?
 
-    init(checkout: String, selection: PeerSelection, folder: String) {
+    init(checkout: String, selection: PeerSelection, text: ModelText?, folder: String) {
         self.selection = selection
+        self.text = text
         self.folder = folder
         let root = URL(filePath: checkout, directoryHint: .isDirectory)
         peers = root.appending(path: ".build/benchmark-peers").path
@@ -26,7 +29,9 @@ struct Programs {
     }
 
     /// Starts a process that measures.
-    func start(_ contestant: Contestant, threads: Int) throws -> ChildProcess {
+    ///
+    /// - Parameter onModel: whether cases of a whole model are what it measures.
+    func start(_ contestant: Contestant, threads: Int, onModel: Bool) throws -> ChildProcess {
         var environment = ProcessInfo.processInfo.environment
         environment["TMPDIR"] = folder
         if contestant == .oursAVX2 { environment["THINK_COMPRESS_KERNELS"] = "avx2" }
@@ -36,19 +41,21 @@ struct Programs {
             case .llamaGCC, .llamaClang: [String]()
             case .torch: [torchScript]
             }
+        let text = onModel ? self.text : nil
+        let last = text.map { [$0.model, $0.path] } ?? []
         return try ChildProcess(
-            executable: executable(of: contestant),
-            arguments: leading + ["--threads", "\(threads)"],
+            executable: executable(of: contestant, onModel: onModel),
+            arguments: leading + ["--threads", "\(threads)"] + last,
             environment: environment,
             folder: folder
         )
     }
 
-    private func executable(of contestant: Contestant) -> String {
+    private func executable(of contestant: Contestant, onModel: Bool = false) -> String {
         switch contestant {
         case .ours, .oursAVX2: Bundle.main.executablePath ?? CommandLine.arguments[0]
-        case .llamaGCC: peers + "/ggml-peer-gcc"
-        case .llamaClang: peers + "/ggml-peer-clang"
+        case .llamaGCC: peers + (onModel ? "/llama-model-peer-gcc" : "/ggml-peer-gcc")
+        case .llamaClang: peers + (onModel ? "/llama-model-peer-clang" : "/ggml-peer-clang")
         case .torch: peers + "/python/bin/python"
         }
     }

@@ -23,7 +23,7 @@ struct RatioTables {
     }
 
     private var others: String {
-        var table = MarkdownTable(header: ["files, all processors", "tokens", "measured", "asked", ""])
+        var table = MarkdownTable(header: ["files and memory, all processors", "tokens", "measured", "asked", ""])
         for ratio in ratios where ratio.threads == nil && ratio.value != nil {
             table.add([ratio.title, ratio.tokens.grouped, ratio.valueText, ratio.askedText, ratio.verdict])
         }

@@ -6,14 +6,18 @@ struct Report {
     let versions: [String: String]
     let rounds: Int
     let figures: Figures
+    /// Bytes of the whole model that was measured.
+    let modelByteCount: Int?
     /// What was left out, and why.
     let missing: [String]
 
-    var ratios: [Ratio] { Goals(figures: figures).ratios }
+    var ratios: [Ratio] { Goals(figures: figures).ratios + modelFigures.ratios }
+
+    private var modelFigures: ModelFigures { ModelFigures(figures: figures, modelByteCount: modelByteCount) }
 
     var text: String {
         let sections = [
-            heading, FigureTables(figures: figures).text, RatioTables(ratios: ratios).text,
+            heading, FigureTables(figures: figures).text, modelFigures.text, RatioTables(ratios: ratios).text,
             HonestReading(figures: figures).text, missingText,
         ]
         return sections.filter { !$0.isEmpty }.joined(separator: "\n\n")

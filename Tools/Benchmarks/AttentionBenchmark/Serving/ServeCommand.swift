@@ -14,6 +14,7 @@ struct ServeCommand: AsyncParsableCommand {
               load CASE TOKENS  prepares a case and frees the one before: ok
               run               measures one round: ok MICROSECONDS [BYTES]
               check             compares the output with attention in float64: ok RELATIVE_ERROR
+              memory            the most that the process has had in memory: ok BYTES
               version           ok TEXT
 
             Cases, with PRECISION one of fast, precise, automatic:
@@ -31,6 +32,8 @@ struct ServeCommand: AsyncParsableCommand {
               pack:RECIPE                 compressing a layer on every thread; bytes of float16
               unpack:RECIPE               restoring it to float16
               memcpy:RECIPE               copying as many bytes
+              prefill:RECIPE              reading the first TOKENS of a text into a cache; bytes of the cache
+              decode:N:RECIPE             N tokens after them, one by one; time for each, bytes of the cache
             """,
         shouldDisplay: false
     )
@@ -38,17 +41,25 @@ struct ServeCommand: AsyncParsableCommand {
     @Option(help: "Threads to work on.")
     var threads = 1
 
+    @Argument(help: "For prefill and decode: a model, and a file of token ids.")
+    var modelAndTokens: [String] = []
+
     func validate() throws {
         guard (1...256).contains(threads) else { throw ValidationError("threads is a number from 1 to 256") }
+        guard [0, 2].contains(modelAndTokens.count) else {
+            throw ValidationError("a model and a file of tokens go together")
+        }
     }
 
     func run() async throws {
         let workers = WorkerThreads(threadCount: threads)
+        let served =
+            modelAndTokens.isEmpty ? nil : try ServedModel(path: modelAndTokens[0], tokensPath: modelAndTokens[1])
         var workload: (any Workload)?
         while let line = readLine() {
             let answer: String
             do {
-                answer = "ok " + (try await self.answer(line, workload: &workload, workers: workers))
+                answer = "ok " + (try await self.answer(line, workload: &workload, workers: workers, model: served))
             } catch {
                 answer = "error " + "\(error)".split(whereSeparator: \.isWhitespace).joined(separator: " ")
             }
@@ -62,7 +73,8 @@ struct ServeCommand: AsyncParsableCommand {
     private func answer(
         _ line: String,
         workload: inout (any Workload)?,
-        workers: WorkerThreads
+        workers: WorkerThreads,
+        model: ServedModel?
     ) async throws -> String {
         let words = line.split(separator: " ").map(String.init)
         switch (words.first, words.count) {
@@ -71,11 +83,13 @@ struct ServeCommand: AsyncParsableCommand {
             guard let tokens = Int(words[2]), (1...1 << 20).contains(tokens) else {
                 throw ServingError("TOKENS is a number from 1 to \(1 << 20)")
             }
-            workload = try await ServedCase(words[1]).workload(tokens: tokens, workers: workers)
+            workload = try await ServedCase(words[1]).workload(tokens: tokens, workers: workers, model: model)
             return ""
         case ("version", 1):
             let kernels = ProcessInfo.processInfo.environment["THINK_COMPRESS_KERNELS"] ?? ""
             return "think-compress, " + (kernels.isEmpty ? "the widest kernels of this machine" : "\(kernels) kernels")
+        case ("memory", 1):
+            return "\(try peakMemoryByteCount())"
         case ("run", 1), ("check", 1):
             guard let workload else { throw ServingError("load a case first") }
             if words[0] == "check" { return String(format: "%.3g", try await workload.check()) }
@@ -85,6 +99,16 @@ struct ServeCommand: AsyncParsableCommand {
             throw ServingError("unknown command: \(line)")
         }
     }
+}
+
+/// The most that the process has had in memory: what `getrusage` tells includes the process that started this one.
+private func peakMemoryByteCount() throws -> Int {
+    let status = (try? String(contentsOfFile: "/proc/self/status", encoding: .utf8)) ?? ""
+    let line = status.split(separator: "\n").first { $0.hasPrefix("VmHWM:") }
+    guard let kilobytes = line?.split(separator: " ").dropFirst().first.flatMap({ Int($0) }) else {
+        throw ServingError("the system does not tell the peak memory")
+    }
+    return kilobytes * 1024
 }
 
 /// A command that can't be done.

@@ -3,7 +3,8 @@ import ThinkCompress
 /// A case by its name; see `ServeCommand`.
 struct ServedCase {
     private let kind: String
-    private let queryCount: Int
+    /// Queries, or steps.
+    private let count: Int
     private let recipe: Recipe
     private let precision: Attention.Precision
 
@@ -13,14 +14,14 @@ struct ServedCase {
         precision = try Self.takePrecision(&body)
         recipe = try Recipe(body)
         kind = parts.first ?? "attention"
-        if kind == "queries" {
+        if kind == "queries" || kind == "decode" {
             guard parts.count == 2, let count = Int(parts[1]), (1...65536).contains(count) else {
-                throw ServingError("queries:N:RECIPE@PRECISION has a number from 1 to 65536")
+                throw ServingError("\(kind):N:RECIPE has a number from 1 to 65536")
             }
-            queryCount = count
+            self.count = count
         } else {
             guard parts.count <= 1 else { throw ServingError("unknown case: \(name)") }
-            queryCount = 1
+            count = 1
         }
     }
 
@@ -36,7 +37,9 @@ struct ServedCase {
     }
 
     /// Prepares the case.
-    func workload(tokens: Int, workers: WorkerThreads) async throws -> any Workload {
+    ///
+    /// - Parameter model: what the cases of a whole model need.
+    func workload(tokens: Int, workers: WorkerThreads, model: ServedModel?) async throws -> any Workload {
         let attention = Attention(precision: precision)
         if let snapshot = SnapshotStepWorkload.Source(rawValue: kind) {
             return try await SnapshotStepWorkload(
@@ -58,13 +61,26 @@ struct ServedCase {
             return try AttentionWorkload(
                 recipe: recipe,
                 attention: attention,
-                queryCount: queryCount,
+                queryCount: count,
                 isSharp: kind == "sharp",
                 tokens: tokens,
                 workers: workers
             )
         case "read":
             return try PlainReadWorkload(recipe: recipe, tokens: tokens, threads: workers.threadCount)
+        case "prefill", "decode":
+            guard let model else { throw ServingError("\(kind) needs a model and a file of tokens") }
+            let threads = workers.threadCount
+            if kind == "prefill" {
+                return try await PrefillWorkload(served: model, recipe: recipe, tokens: tokens, threads: threads)
+            }
+            return try await DecodeWorkload(
+                served: model,
+                recipe: recipe,
+                tokens: tokens,
+                steps: count,
+                threads: threads
+            )
         default:
             throw ServingError("unknown case: \(kind)")
         }
