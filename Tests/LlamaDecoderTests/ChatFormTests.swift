@@ -56,14 +56,11 @@ import TextTokenization
         #expect(try LlamaModel(path: copy.path).chatForm == form)
     }
 
-    @Test(arguments: [
-        (GGUFBuilder.Value.string("[INST] [/INST]") as GGUFBuilder.Value?, ChatForm.mistral),
-        (.string("other"), .plain), (nil, .plain),
-    ])
-    func filesSayTheirForm(template: GGUFBuilder.Value?, form: ChatForm) throws {
+    @Test(arguments: [("[INST] [/INST]", ChatForm.mistral), ("other", .plain), (nil, .plain)] as [(String?, ChatForm)])
+    func filesSayTheirForm(template: String?, form: ChatForm) throws {
         let folder = try TemporaryFolder()
         var builder = GGUFBuilder.model()
-        if let template { builder["tokenizer.chat_template"] = template }
+        if let template { builder["tokenizer.chat_template"] = .string(template) }
         try builder.write(to: folder.file("model.gguf"))
         #expect(try LlamaModel(path: folder.file("model.gguf")).chatForm == form)
     }
