@@ -16,9 +16,10 @@ struct ModelText {
     init(model: String, checkout: String, folder: String) throws {
         self.model = model
         path = folder + "/tokens"
-        let attributes = try FileManager.default.attributesOfItem(atPath: model)
-        guard attributes[.type] as? FileAttributeType == .typeRegular, let size = attributes[.size] as? Int else {
-            throw ValidationError("\(model): --model takes a GGUF file, which llama.cpp reads too")
+        let file = URL(filePath: model).resolvingSymlinksInPath().path
+        let attributes = try? FileManager.default.attributesOfItem(atPath: file)
+        guard attributes?[.type] as? FileAttributeType == .typeRegular, let size = attributes?[.size] as? Int else {
+            throw ValidationError("\(model): is no file; --model takes a GGUF file, which llama.cpp reads too")
         }
         modelByteCount = size
         let text = try String(contentsOfFile: checkout + "/Tools/DemoModel/text/python-manual.txt", encoding: .utf8)
