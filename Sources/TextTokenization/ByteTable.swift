@@ -7,8 +7,10 @@ struct ByteTable: Sendable {
     /// What belongs to a key, in one place: with many keys nearly every look into memory costs more than the hash.
     private struct Entry {
         let start: Int
-        let end: Int
+        let count: Int32
         let id: Int32
+
+        var place: Range<Int> { start..<start + Int(count) }
     }
 
     /// A place of the hash table: an entry, or -1, and the upper half of its key's hash.
@@ -26,29 +28,41 @@ struct ByteTable: Sendable {
 
     init(capacity: Int) {
         var size = 16
-        while size < capacity * 2 { size *= 2 }
+        while Self.isFull(size, count: capacity) { size *= 2 }
         slots = [Slot](repeating: Slot(), count: size)
         entries.reserveCapacity(capacity)
     }
 
+    /// Whether a hash table would have so many entries that looking for places takes long.
+    private static func isFull(_ size: Int, count: Int) -> Bool { count > size / 4 * 3 }
+
     var count: Int { entries.count }
 
-    func key(at entry: Int) -> ArraySlice<UInt8> { keys[entries[entry].start..<entries[entry].end] }
+    func key(at entry: Int) -> ArraySlice<UInt8> { keys[entries[entry].place] }
 
-    subscript(key: Span<UInt8>) -> Int32? {
+    subscript(key: Span<UInt8>) -> Int32? { entry(of: key).map { entries[$0].id } }
+
+    func id(at entry: Int) -> Int32 { entries[entry].id }
+
+    /// The entry of a key.
+    ///
+    /// - Parameter guess: an entry that is looked at first, which is quicker where it is the one.
+    func entry(of key: Span<UInt8>, guess: Int = -1) -> Int? {
+        if entries.indices.contains(guess), isKey(guess, key) { return guess }
         let entry = slots[find(key).place].entry
-        return entry < 0 ? nil : entries[Int(entry)].id
+        return entry < 0 ? nil : Int(entry)
     }
 
     subscript(key: [UInt8]) -> Int32? { self[key.span] }
 
     /// Adds the key that `append` appends to an array, unless it is there already.
     ///
+    /// - Precondition: A key is shorter than 2 GiB.
     /// - Returns: whether it was new.
     mutating func insert(id: Int32, _ append: (inout [UInt8]) -> Void) -> Bool {
         let start = keys.count
         append(&keys)
-        if (count + 1) * 2 > slots.count { grow() }
+        if Self.isFull(slots.count, count: count + 1) { grow() }
         let found = find(keys.span.extracting(start..<keys.count))
         guard slots[found.place].entry < 0 else {
             keys.removeSubrange(start...)
@@ -56,7 +70,7 @@ struct ByteTable: Sendable {
         }
         slots[found.place] = Slot(entry: Int32(count), mark: found.mark)
         longestKey = max(longestKey, keys.count - start)
-        entries.append(Entry(start: start, end: keys.count, id: id))
+        entries.append(Entry(start: start, count: Int32(keys.count - start), id: id))
         return true
     }
 
@@ -77,7 +91,7 @@ struct ByteTable: Sendable {
 
     private func isKey(_ entry: Int, _ key: Span<UInt8>) -> Bool {
         let entry = entries[entry]
-        guard entry.end - entry.start == key.count else { return false }
+        guard Int(entry.count) == key.count else { return false }
         for index in key.indices where keys[entry.start + index] != key[index] { return false }
         return true
     }
@@ -85,7 +99,7 @@ struct ByteTable: Sendable {
     private mutating func grow() {
         slots = [Slot](repeating: Slot(), count: slots.count * 2)
         for (index, entry) in entries.enumerated() {
-            let found = find(keys.span.extracting(entry.start..<entry.end))
+            let found = find(keys.span.extracting(entry.place))
             slots[found.place] = Slot(entry: Int32(index), mark: found.mark)
         }
     }

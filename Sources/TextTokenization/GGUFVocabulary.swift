@@ -8,6 +8,8 @@ internal import EngineFormats
 struct GGUFVocabulary {
     static let tokensKey = "tokenizer.ggml.tokens"
     private static let kindsKey = "tokenizer.ggml.token_type"
+    /// The longest text of a token; those in use have some hundred bytes.
+    private static let maximumBytes = 65_535
 
     /// By the numbers that files have for them.
     enum Kind: Int {
@@ -30,6 +32,9 @@ struct GGUFVocabulary {
         }
         var table = ByteTable(capacity: tokens.count)
         for token in tokens {
+            guard try token.bytes().count <= Self.maximumBytes else {
+                throw token.fault("has more than \(Self.maximumBytes) bytes; the file is damaged")
+            }
             let text = try token.text()
             let id = Int32(table.count)
             // As in llama.cpp, a text ends at NUL, and each token has one.

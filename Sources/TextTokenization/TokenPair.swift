@@ -19,6 +19,8 @@ struct TokenPair {
     var text: [UInt8] = []
     /// How many bytes of `text` are the left one's.
     var leftCount = 0
+    /// The entry after that of the last merged token: vocabularies mostly have them in the order of the merges.
+    private var nextMerged = 0
 
     mutating func removeAll() {
         text.removeAll(keepingCapacity: true)
@@ -36,14 +38,17 @@ struct TokenPair {
     }
 
     /// The ids of the tokens.
-    func ids(in vocabulary: ByteTable) -> Result<IDs, MissingToken> {
+    mutating func ids(in vocabulary: ByteTable) -> Result<IDs, MissingToken> {
         func id(_ place: Range<Int>) -> Int32? { vocabulary[text.span.extracting(place)] }
         func missing(_ place: Range<Int>) -> Result<IDs, MissingToken> {
             .failure(MissingToken(text: Array(text[place])))
         }
         guard let left = id(0..<leftCount) else { return missing(0..<leftCount) }
         guard let right = id(leftCount..<text.count) else { return missing(leftCount..<text.count) }
-        guard let merged = id(0..<text.count) else { return missing(0..<text.count) }
-        return .success(IDs(left: left, right: right, merged: merged))
+        guard let merged = vocabulary.entry(of: text.span, guess: nextMerged) else {
+            return missing(0..<text.count)
+        }
+        nextMerged = merged + 1
+        return .success(IDs(left: left, right: right, merged: vocabulary.id(at: merged)))
     }
 }

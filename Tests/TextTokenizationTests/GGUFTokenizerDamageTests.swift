@@ -101,6 +101,12 @@ import ThinkCompress
                 Case(byteLevel, "tokens", .strings(["a", "b", "a"]), "[2]' is there twice"),
                 Case(byteLevel, "tokens", .strings(["a", "[EMPTY_2]", ""]), "[2]' is there twice"),
                 Case(byteLevel, "tokens", .array(8, [.raw(8, [1, 0, 0, 0, 0, 0, 0, 0, 0xC3])]), "[0]' is not UTF-8"),
+                Case(
+                    byteLevel,
+                    "tokens",
+                    .strings(["a", String(repeating: "b", count: 65_536)]),
+                    "[1]' has more than 65535 bytes"
+                ),
                 Case(byteLevel, "token_type", .int32s([1, 1]), "' has 2 elements for 12 tokens"),
                 Case(byteLevel, "token_type", .strings(["x"]), "' has 1 elements for 12 tokens"),
                 Case(

@@ -1,3 +1,4 @@
+import TestSupport
 import Testing
 
 @testable import TextTokenization
@@ -71,13 +72,20 @@ import Testing
         #expect(try Self.matches("^", in: "a\nb\r\u{2028}c") == ["", ""])
     }
 
-    @Test("a pattern that takes exponential time is an error, not a hang")
-    func exponentialTime() throws {
-        let expression = try RegularExpression("(a+)+$b", field: "pattern")
-        let text = [UInt8](repeating: UInt8(ascii: "a"), count: 60)
+    @Test(
+        "a pattern that takes exponential or quadratic time is an error, not a hang",
+        arguments: [("(a+)+$b", 60), ("(?:(?>a*)b|a)*", 80_000)]
+    )
+    func tooMuchTime(pattern: String, count: Int) throws {
+        let expression = try RegularExpression(pattern, field: "pattern")
+        let text = [UInt8](repeating: UInt8(ascii: "a"), count: count)
         let budget = WorkBudget(nanoseconds: 50_000_000)
-        let error = #expect(throws: TokenizerError.self) { try expression.matches(in: text[...], budget: budget) }
+        var error: TokenizerError?
+        let time = ThreadTime.spent {
+            error = #expect(throws: TokenizerError.self) { try expression.matches(in: text[...], budget: budget) }
+        }
         #expect(error?.code == .tooMuchWork)
+        #expect(time < .seconds(5), "\(time)")
     }
 
     @Test("a pattern that needs too much memory is an error, not a wrong result")
