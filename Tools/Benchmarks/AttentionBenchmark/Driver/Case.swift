@@ -44,9 +44,9 @@ enum Case {
 
     /// Recipes with which a whole model is measured, from the most exact to the smallest.
     static let modelRecipes = ["f16", "kivi(bits=4)", windowedRecipe]
-    /// llama.cpp's ways to read a prompt and to go on after it: with flash attention and without, in batches of its
-    /// default size and of a larger one.
-    static let llamaPrefills = ["prefill:flash:512", "prefill:plain:512", "prefill:flash:2048", "prefill:plain:2048"]
+    /// llama.cpp's ways to read a prompt and to go on after it: with flash attention and without. Batches of its default
+    /// size, 512, were faster than whole prompts.
+    static let llamaPrefills = ["prefill:flash:512", "prefill:plain:512"]
     static let llamaDecodes = ["decode:flash:\(decodedTokens)", "decode:plain:\(decodedTokens)"]
     /// Tokens that are decoded in a round.
     static let decodedTokens = 32

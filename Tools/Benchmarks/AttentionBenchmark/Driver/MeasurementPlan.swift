@@ -132,7 +132,7 @@ struct MeasurementPlan {
     private func prefill(threads: Int) -> Group {
         model(
             "reading a prompt of \(Self.promptTokens) tokens",
-            ours: Case.modelRecipes.map(Case.prefill),
+            ours: [Case.prefill(Case.windowedRecipe)],
             peers: Case.llamaPrefills,
             tokens: Self.promptTokens,
             threads: threads

@@ -50,16 +50,14 @@ struct ModelFigures {
     var ratios: [Ratio] {
         let lengths = Set(decodes.map(\.tokens)).sorted()
         let compressed = Case.modelRecipes.dropFirst()
-        let prefill = Case.modelRecipes.suffix(1).flatMap { recipe in
-            speed(
-                "model-prefill",
-                "a model reads a prompt, compressed by `\(recipe)`",
-                Case.prefill(recipe),
-                tokens: MeasurementPlan.promptTokens,
-                peers: Case.llamaPrefills,
-                asked: 0.6
-            )
-        }
+        let prefill = speed(
+            "model-prefill",
+            "a model reads a prompt, compressed by `\(Case.windowedRecipe)`",
+            Case.prefill(Case.windowedRecipe),
+            tokens: MeasurementPlan.promptTokens,
+            peers: Case.llamaPrefills,
+            asked: 0.6
+        )
         let decode = compressed.flatMap { recipe in
             lengths.flatMap { tokens in
                 speed(
