@@ -2,10 +2,11 @@
 //
 // Every kernel exists once per instruction set; `scalar` is the definition and the others give the same bits, but for
 // attention, where they agree within a tolerance: relative error of the output 5e-4 in precise mode, 3.5e-2 in fast;
-// and for multiply_rows, which states its own.
+// and for multiply_rows and multiply_gates, which state their own.
 // The layouts of caches are specified in Formats/kivi.md and Formats/full-precision.md; names below are theirs.
 //
-// Rules for all kernels (attention and multiply_rows may fuse multiply-add, and attention's workspace is aligned)
+// Rules for all kernels (attention, multiply_rows and multiply_gates may fuse multiply-add; attention's workspace is
+// aligned)
 // - No allocation, no logging, no failure; pointers need no alignment and may not overlap unless said.
 // - Arithmetic is float32 in the order written, without fused multiply-add, so that bytes are equal everywhere.
 // - A "row" is one token's `head_dimension` values of one KV head; rows lie `token_stride` bytes apart.
