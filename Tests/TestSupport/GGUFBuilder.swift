@@ -4,7 +4,7 @@ import ThinkCompress
 /// Builds GGUF files in memory, byte by byte from the format's description, right or wrong as a test wants.
 public struct GGUFBuilder: Sendable {
     /// A value of the metadata, or raw bytes of any type number.
-    public indirect enum Value: Sendable {
+    public enum Value: Sendable {
         case uint8(UInt8)
         case int8(Int8)
         case uint16(UInt16)
