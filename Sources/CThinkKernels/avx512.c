@@ -221,11 +221,8 @@ TCK_INLINE __m512i splat_halves_16(int first, int second) {
 }
 
 TCK_INLINE codes codes_field(codes value, int first, int second, uint8_t mask) {
-  // Shifts by more than 15, such as by negative numbers, give zero.
   if (first > 0 || second > 0) {
-    __m512i right = _mm512_srlv_epi16(value, splat_halves_16(first, second));
-    value = first < 0 || second < 0 ? _mm512_or_si512(right, _mm512_sllv_epi16(value, splat_halves_16(-first, -second)))
-                                    : right;
+    value = _mm512_srlv_epi16(value, splat_halves_16(first, second));
   } else if (first < 0 || second < 0) {
     value = _mm512_sllv_epi16(value, splat_halves_16(-first, -second));
   }

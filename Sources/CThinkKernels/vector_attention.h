@@ -548,9 +548,6 @@ TCK_INLINE void add_rows(const value_rows *source, tck_queries *queries, const w
 
 // MARK: - Functions for each number of queries, width and precision
 
-// Not inlined: the compiler does not see that only one of them runs, and without optimization all their variables
-// together would not fit a stack.
-
 #define DEFINE_QUANTIZED(rows, width)                                                                                  \
   TCK_LEAF void score_##rows##_##width##_precise(tile *it, const tck_key_run *run, const float *queries) {             \
     score_quantized_run(it, run, queries, width, rows, true);                                                          \

@@ -1,9 +1,9 @@
 // Vector kernels for products of a matrix with a vector. Part of vector_kernels.h.
 //
 // From memory, float32 is fastest with four rows at once: there is so little to do with each line that the processor
-// runs far ahead by itself. With 16 bits it doesn't, but it foresees lines in address order: rows are taken one after
-// another, and the vector, which all share, is copied to where it stays in the first-level cache. Long rows are cut
-// into strips for this.
+// runs far ahead by itself. With 16 bits and with blocks it doesn't, but it foresees lines in address order: rows are
+// taken one after another, and the vector, which all share, is copied to where it stays in the first-level cache. Long
+// rows are cut into strips for this.
 
 #ifndef THINK_KERNELS_VECTOR_PRODUCTS_H
 #define THINK_KERNELS_VECTOR_PRODUCTS_H
@@ -16,7 +16,7 @@
 
 /// Rows whose sums are completed together.
 #define PRODUCT_ROWS 4
-/// Channels of a strip at the most.
+/// Channels of a strip at the most, but for the step that its width is rounded up to.
 #define STRIP_COLUMNS 4096
 /// Channels of a row whose products go to sums of their own.
 #define PRODUCT_STEP (TCK_PRODUCT_SUMS * LANES)

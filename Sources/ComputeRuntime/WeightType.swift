@@ -11,8 +11,11 @@ public struct WeightType: Sendable, Equatable {
         self.kernelType = kernelType
     }
 
+    /// Numbers of 32 bits, each a block of its own.
     public static let float32 = WeightType("F32", TCK_WEIGHT_F32)
+    /// Numbers of 16 bits, with 5 of the exponent.
     public static let float16 = WeightType("F16", TCK_WEIGHT_F16)
+    /// The upper halves of float32 numbers.
     public static let bfloat16 = WeightType("BF16", TCK_WEIGHT_BF16)
 
     /// All types that can be computed with.

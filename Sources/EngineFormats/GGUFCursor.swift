@@ -6,6 +6,9 @@ struct GGUFCursor {
     static let maximumNesting = 4
     /// The longest key or tensor name: what the format allows keys.
     static let maximumNameBytes = 65_535
+    /// The longest header: the largest vocabularies take some 30 MB. It bounds the time that opening a file takes, as a
+    /// hole in a sparse file reads as any number of empty strings.
+    static let maximumHeaderBytes = 1 << 27
 
     let file: SharedBytes
     private(set) var offset: Int
@@ -31,6 +34,13 @@ struct GGUFCursor {
             )
         }
         let start = offset
+        guard Int(count) * size <= Self.maximumHeaderBytes - start else {
+            throw EngineFormatError(
+                .unsupported,
+                at: start,
+                "\(what()) ends beyond byte \(Self.maximumHeaderBytes), which is the longest header that is supported"
+            )
+        }
         offset += Int(count) * size
         return start..<offset
     }
@@ -124,10 +134,10 @@ extension SharedBytes {
     }
 
     /// The beginning of a name, for errors.
-    func shownText(_ place: Range<Int>) -> String { String((text(place) ?? "").prefix(80)) }
+    func shownText(_ place: Range<Int>) -> String { (text(place) ?? "").abbreviated }
 
     /// How the bytes at a place compare with a text's: negative, zero or positive, as they come before or after.
-    func compares(_ place: Range<Int>, to text: String) -> Int {
+    func order(of place: Range<Int>, comparedTo text: String) -> Int {
         unsafe self[place].withUnsafeBytes { bytes in
             if unsafe bytes.elementsEqual(text.utf8) { return 0 }
             return unsafe bytes.lexicographicallyPrecedes(text.utf8) ? -1 : 1
@@ -140,6 +150,11 @@ extension SharedBytes {
             unsafe self[right].withUnsafeBytes { right in unsafe left.lexicographicallyPrecedes(right) }
         }
     }
+}
+
+extension String {
+    /// The beginning of a text from a file, for errors: texts of files may be of any length.
+    package var abbreviated: String { String(unicodeScalars.prefix(80)) }
 }
 
 extension Array {

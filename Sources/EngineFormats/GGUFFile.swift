@@ -22,6 +22,7 @@ public struct GGUFFile: Sendable {
 
     /// A tensor where it lies in the file.
     public struct Tensor: Sendable {
+        /// The name, as the file spells it.
         public let name: String
         /// Outermost first, so that rows lie one after another: the reverse of what the file has.
         public let shape: [Int]
@@ -54,7 +55,7 @@ public struct GGUFFile: Sendable {
             guard let stored else {
                 throw EngineFormatError(
                     .unsupported,
-                    tensor: String(name.prefix(80)),
+                    tensor: name.abbreviated,
                     "has the type \(typeName), which is not supported; supported are "
                         + WeightType.all.map(\.name).joined(separator: ", ")
                 )
@@ -70,13 +71,15 @@ public struct GGUFFile: Sendable {
         /// Where each description begins, in the order of the names' bytes.
         fileprivate let places: [TensorPlace]
 
+        /// How many tensors there are.
         public var count: Int { places.count }
 
+        /// Whether the file has no tensors.
         public var isEmpty: Bool { places.isEmpty }
 
         /// The tensor of a name, or nil if there is none.
         public subscript(name: String) -> Tensor? {
-            guard let place = places.search({ file.compares($0.name, to: name) }) else { return nil }
+            guard let place = places.search({ file.order(of: $0.name, comparedTo: name) }) else { return nil }
             var cursor = GGUFCursor(file, at: place.start)
             // It was read when the file was opened.
             return (try? TensorInfo(&cursor)).map { Tensor($0, in: data) }
@@ -90,7 +93,9 @@ public struct GGUFFile: Sendable {
     public let version: Int
     /// What the places of tensors are multiples of.
     public let alignment: Int
+    /// Values by key.
     public let metadata: GGUFMetadata
+    /// Tensors by name, which stay where they lie.
     public let tensors: Tensors
 
     /// Whether bytes begin as GGUF files do.

@@ -15,7 +15,9 @@ public struct GGUFMetadata: Sendable {
 
     /// A key and its value.
     public struct Entry: Sendable {
+        /// The key, as the file spells it.
         public let key: String
+        /// The value, which stays where it lies.
         public let value: GGUFValue
         /// The whole entry as it lies in the file: key, type, and value.
         public let bytes: SharedBytes
@@ -50,11 +52,12 @@ public struct GGUFMetadata: Sendable {
         self.places = places
     }
 
+    /// How many entries there are.
     public var count: Int { places.count }
 
     /// The value of a key, or nil if there is none.
     public subscript(key: String) -> GGUFValue? {
-        places.search { file.compares($0.key, to: key) }.map { value(at: $0) }
+        places.search { file.order(of: $0.key, comparedTo: key) }.map { value(at: $0) }
     }
 
     /// The value of a key.
@@ -69,6 +72,20 @@ public struct GGUFMetadata: Sendable {
     package func missing(_ key: String) -> EngineFormatError {
         EngineFormatError(.damaged, "metadata '\(key)' is missing")
     }
+
+    /// The id of a special token, such as `bos`, or nil if the file says none: by leaving the key out, or by -1 or
+    /// 4294967295, as some writers do.
+    ///
+    /// - Parameter vocabularySize: how many tokens there are.
+    /// - Throws: `EngineFormatError` naming the key if it isn't one of them.
+    package func tokenID(_ name: String, vocabularySize: Int) throws(EngineFormatError) -> Int32? {
+        guard let value = self[Self.tokenKey(name)] else { return nil }
+        if try [-1, Int(UInt32.max)].contains(value.int()) { return nil }
+        return Int32(try value.int(in: 0...min(max(vocabularySize - 1, 0), Int(Int32.max))))
+    }
+
+    /// The key of a special token's id.
+    package static func tokenKey(_ name: String) -> String { "tokenizer.ggml.\(name)_token_id" }
 
     /// All entries in the file's order.
     public var entries: some Sequence<Entry> {

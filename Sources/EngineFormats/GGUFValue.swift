@@ -18,6 +18,7 @@ public struct GGUFValue: Sendable {
         }
     }
 
+    /// What it is.
     public let kind: Kind
     let file: SharedBytes
     /// Where the key is.
@@ -87,6 +88,8 @@ public struct GGUFValue: Sendable {
         return value
     }
 
+    /// True or false.
+    ///
     /// - Throws: `EngineFormatError` naming the key if it is none.
     public func bool() throws(EngineFormatError) -> Bool {
         guard kind == .bool else { throw wrong("true or false") }

@@ -41,19 +41,15 @@ extension ConfigurationFile {
         let vocabulary: Int
         if let tokens = metadata["tokenizer.ggml.tokens"] {
             vocabulary = try tokens.elements().count
+            guard (1...size).contains(vocabulary) else {
+                throw tokens.fault("has \(vocabulary) tokens, must have 1...\(size)")
+            }
         } else {
             vocabulary = try keys.required("vocab_size").int(in: 1...size)
         }
-        func token(_ name: String) throws(EngineFormatError) -> Int32? {
-            guard let value = metadata["tokenizer.ggml.\(name)_token_id"] else { return nil }
-            let id = try value.int()
-            // How some writers say that there is none.
-            if id == -1 || id == Int(UInt32.max) { return nil }
-            return Int32(try value.int(in: 0...max(vocabulary - 1, 0)))
-        }
         var ends: Set<Int32> = []
         for name in ["eos", "eot", "eom"] {
-            if let id = try token(name) { ends.insert(id) }
+            if let id = try metadata.tokenID(name, vocabularySize: vocabulary) { ends.insert(id) }
         }
         let window = try keys.window(layers: layers)
 
@@ -87,7 +83,7 @@ extension ConfigurationFile {
         tiesEmbeddings = tensors["output.weight"] == nil
         attentionBias = tensors["blk.0.attn_q.bias"] != nil
         feedForwardBias = tensors["blk.0.ffn_gate.bias"] != nil
-        beginToken = try token("bos")
+        beginToken = try metadata.tokenID("bos", vocabularySize: vocabulary)
         endTokens = ends
     }
 }
@@ -239,7 +235,7 @@ private struct GGUFKeys {
             rotary.attentionFactor = try double("attn_factor") ?? 1
         default:
             throw try required("rope.scaling.type").fault(
-                "is '\(type.prefix(80))', which is not supported; supported are none, linear, yarn, longrope",
+                "is '\(type.abbreviated)', which is not supported; supported are none, linear, yarn, longrope",
                 .unsupported
             )
         }

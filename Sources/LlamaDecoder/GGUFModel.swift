@@ -44,7 +44,7 @@ struct GGUFModel: ModelSource {
         let metadata = file.metadata
         if let type = metadata["general.type"], try type.text() != "model" {
             throw type.fault(
-                "is '\(try type.text().prefix(80))', which is not a model by itself; pass the file of the model",
+                "is '\(try type.text().abbreviated)', which is not a model by itself; pass the file of the model",
                 .unsupported
             )
         }
@@ -58,7 +58,7 @@ struct GGUFModel: ModelSource {
         let name = try metadata.required("general.architecture")
         guard let architecture = Architecture(rawValue: try name.text()) else {
             throw name.fault(
-                "is '\(try name.text().prefix(80))', which is not supported; supported are "
+                "is '\(try name.text().abbreviated)', which is not supported; supported are "
                     + Architecture.allCases.map(\.rawValue).joined(separator: ", "),
                 .unsupported
             )

@@ -64,7 +64,7 @@ extension ModelFolder {
             throw ModelError(
                 .mismatch,
                 path: path,
-                "has no token '\(content.prefix(80))', the \(name) of \(Self.tokenizerSettingsName); it "
+                "has no token '\(content.abbreviated)', the \(name) of \(Self.tokenizerSettingsName); it "
                     + "is the tokenizer of another model"
             )
         }

@@ -144,7 +144,7 @@ extension RotaryEmbedding.Scaling {
             throw ModelError(
                 .unsupported,
                 path: path,
-                "\(parameters.field): rope_type '\(type.prefix(80))' is not supported; supported are default, linear, "
+                "\(parameters.field): rope_type '\(type.abbreviated)' is not supported; supported are default, linear, "
                     + "llama3, dynamic, yarn, longrope"
             )
         }

@@ -76,7 +76,7 @@ struct TensorFiles: TensorSource {
             throw ModelError(
                 .unsupported,
                 path: place.path,
-                "tensor '\(name)' has the element type \(place.tensor.elementType.prefix(80)), as quantized weights "
+                "tensor '\(name)' has the element type \(place.tensor.elementType.abbreviated), as quantized weights "
                     + "have; supported are \(known)"
             )
         }

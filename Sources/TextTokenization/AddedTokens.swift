@@ -8,7 +8,7 @@ struct AddedTokens: Sendable {
     enum Preference: Sendable {
         /// The one that begins first, of several the longest.
         case leftmost
-        /// The longest in the whole text, of several the leftmost, as in llama.cpp.
+        /// The longest in the whole text, of those as long the one with the least id, as in llama.cpp.
         case longest
     }
 
@@ -31,6 +31,8 @@ struct AddedTokens: Sendable {
 
     /// How many sections of a text there are from one look at the clock to the next.
     private static let sectionsPerLook = 64
+    /// How many bytes are searched from one look at the clock to the next.
+    private static let bytesPerLook = 1 << 12
 
     private(set) var byID: [Int32: Token] = [:]
     private var ids: [[UInt8]: Int32] = [:]
@@ -184,42 +186,42 @@ struct AddedTokens: Sendable {
 }
 
 extension AddedTokens {
-    /// The text, cut into added tokens and what lies between, the longest tokens first.
+    /// The text, cut into added tokens and what lies between: the longest tokens first, of those as long the one with the
+    /// least id, from left to right.
     private func findLongest(in text: ArraySlice<UInt8>, budget: WorkBudget) throws(TokenizerError) -> [Section] {
-        guard !text.isEmpty else { return [] }
         var lengths: Set<Int> = []
-        for index in text.indices { exact.forEachMatch(in: text, at: index) { lengths.insert($1 - index) } }
-        var sections = [Section(place: text.indices, token: nil)]
+        for index in text.indices {
+            if index.isMultiple(of: Self.bytesPerLook) { try budget.checkTime() }
+            exact.forEachMatch(in: text, at: index) { lengths.insert($1 - index) }
+        }
+        var found: [(token: Int32, place: Range<Int>)] = []
+        var isTaken = [Bool](repeating: false, count: text.count)
+        // Those that are taken are at least as long, so that none lies between the two ends.
+        func isFree(_ place: Range<Int>) -> Bool { !isTaken[place.lowerBound] && !isTaken[place.upperBound - 1] }
         for length in lengths.sorted(by: >) {
-            try budget.checkTime()
-            var cut: [Section] = []
-            for section in sections {
-                guard section.token == nil else {
-                    cut.append(section)
-                    continue
-                }
-                var done = section.place.lowerBound
-                var index = done
-                while index + length <= section.place.upperBound {
-                    var found: Int32?
-                    exact.forEachMatch(in: text, at: index) { token, end in
-                        if end == index + length { found = token }
-                    }
-                    guard let found else {
-                        index += 1
-                        continue
-                    }
-                    if done < index { cut.append(Section(place: done..<index, token: nil)) }
-                    cut.append(Section(place: index..<index + length, token: found))
-                    index += length
-                    done = index
-                }
-                if done < section.place.upperBound {
-                    cut.append(Section(place: done..<section.place.upperBound, token: nil))
+            var matches: [(token: Int32, start: Int)] = []
+            for start in 0...text.count - length {
+                if start.isMultiple(of: Self.bytesPerLook) { try budget.checkTime() }
+                guard isFree(start..<start + length) else { continue }
+                exact.forEachMatch(in: text, at: start) { token, end in
+                    if end == start + length { matches.append((token, start)) }
                 }
             }
-            sections = cut
+            matches.sort { $0 < $1 }
+            for (token, start) in matches where isFree(start..<start + length) {
+                found.append((token, start..<start + length))
+                for index in start..<start + length { isTaken[index] = true }
+            }
         }
+        found.sort { $0.place.lowerBound < $1.place.lowerBound }
+        var sections: [Section] = []
+        var done = 0
+        for (token, place) in found {
+            if done < place.lowerBound { sections.append(Section(place: done..<place.lowerBound, token: nil)) }
+            sections.append(Section(place: place, token: token))
+            done = place.upperBound
+        }
+        if done < text.count { sections.append(Section(place: done..<text.count, token: nil)) }
         return sections
     }
 }

@@ -57,7 +57,7 @@ struct GGUFTokenizer {
             addedTokens = try vocabulary.addedTokens(metadata, decodesBytes: true)
         case let other:
             throw name.fault(
-                "is \"\(other.prefix(80))\", which is not supported; use a model with gpt2 or llama",
+                "is \"\(other.abbreviated)\", which is not supported; use a model with gpt2 or llama",
                 .unsupported
             )
         }
@@ -70,7 +70,7 @@ struct GGUFTokenizer {
         let wanted = name.isEmpty ? "default" : name
         if let known = GGUFPreTokenizer.all.first(where: { $0.names.contains(wanted) }) { return known }
         throw try metadata.required(GGUFPreTokenizer.key).fault(
-            "is \"\(name.prefix(80))\", which is not supported; use a model with one of "
+            "is \"\(name.abbreviated)\", which is not supported; use a model with one of "
                 + GGUFPreTokenizer.all.flatMap(\.names).joined(separator: ", "),
             .unsupported
         )
@@ -83,9 +83,7 @@ struct GGUFTokenizer {
     ) throws(EngineFormatError) -> [UInt64: BPEModel.Merge] {
         let field = try metadata.required(mergesKey)
         let elements = try field.elements()
-        guard elements.kind == .string, elements.count < Int(Int32.max) else {
-            throw field.fault("must be strings; the file is damaged")
-        }
+        guard elements.kind == .string else { throw field.fault("must be strings; the file is damaged") }
         var merges: [UInt64: BPEModel.Merge] = [:]
         merges.reserveCapacity(min(elements.count, vocabulary.count))
         var pair = TokenPair()
@@ -140,16 +138,13 @@ struct GGUFTokenizer {
             isAdded: Bool,
             standard: Int
         ) throws(EngineFormatError) -> [Int32] {
-            let key = "tokenizer.ggml.\(name)_token_id"
-            // Both numbers say that there is none.
-            let value = try metadata[key].flatMap { value throws(EngineFormatError) in
-                try [-1, Int(UInt32.max)].contains(value.int()) ? nil : value
-            }
-            let id = try value?.int(in: 0...vocabulary.count - 1)
+            let id = try metadata.tokenID(name, vocabularySize: vocabulary.count)
             guard try metadata["tokenizer.ggml.add_\(name)_token"]?.bool() ?? isAdded else { return [] }
-            if let id { return [Int32(id)] }
+            if let id { return [id] }
             if standard < vocabulary.count { return [Int32(standard)] }
-            return [Int32(try metadata.required(key).int())]
+            let key = GGUFMetadata.tokenKey(name)
+            throw metadata[key]?.fault("says that there is none, and the vocabulary has no token \(standard)")
+                ?? metadata.missing(key)
         }
         return PostProcessor(
             before: try tokens("bos", isAdded: addsBegin, standard: begin),

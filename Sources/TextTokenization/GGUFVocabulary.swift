@@ -10,6 +10,10 @@ struct GGUFVocabulary {
     private static let kindsKey = "tokenizer.ggml.token_type"
     /// The longest text of a token; those in use have some hundred bytes.
     private static let maximumBytes = 65_535
+    /// The most tokens; the largest vocabularies have some 260,000.
+    static let maximumTokens = 1 << 22
+    /// How many bytes the tokens that texts are searched for may have together; files have some 100,000.
+    static let maximumSearchedBytes = 1 << 22
 
     /// By the numbers that files have for them.
     enum Kind: Int {
@@ -27,8 +31,11 @@ struct GGUFVocabulary {
     init(_ metadata: GGUFMetadata) throws(EngineFormatError) {
         let field = try metadata.required(Self.tokensKey)
         let tokens = try field.elements()
-        guard tokens.kind == .string, tokens.count > 0, tokens.count < Int(Int32.max) else {
+        guard tokens.kind == .string, tokens.count > 0 else {
             throw field.fault("must be strings, at least one; the file is damaged")
+        }
+        guard tokens.count <= Self.maximumTokens else {
+            throw field.fault("has \(tokens.count) tokens; supported are \(Self.maximumTokens)", .unsupported)
         }
         var table = ByteTable(capacity: tokens.count)
         for token in tokens {
@@ -48,7 +55,7 @@ struct GGUFVocabulary {
         }
         self.table = table
         kinds = try Self.kinds(metadata, count: table.count)
-        findSpecialTokens(metadata)
+        try findSpecialTokens(metadata)
     }
 
     private static func kinds(_ metadata: GGUFMetadata, count: Int) throws(EngineFormatError) -> [Kind] {
@@ -76,6 +83,7 @@ struct GGUFVocabulary {
     /// - Throws: `EngineFormatError` if one of them is too long to be searched for.
     func addedTokens(_ metadata: GGUFMetadata, decodesBytes: Bool) throws(EngineFormatError) -> AddedTokens {
         var tokens: [AddedTokens.Token] = []
+        var searchedBytes = 0
         for (id, kind) in kinds.enumerated() {
             let text = Array(text(of: id))
             var (content, form) = (text, text)
@@ -87,6 +95,14 @@ struct GGUFVocabulary {
                     throw try metadata.required(Self.tokensKey).fault(
                         "has a special token of \(text.count) bytes, number \(id); supported are "
                             + "\(TokenTrie.maximumTokenBytes)",
+                        .unsupported
+                    )
+                }
+                searchedBytes += text.count
+                guard searchedBytes <= Self.maximumSearchedBytes else {
+                    throw try metadata.required(Self.tokensKey).fault(
+                        "has special tokens of more than \(Self.maximumSearchedBytes) bytes together, which is not "
+                            + "supported",
                         .unsupported
                     )
                 }
@@ -115,51 +131,57 @@ struct GGUFVocabulary {
 
 extension GGUFVocabulary {
     /// What ends an answer or a part of it.
-    private static let endings = [
+    private static let endOfGeneration = [
         "<|eot_id|>", "<|im_end|>", "<|end|>", "<|return|>", "<|call|>", "<|flush|>", "<|calls|>", "<end_of_turn>",
         "<|endoftext|>", "</s>", "<|eom_id|>", "<EOT>", "_<EOT>", "[EOT]", "[EOS]", "<|end_of_text|>",
         "<end_of_utterance>", "<eos>", "<turn|>", "<|tool_response>", "<｜end▁of▁sentence｜>", "[e~[",
     ]
     /// What is put around the parts of a text that another is filled in between: the keys by which files say so, and
     /// texts, of which the first that is there counts.
-    private static let fillings: [(keys: [String], texts: [String])] = [
+    private static let fillInTheMiddle: [(names: [String], texts: [String])] = [
         (
-            ["fim_pre_token_id", "prefix_token_id"],
+            ["fim_pre", "prefix"],
             [
                 "<|fim_prefix|>", "<fim-prefix>", "<fim_prefix>", "<｜fim▁begin｜>", "<PRE>", "▁<PRE>",
                 "<|code_prefix|>", "<|prefix|>",
             ]
         ),
         (
-            ["fim_suf_token_id", "suffix_token_id"],
+            ["fim_suf", "suffix"],
             [
                 "<|fim_suffix|>", "<fim-suffix>", "<fim_suffix>", "<｜fim▁hole｜>", "<SUF>", "▁<SUF>",
                 "<|code_suffix|>", "<|suffix|>",
             ]
         ),
         (
-            ["fim_mid_token_id", "middle_token_id"],
+            ["fim_mid", "middle"],
             [
                 "<|fim_middle|>", "<fim-middle>", "<fim_middle>", "<｜fim▁end｜>", "<MID>", "▁<MID>",
                 "<|code_middle|>", "<|middle|>",
             ]
         ),
-        (["fim_pad_token_id"], ["<|fim_pad|>", "<fim-pad>", "<fim_pad>", "<PAD>", "[PAD]"]),
-        (["fim_rep_token_id"], ["<|fim_repo|>", "<|repo_name|>", "<fim-repo>", "<REPO>", "<reponame>"]),
-        (["fim_sep_token_id"], ["<|file_sep|>"]),
+        (["fim_pad"], ["<|fim_pad|>", "<fim-pad>", "<fim_pad>", "<PAD>", "[PAD]"]),
+        (["fim_rep"], ["<|fim_repo|>", "<|repo_name|>", "<fim-repo>", "<REPO>", "<reponame>"]),
+        (["fim_sep"], ["<|file_sep|>"]),
     ]
     /// What an answer's parts are marked with, which are always shown.
     private static let marks = ["<|channel|>", "<|message|>", "<|start|>", "<|constrain|>"]
 
     private func id(of text: String) -> Int? { table[Array(text.utf8)].map(Int.init) }
 
-    private mutating func findSpecialTokens(_ metadata: GGUFMetadata) {
-        for filling in Self.fillings where !filling.keys.contains(where: { metadata["tokenizer.ggml.\($0)"] != nil }) {
+    private mutating func findSpecialTokens(_ metadata: GGUFMetadata) throws(EngineFormatError) {
+        for filling in Self.fillInTheMiddle {
+            var isNamed = false
+            for name in filling.names {
+                // A number outside of the vocabulary counts as none.
+                if let id = try metadata[GGUFMetadata.tokenKey(name)]?.int(), kinds.indices.contains(id) { isNamed = true }
+            }
+            if isNamed { continue }
             if let text = filling.texts.first(where: { id(of: $0) != nil }), let id = id(of: text) {
                 kinds[id] = .control
             }
         }
-        for text in Self.endings { if let id = id(of: text) { kinds[id] = .control } }
+        for text in Self.endOfGeneration { if let id = id(of: text) { kinds[id] = .control } }
         for text in Self.marks { if let id = id(of: text) { kinds[id] = .userDefined } }
         func has(_ texts: String...) -> Bool { texts.allSatisfy { id(of: $0) != nil } }
         // Among these <|end|> ends a part only.

@@ -3,9 +3,7 @@ public import EngineFormats
 extension Tokenizer {
     /// Reads a tokenizer from a GGUF file's metadata.
     ///
-    /// Supported are the models `gpt2`, with the pre-tokenizers `llama-bpe` (also called `llama3` and `llama-v3`, and
-    /// `pixtral`), `qwen2` (also `deepseek-r1-qwen`), `smollm`, `gpt-2`, `tekken`, `gpt-4o` and `default`, and `llama`.
-    /// The tokens are those of llama.cpp where it parses special tokens, which are also found inside of words, the
+    /// Supported are the models `gpt2` and `llama`, with the pre-tokenizers that Formats/gguf.md lists. The tokens are those of llama.cpp where it parses special tokens, which are also found inside of words, the
     /// longest first; characters that are newer than its Unicode tables may be split otherwise. Decoding a `llama`
     /// text leaves out the space that encoding puts before it, and no others.
     ///

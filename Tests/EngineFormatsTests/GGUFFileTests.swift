@@ -324,6 +324,20 @@ import ThinkCompress
         #expect(error?.message.contains("nested more than 4 deep") == true)
     }
 
+    @Test("a hole in a sparse file is no endless header")
+    func sparseFile() throws {
+        let folder = try TemporaryFolder()
+        let path = folder.file("hole.gguf")
+        let claim = littleEndianBytes(0 as UInt32) + littleEndianBytes(1 << 40 as UInt64)
+        try Data(GGUFBuilder([.init("hole", .raw(9, claim))]).file).write(to: URL(filePath: path))
+        let handle = try #require(FileHandle(forWritingAtPath: path))
+        try handle.truncate(atOffset: 1 << 43)
+        try handle.close()
+        let error = try #require(throws: EngineFormatError.self) { try GGUFFile(MappedFile.bytes(path: path)) }
+        #expect(error.code == .unsupported)
+        #expect(error.message.contains("ends beyond byte 134217728"))
+    }
+
     // MARK: - Damage
 
     /// Reads everything that a file has.

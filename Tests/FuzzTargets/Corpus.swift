@@ -31,7 +31,7 @@ public enum Corpus {
                 + [try fileBytes(ProjectFiles.root.appending(path: "Tools/DemoModel/tokenizer_config.json").path)]
         case .weightIndex: [try fileBytes(ProjectFiles.fixture("models/llama-2/model.safetensors.index.json"))]
         case .weights: [try fileBytes(ProjectFiles.fixture("models/llama-3/model.safetensors"))]
-        case .gguf: ["llama", "llama", "qwen2", "qwen3", "gemma3"].map { GGUFBuilder.model($0).file }
+        case .gguf: (["llama", "qwen2", "qwen3", "gemma3"].map { GGUFBuilder.model($0) } + [modelByScores()]).map(\.file)
         case .journal: [try journal()]
         case .recipe:
             [
@@ -103,6 +103,22 @@ public enum Corpus {
         let metadata = ["model.id": "m", "model.fingerprint": "f", "tokenizer.sha256": "k"]
         let text: [UInt8] = [1]
         return .init(metadata: metadata, text: "t", textBytes: text.span.bytes, prompts: .plain, seed: 0)
+    }
+
+    /// A model whose tokenizer merges by scores, and has bytes and a space before texts.
+    private static func modelByScores() -> GGUFBuilder {
+        var model = GGUFBuilder.model()
+        let tokens = ["<unk>", "<s>", "</s>", "▁"] + (97...122).map { String(format: "<0x%02X>", $0) }
+        model["tokenizer.ggml.model"] = .string("llama")
+        model["tokenizer.ggml.pre"] = nil
+        model["tokenizer.ggml.merges"] = nil
+        model["tokenizer.ggml.tokens"] = .strings(tokens)
+        model["tokenizer.ggml.token_type"] = .int32s(
+            [2, 3, 3, 1] + [Int32](repeating: 6, count: tokens.count - 4)
+        )
+        model["tokenizer.ggml.scores"] = .float32s(tokens.indices.map { -Float($0) })
+        model["tokenizer.ggml.add_space_prefix"] = .bool(true)
+        return model
     }
 
     private static func journal() throws -> [UInt8] {

@@ -21,6 +21,15 @@ import ThinkCompress
         Entry("tokenizer.ggml.add_bos_token", .bool(true)), Entry("tokenizer.ggml.bos_token_id", .uint32(0)),
         Entry("tokenizer.ggml.add_eos_token", .bool(true)), Entry("tokenizer.ggml.eos_token_id", .uint32(11)),
     ])
+    /// A vocabulary that is too small for llama.cpp's own choice of a beginning.
+    private static var oneToken: GGUFBuilder {
+        var file = byteLevel
+        file["tokenizer.ggml.tokens"] = .strings(["a"])
+        file["tokenizer.ggml.token_type"] = nil
+        file["tokenizer.ggml.merges"] = .strings([])
+        file["tokenizer.ggml.eos_token_id"] = .uint32(0)
+        return file
+    }
     static let scores = GGUFBuilder([
         Entry("tokenizer.ggml.model", .string("llama")),
         Entry(
@@ -128,21 +137,11 @@ import ThinkCompress
                 Case(scores, "scores", .float32s([1]), "' has 1 elements for 12 tokens"),
                 Case(scores, "scores", .float32s([Float](repeating: .nan, count: 12)), "[0]' is nan, must be a finite"),
                 Case(scores, "add_space_prefix", .string("x"), "' is of the type string, must be true or false"),
-                Case(
-                    {
-                        var file = scores
-                        file["tokenizer.ggml.scores"] = nil
-                        file["tokenizer.ggml.token_type"] = nil
-                        file["tokenizer.ggml.model"] = .string("gpt2")
-                        file["tokenizer.ggml.merges"] = .strings([])
-                        file["tokenizer.ggml.tokens"] = .strings(["a"])
-                        file["tokenizer.ggml.add_bos_token"] = .bool(true)
-                        return file
-                    }(),
-                    "bos_token_id",
-                    nil,
-                    "' is missing"
-                ),
+                Case(oneToken, "bos_token_id", nil, "' is missing"),
+                Case(oneToken, "bos_token_id", .int32(-1), "' says that there is none, and the vocabulary has no"),
+                Case(oneToken, "bos_token_id", .uint32(.max), "' says that there is none, and the vocabulary has no"),
+                Case(oneToken, "eos_token_id", .uint32(.max), "' says that there is none, and the vocabulary has no"),
+                Case(byteLevel, "fim_pre_token_id", .string("a"), "' is of the type string, must be a whole number"),
                 Case(
                     {
                         var file = scores
@@ -173,6 +172,32 @@ import ThinkCompress
         #expect(try Self.tokenizer(file).encode("ab abc<|im_end|>", addingSpecialTokens: false) == expected)
         // <s> is a token like others then, which merges don't lead to.
         #expect(try Self.tokenizer(file).encode("<s>", addingSpecialTokens: false) == [])
+    }
+
+    @Test("of special tokens that are as long and overlap, the one with the least number is found")
+    func overlappingSpecialTokens() throws {
+        var file = Self.byteLevel
+        file["tokenizer.ggml.tokens"] = .strings(["a", "b", "ab", "ba", "<s>"])
+        file["tokenizer.ggml.token_type"] = .int32s([1, 1, 4, 4, 3])
+        file["tokenizer.ggml.merges"] = .strings([])
+        for key in ["bos", "eos"] { file["tokenizer.ggml.\(key)_token_id"] = .uint32(4) }
+        let tokenizer = try Self.tokenizer(file)
+        #expect(try tokenizer.encode("bab", addingSpecialTokens: false) == [1, 2])
+        #expect(try tokenizer.encode("baba<s>b", addingSpecialTokens: false) == [1, 2, 0, 4, 1])
+    }
+
+    @Test("a key that names no token leaves those to be found by their texts")
+    func namesOutsideTheVocabulary() throws {
+        var file = Self.byteLevel
+        file["tokenizer.ggml.tokens"] = .strings(["<", "|", "<|fim_prefix|>", "<s>"])
+        file["tokenizer.ggml.token_type"] = nil
+        file["tokenizer.ggml.merges"] = .strings([])
+        for key in ["bos", "eos"] { file["tokenizer.ggml.\(key)_token_id"] = .uint32(3) }
+        for (number, isFound) in [(UInt32.max, true), (4, true), (0, false)] {
+            file["tokenizer.ggml.fim_pre_token_id"] = .uint32(number)
+            let tokens = try? Self.tokenizer(file).encode("<|fim_prefix|>", addingSpecialTokens: false)
+            #expect((tokens == [2]) == isFound)
+        }
     }
 
     // MARK: - Damage
