@@ -73,14 +73,19 @@ public struct GGUFMetadata: Sendable {
         EngineFormatError(.damaged, "metadata '\(key)' is missing")
     }
 
-    /// The id of a special token, such as `bos`, or nil if the file says none: by leaving the key out, or by -1 or
-    /// 4294967295, as some writers do.
+    /// The id of a special token, such as `bos`, or nil if there is none.
+    ///
+    /// Where the file says none, by leaving the key out or by -1 or 4294967295, the beginning and the end of a text are
+    /// those that llama.cpp takes then, if the vocabulary has so many tokens.
     ///
     /// - Parameter vocabularySize: how many tokens there are.
     /// - Throws: `EngineFormatError` naming the key if it isn't one of them.
     package func tokenID(_ name: String, vocabularySize: Int) throws(EngineFormatError) -> Int32? {
-        guard let value = self[Self.tokenKey(name)] else { return nil }
-        if try [-1, Int(UInt32.max)].contains(value.int()) { return nil }
+        guard let value = self[Self.tokenKey(name)], try ![-1, Int(UInt32.max)].contains(value.int()) else {
+            let isByScores = try self["tokenizer.ggml.model"]?.text() == "llama"
+            let standards: [String: Int32] = isByScores ? ["bos": 1, "eos": 2] : ["bos": 11, "eos": 11]
+            return standards[name].flatMap { $0 < vocabularySize ? $0 : nil }
+        }
         return Int32(try value.int(in: 0...min(max(vocabularySize - 1, 0), Int(Int32.max))))
     }
 

@@ -8,7 +8,7 @@ public import LlamaDecoder
 /// Source: Formats/evaluation.md.
 public final class EvaluationJournal {
     static let format = "think-compress evaluation"
-    static let version = 2
+    static let version = 3
     /// Some million outcomes.
     private static let maximumBytes = 1 << 28
 

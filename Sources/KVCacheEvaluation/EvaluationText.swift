@@ -6,16 +6,19 @@ internal import TextTokenization
 public struct EvaluationText: Sendable {
     /// Tokens of the whole text.
     let tokens: [Int32]
+    /// How questions about it are put: the model's way.
+    public let form: ChatForm
     /// Tokens that begin every prompt.
     let beginning: [Int32]
     /// Whether a sentence or a line ends with each token.
     private let endsSentence: [Bool]
 
-    /// - Throws: `TokenizerError` if the text can't be encoded.
+    /// - Throws: `TokenizerError` if the text can't be encoded; as `LlamaModel.chatForm()`.
     public init(_ text: String, model: LlamaModel) throws {
         let tokenizer = model.tokenizer
         tokens = try tokenizer.encode(text, addingSpecialTokens: false)
-        beginning = try tokenizer.encode("")
+        form = try model.chatForm()
+        beginning = tokenizer.leadingTokens
         var ends: [Int32: Bool] = [:]
         endsSentence = tokens.map { token in
             if let known = ends[token] { return known }

@@ -48,7 +48,7 @@ struct RetrievalPrompt: Sendable {
         return try RetrievalPrompt(
             hidden: zip(depths, zip(names, numbers)).map { (depth: $0, text: " The \($1.0) is \($1.1).") },
             questions: zip(names, numbers).map { name, number in
-                Wording(question: "What is the \(name)?", beginning: " The \(name) is ", answer: number)
+                Wording(question: "What is the \(name)?", beginning: "The \(name) is ", answer: number)
             },
             context: context,
             text: text,
@@ -70,7 +70,7 @@ struct RetrievalPrompt: Sendable {
         return try RetrievalPrompt(
             hidden: [(0.5, list.map { " The \($0) is number \($1)." }.joined())],
             questions: list.shuffled(using: &random).prefix(questions).map { noun, number in
-                Wording(question: "Which number is the \(noun)?", beginning: " The \(noun) is number ", answer: number)
+                Wording(question: "Which number is the \(noun)?", beginning: "The \(noun) is number ", answer: number)
             },
             context: context,
             text: text,
@@ -83,22 +83,27 @@ struct RetrievalPrompt: Sendable {
         String(Int.random(in: 10_000...99_999, using: &random))
     }
 
-    /// A question, how its answer begins (as the text says it, with the space before it), and what then must follow.
+    /// A question, how its answer begins (as the text says it), and what then must follow.
     private struct Wording {
         let question: String
         let beginning: String
         let answer: String
 
         /// As the model's conversations are written: the answer's beginning is given, so that only the number counts.
-        func encoded(by model: LlamaModel) throws -> Question {
-            let form = model.chatForm
+        func encoded(by tokenizer: Tokenizer, form: ChatForm) throws -> Question {
             let text =
                 form == .plain
-                ? " \(question)\(beginning)" : "\n\n\(question)\(form.turn)\(beginning)"
+                ? " \(question) \(beginning)" : "\n\n\(question)\(form.turn)\(beginning)"
             // Tokens may reach over the end of the question: the space before a number can belong to either.
-            let all = try model.tokenizer.encode(text + answer, addingSpecialTokens: false)
-            let alone = try model.tokenizer.encode(text, addingSpecialTokens: false)
+            let all = try tokenizer.encode(text + answer, addingSpecialTokens: false)
+            let alone = try tokenizer.encode(text, addingSpecialTokens: false)
             let shared = min(zip(all, alone).prefix { $0 == $1 }.count, all.count - 1)
+            guard shared > 0 else {
+                throw EvaluationError(
+                    "the model's tokenizer makes \(all.count) \(all.count == 1 ? "token" : "tokens") of the question "
+                        + "\"\(question)\", too few to ask it; use a model for texts like this"
+                )
+            }
             return Question(tokens: Array(all[..<shared]), answer: Array(all[shared...]))
         }
     }
@@ -114,10 +119,10 @@ struct RetrievalPrompt: Sendable {
         model: LlamaModel,
         using random: inout SplitMix64
     ) throws {
-        let hidden = try hidden.map { ($0.depth, try model.tokenizer.encode($0.text, addingSpecialTokens: false)) }
-        self.questions = try questions.map { try $0.encoded(by: model) }
-        let beginning =
-            text.beginning + (try model.tokenizer.encode(model.chatForm.beginning, addingSpecialTokens: false))
+        let tokenizer = model.tokenizer
+        let hidden = try hidden.map { ($0.depth, try tokenizer.encode($0.text, addingSpecialTokens: false)) }
+        self.questions = try questions.map { try $0.encoded(by: tokenizer, form: text.form) }
+        let beginning = text.beginning + (try tokenizer.encode(text.form.beginning, addingSpecialTokens: false))
         let asked = self.questions.map { $0.tokens.count + $0.answer.count }.max() ?? 0
         let rest = length - beginning.count - asked - hidden.reduce(0) { $0 + $1.1.count }
         guard rest > 0 else {

@@ -38,14 +38,10 @@ extension ConfigurationFile {
                 .unsupported
             )
         }
-        let vocabulary: Int
-        if let tokens = metadata["tokenizer.ggml.tokens"] {
-            vocabulary = try tokens.elements().count
-            guard (1...size).contains(vocabulary) else {
-                throw tokens.fault("has \(vocabulary) tokens, must have 1...\(size)")
-            }
-        } else {
-            vocabulary = try keys.required("vocab_size").int(in: 1...size)
+        let tokens = try metadata.required("tokenizer.ggml.tokens")
+        let vocabulary = try tokens.elements().count
+        guard (1...size).contains(vocabulary) else {
+            throw tokens.fault("has \(vocabulary) tokens, must have 1...\(size)")
         }
         var ends: Set<Int32> = []
         for name in ["eos", "eot", "eom"] {

@@ -5,8 +5,6 @@ public import TextTokenization
 public struct LlamaModel: Sendable {
     public let configuration: ModelConfiguration
     public let tokenizer: Tokenizer
-    /// How conversations with it are written.
-    public let chatForm: ChatForm
     let weights: ModelWeights
     private let source: any ModelSource
 
@@ -21,7 +19,13 @@ public struct LlamaModel: Sendable {
         configuration = try source.configuration()
         weights = try source.weights(configuration)
         tokenizer = try source.tokenizer(configuration)
-        chatForm = ChatForm(template: try source.chatTemplate(), tokenizer: tokenizer)
+    }
+
+    /// How conversations with the model are written, by its chat template.
+    ///
+    /// - Throws: `FileError` or `ModelError` if the template can't be read; nothing else of the model depends on it.
+    public func chatForm() throws -> ChatForm {
+        ChatForm(template: try source.chatTemplate(), tokenizer: tokenizer)
     }
 
     // MARK: - Identity

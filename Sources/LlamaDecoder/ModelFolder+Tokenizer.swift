@@ -19,11 +19,7 @@ extension ModelFolder {
     /// `default`, or else the first.
     func chatTemplate() throws -> String? {
         if has(Self.chatTemplateName) {
-            let path = file(Self.chatTemplateName)
-            let bytes = try MappedFile.bytes(path: path)
-            guard bytes.count <= Self.largestJSON else {
-                throw ModelError(.damaged, path: path, "has \(bytes.count) bytes, far too many for what it is")
-            }
+            let bytes = try Self.bytes(of: file(Self.chatTemplateName))
             return unsafe bytes.withUnsafeBytes { unsafe String(decoding: $0, as: UTF8.self) }
         }
         guard has(Self.tokenizerSettingsName) else { return nil }

@@ -15,7 +15,7 @@ struct ModelFolder: ModelSource {
     static let weightIndexName = "model.safetensors.index.json"
 
     /// More than any of the JSON files of a model has, or its chat template.
-    static let largestJSON = 32 << 20
+    static let largestText = 32 << 20
 
     let path: String
 
@@ -25,14 +25,22 @@ struct ModelFolder: ModelSource {
 
     func has(_ name: String) -> Bool { FileManager.default.fileExists(atPath: file(name)) }
 
+    /// Maps a file that is read as a whole.
+    ///
+    /// - Throws: `FileError` if it can't be read, `ModelError` if it is far too long.
+    static func bytes(of path: String) throws -> SharedBytes {
+        let bytes = try MappedFile.bytes(path: path)
+        guard bytes.count <= largestText else {
+            throw ModelError(.damaged, path: path, "has \(bytes.count) bytes, far too many for what it is")
+        }
+        return bytes
+    }
+
     /// Reads the object in a JSON file.
     ///
     /// - Throws: `FileError` if the file can't be read, `ModelError` if it isn't such an object or `body` refuses it.
     static func read<Value>(_ path: String, _ body: (JSONObject) throws(JSONError) -> Value) throws -> Value {
-        let bytes = try MappedFile.bytes(path: path)
-        guard bytes.count <= largestJSON else {
-            throw ModelError(.damaged, path: path, "has \(bytes.count) bytes, far too many for what it is")
-        }
+        let bytes = try bytes(of: path)
         do throws(JSONError) {
             return try body(JSONDocument(bytes, remedy: "take the model's own file").root.object())
         } catch {

@@ -25,6 +25,14 @@ public struct RotaryEmbedding: Sendable, Equatable {
         if let fault = scaling.fault(headDimension: headDimension, base: base) {
             throw ModelError(.damaged, path: path, "\(parameters.field): \(fault)")
         }
+        // The product of parameters that are fine each can be too large.
+        guard scaling.attentionFactor.isFinite, scaling.attentionFactor > 0 else {
+            throw ModelError(
+                .damaged,
+                path: path,
+                "\(parameters.field): the attention factor by these parameters is beyond float32; take the model's own file"
+            )
+        }
         let longest = ModelConfiguration.largestSize
         for frequencies in [frequencies(tokenCount: 1), frequencies(tokenCount: longest)] {
             guard frequencies.allSatisfy(\.isFinite) else {

@@ -11,11 +11,21 @@ extension TransformerDecoder {
         cache.wholeOnlyReason ?? lengthReason(of: cache)
     }
 
+    /// Up to how many tokens a text's keys do not depend on its length; nil if they never do.
+    private var lengthIndependentTokens: Int? {
+        let configuration = model.configuration
+        return [configuration.rotary, configuration.localRotary].compactMap { $0?.lengthIndependentTokens }.min()
+    }
+
+    /// Why a longer text that begins with all of a cache's has other keys, or nil.
+    public func obsoleteReason(of cache: CompressedCache, for prompt: [Int32]) -> String? {
+        guard let limit = lengthIndependentTokens, cache.tokenCount <= limit, prompt.count > limit else { return nil }
+        return "beyond \(limit) tokens the model turns all keys by the text's length"
+    }
+
     /// Why a shorter text that begins alike has other keys, or nil.
     private func lengthReason(of cache: CompressedCache) -> String? {
-        let configuration = model.configuration
-        let limits = [configuration.rotary, configuration.localRotary].compactMap { $0?.lengthIndependentTokens }
-        guard let limit = limits.min(), cache.tokenCount > limit else { return nil }
+        guard let limit = lengthIndependentTokens, cache.tokenCount > limit else { return nil }
         return
             "its keys are turned for a text of \(cache.tokenCount) tokens, and beyond \(limit) the model turns them by "
             + "the text's length"
@@ -28,9 +38,12 @@ extension TransformerDecoder {
     /// A cache that can't be cut (`wholeOnlyReason(of:)`) is reused whole or not at all: all tokens if the prompt ends
     /// with it, too, whose last token is then computed again from what the cache holds (`repeatLastToken(of:)`), or, where
     /// only the text's length forbids to cut it, is cut off and computed for the same length.
+    /// Nothing is reused for a prompt so long that its keys are turned otherwise than the cache's
+    /// (`obsoleteReason(of:for:)`); one that was long enough already goes on as it is, as in `transformers`.
     public func reusableTokens(of cache: CompressedCache, for prompt: [Int32]) -> Int {
         let shared = Self.sharedTokens(of: cache, with: prompt)
         guard shared >= min(cache.shape.blockLength, cache.tokenCount) else { return 0 }
+        if obsoleteReason(of: cache, for: prompt) != nil { return 0 }
         let isWhole = shared == cache.tokenCount
         let reusable = min(shared, prompt.count - 1)
         if isWhole && reusable == shared { return reusable }

@@ -28,14 +28,7 @@ struct GGUFTokenizer {
             )
             normalizers = []
             preTokenizer = kind
-            // llama.cpp's own choice for files that don't say which tokens these are.
-            postProcessor = try Self.postProcessor(
-                metadata,
-                vocabulary,
-                addsBegin: kind.addsBegin,
-                begin: 11,
-                end: 11
-            )
+            postProcessor = try Self.postProcessor(metadata, vocabulary, addsBegin: kind.addsBegin)
             decoders = [.byteLevel]
             addedTokens = try vocabulary.addedTokens(metadata, decodesBytes: false)
         case "llama":
@@ -49,7 +42,7 @@ struct GGUFTokenizer {
             let replacement = Normalizer.replace(.literal([UInt8(ascii: " ")]), Self.space)
             normalizers = addsSpace ? [.prepend(Self.space), replacement] : [replacement]
             preTokenizer = nil
-            postProcessor = try Self.postProcessor(metadata, vocabulary, addsBegin: true, begin: 1, end: 2)
+            postProcessor = try Self.postProcessor(metadata, vocabulary, addsBegin: true)
             let bare: [TokenDecoder] = [
                 .replace(pattern: Self.space, content: [UInt8(ascii: " ")]), .byteFallback, .fuse,
             ]
@@ -123,32 +116,23 @@ struct GGUFTokenizer {
         return ranks
     }
 
-    /// - Parameters:
-    ///   - addsBegin: whether there is a token for the beginning if the file doesn't say.
-    ///   - begin: which it is if the file doesn't say, and the vocabulary has so many; the same for the end.
+    /// - Parameter addsBegin: whether a token for the beginning is put before a text if the file doesn't say.
     private static func postProcessor(
         _ metadata: GGUFMetadata,
         _ vocabulary: GGUFVocabulary,
-        addsBegin: Bool,
-        begin: Int,
-        end: Int
+        addsBegin: Bool
     ) throws(EngineFormatError) -> PostProcessor {
-        func tokens(
-            _ name: String,
-            isAdded: Bool,
-            standard: Int
-        ) throws(EngineFormatError) -> [Int32] {
+        func tokens(_ name: String, isAdded: Bool) throws(EngineFormatError) -> [Int32] {
             let id = try metadata.tokenID(name, vocabularySize: vocabulary.count)
             guard try metadata["tokenizer.ggml.add_\(name)_token"]?.bool() ?? isAdded else { return [] }
             if let id { return [id] }
-            if standard < vocabulary.count { return [Int32(standard)] }
             let key = GGUFMetadata.tokenKey(name)
-            throw metadata[key]?.fault("says that there is none, and the vocabulary has no token \(standard)")
+            throw metadata[key]?.fault("says that there is none, but one must be put around texts")
                 ?? metadata.missing(key)
         }
         return PostProcessor(
-            before: try tokens("bos", isAdded: addsBegin, standard: begin),
-            after: try tokens("eos", isAdded: false, standard: end)
+            before: try tokens("bos", isAdded: addsBegin),
+            after: try tokens("eos", isAdded: false)
         )
     }
 }

@@ -171,10 +171,9 @@ extension GGUFVocabulary {
 
     private mutating func findSpecialTokens(_ metadata: GGUFMetadata) throws(EngineFormatError) {
         for filling in Self.fillInTheMiddle {
-            var isNamed = false
-            for name in filling.names {
-                // A number outside of the vocabulary counts as none.
-                if let id = try metadata[GGUFMetadata.tokenKey(name)]?.int(), kinds.indices.contains(id) { isNamed = true }
+            // A number outside of the vocabulary counts as none.
+            let isNamed = try filling.names.contains { name throws(EngineFormatError) in
+                try metadata[GGUFMetadata.tokenKey(name)].map { kinds.indices.contains(try $0.int()) } ?? false
             }
             if isNamed { continue }
             if let text = filling.texts.first(where: { id(of: $0) != nil }), let id = id(of: text) {

@@ -143,6 +143,9 @@ public struct Tokenizer: Sendable {
         return tokens
     }
 
+    /// The tokens that are put before a text, such as one that says that it begins.
+    public var leadingTokens: [Int32] { postProcessor.before }
+
     // MARK: - Decoding
 
     /// The text of tokens. Ids that are no token are left out; U+FFFD stands for bytes that are no UTF-8.

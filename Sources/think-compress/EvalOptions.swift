@@ -59,10 +59,11 @@ struct EvalOptions: ParsableArguments {
         let content = try await ModelInput.text(of: source)
         let opened = try LlamaModel(path: model)
         let metadata = try ModelInput.metadata(of: opened)
+        let text = try await ModelInput.about(model) { try EvaluationText(content, model: opened) }
         let evaluator = try await ModelInput.about(model) {
             try Evaluator(
                 decoder: TransformerDecoder(model: opened),
-                text: try EvaluationText(content, model: opened),
+                text: text,
                 recipes: try RecipeOption.recipes(codecs, option: "--codecs"),
                 metadata: metadata,
                 seed: seed
@@ -72,7 +73,7 @@ struct EvalOptions: ParsableArguments {
             metadata: metadata,
             text: URL(filePath: source.name).lastPathComponent,
             textBytes: content.utf8.span.bytes,
-            prompts: opened.chatForm,
+            prompts: text.form,
             seed: seed
         )
         let journal =

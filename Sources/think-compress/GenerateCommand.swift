@@ -241,6 +241,8 @@ struct GenerateCommand: AsyncParsableCommand {
             case least... where wholeOnlyReason != nil:
                 "is not all of the snapshot's text and more, and the snapshot can be used whole only, as "
                     + (wholeOnlyReason ?? "")
+            case least... where decoder.obsoleteReason(of: cache, for: prompt) != nil:
+                "is too long for the snapshot's keys: " + (decoder.obsoleteReason(of: cache, for: prompt) ?? "")
             case ..<least:
                 "shares \(shared) \(shared == 1 ? "token" : "tokens") with the snapshot, fewer than "
                     + (least == cache.tokenCount ? "the \(least) that it has" : "a block of \(least)")

@@ -31,7 +31,8 @@ public enum Corpus {
                 + [try fileBytes(ProjectFiles.root.appending(path: "Tools/DemoModel/tokenizer_config.json").path)]
         case .weightIndex: [try fileBytes(ProjectFiles.fixture("models/llama-2/model.safetensors.index.json"))]
         case .weights: [try fileBytes(ProjectFiles.fixture("models/llama-3/model.safetensors"))]
-        case .gguf: (["llama", "qwen2", "qwen3", "gemma3"].map { GGUFBuilder.model($0) } + [modelByScores()]).map(\.file)
+        case .gguf:
+            ["llama", "qwen2", "qwen3", "gemma3"].map { GGUFBuilder.model($0).file } + [modelByScores().file]
         case .journal: [try journal()]
         case .recipe:
             [

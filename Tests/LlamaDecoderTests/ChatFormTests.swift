@@ -53,7 +53,7 @@ import TextTokenization
     func modelsSayTheirForm(name: String, content: String, form: ChatForm) throws {
         let copy = try ModelFolderCopy(of: "llama-3")
         try copy.write(content, to: name)
-        #expect(try LlamaModel(path: copy.path).chatForm == form)
+        #expect(try LlamaModel(path: copy.path).chatForm() == form)
     }
 
     @Test(arguments: [("[INST] [/INST]", ChatForm.mistral), ("other", .plain), (nil, .plain)] as [(String?, ChatForm)])
@@ -62,14 +62,15 @@ import TextTokenization
         var builder = GGUFBuilder.model()
         if let template { builder["tokenizer.chat_template"] = .string(template) }
         try builder.write(to: folder.file("model.gguf"))
-        #expect(try LlamaModel(path: folder.file("model.gguf")).chatForm == form)
+        #expect(try LlamaModel(path: folder.file("model.gguf")).chatForm() == form)
     }
 
     @Test(arguments: [#"{"chat_template":3}"#, #"{"chat_template":[3]}"#, #"{"chat_template":[{"name":"default"}]}"#])
     func damagedTemplatesAreErrors(settings: String) throws {
         let copy = try ModelFolderCopy(of: "llama-3")
         try copy.write(settings, to: "tokenizer_config.json")
-        let error = copy.openingError()
+        let model = try LlamaModel(path: copy.path)
+        let error = #expect(throws: ModelError.self) { try model.chatForm() }
         #expect(error?.code == .damaged)
         #expect(error?.path?.hasSuffix("tokenizer_config.json") == true)
     }

@@ -278,6 +278,10 @@ import ThinkCompress
         let long = try await decoder.prefill(tokens, recipe: recipe)
         #expect(decoder.wholeOnlyReason(of: short) == nil)
         #expect(decoder.reusableTokens(of: short, for: Array(tokens[..<35]) + [5]) == 35)
+        // Beyond 36 tokens all keys would be others.
+        #expect(decoder.reusableTokens(of: short, for: tokens) == 0)
+        #expect(decoder.obsoleteReason(of: short, for: tokens)?.contains("beyond 36 tokens") == true)
+        #expect(decoder.obsoleteReason(of: long.cache, for: tokens + [5]) == nil)
         #expect(decoder.wholeOnlyReason(of: long.cache)?.contains("60 tokens") == true)
         #expect(decoder.reusableTokens(of: long.cache, for: Array(tokens[..<59]) + [5]) == 0)
         #expect(decoder.reusableTokens(of: long.cache, for: tokens + [5]) == 60)

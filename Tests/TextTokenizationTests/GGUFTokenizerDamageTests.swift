@@ -138,9 +138,9 @@ import ThinkCompress
                 Case(scores, "scores", .float32s([Float](repeating: .nan, count: 12)), "[0]' is nan, must be a finite"),
                 Case(scores, "add_space_prefix", .string("x"), "' is of the type string, must be true or false"),
                 Case(oneToken, "bos_token_id", nil, "' is missing"),
-                Case(oneToken, "bos_token_id", .int32(-1), "' says that there is none, and the vocabulary has no"),
-                Case(oneToken, "bos_token_id", .uint32(.max), "' says that there is none, and the vocabulary has no"),
-                Case(oneToken, "eos_token_id", .uint32(.max), "' says that there is none, and the vocabulary has no"),
+                Case(oneToken, "bos_token_id", .int32(-1), "' says that there is none, but one must be put"),
+                Case(oneToken, "bos_token_id", .uint32(.max), "' says that there is none, but one must be put"),
+                Case(oneToken, "eos_token_id", .uint32(.max), "' says that there is none, but one must be put"),
                 Case(byteLevel, "fim_pre_token_id", .string("a"), "' is of the type string, must be a whole number"),
                 Case(
                     {
