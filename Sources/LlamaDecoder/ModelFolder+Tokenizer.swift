@@ -1,4 +1,5 @@
 internal import ByteStorage
+internal import EngineFormats
 internal import JSONText
 internal import TextTokenization
 

@@ -1,3 +1,4 @@
+internal import EngineFormats
 internal import Foundation
 
 extension RotaryEmbedding {

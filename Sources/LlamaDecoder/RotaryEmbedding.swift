@@ -26,7 +26,7 @@ public struct RotaryEmbedding: Sendable, Equatable {
             throw ModelError(.damaged, path: path, "\(parameters.field): \(fault)")
         }
         // The product of parameters that are fine each can be too large.
-        guard scaling.attentionFactor.isFinite, scaling.attentionFactor > 0 else {
+        guard attentionFactor.isFinite, attentionFactor > 0 else {
             throw ModelError(
                 .damaged,
                 path: path,

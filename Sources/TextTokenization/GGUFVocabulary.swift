@@ -171,9 +171,11 @@ extension GGUFVocabulary {
 
     private mutating func findSpecialTokens(_ metadata: GGUFMetadata) throws(EngineFormatError) {
         for filling in Self.fillInTheMiddle {
-            // A number outside of the vocabulary counts as none.
-            let isNamed = try filling.names.contains { name throws(EngineFormatError) in
-                try metadata[GGUFMetadata.tokenKey(name)].map { kinds.indices.contains(try $0.int()) } ?? false
+            var isNamed = false
+            for name in filling.names {
+                guard let value = metadata[GGUFMetadata.tokenKey(name)] else { continue }
+                // A number outside of the vocabulary counts as none.
+                isNamed = try kinds.indices.contains(value.int()) || isNamed
             }
             if isNamed { continue }
             if let text = filling.texts.first(where: { id(of: $0) != nil }), let id = id(of: text) {
