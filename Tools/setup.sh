@@ -22,7 +22,10 @@ install_missing() {
     fi
 }
 
-if ! command -v swift >/dev/null; then
-    echo "please install Swift 6.3 or later first: https://www.swift.org/install" >&2
-    exit 1
-fi
+# Says what to install where there is no Swift to build with.
+require_swift() {
+    if ! command -v swift >/dev/null; then
+        echo "please install Swift 6.3 or later first: https://www.swift.org/install" >&2
+        exit 1
+    fi
+}

@@ -93,7 +93,8 @@ struct GenerateCommand: AsyncParsableCommand {
         let promptTokens: Int
         let reusedTokens: Int
         let newTokens: Int
-        /// Seconds to open the model, and to read its weights once where a snapshot must be told from others'.
+        /// Seconds to open the model, and to have its weights' digest where snapshots must be told from others': read the
+        /// first time, then remembered (Formats/model.md, "Identity").
         let openingTime: Double
         /// Seconds from the prompt, with the model open, to the first token.
         let timeToFirstToken: Double
@@ -118,7 +119,7 @@ struct GenerateCommand: AsyncParsableCommand {
         let opening = ContinuousClock.now
         let opened = try LlamaModel(path: model)
         let decoder = TransformerDecoder(model: opened)
-        // Reads every byte of the weights, so after all that can be refused sooner.
+        // Reads every byte of weights that are not remembered, so after all that can be refused sooner.
         let metadata = source == nil && output == nil ? [:] : try ModelInput.metadata(of: opened)
         let generator = TextGenerator(
             decoder: decoder,
