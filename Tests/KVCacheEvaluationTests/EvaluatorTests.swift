@@ -132,6 +132,30 @@ import ThinkCompress
         #expect(second.split(separator: UInt8(ascii: "\n")).count == 5)
     }
 
+    @Test func questionsThatHaveNoTokensAreErrors() async throws {
+        let folder = try TemporaryFolder()
+        var builder = GGUFBuilder.model()
+        // Another vocabulary of as many tokens, in which nothing is spelt but these.
+        builder["tokenizer.ggml.tokens"] = .strings(
+            (0..<28).map { String(repeating: "@", count: $0 + 1) } + ["<s>", "</s>"]
+        )
+        builder["tokenizer.ggml.merges"] = .strings([])
+        try builder.write(to: folder.file("model.gguf"))
+        let opened = try LlamaModel(path: folder.file("model.gguf"))
+        let evaluator = try Evaluator(
+            decoder: TransformerDecoder(model: opened),
+            text: try EvaluationText(String(repeating: "@", count: 200), model: opened),
+            recipes: [try Recipe("f16")],
+            metadata: [:],
+            seed: 1
+        )
+        let task = EvaluationTask.needles(context: 60, depths: [0.5])
+        let error = await #expect(throws: EvaluationError.self) {
+            try await evaluator.run([task], trials: 1, journal: try Self.journal())
+        }
+        #expect(error?.message.contains("makes 0 tokens of the question") == true)
+    }
+
     @Test func promptsThatCannotBeMadeAreErrors() async throws {
         let evaluator = try Self.evaluator(["f16"])
         for (task, words) in [

@@ -35,32 +35,18 @@ import ThinkCompress
         }
     }
 
-    /// The rows of all tables, each of the file that the heading before it names.
-    static let rows: [Row] = {
-        let page = ProjectFiles.root.appending(path: "Formats/model.md")
-        let text = (try? String(contentsOf: page, encoding: .utf8)) ?? ""
-        var file = ""
-        var rows: [Row] = []
-        for line in text.split(separator: "\n") {
-            if line.hasPrefix("## ") { file = String(line.dropFirst(3)) }
-            let cells = line.split(separator: "|", omittingEmptySubsequences: false)
-                .map { $0.trimmingCharacters(in: .whitespaces) }
-            // What has no example here has a test of its own.
-            guard cells.count == 8, cells[1].hasPrefix("`"), cells[4] != "" || cells[5] != "" else { continue }
-            let values = [1, 4, 5].map { cells[$0].trimmingCharacters(in: ["`"]) }
-            rows.append(
-                Row(
-                    file: file,
-                    field: values[0],
-                    families: cells[2],
-                    decision: cells[3],
-                    example: values[1],
-                    refused: values[2]
-                )
-            )
-        }
-        return rows
-    }()
+    /// The rows of all tables, each of the file that the heading before it names. What has no example has a test of its
+    /// own.
+    static let rows = FormatTable.rows(of: "model.md").filter { $0.example != "" || $0.refused != "" }.map { row in
+        Row(
+            file: row.heading,
+            field: row.field,
+            families: row.families,
+            decision: row.decision,
+            example: row.example,
+            refused: row.refused
+        )
+    }
 
     /// The fields of the configuration classes of `transformers` 5.24 for the five families and of their base class, and
     /// of the rotary embedding, quantization and older names that it looks for beside them.

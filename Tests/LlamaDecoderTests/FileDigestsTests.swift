@@ -24,6 +24,12 @@ import Testing
         try file.truncate(atOffset: 0)
         try file.write(contentsOf: Data(repeating: letter.utf8.first ?? 0, count: count))
         try file.close()
+        // Clocks of file systems may stand still from one write to the next.
+        let number = Double(letter.utf8.first ?? 0)
+        try FileManager.default.setAttributes(
+            [.modificationDate: Date(timeIntervalSince1970: number)],
+            ofItemAtPath: path
+        )
     }
 
     private func made(_ path: String) throws -> URL {

@@ -18,27 +18,18 @@ import ThinkCompress
     }
 
     /// The rows, once for each architecture that they are of.
-    static let rows: [Row] = {
-        let page = ProjectFiles.root.appending(path: "Formats/gguf.md")
-        let text = (try? String(contentsOf: page, encoding: .utf8)) ?? ""
-        return text.split(separator: "\n").flatMap { line -> [Row] in
-            let cells = line.split(separator: "|", omittingEmptySubsequences: false)
-                .map { $0.trimmingCharacters(in: .whitespaces) }
-            guard cells.count == 8, cells[1].hasPrefix("`") else { return [] }
-            let values = [1, 4, 5].map { cells[$0].trimmingCharacters(in: ["`"]) }
-            let architectures =
-                cells[2] == "all" ? ["llama", "qwen2", "qwen3", "gemma3"] : cells[2].components(separatedBy: ", ")
-            return architectures.map { architecture in
-                Row(
-                    key: values[0].replacing("{arch}", with: architecture),
-                    architecture: architecture,
-                    decision: cells[3],
-                    example: values[1],
-                    refused: values[2]
-                )
-            }
+    static let rows = FormatTable.rows(of: "gguf.md").flatMap { row in
+        let all = ["llama", "qwen2", "qwen3", "gemma3"]
+        return (row.families == "all" ? all : row.families.components(separatedBy: ", ")).map { architecture in
+            Row(
+                key: row.field.replacing("{arch}", with: architecture),
+                architecture: architecture,
+                decision: row.decision,
+                example: row.example,
+                refused: row.refused
+            )
         }
-    }()
+    }
 
     /// The value that a cell means.
     private static func value(_ text: String) throws -> GGUFBuilder.Value {

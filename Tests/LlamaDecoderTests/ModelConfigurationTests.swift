@@ -38,6 +38,10 @@ import ThinkCompress
                 "short_factor has 1 numbers, and heads have 16 pairs"
             ), (["rope_type": "yarn", "factor": 0], "factor is 0.0"),
             (["rope_type": "linear", "factor": 1e-300], "beyond float32"),
+            (
+                ["rope_type": "yarn", "factor": 4, "attention_factor": 1e39],
+                "the attention factor by these parameters is beyond float32"
+            ),
         ] as [([String: any Sendable], String)]
     ) func impossibleRotaryScalingIsRefused(parameters: [String: any Sendable], message: String) throws {
         let error = try error { $0["rope_scaling"] = parameters }

@@ -45,14 +45,7 @@ import ThinkCompress
     /// Uses a tokenizer for all that it can do; false if its file is refused.
     private static func use(_ bytes: [UInt8]) -> Bool {
         guard let tokenizer = try? Tokenizer(SharedBytes(bytes)) else { return false }
-        for text in texts {
-            guard let tokens = try? tokenizer.encode(text) else { continue }
-            #expect(tokens.allSatisfy { $0 >= 0 && Int($0) < tokenizer.vocabularySize })
-            var stream = tokenizer.makeTextStream()
-            let joined = tokens.reduce(into: "") { $0 += stream.append($1) } + stream.finish()
-            #expect(joined.utf8.elementsEqual(tokenizer.decode(tokens).utf8))
-        }
-        _ = tokenizer.decode(Int32(-2)...12, skippingSpecialTokens: false)
+        tokenizer.expectSoundTokens(of: texts)
         return true
     }
 

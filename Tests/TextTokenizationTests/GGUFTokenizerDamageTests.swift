@@ -205,14 +205,7 @@ import ThinkCompress
     /// Uses a tokenizer for all that it can do; false if its file is refused.
     private static func use(_ bytes: [UInt8]) -> Bool {
         guard let file = try? GGUFFile(SharedBytes(bytes)), let tokenizer = try? Tokenizer(file) else { return false }
-        for text in texts {
-            guard let tokens = try? tokenizer.encode(text) else { continue }
-            #expect(tokens.allSatisfy { $0 >= 0 && Int($0) < tokenizer.vocabularySize })
-            var stream = tokenizer.makeTextStream()
-            let joined = tokens.reduce(into: "") { $0 += stream.append($1) } + stream.finish()
-            #expect(joined.utf8.elementsEqual(tokenizer.decode(tokens).utf8))
-        }
-        _ = tokenizer.decode(Int32(-2)...14, skippingSpecialTokens: false)
+        tokenizer.expectSoundTokens(of: texts)
         return true
     }
 

@@ -11,13 +11,7 @@
 #include <errno.h>
 #include <math.h>
 #include <signal.h>
-#include <stdarg.h>
-#include <stdbool.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "ggml-alloc.h"
@@ -25,7 +19,7 @@
 #include "ggml-cpu.h"
 #include "ggml.h"
 #include "gguf.h"
-#include "llama.h"
+#include "llama_peer.h"
 
 enum {
   QUERY_HEADS = 32,
@@ -34,8 +28,6 @@ enum {
   ROW = KV_HEADS * HEAD_DIMENSION,
   CELL_MULTIPLE = 256,  // llama.cpp attends to a multiple of this many cells and masks those without a token
   MOST_LAYERS = 1024,
-  MOST_TOKENS = 1 << 20,
-  MOST_THREADS = 256,
 };
 
 static const char USAGE[] =
@@ -59,24 +51,6 @@ static const char USAGE[] =
 static const double ROUND_SECONDS = 0.06;
 static const size_t ROTATING_BYTES = (size_t)256 << 20;
 
-static int threads = 1;
-
-/// Why the last command failed.
-static char failure[512];
-
-static bool fail(const char *format, ...) {
-  va_list arguments;
-  va_start(arguments, format);
-  vsnprintf(failure, sizeof failure, format, arguments);
-  va_end(arguments);
-  return false;
-}
-
-static double seconds(void) {
-  struct timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
-}
 
 static uint64_t random_state = 0x9E3779B97F4A7C15;
 
@@ -549,9 +523,8 @@ static bool load(const char *name, const char *count) {
       {"state-q4_0", true, true, GGML_TYPE_Q4_0},
   };
   if (name == NULL || count == NULL) return fail("usage: load CASE TOKENS");
-  char *end;
-  long tokens = strtol(count, &end, 10);
-  if (*end != 0 || tokens < 1 || tokens > MOST_TOKENS) return fail("TOKENS is a number from 1 to %d", MOST_TOKENS);
+  long tokens;
+  if (!number(count, MOST_TOKENS, &tokens)) return fail("TOKENS is a number from 1 to %d", MOST_TOKENS);
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
     if (strcmp(name, cases[i].name) != 0) continue;
     free_all();
@@ -561,18 +534,6 @@ static bool load(const char *name, const char *count) {
     return loaded;
   }
   return fail("unknown case: %s", name);
-}
-
-static void answer_version(void) {
-#ifdef __clang__
-  const char *compiler = "clang";
-  int major = __clang_major__, minor = __clang_minor__, patch = __clang_patchlevel__;
-#else
-  const char *compiler = "gcc";
-  int major = __GNUC__, minor = __GNUC_MINOR__, patch = __GNUC_PATCHLEVEL__;
-#endif
-  printf("ok llama.cpp of llama-cpp-python %s, ggml %s, %s %d.%d.%d, %s\n", PACKAGE_VERSION, ggml_version(), compiler,
-         major, minor, patch, strstr(llama_print_system_info(), "OPENMP = 1") ? "OpenMP" : "ggml's threads");
 }
 
 static void answer(char *line) {
@@ -607,23 +568,19 @@ static void answer(char *line) {
   fflush(stdout);
 }
 
-static void ignore_log(enum ggml_log_level level, const char *text, void *data) {
-  (void)level, (void)text, (void)data;
-}
-
 int main(int count, char **arguments) {
   for (int i = 1; i < count; i++) {
     if (strcmp(arguments[i], "--help") == 0 || strcmp(arguments[i], "-h") == 0) {
       fputs(USAGE, stdout);
       return 0;
     }
-    char *end = NULL;
-    long number = strcmp(arguments[i], "--threads") == 0 && i + 1 < count ? strtol(arguments[++i], &end, 10) : 0;
-    if (number < 1 || number > MOST_THREADS || *end != 0) {
+    bool is_threads = strcmp(arguments[i], "--threads") == 0 && i + 1 < count;
+    long value;
+    if (!is_threads || !number(arguments[++i], MOST_THREADS, &value)) {
       fprintf(stderr, "ggml-peer: --threads N is the only option, N from 1 to %d\n\n%s", MOST_THREADS, USAGE);
       return 2;
     }
-    threads = (int)number;
+    threads = (int)value;
   }
 
   const int deaths[] = {SIGHUP, SIGINT, SIGPIPE, SIGTERM};

@@ -3,20 +3,12 @@
 // A driver starts this program and steers it through standard input and output, so that llama.cpp and think-compress
 // take turns in one run. USAGE below has the commands.
 
-#include <stdarg.h>
-#include <stdbool.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "ggml-cpu.h"
-#include "llama.h"
+#include "llama_peer.h"
 
 enum {
-  MOST_TOKENS = 1 << 20,
-  MOST_THREADS = 256,
   MOST_STEPS = 1024,
   MOST_BATCH = 1 << 16,
 };
@@ -36,27 +28,9 @@ static const char USAGE[] =
     "  prefill:ATTENTION:BATCH  reading the tokens in batches of BATCH, with the last one's logits; time for all\n"
     "  decode:ATTENTION:STEPS   after one token more, STEPS tokens one by one, each with its logits; time for each\n";
 
-static int threads = 1;
 static const char *model_path;
 static llama_token *tokens;
 static int token_count;
-
-/// Why the last command failed.
-static char failure[512];
-
-static bool fail(const char *format, ...) {
-  va_list arguments;
-  va_start(arguments, format);
-  vsnprintf(failure, sizeof failure, format, arguments);
-  va_end(arguments);
-  return false;
-}
-
-static double seconds(void) {
-  struct timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
-}
 
 static struct {
   struct llama_model *model;
@@ -95,13 +69,6 @@ static bool forget(int first) {
 static void let_workers_sleep(void) {
   ggml_threadpool_pause(loaded.pool);
   nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
-}
-
-/// A number up to the end of the text.
-static bool number(const char *text, long most, long *result) {
-  char *end = NULL;
-  *result = text == NULL ? 0 : strtol(text, &end, 10);
-  return *result >= 1 && *result <= most && *end == 0;
 }
 
 static bool load(char *name, const char *count) {
@@ -182,18 +149,6 @@ static bool peak_bytes(long long *bytes) {
   return kilobytes > 0 || fail("the system does not tell the peak memory");
 }
 
-static void answer_version(void) {
-#ifdef __clang__
-  const char *compiler = "clang";
-  int major = __clang_major__, minor = __clang_minor__, patch = __clang_patchlevel__;
-#else
-  const char *compiler = "gcc";
-  int major = __GNUC__, minor = __GNUC_MINOR__, patch = __GNUC_PATCHLEVEL__;
-#endif
-  printf("ok llama.cpp of llama-cpp-python %s, ggml %s, %s %d.%d.%d, %s\n", PACKAGE_VERSION, ggml_version(), compiler,
-         major, minor, patch, strstr(llama_print_system_info(), "OPENMP = 1") ? "OpenMP" : "ggml's threads");
-}
-
 static void answer(char *line) {
   const char *separators = " \t\r\n";
   char *command = strtok(line, separators), *first = strtok(NULL, separators), *second = strtok(NULL, separators);
@@ -238,10 +193,6 @@ static bool read_tokens(const char *path) {
   done = done && (feof(file) || fail("%s: not a list of numbers", path));
   fclose(file);
   return done;
-}
-
-static void ignore_log(enum ggml_log_level level, const char *text, void *data) {
-  (void)level, (void)text, (void)data;
 }
 
 int main(int count, char **arguments) {
