@@ -20,18 +20,21 @@ public struct KIVICodec: CodecStage {
     public let group: Int
     /// Tokens that stay in full precision, a multiple of `group`.
     public let residual: Int
+    /// First tokens that are kept in full precision, where a layer holds them; the paper has none.
+    public let sinks: Int
 
     /// - Throws: `RecipeError` if a number is not one that the format can say.
     public init(
         keyBits: Int,
         valueBits: Int,
         group: Int = defaultGroup,
-        residual: Int = defaultResidual
+        residual: Int = defaultResidual,
+        sinks: Int = 0
     ) throws(RecipeError) {
         try self.init(
             StageParameters(
                 stage: Self.registration.name,
-                text: "keys=\(keyBits),values=\(valueBits),group=\(group),residual=\(residual)",
+                text: "keys=\(keyBits),values=\(valueBits),group=\(group),residual=\(residual),sinks=\(sinks)",
                 allowed: Self.registration.parameterNames
             )
         )
@@ -69,6 +72,7 @@ public struct KIVICodec: CodecStage {
             )
         }
         self.residual = residual ?? Self.defaultResidual
+        sinks = try parameters.integer("sinks", in: LayerPlan.sinkCounts) ?? 0
     }
 
     /// What recipes and files know the codec by.
@@ -76,9 +80,9 @@ public struct KIVICodec: CodecStage {
         number: 4,
         name: "kivi",
         role: .quantization,
-        parameterNames: ["bits", "keys", "values", "group", "residual"],
+        parameterNames: ["bits", "keys", "values", "group", "residual", "sinks"],
         example: "kivi(bits=2)",
-        help: "KIVI: 2, 4 or 8 bits, or keys= and values=; group=32|64|128, residual=128"
+        help: "KIVI: 2, 4 or 8 bits, or keys= and values=; group=32|64|128, residual=128, sinks=0 first tokens in full"
     ) { (parameters) throws(RecipeError) in try KIVICodec(parameters) }
 
     public var codec: CodecRegistration { Self.registration }
@@ -90,6 +94,7 @@ public struct KIVICodec: CodecStage {
             : [StageParameter("keys", keyBits), StageParameter("values", valueBits)]
         if group != Self.defaultGroup { result.append(StageParameter("group", group)) }
         if residual != Self.defaultResidual { result.append(StageParameter("residual", residual)) }
+        if sinks != 0 { result.append(StageParameter("sinks", sinks)) }
         return result
     }
 
@@ -97,7 +102,10 @@ public struct KIVICodec: CodecStage {
     public var blockLength: Int? { group }
 
     /// Quantizes what is kept and undecided; it needs no statistics and never throws.
+    ///
+    /// A layer that holds no first tokens, such as one with a sliding window, has no sinks.
     public func decide(_ statistics: inout LayerStatistics, draft: inout LayerDraft) throws(CodecError) {
+        if statistics.held.beginsWithFirst(sinks) { draft.sinks = max(draft.sinks, sinks) }
         for head in draft.heads.indices { draft.heads[head].decideRest(keys: keyCoding, values: valueCoding) }
     }
 }

@@ -114,6 +114,30 @@ import ThinkCompress
         if tokens < parameters.residual + parameters.group { #expect(expected == 0) }
     }
 
+    @Test("keeps the first tokens exact to the bit where a layer holds them", arguments: [0, 4, 40])
+    func sinks(count: Int) async throws {
+        var shape = TestCache()
+        (shape.layers, shape.headDimension, shape.tokens, shape.window) = (2, 64, 160, 0)
+        let source = try shape.makeQuickly()
+        let first = source.layers[0]
+        let last = KVCacheLayer(
+            keys: source.layers[1].keys[tokens: 60..<160],
+            values: source.layers[1].values[tokens: 60..<160],
+            held: .last
+        )
+        let cache = try KVCache(layers: [first, last], tokens: source.tokens, metadata: [:])
+        let compressed = try await CompressedCache(
+            compressing: cache,
+            recipe: Recipe("kivi(bits=2,residual=32,sinks=\(count))")
+        )
+        #expect(compressed.layers.map(\.plan.sinks) == [count, 0])
+        let restored = try compressed.layers[0].decompress(rows: 0..<160, as: shape.elementType)
+        for (ours, theirs) in [(restored.keys, first.keys), (restored.values, first.values)] {
+            #expect(ours[tokens: 0..<count].hasSameBits(as: theirs[tokens: 0..<count]))
+            #expect(!ours[tokens: count..<128].hasSameBits(as: theirs[tokens: count..<128]))
+        }
+    }
+
     // MARK: - Groups of their own kind
 
     /// A cache of one head and 32 tokens of 32 channels, where one number fills each key channel.
