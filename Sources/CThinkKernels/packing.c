@@ -8,10 +8,52 @@
 /// or more.
 #define MOST_GROUPS TCK_MAX_HEAD_DIMENSION
 
+/// Channels of keys whose numbers are brought together at once.
+#define FIT_CHANNELS 16
+
+static const void *row(tck_rows rows, size_t token) { return (const char *)rows.bytes + token * rows.token_stride; }
+
+static void fit_key_ranges(const tck_kernels *kernels, tck_rows source, size_t tokens, tck_channels channels,
+                           tck_coding coding, float *minima, float *maxima) {
+  float numbers[FIT_CHANNELS * TCK_MAX_BLOCK_TOKENS], some[TCK_MAX_HEAD_DIMENSION];
+  for (size_t start = 0; start < channels.count; start += FIT_CHANNELS) {
+    size_t count = channels.count - start < FIT_CHANNELS ? channels.count - start : FIT_CHANNELS;
+    const uint16_t *indices = channels.indices + start;
+    size_t first = indices[0], last = indices[0];
+    for (size_t i = 1; i < count; i++) {
+      first = indices[i] < first ? indices[i] : first;
+      last = indices[i] > last ? indices[i] : last;
+    }
+    const size_t offset = first * tck_element_bytes(source.type);
+    for (size_t token = 0; token < tokens; token++) {
+      kernels->widen(source.type, (const char *)row(source, token) + offset, last - first + 1, some);
+      for (size_t i = 0; i < count; i++) numbers[i * tokens + token] = some[indices[i] - first];
+    }
+    kernels->fit_ranges(coding, numbers, tokens, count, minima + start, maxima + start);
+  }
+}
+
+static void fit_value_ranges(const tck_kernels *kernels, tck_rows source, size_t tokens, size_t head_dimension,
+                             size_t group, tck_coding coding, float *minima, float *maxima) {
+  float numbers[TCK_MAX_HEAD_DIMENSION];
+  size_t groups = tck_value_groups(head_dimension, group);
+  for (size_t token = 0; token < tokens; token++) {
+    kernels->widen(source.type, row(source, token), head_dimension, numbers);
+    for (size_t g = 0, start = 0; g < groups; g++, start += group) {
+      size_t count = head_dimension - start < group ? head_dimension - start : group;
+      size_t at = tck_value_group_index(token, g, groups);
+      kernels->fit_ranges(coding, numbers + start, count, 1, minima + at, maxima + at);
+    }
+  }
+}
+
 bool tck_pack_keys(const tck_kernels *kernels, tck_rows source, size_t tokens, tck_channels channels,
                    size_t head_dimension, tck_coding coding, tck_mutable_packed destination) {
   float minima[MOST_GROUPS], maxima[MOST_GROUPS];
   if (!kernels->key_ranges(source, tokens, channels, head_dimension, minima, maxima)) return false;
+  if (coding.ranges == TCK_FITTED_RANGES) {
+    fit_key_ranges(kernels, source, tokens, channels, coding, minima, maxima);
+  }
   tck_quantizers quantizers = {destination.scales, destination.minima, minima, maxima};
   kernels->encode_scales(coding, tck_padded_channels(channels.count), minima, maxima, quantizers);
   kernels->pack_keys(source, tokens, channels, head_dimension, coding.width, quantizers.minimum_values,
@@ -27,6 +69,9 @@ bool tck_pack_values(const tck_kernels *kernels, tck_rows source, size_t tokens,
     step = tokens - token < TCK_SUBBLOCK_TOKENS ? tokens - token : TCK_SUBBLOCK_TOKENS;
     size_t groups = step * tck_value_groups(head_dimension, group);
     if (!kernels->value_ranges(source, step, head_dimension, group, minima, maxima)) return false;
+    if (coding.ranges == TCK_FITTED_RANGES) {
+      fit_value_ranges(kernels, source, step, head_dimension, group, coding, minima, maxima);
+    }
     tck_quantizers quantizers = {destination.scales, destination.minima, minima, maxima};
     kernels->encode_scales(coding, groups, minima, maxima, quantizers);
     kernels->pack_values(source, step, head_dimension, group, coding.width, quantizers.minimum_values,

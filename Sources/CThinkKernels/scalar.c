@@ -4,6 +4,7 @@
 
 #include "instruction_sets.h"
 #include "quantizer.h"
+#include "range_fitting.h"
 #include "weight_blocks.h"
 
 static const void *row(tck_rows rows, size_t token) { return (const char *)rows.bytes + token * rows.token_stride; }
@@ -74,11 +75,6 @@ static size_t value_code_byte(size_t token, size_t channel, size_t head_dimensio
   return at.line + channel % 16 * 4 + token % 4;
 }
 
-/// The place of a value group's scale and minimum: Formats/kivi.md, "Value scales and minima".
-static size_t value_group_index(size_t token, size_t group, size_t groups) {
-  return (token / 4 * groups + group) * 4 + token % 4;
-}
-
 static uint8_t code_at(const uint8_t *codes, size_t byte, unsigned shift, unsigned width) {
   return (uint8_t)(codes[byte] >> shift & ((1u << width) - 1));
 }
@@ -126,7 +122,7 @@ static bool value_ranges(tck_rows source, size_t tokens, size_t head_dimension, 
       for (size_t channel = g * group; channel < end; channel++) {
         if (!widen_range(&range, tck_load(source.type, row(source, token), channel))) return false;
       }
-      store_range(range, value_group_index(token, g, groups), minima, maxima);
+      store_range(range, tck_value_group_index(token, g, groups), minima, maxima);
     }
   }
   return true;
@@ -177,7 +173,7 @@ static void pack_values(tck_rows source, size_t tokens, size_t head_dimension, s
   for (size_t token = 0; token < tokens; token++) {
     for (size_t channel = 0; channel < head_dimension; channel++) {
       float value = tck_load(source.type, row(source, token), channel);
-      size_t at = value_group_index(token, channel / group, groups);
+      size_t at = tck_value_group_index(token, channel / group, groups);
       unsigned shift;
       size_t byte = value_code_byte(token, channel, head_dimension, width, &shift);
       codes[byte] |= (uint8_t)(quantize(value, minima[at], inverse_scales[at], width) << shift);
@@ -205,7 +201,7 @@ static void unpack_values(tck_packed source, size_t tokens, size_t head_dimensio
   size_t groups = tck_value_groups(head_dimension, group);
   for (size_t token = 0; token < tokens; token++) {
     for (size_t channel = 0; channel < head_dimension; channel++) {
-      size_t at = value_group_index(token, channel / group, groups);
+      size_t at = tck_value_group_index(token, channel / group, groups);
       unsigned shift;
       size_t byte = value_code_byte(token, channel, head_dimension, coding.width, &shift);
       tck_store(destination.type, mutable_row(destination, token), channel,
@@ -273,7 +269,7 @@ static float block_value(const tck_block_format *format, const uint8_t *block, s
     return tck_load(format->full_type, block + format->value_codes, token * format->value_dimension + channel);
   }
   size_t groups = tck_value_groups(format->value_dimension, format->value_group);
-  size_t at = value_group_index(token, channel / format->value_group, groups);
+  size_t at = tck_value_group_index(token, channel / format->value_group, groups);
   unsigned shift;
   size_t byte = value_code_byte(token, channel, format->value_dimension, coding.width, &shift);
   return tck_dequantize(code_at(block + format->value_codes, byte, shift, coding.width),
@@ -432,6 +428,7 @@ const tck_kernels tck_scalar_kernels = {
     .add_channel_sums = add_channel_sums,
     .key_ranges = key_ranges,
     .value_ranges = value_ranges,
+    .fit_ranges = fit_ranges,
     .encode_scales = encode_scales,
     .pack_keys = pack_keys,
     .pack_values = pack_values,

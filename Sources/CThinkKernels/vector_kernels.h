@@ -51,6 +51,7 @@
 #ifndef THINK_KERNELS_VECTOR_KERNELS_H
 #define THINK_KERNELS_VECTOR_KERNELS_H
 
+#include "range_fitting.h"
 #include "vector_keys.h"
 #include "vector_products.h"
 #include "vector_rows.h"
@@ -67,6 +68,7 @@
       .add_channel_sums = add_channel_sums,\
       .key_ranges = key_ranges,            \
       .value_ranges = value_ranges,        \
+      .fit_ranges = fit_ranges,            \
       .encode_scales = encode_scales,      \
       .pack_keys = pack_keys,              \
       .pack_values = pack_values,          \

@@ -203,5 +203,7 @@ extension HeadPlan {
 }
 
 extension Coding {
-    fileprivate var kernelCoding: tck_coding { tck_coding(width: UInt8(width), scales: scales.rawValue) }
+    fileprivate var kernelCoding: tck_coding {
+        tck_coding(width: UInt8(width), scales: scales.rawValue, ranges: ranges.rawValue)
+    }
 }

@@ -17,8 +17,11 @@ public struct Coding: Sendable, Hashable {
         /// From the group's least number to its greatest.
         public static let leastToGreatest = RangeRule(rawValue: 0)
 
+        /// Of some ranges within that the one of least squared error: Formats/kivi.md, "Fitted ranges".
+        public static let fitted = RangeRule(rawValue: 1)
+
         /// Whether this version can choose ranges so.
-        public var isKnown: Bool { self == .leastToGreatest }
+        public var isKnown: Bool { self == .leastToGreatest || self == .fitted }
     }
 
     /// What numbers are multiplied by before they are coded.

@@ -6,6 +6,16 @@ internal import KVCacheModel
 ///
 /// Source: arXiv 2402.02750, section 3; Formats/kivi.md.
 public struct KIVICodec: CodecStage {
+    /// How the range of a group is chosen.
+    public enum Ranges: String, CaseIterable, Sendable {
+        /// From its least number to its greatest, as in the paper.
+        case full
+        /// Of least squared error. Best with sinks, whose outlying numbers are in no group.
+        case fitted
+
+        fileprivate var rule: Coding.RangeRule { self == .full ? .leastToGreatest : .fitted }
+    }
+
     /// The paper's group size.
     public static let defaultGroup = 32
     /// The paper's residual length.
@@ -22,6 +32,7 @@ public struct KIVICodec: CodecStage {
     public let residual: Int
     /// First tokens that are kept in full precision, where a layer holds them; the paper has none.
     public let sinks: Int
+    public let ranges: Ranges
 
     /// - Throws: `RecipeError` if a number is not one that the format can say.
     public init(
@@ -29,12 +40,14 @@ public struct KIVICodec: CodecStage {
         valueBits: Int,
         group: Int = defaultGroup,
         residual: Int = defaultResidual,
-        sinks: Int = 0
+        sinks: Int = 0,
+        ranges: Ranges = .full
     ) throws(RecipeError) {
         try self.init(
             StageParameters(
                 stage: Self.registration.name,
-                text: "keys=\(keyBits),values=\(valueBits),group=\(group),residual=\(residual),sinks=\(sinks)",
+                text: "keys=\(keyBits),values=\(valueBits),group=\(group),residual=\(residual),sinks=\(sinks),"
+                    + "ranges=\(ranges.rawValue)",
                 allowed: Self.registration.parameterNames
             )
         )
@@ -57,9 +70,10 @@ public struct KIVICodec: CodecStage {
                 suggestion: "kivi(keys=\(keys ?? bits ?? 2),values=\(values ?? bits ?? 2))"
             )
         }
+        ranges = try parameters.word("ranges", as: Ranges.self) ?? .full
         do {
-            keyCoding = try Coding(width: keyBits)
-            valueCoding = try Coding(width: valueBits)
+            keyCoding = try Coding(width: keyBits, ranges: ranges.rule)
+            valueCoding = try Coding(width: valueBits, ranges: ranges.rule)
         } catch {
             throw RecipeError("kivi: \(error)")
         }
@@ -80,9 +94,9 @@ public struct KIVICodec: CodecStage {
         number: 4,
         name: "kivi",
         role: .quantization,
-        parameterNames: ["bits", "keys", "values", "group", "residual", "sinks"],
+        parameterNames: ["bits", "keys", "values", "group", "residual", "sinks", "ranges"],
         example: "kivi(bits=2)",
-        help: "KIVI: 2, 4 or 8 bits, or keys= and values=; group=32|64|128, residual=128, sinks=0 first tokens in full"
+        help: "KIVI: 2, 4 or 8 bits, or keys= and values=; group=32|64|128, residual=128, sinks=0, ranges=full|fitted"
     ) { (parameters) throws(RecipeError) in try KIVICodec(parameters) }
 
     public var codec: CodecRegistration { Self.registration }
@@ -95,6 +109,7 @@ public struct KIVICodec: CodecStage {
         if group != Self.defaultGroup { result.append(StageParameter("group", group)) }
         if residual != Self.defaultResidual { result.append(StageParameter("residual", residual)) }
         if sinks != 0 { result.append(StageParameter("sinks", sinks)) }
+        if ranges != .full { result.append(StageParameter("ranges", ranges.rawValue)) }
         return result
     }
 

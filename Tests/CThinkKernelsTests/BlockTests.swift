@@ -64,8 +64,15 @@ enum BlockKind: Sendable, CustomStringConvertible {
         }
     }
 
-    func packed(_ rows: SampleRows, width: UInt32, shift: Int = 0, with set: KernelSet) -> PackedGroups {
-        let (tokens, headDimension, coding) = (rows.tokens, rows.headDimension, tck_coding(width: width))
+    func packed(
+        _ rows: SampleRows,
+        width: UInt32,
+        ranges: tck_range_rule = TCK_LEAST_TO_GREATEST,
+        shift: Int = 0,
+        with set: KernelSet
+    ) -> PackedGroups {
+        let (tokens, headDimension) = (rows.tokens, rows.headDimension)
+        let coding = tck_coding(width: width, ranges: ranges)
         return rows.withRows { source in
             PackedGroups(
                 codeBytes: codeBytes(rows, width: width),
@@ -200,15 +207,17 @@ struct VectorBlockTests {
     @Test("Packing gives the bytes of scalar", arguments: KernelSet.vectorSets, ElementType.allCases)
     func packs(set: KernelSet, type: ElementType) {
         forEachBlock(type) { rows, kind, width, seed, pattern in
-            let expected = kind.packed(rows, width: width, shift: seed % 5, with: .scalar)
-            let block = kind.packed(rows, width: width, shift: seed % 5, with: set)
-            #expect(block.marginsAreIntact)
-            if expected.isQuantized {
-                if block != expected {
-                    Issue.record("\(kind), \(pattern), width \(width), \(rows.tokens) x \(rows.headDimension)")
+            for ranges in [TCK_LEAST_TO_GREATEST, TCK_FITTED_RANGES] {
+                let expected = kind.packed(rows, width: width, ranges: ranges, shift: seed % 5, with: .scalar)
+                let block = kind.packed(rows, width: width, ranges: ranges, shift: seed % 5, with: set)
+                #expect(block.marginsAreIntact)
+                if expected.isQuantized {
+                    if block != expected {
+                        Issue.record("\(kind), \(pattern), width \(width), \(rows.tokens) x \(rows.headDimension)")
+                    }
+                } else {
+                    #expect(!block.isQuantized, "\(kind), \(pattern), \(rows.tokens) x \(rows.headDimension)")
                 }
-            } else {
-                #expect(!block.isQuantized, "\(kind), \(pattern), \(rows.tokens) x \(rows.headDimension)")
             }
         }
     }

@@ -214,8 +214,9 @@ struct SampleRows {
 
 extension tck_coding {
     /// The coding of a width; 0 stands for full precision.
-    init(width: UInt32) {
-        self.init(width: UInt8(width), scales: UInt8((width == 0 ? TCK_NO_SCALES : TCK_FLOAT16_SCALES).rawValue))
+    init(width: UInt32, ranges: tck_range_rule = TCK_LEAST_TO_GREATEST) {
+        let scales = width == 0 ? TCK_NO_SCALES : TCK_FLOAT16_SCALES
+        self.init(width: UInt8(width), scales: UInt8(scales.rawValue), ranges: UInt8(ranges.rawValue))
     }
 }
 

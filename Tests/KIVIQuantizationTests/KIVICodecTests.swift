@@ -138,6 +138,45 @@ import ThinkCompress
         }
     }
 
+    @Test("fits ranges as the format says", arguments: [2, 4, 8], [32, 64, 128], [9, 64, 80, 128])
+    func fittedRanges(bits: Int, group: Int, dimension: Int) async throws {
+        for type in ElementType.allCases {
+            let test = Case(
+                keys: bits,
+                values: bits,
+                group: group,
+                residual: 0,
+                dimension: dimension,
+                type: type
+            )
+            let source = try test.cache()
+            let recipe = try Recipe("kivi(bits=\(bits),group=\(group),residual=0,ranges=fitted)")
+            let layer = try await CompressedCache(compressing: source, recipe: recipe).layers[0]
+            let restored = try layer.decompress(rows: 0..<group, as: .float32)
+            var (error, plainError) = (0.0, 0.0)
+            func check(_ numbers: [Float], _ restored: [Float], _ indices: [Int], _ name: String) {
+                let chosen = indices.map { numbers[$0] }
+                let group = ReferenceGroup(fitting: chosen, bits: bits)
+                #expect(indices.allSatisfy { restored[$0] == group.restored(numbers[$0]) }, "\(name)")
+                error += Double(group.squaredError(of: chosen))
+                plainError += Double(ReferenceGroup(chosen, bits: bits).squaredError(of: chosen))
+            }
+            let keys = source.layers[0].keys[tokens: 0..<group].numbers
+            let values = source.layers[0].values[tokens: 0..<group].numbers
+            for channel in 0..<dimension {
+                let column = stride(from: channel, to: keys.count, by: dimension)
+                check(keys, restored.keys.numbers, Array(column), "keys of channel \(channel)")
+            }
+            for start in stride(from: 0, to: values.count, by: dimension) {
+                for first in stride(from: 0, to: dimension, by: group) {
+                    let row = start + first..<start + min(first + group, dimension)
+                    check(values, restored.values.numbers, Array(row), "values from \(row.lowerBound) on")
+                }
+            }
+            #expect(bits == 8 ? error == plainError : error < 0.95 * plainError)
+        }
+    }
+
     // MARK: - Groups of their own kind
 
     /// A cache of one head and 32 tokens of 32 channels, where one number fills each key channel.

@@ -10,7 +10,7 @@ import ThinkCompress
         arguments: [
             "f16", "bf16", "f32", "kivi(bits=2)", "kivi(bits=4,residual=0)", "kivi(keys=4,values=2)",
             "kivi(keys=4,values=2,group=64,residual=64)", "kivi(bits=8,group=128,residual=65536)", "think(keys=0)",
-            "kivi(bits=2,sinks=4)", "kivi(keys=4,values=2,group=64,residual=0,sinks=64)", "think(keys=0.5)+f16",
+            "kivi(bits=2,sinks=4)", "kivi(bits=2,sinks=4,ranges=fitted)", "kivi(keys=4,values=2,group=64,residual=0,sinks=64)", "think(keys=0.5)+f16",
             "think(keys=0.000001)", "think(keys=0.999999,recent=0)",
             "think(keys=0.4,observe=16,recent=64,restore=mean,score=keys)+kivi(bits=4)",
         ]
@@ -25,7 +25,7 @@ import ThinkCompress
         "writes what was meant in canonical text",
         arguments: [
             ("kivi(bits=2,group=32,residual=128)", "kivi(bits=2)"),
-            ("kivi(keys=4,values=4)", "kivi(bits=4)"), ("kivi(sinks=0,bits=4)", "kivi(bits=4)"),
+            ("kivi(keys=4,values=4)", "kivi(bits=4)"), ("kivi(ranges=full,sinks=0,bits=4)", "kivi(bits=4)"),
             ("kivi(residual=0,values=2,keys=4)", "kivi(keys=4,values=2,residual=0)"),
             ("think(keys=0.40)", "think(keys=0.4)"),
             ("think(keys=0.0)", "think(keys=0)"),

@@ -5,12 +5,44 @@ public struct ReferenceGroup {
     private let highestCode: Float
 
     public init(_ numbers: some Collection<Float>, bits: Int) {
-        highestCode = Float(1 << bits - 1)
         // Adding zero takes negative zero as zero.
-        let lowest = (numbers.min() ?? 0) + 0
-        let highest = (numbers.max() ?? 0) + 0
+        self.init(from: (numbers.min() ?? 0) + 0, to: (numbers.max() ?? 0) + 0, bits: bits)
+    }
+
+    private init(from lowest: Float, to highest: Float, bits: Int) {
+        highestCode = Float(1 << bits - 1)
         scale = Float(Float16((highest - lowest) / highestCode))
         minimum = Float(Float16(lowest))
+    }
+
+    /// The group of least squared error among those of "Fitted ranges".
+    public init(fitting numbers: some Collection<Float>, bits: Int) {
+        let (lowest, highest) = ((numbers.min() ?? 0) + 0, (numbers.max() ?? 0) + 0)
+        let (middle, half) = ((lowest + highest) / 2, (highest - lowest) / 2)
+        let factors: [Float] = [2: [0.9, 0.8, 0.7, 0.6], 4: [0.96, 0.92, 0.88, 0.84]][bits] ?? []
+        let groups =
+            [Self(from: lowest, to: highest, bits: bits)]
+            + factors.map { factor in
+                let reach = factor * half
+                return Self(from: middle - reach, to: middle + reach, bits: bits)
+            }
+        let errors = groups.map { $0.squaredError(of: numbers) }
+        // The first of the least.
+        self = groups[errors.indices.min { errors[$0] < errors[$1] } ?? 0]
+    }
+
+    /// The error of numbers, in the order of additions that the format has for fitted ranges.
+    public func squaredError(of numbers: some Collection<Float>) -> Float {
+        var sums = [Float](repeating: 0, count: 16)
+        for (index, number) in numbers.enumerated() {
+            let product = Float(code(number)) * scale
+            let error = number - (product + minimum)
+            sums[index % 16] += error * error
+        }
+        for half in [8, 4, 2, 1] {
+            for index in 0..<half { sums[index] += sums[index + half] }
+        }
+        return sums[0]
     }
 
     public func code(_ number: Float) -> Int {

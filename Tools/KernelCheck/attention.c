@@ -30,7 +30,7 @@ static const key_widths all_key_widths[] = {{2, 2}, {4, 4}, {8, 8}, {0, 0}, {2, 
 static size_t aligned(size_t count) { return (count + TCK_LINE_BYTES - 1) / TCK_LINE_BYTES * TCK_LINE_BYTES; }
 
 static tck_coding coding_of(unsigned width) {
-  return (tck_coding){(uint8_t)width, width == 0 ? TCK_NO_SCALES : TCK_FLOAT16_SCALES};
+  return (tck_coding){(uint8_t)width, width == 0 ? TCK_NO_SCALES : TCK_FLOAT16_SCALES, TCK_LEAST_TO_GREATEST};
 }
 
 /// The dimensions of heads.

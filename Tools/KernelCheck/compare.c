@@ -121,7 +121,7 @@ static void compare_blocks(tck_element_type type, size_t tokens, size_t head_dim
 
   for (int values = 0; values < 2; values++) {
     const char *kernel = values ? "values" : "keys";
-    tck_coding coding = {(uint8_t)width, TCK_FLOAT16_SCALES};
+    tck_coding coding = {(uint8_t)width, TCK_FLOAT16_SCALES, random_bits() & 1 ? TCK_FITTED_RANGES : TCK_LEAST_TO_GREATEST};
     bool packed[2];
     compare_ranges(kernel, rows, tokens, channels, head_dimension, group, values, coding);
     reset();

@@ -72,5 +72,6 @@ def _head_plan(cache: Cache, layer: Layer, head: int, kivi, think, q2) -> HeadPl
             means = tuple(f32(mean[c]) for c in range(len(mean)) if c not in channels)
     keys = values = FULL
     if kivi:
-        keys, values = (quantized(int(kivi.get("bits") or kivi[part])) for part in ("keys", "values"))
+        ranges = 1 if kivi.get("ranges") == "fitted" else 0
+        keys, values = (quantized(int(kivi.get("bits") or kivi[part]), ranges) for part in ("keys", "values"))
     return HeadPlan((Run(keys, tuple(channels)),), values if layer.value_dimension else FULL, means)

@@ -102,12 +102,22 @@ typedef enum tck_scale_format {
   TCK_FLOAT16_SCALES = 1,
 } tck_scale_format;
 
+/// How the ranges of groups are chosen when they are packed.
+typedef enum tck_range_rule {
+  /// From the least number to the greatest.
+  TCK_LEAST_TO_GREATEST = 0,
+  /// Of some ranges the one of least squared error: Formats/kivi.md, "Fitted ranges".
+  TCK_FITTED_RANGES = 1,
+} tck_range_rule;
+
 /// How the numbers of a key run, or of a block's values, are stored.
 typedef struct tck_coding {
   /// Bits per number, 2, 4 or 8; 0 for full precision.
   uint8_t width;
   /// A tck_scale_format.
   uint8_t scales;
+  /// A tck_range_rule, for packing.
+  uint8_t ranges;
 } tck_coding;
 
 /// The key channels of one run: `channels[i]` is the source channel of the run's channel i.
@@ -250,8 +260,8 @@ typedef struct tck_kernels {
   /// Of a total that is NaN only that is certain, not its sign and payload.
   void (*add_channel_sums)(tck_rows source, size_t tokens, size_t head_dimension, double *sums, double *squares);
 
-  // Quantizing takes three steps, which tck_pack_keys and tck_pack_values put together: the ranges of groups, what is
-  // stored of them, and the codes. Groups are in the order in which their scales are stored.
+  // Quantizing takes these steps, which tck_pack_keys and tck_pack_values put together: the ranges of groups, fitting
+  // them if the coding says so, what is stored of them, and the codes. Groups are in the order in which their scales are stored.
 
   /// The least and the greatest number of every channel of a run, negative zero taken as zero.
   ///
@@ -265,6 +275,12 @@ typedef struct tck_kernels {
   /// Writes tokens * tck_value_groups of each; `tokens` is a multiple of 32.
   bool (*value_ranges)(tck_rows source, size_t tokens, size_t head_dimension, size_t group, float *minima,
                        float *maxima);
+
+  /// Narrows ranges to those of least squared error, by the coding's width and scales: Formats/kivi.md, "Fitted ranges".
+  ///
+  /// `numbers` has `count` numbers of each group, group after group; `minima` and `maxima` are their least and greatest.
+  void (*fit_ranges)(tck_coding coding, const float *numbers, size_t count, size_t groups, float *minima,
+                     float *maxima);
 
   /// Computes what is stored of any number of groups from their ranges: magnitudes of at most
   /// TCK_MAX_QUANTIZED_MAGNITUDE, and no negative zero. `minimum_values` may be the array `minima`, and
@@ -437,6 +453,12 @@ static inline size_t tck_value_code_bytes(size_t tokens, size_t head_dimension, 
 /// Groups of `group` channels in a row of values; the last may be shorter.
 static inline size_t tck_value_groups(size_t head_dimension, size_t group) {
   return (head_dimension + group - 1) / group;
+}
+
+/// The place of the scale and minimum of a token's group among those of `groups` for each token: Formats/kivi.md, "Value
+/// scales and minima".
+static inline size_t tck_value_group_index(size_t token, size_t group, size_t groups) {
+  return (token / 4 * groups + group) * 4 + token % 4;
 }
 
 /// Dimension of queries and outputs in memory: a multiple of 16.

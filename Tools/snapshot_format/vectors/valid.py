@@ -93,6 +93,11 @@ def valid_files():
     yield Valid("kivi-2-hard-f16", f"kivi(bits=2,{tail})", F16, 32, 32, heads=2, numbers=hard_groups)
     yield Valid("kivi-4-hard-f32", f"kivi(bits=4,{tail})", F32, 32, 32, heads=2, numbers=hard_groups)
     yield Valid("kivi-8-hard-bf16", f"kivi(bits=8,{tail})", BF16, 32, 32, heads=2, numbers=hard_groups)
+    yield Valid("kivi-2-fitted", f"kivi(bits=2,{tail},ranges=fitted)", F16, 39, 40)
+    yield Valid("kivi-4-fitted-hard-f32", f"kivi(bits=4,{tail},ranges=fitted)", F32, 32, 32, heads=2, numbers=hard_groups)
+    yield Valid("kivi-8-fitted-dimension-5", f"kivi(bits=8,{tail},ranges=fitted)", F16, 35, 5)
+    recipe = f"kivi(keys=4,values=2,group=64,{tail},sinks=4,ranges=fitted)"
+    yield Valid("kivi-sinks-fitted-bf16", recipe, BF16, 70, shapes=[Shape(2, 6, 80, sinks=4)], numbers=large_first_rows)
     yield Valid("kivi-queries", f"kivi(bits=2,{tail})", F16, 37, 8, query_heads=2, queries=36)
     yield Valid("think", "think(keys=0.4)", F16, 70, 12, heads=2, query_heads=4, queries=32)
     yield Valid("think-mean-bf16", "think(keys=0.25,restore=mean)", BF16, 64, 8, layers=2, query_heads=1, queries=32)
