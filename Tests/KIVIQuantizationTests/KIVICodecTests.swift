@@ -138,8 +138,9 @@ import ThinkCompress
         }
     }
 
-    @Test("fits ranges as the format says", arguments: [2, 4, 8], [32, 64, 128], [9, 64, 80, 128])
-    func fittedRanges(bits: Int, group: Int, dimension: Int) async throws {
+    @Test("fits ranges as the format says", arguments: [2, 4, 8], [(32, 9), (32, 80), (64, 64), (128, 128)])
+    func fittedRanges(bits: Int, shape: (group: Int, dimension: Int)) async throws {
+        let (group, dimension) = shape
         for type in ElementType.allCases {
             let test = Case(
                 keys: bits,
@@ -156,9 +157,9 @@ import ThinkCompress
             var (error, plainError) = (0.0, 0.0)
             func check(_ numbers: [Float], _ restored: [Float], _ indices: [Int], _ name: String) {
                 let chosen = indices.map { numbers[$0] }
-                let group = ReferenceGroup(fitting: chosen, bits: bits)
-                #expect(indices.allSatisfy { restored[$0] == group.restored(numbers[$0]) }, "\(name)")
-                error += Double(group.squaredError(of: chosen))
+                let fitted = ReferenceGroup(fitting: chosen, bits: bits)
+                #expect(indices.allSatisfy { restored[$0] == fitted.restored(numbers[$0]) }, "\(name)")
+                error += Double(fitted.squaredError(of: chosen))
                 plainError += Double(ReferenceGroup(chosen, bits: bits).squaredError(of: chosen))
             }
             let keys = source.layers[0].keys[tokens: 0..<group].numbers

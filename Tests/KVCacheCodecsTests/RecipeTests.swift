@@ -153,7 +153,7 @@ import ThinkCompress
         Refusal("kivi(bits=2,bits=2)", "kivi: 'bits' is given twice", suggestion: "bits=2"),
         Refusal(
             "kivi(bit=2)",
-            "kivi has no parameter 'bit'; it has the parameters bits, keys, values, group, residual",
+            "kivi has no parameter 'bit'; it has the parameters bits, keys, values, group, residual, sinks, ranges",
             suggestion: "bits=2"
         ),
         Refusal("f16(bits=2)", "f16 has no parameter 'bits'; it takes no parameters", suggestion: "f16"),
