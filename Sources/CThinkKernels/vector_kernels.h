@@ -26,8 +26,9 @@
 //                         bytes, of each the low and then the high halves), codes_of_bits (from two pointers to 32 bits,
 //                         a value for each that is set), codes_field (shifts right, or left where the number is
 //                         negative, the first 32 by another number than the others but never in the other direction,
-//                         and masks each byte; what a left shift moves into the next byte must be masked), codes_flip_signs (exchanges -128...127 and
-//                         0...255), codes_lookup (codes below 16, in a table)
+//                         and masks each byte; what a left shift moves into the next byte must be masked),
+//                         codes_flip_signs (exchanges -128...127 and 0...255), codes_lookup (codes below 16, in a
+//                         table)
 // codes_member            byte number 0...3 of each dword, times 1, 2^8, 2^16 and, the last, 1
 // codes_nibble            half-byte number 0...7 of each dword, the low one of the first byte first, times 16 to the
 //                         power of its number, but the last times 1
