@@ -64,6 +64,7 @@ TCK_TARGET static void fit_ranges(tck_coding coding, const float *numbers, size_
                                   float *maxima) {
   float factors[4];
   size_t factor_count = range_factors(coding.width, factors);
+  if (factor_count == 0) return;
   for (size_t group = 0; group < groups; group++, numbers += count) {
     float middle = (minima[group] + maxima[group]) / 2, half = (maxima[group] - minima[group]) / 2;
     float least = range_error(coding, numbers, count, minima[group], maxima[group]);

@@ -261,7 +261,8 @@ typedef struct tck_kernels {
   void (*add_channel_sums)(tck_rows source, size_t tokens, size_t head_dimension, double *sums, double *squares);
 
   // Quantizing takes these steps, which tck_pack_keys and tck_pack_values put together: the ranges of groups, fitting
-  // them if the coding says so, what is stored of them, and the codes. Groups are in the order in which their scales are stored.
+  // them if the coding says so, what is stored of them, and the codes. Groups are in the order in which their scales are
+  // stored.
 
   /// The least and the greatest number of every channel of a run, negative zero taken as zero.
   ///
