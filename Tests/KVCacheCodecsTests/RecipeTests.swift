@@ -10,7 +10,8 @@ import ThinkCompress
         arguments: [
             "f16", "bf16", "f32", "kivi(bits=2)", "kivi(bits=4,residual=0)", "kivi(keys=4,values=2)",
             "kivi(keys=4,values=2,group=64,residual=64)", "kivi(bits=8,group=128,residual=65536)", "think(keys=0)",
-            "kivi(bits=2,sinks=4)", "kivi(bits=2,sinks=4,ranges=fitted)", "kivi(keys=4,values=2,group=64,residual=0,sinks=64)", "think(keys=0.5)+f16",
+            "kivi(bits=2,sinks=4)", "kivi(bits=2,sinks=4,ranges=fitted)",
+            "kivi(keys=4,values=2,group=64,residual=0,sinks=64)", "think(keys=0.5)+f16",
             "think(keys=0.000001)", "think(keys=0.999999,recent=0)",
             "think(keys=0.4,observe=16,recent=64,restore=mean,score=keys)+kivi(bits=4)",
         ]

@@ -19,7 +19,8 @@ struct CodecBenchmark: ParsableCommand {
     var rounds = 7
 
     @Option(help: "Recipes to measure, separated by ';'.")
-    var recipes = "think(keys=0.4)+kivi(bits=2);kivi(bits=2);kivi(bits=4);kivi(bits=8);think(keys=0.4);f16"
+    var recipes =
+        "think(keys=0.4)+kivi(bits=2);kivi(bits=2);kivi(bits=4);kivi(bits=8);think(keys=0.4);f16"
         + ";kivi(bits=2,sinks=4,ranges=fitted)"
 
     @Option(help: "Write the layer as a cache dump to this file and do nothing else.")
