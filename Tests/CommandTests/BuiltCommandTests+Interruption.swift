@@ -39,10 +39,15 @@ extension BuiltCommandTests {
             return path
         }
 
-        /// Waits until a file is being written in a folder.
+        /// Waits until a file is being written in a folder: one of no bytes may be the check that the folder takes
+        /// files, which is removed at once.
         static func waitForPartialFile(in folder: TemporaryFolder) async throws {
+            func isWritten(_ name: String) -> Bool {
+                var status = stat()
+                return name.hasSuffix(".partial") && unsafe lstat(folder.file(name), &status) == 0 && status.st_size > 0
+            }
             for _ in 0..<60_000 {
-                if folder.content.contains(where: { $0.hasSuffix(".partial") }) { return }
+                if folder.content.contains(where: isWritten) { return }
                 try await Task.sleep(for: .milliseconds(1))
             }
             Issue.record("nothing is being written")
