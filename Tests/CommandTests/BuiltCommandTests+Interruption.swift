@@ -44,7 +44,8 @@ extension BuiltCommandTests {
         static func waitForPartialFile(in folder: TemporaryFolder) async throws {
             func isWritten(_ name: String) -> Bool {
                 var status = stat()
-                return name.hasSuffix(".partial") && unsafe lstat(folder.file(name), &status) == 0 && status.st_size > 0
+                guard name.hasSuffix(".partial"), unsafe lstat(folder.file(name), &status) == 0 else { return false }
+                return status.st_size > 0
             }
             for _ in 0..<60_000 {
                 if folder.content.contains(where: isWritten) { return }
