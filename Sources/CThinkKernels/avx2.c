@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "instruction_sets.h"
+#include "quantizer.h"
 #include "vector_support.h"
 
 #define TCK_SUM_LANES 2
@@ -85,6 +86,15 @@ TCK_INLINE lanes lanes_cap(lanes value, float limit) {
   return (lanes){_mm256_min_ps(value.low, limits), _mm256_min_ps(value.high, limits)};
 }
 
+TCK_INLINE lanes lanes_larger(lanes a, lanes b) {
+  return (lanes){_mm256_max_ps(a.low, b.low), _mm256_max_ps(a.high, b.high)};
+}
+
+TCK_INLINE lanes lanes_magnitude(lanes value) {
+  __m256 sign = _mm256_set1_ps(-0.0f);
+  return (lanes){_mm256_andnot_ps(sign, value.low), _mm256_andnot_ps(sign, value.high)};
+}
+
 TCK_INLINE lanes lanes_where_positive(lanes condition, lanes value) {
   __m256 zero = _mm256_setzero_ps();
   return (lanes){_mm256_and_ps(_mm256_cmp_ps(condition.low, zero, _CMP_GT_OQ), value.low),
@@ -148,6 +158,70 @@ TCK_INLINE __m128 add_fours(lanes value) {
 }
 
 TCK_INLINE void lanes_store_fours(float *four, lanes value) { _mm_storeu_ps(four, add_fours(value)); }
+
+/// Each lane, its sign changed where bits are set, added to the one that it faces.
+TCK_INLINE __m256 add_facing(__m256 value, __m256 facing, __m256i signs) {
+  return _mm256_add_ps(facing, _mm256_xor_ps(value, _mm256_castsi256_ps(signs)));
+}
+
+TCK_INLINE __m256 add_neighbours_8(__m256 value, size_t distance) {
+  const int minus = (int)0x80000000;
+  if (distance == 1) {
+    return add_facing(value, _mm256_permute_ps(value, 0xB1), _mm256_setr_epi32(0, minus, 0, minus, 0, minus, 0, minus));
+  }
+  if (distance == 2) {
+    return add_facing(value, _mm256_permute_ps(value, 0x4E), _mm256_setr_epi32(0, 0, minus, minus, 0, 0, minus, minus));
+  }
+  return add_facing(value, _mm256_permute2f128_ps(value, value, 1),
+                    _mm256_setr_epi32(0, 0, 0, 0, minus, minus, minus, minus));
+}
+
+TCK_INLINE lanes lanes_add_neighbours(lanes value, size_t distance) {
+  if (distance == 8) return (lanes){_mm256_add_ps(value.low, value.high), _mm256_sub_ps(value.low, value.high)};
+  return (lanes){add_neighbours_8(value.low, distance), add_neighbours_8(value.high, distance)};
+}
+
+TCK_INLINE void lanes_store_integers(int16_t *integers, lanes value) {
+  __m256i packed = _mm256_packs_epi32(_mm256_cvtps_epi32(value.low), _mm256_cvtps_epi32(value.high));
+  _mm256_storeu_si256((__m256i *)integers, _mm256_permute4x64_epi64(packed, 0xD8));
+}
+
+// MARK: - 16 bytes
+
+typedef __m128i octets;
+
+TCK_INLINE octets octets_zero(void) { return _mm_setzero_si128(); }
+
+TCK_INLINE __m128i load_four_bytes(const void *bytes) {
+  int four;
+  memcpy(&four, bytes, sizeof four);
+  return _mm_cvtsi32_si128(four);
+}
+
+TCK_INLINE octets octets_load(const void *bytes, size_t count) {
+  if (count >= LANES) return _mm_loadu_si128(bytes);
+  if (count == 12) return _mm_unpacklo_epi64(_mm_loadl_epi64(bytes), load_four_bytes(offset(bytes, 8)));
+  return count == 8 ? _mm_loadl_epi64(bytes) : load_four_bytes(bytes);
+}
+
+TCK_INLINE octets octets_larger(octets a, octets b) { return _mm_max_epu8(a, b); }
+
+/// Of the first 8 bytes; the permutation looks at an index's lowest three bits only.
+TCK_INLINE __m256 compact_scales_8(__m128i bytes) {
+  __m256i eighths = _mm256_cvtepu8_epi32(bytes);
+  __m256i power = _mm256_castps_si256(_mm256_permutevar8x32_ps(_mm256_loadu_ps(tck_compact_powers), eighths));
+  power = _mm256_add_epi32(power, _mm256_slli_epi32(_mm256_srli_epi32(eighths, 3), 23));
+  return _mm256_castsi256_ps(_mm256_and_si256(power, _mm256_cmpgt_epi32(eighths, _mm256_setzero_si256())));
+}
+
+TCK_INLINE lanes octets_compact_scales(octets value) {
+  return (lanes){compact_scales_8(value), compact_scales_8(_mm_unpackhi_epi64(value, value))};
+}
+
+TCK_INLINE lanes octets_signed(octets value) {
+  return (lanes){_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(value)),
+                 _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_unpackhi_epi64(value, value)))};
+}
 
 // MARK: - Lines
 
@@ -404,6 +478,15 @@ TCK_INLINE column column_greatest_unsigned(size_t size, column a, column b) {
   return size == 2 ? _mm256_max_epu16(a, b) : _mm256_max_epu32(a, b);
 }
 
+TCK_INLINE column column_splat_16(int16_t value) { return _mm256_set1_epi16(value); }
+TCK_INLINE column column_add_16(column a, column b) { return _mm256_add_epi16(a, b); }
+TCK_INLINE column column_subtract_16(column a, column b) { return _mm256_sub_epi16(a, b); }
+TCK_INLINE column column_magnitude_16(column value) { return _mm256_abs_epi16(value); }
+
+TCK_INLINE column column_add_squares(column sums, column value) {
+  return _mm256_add_epi32(sums, _mm256_madd_epi16(value, value));
+}
+
 TCK_INLINE column column_fold(size_t size, column value) {
   return column_least(size, value, _mm256_permute4x64_epi64(value, 0x4E));
 }
@@ -428,15 +511,6 @@ TCK_TARGET uint32_t tck_avx2_crc32c(uint32_t crc, const void *bytes, size_t coun
 }
 
 // MARK: - Attention
-
-TCK_INLINE lanes lanes_larger(lanes a, lanes b) {
-  return (lanes){_mm256_max_ps(a.low, b.low), _mm256_max_ps(a.high, b.high)};
-}
-
-TCK_INLINE lanes lanes_magnitude(lanes value) {
-  __m256 sign = _mm256_set1_ps(-0.0f);
-  return (lanes){_mm256_andnot_ps(sign, value.low), _mm256_andnot_ps(sign, value.high)};
-}
 
 TCK_INLINE __m256 exp2_8(__m256 power) {
   // 2^whole * 2^rest with rest of 0...1, the latter by a polynomial of relative error 2e-7.
@@ -563,6 +637,10 @@ TCK_INLINE piece piece_load(const void *bytes) { return _mm256_loadu_si256(bytes
 TCK_INLINE piece piece_unit(piece value, unsigned shift, unsigned width) {
   return _mm256_and_si256(_mm256_srl_epi16(value, _mm_cvtsi32_si128((int)shift)),
                           _mm256_set1_epi8((char)((1u << width) - 1)));
+}
+
+TCK_INLINE piece piece_or_shifted(piece a, piece b, unsigned shift) {
+  return _mm256_or_si256(a, _mm256_sll_epi16(b, _mm_cvtsi32_si128((int)shift)));
 }
 
 TCK_INLINE piece piece_splat(const uint8_t *four) {

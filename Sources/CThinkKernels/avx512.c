@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "instruction_sets.h"
+#include "quantizer.h"
 #include "vector_support.h"
 
 #define TCK_SUM_LANES 8
@@ -63,6 +64,10 @@ TCK_INLINE lanes lanes_cap(lanes value, float limit) {
   return _mm512_min_ps(value, _mm512_set1_ps(limit));  // The processor's minimum is its second operand for NaN.
 }
 
+TCK_INLINE lanes lanes_larger(lanes a, lanes b) { return _mm512_max_ps(a, b); }
+
+TCK_INLINE lanes lanes_magnitude(lanes value) { return _mm512_abs_ps(value); }
+
 TCK_INLINE lanes lanes_where_positive(lanes condition, lanes value) {
   return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(condition, _mm512_setzero_ps(), _CMP_GT_OQ), value);
 }
@@ -107,6 +112,51 @@ TCK_INLINE void lanes_store_fours(float *four, lanes value) {
   __m256 half = _mm256_add_ps(_mm512_castps512_ps256(value), _mm512_extractf32x8_ps(value, 1));
   _mm_storeu_ps(four, _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1)));
 }
+
+TCK_INLINE lanes lanes_add_neighbours(lanes value, size_t distance) {
+  // What each lane faces, less the lane itself where it is the upper one.
+  if (distance == 1) {
+    __m512 facing = _mm512_permute_ps(value, 0xB1);
+    return _mm512_mask_sub_ps(_mm512_add_ps(facing, value), 0xAAAA, facing, value);
+  }
+  if (distance == 2) {
+    __m512 facing = _mm512_permute_ps(value, 0x4E);
+    return _mm512_mask_sub_ps(_mm512_add_ps(facing, value), 0xCCCC, facing, value);
+  }
+  if (distance == 4) {
+    __m512 facing = _mm512_shuffle_f32x4(value, value, 0xB1);
+    return _mm512_mask_sub_ps(_mm512_add_ps(facing, value), 0xF0F0, facing, value);
+  }
+  __m512 facing = _mm512_shuffle_f32x4(value, value, 0x4E);
+  return _mm512_mask_sub_ps(_mm512_add_ps(facing, value), 0xFF00, facing, value);
+}
+
+TCK_INLINE void lanes_store_integers(int16_t *integers, lanes value) {
+  _mm256_storeu_si256((__m256i *)integers, _mm512_cvtsepi32_epi16(_mm512_cvtps_epi32(value)));
+}
+
+// MARK: - 16 bytes
+
+typedef __m128i octets;
+
+TCK_INLINE octets octets_zero(void) { return _mm_setzero_si128(); }
+
+TCK_INLINE octets octets_load(const void *bytes, size_t count) {
+  return _mm_maskz_loadu_epi8((__mmask16)((1u << smaller(count, LANES)) - 1), bytes);
+}
+
+TCK_INLINE octets octets_larger(octets a, octets b) { return _mm_max_epu8(a, b); }
+
+TCK_INLINE lanes octets_compact_scales(octets value) {
+  // Twice, since the permutation looks at an index's lowest four bits.
+  const __m512 powers = _mm512_broadcast_f32x8(_mm256_loadu_ps(tck_compact_powers));
+  __m512i eighths = _mm512_cvtepu8_epi32(value);
+  __m512i power = _mm512_castps_si512(_mm512_permutexvar_ps(eighths, powers));
+  __m512i shifted = _mm512_slli_epi32(_mm512_srli_epi32(eighths, 3), 23);
+  return _mm512_castsi512_ps(_mm512_maskz_add_epi32(_mm512_test_epi32_mask(eighths, eighths), power, shifted));
+}
+
+TCK_INLINE lanes octets_signed(octets value) { return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(value)); }
 
 // MARK: - Lines
 
@@ -316,6 +366,15 @@ TCK_INLINE column column_greatest_unsigned(size_t size, column a, column b) {
   return size == 2 ? _mm512_max_epu16(a, b) : _mm512_max_epu32(a, b);
 }
 
+TCK_INLINE column column_splat_16(int16_t value) { return _mm512_set1_epi16(value); }
+TCK_INLINE column column_add_16(column a, column b) { return _mm512_add_epi16(a, b); }
+TCK_INLINE column column_subtract_16(column a, column b) { return _mm512_sub_epi16(a, b); }
+TCK_INLINE column column_magnitude_16(column value) { return _mm512_abs_epi16(value); }
+
+TCK_INLINE column column_add_squares(column sums, column value) {
+  return _mm512_add_epi32(sums, _mm512_madd_epi16(value, value));
+}
+
 TCK_INLINE column column_fold(size_t size, column value) {
   return column_least(size, value, _mm512_permutex_epi64(value, 0x4E));
 }
@@ -329,10 +388,6 @@ const tck_kernels tck_avx512_kernels =
 
 #undef TCK_TARGET
 #define TCK_TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,f16c,fma")))
-
-TCK_INLINE lanes lanes_larger(lanes a, lanes b) { return _mm512_max_ps(a, b); }
-
-TCK_INLINE lanes lanes_magnitude(lanes value) { return _mm512_abs_ps(value); }
 
 TCK_INLINE lanes lanes_exp2(lanes power) {
   // 2^whole * 2^rest with rest of 0...1, the latter by a polynomial of relative error 2e-7.
@@ -424,6 +479,8 @@ typedef __m512i tally;
 TCK_INLINE piece piece_load(const void *bytes) { return _mm512_loadu_si512(bytes); }
 
 TCK_INLINE piece piece_unit(piece value, unsigned shift, unsigned width) { return line_unit(value, shift, width); }
+
+TCK_INLINE piece piece_or_shifted(piece a, piece b, unsigned shift) { return line_or_shifted(a, b, shift); }
 
 TCK_INLINE piece piece_splat(const uint8_t *four) {
   int32_t all;

@@ -21,7 +21,7 @@ tck_block_format tck_layout(const tck_block_plan *plan) {
       .full_type = plan->full_type,
       .key_run_count = plan->key_run_count,
       .value_coding = plan->values,
-      .value_group = plan->tokens,
+      .value_group = plan->values.scales == TCK_COMPACT_SCALES ? TCK_COMPACT_VALUE_GROUP : plan->tokens,
   };
   tck_key_run *runs = format.key_runs;
   size_t end = 0;

@@ -267,6 +267,20 @@ TCK_INLINE column column_keys(size_t size, column bits) {
   return veorq_u8(bits, inverted);
 }
 
+TCK_INLINE column column_splat_16(int16_t value) { return vreinterpretq_u8_s16(vdupq_n_s16(value)); }
+ZIP(column_add_16, vaddq, s16)
+ZIP(column_subtract_16, vsubq, s16)
+
+TCK_INLINE column column_magnitude_16(column value) {
+  return vreinterpretq_u8_s16(vabsq_s16(vreinterpretq_s16_u8(value)));
+}
+
+TCK_INLINE column column_add_squares(column sums, column value) {
+  int16x8_t numbers = vreinterpretq_s16_u8(value);
+  int32x4_t low = vmull_s16(vget_low_s16(numbers), vget_low_s16(numbers)), high = vmull_high_s16(numbers, numbers);
+  return vreinterpretq_u8_s32(vaddq_s32(vreinterpretq_s32_u8(sums), vpaddq_s32(low, high)));
+}
+
 TCK_INLINE column column_fold(size_t size, column value) {
   (void)size;
   return value;

@@ -15,18 +15,6 @@
 
 // MARK: - 16 values
 
-TCK_INLINE float32x4_t larger_4(float32x4_t a, float32x4_t b) { return vbslq_f32(vcgtq_f32(a, b), a, b); }
-
-TCK_INLINE lanes lanes_larger(lanes a, lanes b) {
-  EACH(i) a.of[i] = larger_4(a.of[i], b.of[i]);
-  return a;
-}
-
-TCK_INLINE lanes lanes_magnitude(lanes value) {
-  EACH(i) value.of[i] = vabsq_f32(value.of[i]);
-  return value;
-}
-
 TCK_INLINE float32x4_t exp2_4(float32x4_t power) {
   // 2^whole * 2^rest with rest of 0...1, the latter by a polynomial of relative error 2e-7.
   power = larger_4(power, vdupq_n_f32(-126));
@@ -181,7 +169,7 @@ TCK_INLINE lanes line_lanes(line integers) {
 
 typedef struct piece {
   uint8x16_t bytes;
-  /// Codes of 2 or 4 bits are the same numbers with or without sign, so that a product takes the other operand's sign.
+  /// Codes of up to 5 bits are the same numbers with or without sign, so that a product takes the other operand's sign.
   /// A constant once loops are unrolled.
   bool is_small;
 } piece;
@@ -192,7 +180,11 @@ TCK_INLINE piece piece_load(const void *bytes) { return (piece){vld1q_u8(bytes),
 
 TCK_INLINE piece piece_unit(piece value, unsigned shift, unsigned width) {
   uint8x16_t codes = value.bytes >> vdupq_n_u8((uint8_t)shift);
-  return (piece){vandq_u8(codes, vdupq_n_u8((uint8_t)((1u << width) - 1))), true};
+  return (piece){vandq_u8(codes, vdupq_n_u8((uint8_t)((1u << width) - 1))), width < 8};
+}
+
+TCK_INLINE piece piece_or_shifted(piece a, piece b, unsigned shift) {
+  return (piece){vorrq_u8(a.bytes, b.bytes << vdupq_n_u8((uint8_t)shift)), a.is_small};
 }
 
 TCK_INLINE piece piece_splat(const uint8_t *four) {

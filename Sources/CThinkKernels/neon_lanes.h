@@ -7,6 +7,7 @@
 #include <arm_neon.h>
 #include <string.h>
 
+#include "quantizer.h"
 #include "vector_support.h"
 
 #define EACH(i) for (size_t i = 0; i < 4; i++)
@@ -84,6 +85,18 @@ TCK_INLINE lanes lanes_cap(lanes value, float limit) {
   return value;
 }
 
+TCK_INLINE float32x4_t larger_4(float32x4_t a, float32x4_t b) { return vbslq_f32(vcgtq_f32(a, b), a, b); }
+
+TCK_INLINE lanes lanes_larger(lanes a, lanes b) {
+  EACH(i) a.of[i] = larger_4(a.of[i], b.of[i]);
+  return a;
+}
+
+TCK_INLINE lanes lanes_magnitude(lanes value) {
+  EACH(i) value.of[i] = vabsq_f32(value.of[i]);
+  return value;
+}
+
 TCK_INLINE lanes lanes_where_positive(lanes condition, lanes value) {
   EACH(i) {
     uint32x4_t bits = vandq_u32(vcgtzq_f32(condition.of[i]), vreinterpretq_u32_f32(value.of[i]));
@@ -145,5 +158,75 @@ TCK_INLINE float32x4_t add_fours(lanes value) {
 }
 
 TCK_INLINE void lanes_store_fours(float *four, lanes value) { vst1q_f32(four, add_fours(value)); }
+
+/// Each lane, its sign changed where bits are set, added to the one that it faces.
+TCK_INLINE float32x4_t add_neighbours_4(float32x4_t value, size_t distance) {
+  static const uint32_t upper_of_one[4] = {0, 0x80000000, 0, 0x80000000};
+  static const uint32_t upper_of_two[4] = {0, 0, 0x80000000, 0x80000000};
+  float32x4_t facing = distance == 1 ? vrev64q_f32(value) : vextq_f32(value, value, 2);
+  uint32x4_t signs = vld1q_u32(distance == 1 ? upper_of_one : upper_of_two);
+  return vaddq_f32(facing, vreinterpretq_f32_u32(veorq_u32(vreinterpretq_u32_f32(value), signs)));
+}
+
+TCK_INLINE lanes lanes_add_neighbours(lanes value, size_t distance) {
+  const size_t apart = distance / 4;
+  lanes result;
+  EACH(i) {
+    if (apart == 0) {
+      result.of[i] = add_neighbours_4(value.of[i], distance);
+    } else if ((i & apart) == 0) {
+      result.of[i] = vaddq_f32(value.of[i], value.of[i + apart]);
+    } else {
+      result.of[i] = vsubq_f32(value.of[i - apart], value.of[i]);
+    }
+  }
+  return result;
+}
+
+TCK_INLINE void lanes_store_integers(int16_t *integers, lanes value) {
+  EACH(i) vst1_s16(integers + 4 * i, vqmovn_s32(vcvtnq_s32_f32(value.of[i])));
+}
+
+// MARK: - 16 bytes
+
+typedef uint8x16_t octets;
+
+TCK_INLINE octets octets_zero(void) { return vdupq_n_u8(0); }
+
+TCK_INLINE octets octets_load(const void *bytes, size_t count) {
+  if (count >= LANES) return vld1q_u8(bytes);
+  if (count == 8) return vcombine_u8(vld1_u8(bytes), vdup_n_u8(0));
+  uint8_t some[LANES] = {0};
+  memcpy(some, bytes, count);
+  return vld1q_u8(some);
+}
+
+TCK_INLINE octets octets_larger(octets a, octets b) { return vmaxq_u8(a, b); }
+
+TCK_INLINE float32x4_t compact_scales_4(uint8x16x2_t powers, uint32x4_t eighths) {
+  // Each index of a float in the table, times four, as the indices of its bytes.
+  uint32x4_t places = vmulq_n_u32(vandq_u32(eighths, vdupq_n_u32(7)), 0x04040404);
+  uint8x16_t indices = vreinterpretq_u8_u32(vaddq_u32(places, vdupq_n_u32(0x03020100)));
+  uint32x4_t power = vreinterpretq_u32_u8(vqtbl2q_u8(powers, indices));
+  power = vaddq_u32(power, vshlq_n_u32(vshrq_n_u32(eighths, 3), 23));
+  return vreinterpretq_f32_u32(vandq_u32(power, vtstq_u32(eighths, eighths)));
+}
+
+TCK_INLINE lanes octets_compact_scales(octets value) {
+  const uint8_t *table = (const uint8_t *)tck_compact_powers;
+  const uint8x16x2_t powers = {{vld1q_u8(table), vld1q_u8(table + 16)}};
+  uint16x8_t low = vmovl_u8(vget_low_u8(value)), high = vmovl_high_u8(value);
+  return (lanes){{compact_scales_4(powers, vmovl_u16(vget_low_u16(low))),
+                  compact_scales_4(powers, vmovl_high_u16(low)),
+                  compact_scales_4(powers, vmovl_u16(vget_low_u16(high))),
+                  compact_scales_4(powers, vmovl_high_u16(high))}};
+}
+
+TCK_INLINE lanes octets_signed(octets value) {
+  int8x16_t numbers = vreinterpretq_s8_u8(value);
+  int16x8_t low = vmovl_s8(vget_low_s8(numbers)), high = vmovl_high_s8(numbers);
+  return (lanes){{vcvtq_f32_s32(vmovl_s16(vget_low_s16(low))), vcvtq_f32_s32(vmovl_high_s16(low)),
+                  vcvtq_f32_s32(vmovl_s16(vget_low_s16(high))), vcvtq_f32_s32(vmovl_high_s16(high))}};
+}
 
 #endif

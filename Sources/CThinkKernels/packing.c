@@ -2,47 +2,45 @@
 
 #include <string.h>
 
-#include "think_kernels.h"
+#include "quantizer.h"
 
 /// Groups that are quantized at once: a run's key channels, or those of 32 tokens' values, whose groups have 32 channels
 /// or more.
 #define MOST_GROUPS TCK_MAX_HEAD_DIMENSION
 
-/// Channels of keys whose numbers are brought together at once.
-#define FIT_CHANNELS 16
-
-static const void *row(tck_rows rows, size_t token) { return (const char *)rows.bytes + token * rows.token_stride; }
+/// Bytes of keys that are brought into channel-major order at once, to be fitted.
+#define FIT_BYTES 65536
 
 static void fit_key_ranges(const tck_kernels *kernels, tck_rows source, size_t tokens, tck_channels channels,
                            tck_coding coding, float *minima, float *maxima) {
-  float numbers[FIT_CHANNELS * TCK_MAX_BLOCK_TOKENS], some[TCK_MAX_HEAD_DIMENSION];
-  for (size_t start = 0; start < channels.count; start += FIT_CHANNELS) {
-    size_t count = channels.count - start < FIT_CHANNELS ? channels.count - start : FIT_CHANNELS;
-    const uint16_t *indices = channels.indices + start;
-    size_t first = indices[0], last = indices[0];
-    for (size_t i = 1; i < count; i++) {
-      first = indices[i] < first ? indices[i] : first;
-      last = indices[i] > last ? indices[i] : last;
-    }
-    const size_t offset = first * tck_element_bytes(source.type);
-    for (size_t token = 0; token < tokens; token++) {
-      kernels->widen(source.type, (const char *)row(source, token) + offset, last - first + 1, some);
-      for (size_t i = 0; i < count; i++) numbers[i * tokens + token] = some[indices[i] - first];
-    }
-    kernels->fit_ranges(coding, numbers, tokens, count, minima + start, maxima + start);
+  _Alignas(TCK_LINE_BYTES) char numbers[FIT_BYTES];
+  const tck_rows groups = {numbers, tokens * tck_element_bytes(source.type), source.type};
+  const size_t most = FIT_BYTES / groups.token_stride;
+  for (size_t start = 0; start < channels.count; start += most) {
+    size_t count = channels.count - start < most ? channels.count - start : most;
+    kernels->pack_full_keys(source, tokens, (tck_channels){channels.indices + start, count}, numbers);
+    kernels->fit_ranges(coding, groups, tokens, count, minima + start, maxima + start);
   }
 }
 
+/// `tokens` is at most TCK_SUBBLOCK_TOKENS.
 static void fit_value_ranges(const tck_kernels *kernels, tck_rows source, size_t tokens, size_t head_dimension,
                              size_t group, tck_coding coding, float *minima, float *maxima) {
-  float numbers[TCK_MAX_HEAD_DIMENSION];
   size_t groups = tck_value_groups(head_dimension, group);
-  for (size_t token = 0; token < tokens; token++) {
-    kernels->widen(source.type, row(source, token), head_dimension, numbers);
-    for (size_t g = 0, start = 0; g < groups; g++, start += group) {
-      size_t count = head_dimension - start < group ? head_dimension - start : group;
-      size_t at = tck_value_group_index(token, g, groups);
-      kernels->fit_ranges(coding, numbers + start, count, 1, minima + at, maxima + at);
+  for (size_t g = 0; g < groups; g++) {
+    // The tokens' groups of the same channels, as of keys: of a last one that is shorter, too, all are of one length.
+    const size_t start = g * group, count = head_dimension - start < group ? head_dimension - start : group;
+    const size_t offset = start * tck_element_bytes(source.type);
+    const tck_rows numbers = {(const char *)source.bytes + offset, source.token_stride, source.type};
+    float some_minima[TCK_SUBBLOCK_TOKENS], some_maxima[TCK_SUBBLOCK_TOKENS];
+    for (size_t token = 0; token < tokens; token++) {
+      some_minima[token] = minima[tck_value_group_index(token, g, groups)];
+      some_maxima[token] = maxima[tck_value_group_index(token, g, groups)];
+    }
+    kernels->fit_ranges(coding, numbers, count, tokens, some_minima, some_maxima);
+    for (size_t token = 0; token < tokens; token++) {
+      minima[tck_value_group_index(token, g, groups)] = some_minima[token];
+      maxima[tck_value_group_index(token, g, groups)] = some_maxima[token];
     }
   }
 }
@@ -84,20 +82,94 @@ bool tck_pack_values(const tck_kernels *kernels, tck_rows source, size_t tokens,
   return true;
 }
 
+static bool is_centered(tck_coding coding) { return coding.scales == TCK_COMPACT_SCALES; }
+
+static bool centers_keys(const tck_block_format *format) {
+  for (size_t i = 0; i < format->key_run_count; i++) {
+    if (is_centered(format->key_runs[i].coding)) return true;
+  }
+  return false;
+}
+
+size_t tck_packing_floats(const tck_block_format *format) {
+  size_t keys = centers_keys(format) ? format->key_dimension : 0;
+  size_t values = is_centered(format->value_coding) ? format->value_dimension : 0;
+  return format->tokens * (keys > values ? keys : values);
+}
+
+static bool are_quantizable(tck_rows source, size_t tokens, tck_channels channels) {
+  for (size_t token = 0; token < tokens; token++) {
+    const void *row = (const char *)source.bytes + token * source.token_stride;
+    for (size_t i = 0; i < channels.count; i++) {
+      if (!tck_is_quantizable(tck_load(source.type, row, channels.indices[i]))) return false;
+    }
+  }
+  return true;
+}
+
+/// Numbers that were within limits may have left them when means were subtracted or rows rotated.
+static void clip(float *numbers, size_t count) {
+  for (size_t i = 0; i < count; i++) {
+    if (numbers[i] > TCK_MAX_QUANTIZED_MAGNITUDE) numbers[i] = TCK_MAX_QUANTIZED_MAGNITUDE;
+    if (numbers[i] < -TCK_MAX_QUANTIZED_MAGNITUDE) numbers[i] = -TCK_MAX_QUANTIZED_MAGNITUDE;
+  }
+}
+
+static bool pack_run(const tck_kernels *kernels, tck_rows keys, const tck_block_format *format, const tck_key_run *run,
+                     tck_channels channels, uint8_t *block) {
+  tck_mutable_packed to = {block + run->codes, block + run->scales, block + run->minima};
+  return tck_pack_keys(kernels, keys, format->tokens, channels, format->key_dimension, run->coding, to);
+}
+
+static bool pack_centered_run(const tck_kernels *kernels, tck_rows keys, bool all_within, const tck_block_format *format,
+                              const tck_key_run *run, tck_channels channels, float *centered, uint8_t *block) {
+  // Numbers that can't be quantized may be those of other runs, or of pruned channels.
+  if (!all_within && !are_quantizable(keys, format->tokens, channels)) return false;
+  tck_rows rows = {centered, format->key_dimension * sizeof *centered, TCK_FLOAT32};
+  if (pack_run(kernels, rows, format, run, channels, block)) return true;
+  clip(centered, format->tokens * format->key_dimension);
+  return pack_run(kernels, rows, format, run, channels, block);
+}
+
+static bool pack_block_values(const tck_kernels *kernels, tck_rows values, const tck_block_format *format,
+                              uint8_t *block) {
+  tck_mutable_packed to = {block + format->value_codes, block + format->value_scales, block + format->value_minima};
+  return tck_pack_values(kernels, values, format->tokens, format->value_dimension, format->value_group,
+                         format->value_coding, to);
+}
+
+static bool pack_centered_values(const tck_kernels *kernels, tck_rows values, const tck_block_format *format,
+                                 tck_centering centering, uint8_t *block) {
+  size_t tokens = format->tokens, dimension = format->value_dimension;
+  float *centered = centering.workspace;
+  if (!kernels->subtract_means(values, tokens, dimension, centering.value_means, centered)) return false;
+  if (format->value_coding.rotation == TCK_HADAMARD) kernels->rotate_rows(centered, tokens, dimension);
+  tck_rows rows = {centered, dimension * sizeof *centered, TCK_FLOAT32};
+  if (pack_block_values(kernels, rows, format, block)) return true;
+  clip(centered, tokens * dimension);
+  return pack_block_values(kernels, rows, format, block);
+}
+
 bool tck_pack_block(const tck_kernels *kernels, const tck_block_format *format, const uint16_t *channels,
-                    tck_rows keys, tck_rows values, void *block) {
+                    tck_rows keys, tck_rows values, tck_centering centering, void *block) {
   uint8_t *bytes = block;
+  bool all_within = false;
+  if (centers_keys(format)) {
+    all_within = kernels->subtract_means(keys, format->tokens, format->key_dimension, centering.key_means,
+                                         centering.workspace);
+  }
   for (size_t i = 0; i < format->key_run_count; i++) {
     const tck_key_run *run = &format->key_runs[i];
     tck_channels run_channels = {channels, run->count};
+    bool is_packed = true;
     if (run->coding.width == 0) {
       kernels->pack_full_keys(keys, format->tokens, run_channels, bytes + run->codes);
+    } else if (is_centered(run->coding)) {
+      is_packed = pack_centered_run(kernels, keys, all_within, format, run, run_channels, centering.workspace, bytes);
     } else {
-      tck_mutable_packed to = {bytes + run->codes, bytes + run->scales, bytes + run->minima};
-      if (!tck_pack_keys(kernels, keys, format->tokens, run_channels, format->key_dimension, run->coding, to)) {
-        return false;
-      }
+      is_packed = pack_run(kernels, keys, format, run, run_channels, bytes);
     }
+    if (!is_packed) return false;
     channels += run->count;
   }
   if (format->value_coding.width == 0) {
@@ -108,7 +180,6 @@ bool tck_pack_block(const tck_kernels *kernels, const tck_block_format *format, 
     }
     return true;
   }
-  tck_mutable_packed to = {bytes + format->value_codes, bytes + format->value_scales, bytes + format->value_minima};
-  return tck_pack_values(kernels, values, format->tokens, format->value_dimension, format->value_group,
-                         format->value_coding, to);
+  if (is_centered(format->value_coding)) return pack_centered_values(kernels, values, format, centering, bytes);
+  return pack_block_values(kernels, values, format, bytes);
 }

@@ -2,6 +2,8 @@
 
 #pragma STDC FP_CONTRACT OFF
 
+#include <stdlib.h>
+
 #include "instruction_sets.h"
 #include "quantizer.h"
 #include "range_fitting.h"
@@ -12,8 +14,6 @@ static const void *row(tck_rows rows, size_t token) { return (const char *)rows.
 static void *mutable_row(tck_mutable_rows rows, size_t token) {
   return (char *)rows.bytes + token * rows.token_stride;
 }
-
-static bool is_quantizable(float value) { return fabsf(value) <= TCK_MAX_QUANTIZED_MAGNITUDE; }
 
 // MARK: - Conversion
 
@@ -44,39 +44,88 @@ static void add_channel_sums(tck_rows source, size_t tokens, size_t head_dimensi
   }
 }
 
+static bool subtract_means(tck_rows source, size_t count, size_t dimension, const float *means, float *destination) {
+  bool are_within = true;
+  for (size_t i = 0; i < count; i++, destination += dimension) {
+    for (size_t channel = 0; channel < dimension; channel++) {
+      float value = tck_load(source.type, row(source, i), channel);
+      are_within &= tck_is_quantizable(value);
+      destination[channel] = value - means[channel];
+    }
+  }
+  return are_within;
+}
+
+/// Formats/kivi.md, "Rotated values".
+static void rotate_rows(float *rows, size_t count, size_t dimension) {
+  const size_t length = tck_rotated_length(dimension);
+  const float factor = tck_rotation_factor(length);
+  for (float *block = rows; block < rows + count * dimension; block += length) {
+    for (size_t distance = 1; distance < length; distance *= 2) {
+      for (size_t i = 0; i < length; i++) {
+        if ((i & distance) != 0) continue;
+        float first = block[i], second = block[i + distance];
+        block[i] = first + second;
+        block[i + distance] = first - second;
+      }
+    }
+    for (size_t i = 0; i < length; i++) block[i] *= factor;
+  }
+}
+
 // MARK: - Code lines
 
-/// Where unit `unit`'s codes are among lines: a byte offset and a shift.
-typedef struct unit_place {
-  size_t line;
+/// Where a code is: in byte `byte` of unit `unit`, of `units` units of a sub-block, whose lines begin at `lines`.
+typedef struct code_place {
+  unsigned width;
+  size_t lines, units, unit, byte;
+} code_place;
+
+/// The place of a key code: Formats/kivi.md, "Key codes".
+static code_place key_place(size_t token, size_t index, size_t count, unsigned width) {
+  size_t units = tck_key_units(count), lines = token / TCK_SUBBLOCK_TOKENS * tck_line_bytes(units, width);
+  size_t lane = token % 16, half = token % TCK_SUBBLOCK_TOKENS / 16;
+  return (code_place){width, lines, units, index / 4 * 2 + half, lane * 4 + index % 4};
+}
+
+/// The place of a value code: Formats/kivi.md, "Value codes".
+static code_place value_place(size_t token, size_t channel, size_t head_dimension, unsigned width) {
+  size_t units = tck_value_units(head_dimension), lines = token / TCK_SUBBLOCK_TOKENS * tck_line_bytes(units, width);
+  size_t four = token % TCK_SUBBLOCK_TOKENS / 4, sixteens = (head_dimension + 15) / 16;
+  return (code_place){width, lines, units, four * sixteens + channel / 16, channel % 16 * 4 + token % 4};
+}
+
+/// The byte of a plane of some width that has bits of a code, and where in it they begin.
+static size_t plane_byte(code_place at, unsigned width, unsigned *shift) {
+  size_t bits = at.unit * width;
+  *shift = (unsigned)(bits % 8);
+  return at.lines + bits / 8 * TCK_LINE_BYTES + at.byte;
+}
+
+static unsigned plane_bits(const uint8_t *plane, code_place at, unsigned width) {
   unsigned shift;
-} unit_place;
-
-static unit_place place(size_t unit, unsigned width) {
-  size_t units_per_line = 8 / width;
-  return (unit_place){unit / units_per_line * TCK_LINE_BYTES, (unsigned)(unit % units_per_line) * width};
+  size_t byte = plane_byte(at, width, &shift);
+  return plane[byte] >> shift & ((1u << width) - 1);
 }
 
-/// The place and byte of a key code: Formats/kivi.md, "Key codes".
-static size_t key_code_byte(size_t token, size_t index, size_t count, unsigned width, unsigned *shift) {
-  size_t subblock = token / TCK_SUBBLOCK_TOKENS;
-  size_t lane = token % 16;
-  size_t half = token % TCK_SUBBLOCK_TOKENS / 16;
-  unit_place at = place(index / 4 * 2 + half, width);
-  *shift = at.shift;
-  return subblock * tck_key_code_bytes(TCK_SUBBLOCK_TOKENS, count, width) + at.line + lane * 4 + index % 4;
+static void set_plane_bits(uint8_t *plane, code_place at, unsigned width, unsigned bits) {
+  unsigned shift;
+  size_t byte = plane_byte(at, width, &shift);
+  plane[byte] |= (uint8_t)((bits & ((1u << width) - 1)) << shift);
 }
 
-/// The place and byte of a value code: Formats/kivi.md, "Value codes".
-static size_t value_code_byte(size_t token, size_t channel, size_t head_dimension, unsigned width, unsigned *shift) {
-  size_t sixteens = (head_dimension + 15) / 16;
-  unit_place at = place(token / 4 * sixteens + channel / 16, width);
-  *shift = at.shift;
-  return at.line + channel % 16 * 4 + token % 4;
+static uint8_t code_at(const uint8_t *codes, code_place at) {
+  unsigned first = tck_first_plane_width(at.width), second = at.width - first;
+  unsigned code = plane_bits(codes, at, first);
+  if (second > 0) code |= plane_bits(codes + tck_plane_bytes(at.units, first), at, second) << first;
+  return (uint8_t)code;
 }
 
-static uint8_t code_at(const uint8_t *codes, size_t byte, unsigned shift, unsigned width) {
-  return (uint8_t)(codes[byte] >> shift & ((1u << width) - 1));
+/// Sets a code that is zero so far.
+static void set_code(uint8_t *codes, code_place at, unsigned code) {
+  unsigned first = tck_first_plane_width(at.width), second = at.width - first;
+  set_plane_bits(codes, at, first, code);
+  if (second > 0) set_plane_bits(codes + tck_plane_bytes(at.units, first), at, second, code >> first);
 }
 
 // MARK: - Quantization
@@ -89,7 +138,7 @@ typedef struct number_range {
 static bool widen_range(number_range *range, float value) {
   if (value < range->minimum) range->minimum = value;
   if (value > range->maximum) range->maximum = value;
-  return is_quantizable(value);
+  return tck_is_quantizable(value);
 }
 
 static void store_range(number_range range, size_t index, float *minima, float *maxima) {
@@ -128,21 +177,86 @@ static bool value_ranges(tck_rows source, size_t tokens, size_t head_dimension, 
   return true;
 }
 
+static float inverse(float scale) { return scale > 0 ? 1.0f / scale : 0; }
+
+/// Formats/kivi.md, "Compact scales".
+static void encode_compact_scale(float scale, float middle, uint8_t *scale_byte, int8_t *sixteenths) {
+  const float most = TCK_COMPACT_MOST_SIXTEENTHS;
+  float reach = fabsf(middle) * (16 / most);
+  uint8_t byte = tck_compact_scale_byte(scale > reach ? scale : reach);
+  if (fabsf(middle) * 16 > most * tck_compact_scale(byte) && byte > 0 && byte < 255) byte++;
+  float rounded = rintf(middle * inverse(tck_compact_scale(byte)) * 16);
+  *scale_byte = byte;
+  *sixteenths = (int8_t)(rounded < -most ? -most : rounded > most ? most : rounded);
+}
+
 /// Formats/kivi.md, "Quantizing a group".
+static tck_quantizer encode_group(tck_coding coding, float minimum, float maximum, void *scales, void *minima,
+                                  size_t index) {
+  float scale = (maximum - minimum) / (float)((1u << coding.width) - 1);
+  switch (coding.scales) {
+    case TCK_FLOAT16_SCALES:
+      tck_store(TCK_FLOAT16, scales, index, scale);
+      tck_store(TCK_FLOAT16, minima, index, minimum);
+      break;
+    case TCK_COMPACT_SCALES:
+      encode_compact_scale(scale, (minimum + maximum) / 2, (uint8_t *)scales + index, (int8_t *)minima + index);
+      break;
+  }
+  return tck_stored_quantizer(coding, scales, minima, index);
+}
+
+/// Formats/kivi.md, "Fitted ranges".
+static number_range fit_range(tck_coding coding, tck_element_type type, const void *numbers, size_t count,
+                              number_range range) {
+  const candidates tried = candidates_of(coding.width);
+  const float middle = (range.minimum + range.maximum) / 2, half = (range.maximum - range.minimum) / 2;
+  const float unit = UNITS_OF_HALF / half;
+  int32_t units[MOST_FITTED_NUMBERS], least = INT32_MAX;
+  for (size_t i = 0; i < count; i++) {
+    float rounded = isfinite(unit) ? rintf((tck_load(type, numbers, i) - middle) * unit) : 0;
+    units[i] = (int32_t)fmaxf(-UNITS_OF_HALF, fminf(rounded, UNITS_OF_HALF));
+  }
+  number_range best = range;
+  for (size_t candidate = 0; candidate < tried.count; candidate++) {
+    number_range narrowed = range;
+    if (tried.factors[candidate] != 1) {
+      float reach = tried.factors[candidate] * half;
+      narrowed = (number_range){middle - reach, middle + reach};
+    }
+    uint16_t scale, minimum;  // Room for any kind.
+    tck_quantizer stored = encode_group(coding, narrowed.minimum, narrowed.maximum, &scale, &minimum, 0);
+    float centre = stored.minimum + stored.scale * tck_code_centre(coding.width);
+    fitted_codes codes = round_codes((centre - middle) * unit, stored.scale * unit / 2, coding.width);
+    int32_t error = codes.is_passed_over ? INT32_MAX : 0;
+    for (size_t i = 0; i < count && !codes.is_passed_over; i++) {
+      int32_t away = abs(units[i] - (int32_t)codes.centre);
+      for (unsigned bit = coding.width; bit > 0; bit--) away = abs(away - (int32_t)codes.half_step * (1 << (bit - 1)));
+      error += away * away;
+    }
+    if (candidate > 0 && error >= least) continue;
+    least = error;
+    best = narrowed;
+  }
+  return best;
+}
+
+static void fit_ranges(tck_coding coding, tck_rows groups, size_t count, size_t group_count, float *minima,
+                       float *maxima) {
+  for (size_t i = 0; i < group_count; i++) {
+    number_range range = {minima[i], maxima[i]};
+    range = fit_range(coding, groups.type, row(groups, i), count, range);
+    minima[i] = range.minimum;
+    maxima[i] = range.maximum;
+  }
+}
+
 static void encode_scales(tck_coding coding, size_t groups, const float *minima, const float *maxima,
                           tck_quantizers quantizers) {
-  float steps = (float)((1u << coding.width) - 1);
   for (size_t i = 0; i < groups; i++) {
-    float minimum = minima[i], scale = (maxima[i] - minimum) / steps;
-    switch (coding.scales) {
-      case TCK_FLOAT16_SCALES:
-        tck_store(TCK_FLOAT16, quantizers.scales, i, scale);
-        tck_store(TCK_FLOAT16, quantizers.minima, i, minimum);
-        break;
-    }
-    scale = tck_stored_number(coding, quantizers.scales, i);
-    quantizers.minimum_values[i] = tck_stored_number(coding, quantizers.minima, i);
-    quantizers.inverse_scales[i] = scale > 0 ? 1.0f / scale : 0;
+    tck_quantizer group = encode_group(coding, minima[i], maxima[i], quantizers.scales, quantizers.minima, i);
+    quantizers.minimum_values[i] = group.minimum;
+    quantizers.inverse_scales[i] = inverse(group.scale);
   }
 }
 
@@ -159,9 +273,8 @@ static void pack_keys(tck_rows source, size_t tokens, tck_channels channels, siz
   for (size_t i = 0; i < channels.count; i++) {
     for (size_t token = 0; token < tokens; token++) {
       float value = tck_load(source.type, row(source, token), channels.indices[i]);
-      unsigned shift;
-      size_t byte = key_code_byte(token, i, channels.count, width, &shift);
-      codes[byte] |= (uint8_t)(quantize(value, minima[i], inverse_scales[i], width) << shift);
+      set_code(codes, key_place(token, i, channels.count, width),
+               quantize(value, minima[i], inverse_scales[i], width));
     }
   }
 }
@@ -174,9 +287,8 @@ static void pack_values(tck_rows source, size_t tokens, size_t head_dimension, s
     for (size_t channel = 0; channel < head_dimension; channel++) {
       float value = tck_load(source.type, row(source, token), channel);
       size_t at = tck_value_group_index(token, channel / group, groups);
-      unsigned shift;
-      size_t byte = value_code_byte(token, channel, head_dimension, width, &shift);
-      codes[byte] |= (uint8_t)(quantize(value, minima[at], inverse_scales[at], width) << shift);
+      set_code(codes, value_place(token, channel, head_dimension, width),
+               quantize(value, minima[at], inverse_scales[at], width));
     }
   }
 }
@@ -185,13 +297,11 @@ static void unpack_keys(tck_packed source, size_t tokens, tck_channels channels,
                         tck_coding coding, tck_mutable_rows destination) {
   (void)head_dimension;
   for (size_t i = 0; i < channels.count; i++) {
-    float scale = tck_stored_number(coding, source.scales, i);
-    float minimum = tck_stored_number(coding, source.minima, i);
+    tck_quantizer group = tck_stored_quantizer(coding, source.scales, source.minima, i);
     for (size_t token = 0; token < tokens; token++) {
-      unsigned shift;
-      size_t byte = key_code_byte(token, i, channels.count, coding.width, &shift);
+      uint8_t code = code_at(source.codes, key_place(token, i, channels.count, coding.width));
       tck_store(destination.type, mutable_row(destination, token), channels.indices[i],
-                tck_dequantize(code_at(source.codes, byte, shift, coding.width), scale, minimum));
+                tck_dequantize(code, group));
     }
   }
 }
@@ -202,12 +312,9 @@ static void unpack_values(tck_packed source, size_t tokens, size_t head_dimensio
   for (size_t token = 0; token < tokens; token++) {
     for (size_t channel = 0; channel < head_dimension; channel++) {
       size_t at = tck_value_group_index(token, channel / group, groups);
-      unsigned shift;
-      size_t byte = value_code_byte(token, channel, head_dimension, coding.width, &shift);
+      uint8_t code = code_at(source.codes, value_place(token, channel, head_dimension, coding.width));
       tck_store(destination.type, mutable_row(destination, token), channel,
-                tck_dequantize(code_at(source.codes, byte, shift, coding.width),
-                               tck_stored_number(coding, source.scales, at),
-                               tck_stored_number(coding, source.minima, at)));
+                tck_dequantize(code, tck_stored_quantizer(coding, source.scales, source.minima, at)));
     }
   }
 }
@@ -251,11 +358,9 @@ static void add_run_scores(const tck_block_format *format, const tck_key_run *ru
       if (run->coding.width == 0) {
         key = tck_load(format->full_type, block + run->codes, i * format->tokens + token);
       } else {
-        unsigned shift;
-        size_t byte = key_code_byte(token, i, run->count, run->coding.width, &shift);
-        key = tck_dequantize(code_at(block + run->codes, byte, shift, run->coding.width),
-                             tck_stored_number(run->coding, block + run->scales, i),
-                             tck_stored_number(run->coding, block + run->minima, i));
+        code_place at = key_place(token, i, run->count, run->coding.width);
+        key = tck_dequantize(code_at(block + run->codes, at),
+                             tck_stored_quantizer(run->coding, block + run->scales, block + run->minima, i));
       }
       scores[token] += query[i] * key;
     }
@@ -270,11 +375,9 @@ static float block_value(const tck_block_format *format, const uint8_t *block, s
   }
   size_t groups = tck_value_groups(format->value_dimension, format->value_group);
   size_t at = tck_value_group_index(token, channel / format->value_group, groups);
-  unsigned shift;
-  size_t byte = value_code_byte(token, channel, format->value_dimension, coding.width, &shift);
-  return tck_dequantize(code_at(block + format->value_codes, byte, shift, coding.width),
-                        tck_stored_number(coding, block + format->value_scales, at),
-                        tck_stored_number(coding, block + format->value_minima, at));
+  code_place place = value_place(token, channel, format->value_dimension, coding.width);
+  return tck_dequantize(code_at(block + format->value_codes, place),
+                        tck_stored_quantizer(coding, block + format->value_scales, block + format->value_minima, at));
 }
 
 /// Turns a query's scores into powers relative to the tile's maximum, joins the sums, and scales the earlier output.
@@ -426,6 +529,8 @@ const tck_kernels tck_scalar_kernels = {
     .widen = widen,
     .narrow = narrow,
     .add_channel_sums = add_channel_sums,
+    .subtract_means = subtract_means,
+    .rotate_rows = rotate_rows,
     .key_ranges = key_ranges,
     .value_ranges = value_ranges,
     .fit_ranges = fit_ranges,

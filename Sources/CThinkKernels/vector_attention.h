@@ -12,8 +12,6 @@
 //
 // A file that implements an instruction set defines, besides the `lanes` and `line` of vector_kernels.h:
 //
-// lanes_larger            the larger of two, the second where either is NaN
-// lanes_magnitude         without the sign
 // lanes_exp2              2 to the power of at most 60; below -126, and for NaN, anything from 0 to 2^-126 or NaN
 // lanes_splat_four        four floats, four times
 // lanes_highest_of_fours  in every lane the largest of its four
@@ -28,10 +26,10 @@
 // line_add_fours          adds the sums of four unsigned bytes each to 16 int32; line_add_signed_fours of signed ones
 // line_lanes              16 int32 as lanes
 // TCK_PIECES              registers of a line
-// piece                   one of them: piece_load, piece_unit (as line_unit), piece_splat (four bytes, repeated),
-//                         piece_flip_signs
+// piece                   one of them: piece_load, piece_unit (as line_unit), piece_or_shifted (as line_or_shifted),
+//                         piece_splat (four bytes, repeated), piece_flip_signs
 // tally                   int32 sums of four products each, a piece wide: tally_zero, tally_add (adds the products of
-//                         unsigned and signed bytes; the unsigned or the signed are at most 15), tally_add_wide (any),
+//                         unsigned and signed bytes; the unsigned or the signed are at most 31), tally_add_wide (any),
 //                         tally_sum, tally_store (as floats), tally_store_split (the first times a factor plus the
 //                         second, as floats)
 // TCK_DOT_SETS            2 where registers hold two sets of sums over keys, else 1
@@ -45,6 +43,7 @@
 
 #include "attention_workspace.h"
 #include "instruction_sets.h"
+#include "quantizer.h"
 #include "vector_dots.h"
 #include "vector_gates.h"
 #include "vector_support.h"
@@ -55,8 +54,47 @@ TCK_INLINE lanes load_halves(const void *halves, size_t count) {
   return count >= LANES ? lanes_load(TCK_FLOAT16, halves) : lanes_load_some(TCK_FLOAT16, halves, count);
 }
 
-/// The middle of the codes of a width.
-TCK_INLINE float code_centre(unsigned width) { return (float)((1u << width) - 1) * 0.5f; }
+/// Scales of up to 16 groups, and what stands for a code in the middle.
+typedef struct folded_groups {
+  lanes scale, middle;
+} folded_groups;
+
+/// Scales and numbers at the code `centre` of up to 16 groups, whose count is a multiple of 4.
+TCK_INLINE folded_groups load_groups(tck_coding coding, float centre, const char *scales, const char *minima,
+                                     size_t count) {
+  folded_groups groups;
+  if (coding.scales == TCK_COMPACT_SCALES) {
+    // Middles lie at a code which is not quite the centre where codes are taken as signed.
+    lanes beyond = lanes_splat(centre - tck_code_centre(coding.width));
+    lanes sixteenths = octets_signed(octets_load(minima, count));
+    groups.scale = octets_compact_scales(octets_load(scales, count));
+    groups.middle = lanes_multiply(lanes_multiply_add(sixteenths, lanes_splat(1.0f / 16), beyond), groups.scale);
+  } else {
+    groups.scale = load_halves(scales, count);
+    groups.middle = lanes_multiply_add(groups.scale, lanes_splat(centre), load_halves(minima, count));
+  }
+  return groups;
+}
+
+/// The largest scales of up to 16 groups in all blocks, in `places` places of each: the first `start` bytes from the
+/// block's begin, the others `spacing` bytes apart.
+TCK_INLINE lanes largest_scales(const tile *it, tck_coding coding, size_t start, size_t places, size_t spacing,
+                                size_t count) {
+  const bool are_compact = coding.scales == TCK_COMPACT_SCALES;
+  halves largest_halves = halves_zero();
+  octets largest_octets = octets_zero();
+  for (size_t block = 0; block < it->block_count; block++) {
+    const char *scales = block_part(it, block, start);
+    for (size_t place = 0; place < places; place++, scales += spacing) {
+      if (are_compact) {  // Larger bytes are larger scales.
+        largest_octets = octets_larger(largest_octets, octets_load(scales, count));
+      } else {
+        largest_halves = halves_larger(largest_halves, scales, count);
+      }
+    }
+  }
+  return are_compact ? octets_compact_scales(largest_octets) : halves_lanes(largest_halves);
+}
 
 /// Magnitudes that are not larger all become zero: their inverses might be infinite.
 #define SMALLEST_STEPS 1e-30f
@@ -71,12 +109,8 @@ TCK_INLINE float scale_queries(const tile *it, const tck_key_run *run, const flo
   lanes highest[TCK_QUERY_ROWS];
   for (size_t row = 0; row < TCK_QUERY_ROWS; row++) highest[row] = lanes_splat(0);
   for (size_t i = 0; i < padded; i += LANES) {
-    halves largest_scales = halves_zero();
-    for (size_t block = 0; block < it->block_count; block++) {
-      const void *scales = block_part(it, block, run->scales + i * sizeof(uint16_t));
-      largest_scales = halves_larger(largest_scales, scales, padded - i);
-    }
-    lanes scale = halves_lanes(largest_scales);
+    size_t start = run->scales + i * tck_scale_bytes(run->coding);
+    lanes scale = largest_scales(it, run->coding, start, 1, 0, padded - i);
     for (size_t row = 0; row < rows; row++) {
       lanes query = lanes_load(TCK_FLOAT32, queries + row * query_stride + i);
       highest[row] = lanes_larger(lanes_multiply(lanes_magnitude(query), scale), highest[row]);
@@ -104,9 +138,10 @@ TCK_INLINE float scale_queries(const tile *it, const tck_key_run *run, const flo
 /// Rounding errors of queries are even over a step, and codes about even over their range: the score's error has a
 /// variance of step^2 * count / 12 * (4^width - 1) / 12, in units of log2. Its root is about the relative error that the
 /// output gets from it; `runs` runs share the limit, which is somewhat more than half of what fast mode promises in all,
-/// 0.035.
+/// 0.035. Keys of one bit are restored about twice as large as they were, which makes scores so far apart that few tokens
+/// count, whose errors hardly average out: their limit is a third of it.
 static inline bool suffices_for_scores(float squared_step, size_t count, unsigned width, size_t runs) {
-  const float ln2 = 0.69314718f, limit = 0.0195f;
+  const float ln2 = 0.69314718f, limit = width == 1 ? 0.0115f : 0.0195f;
   float variance = squared_step * (float)count / 12 * (float)((1u << 2 * width) - 1) / 12;
   return variance * ln2 * ln2 * (float)runs <= limit * limit;
 }
@@ -116,15 +151,14 @@ static inline bool suffices_for_scores(float squared_step, size_t count, unsigne
 /// - sums: what does not depend on the token, per query, in steps.
 TCK_INLINE void fold_keys(const tck_key_run *run, const char *block, const float *scaled, size_t stride, unsigned width,
                           size_t rows, bool is_precise, uint8_t *folded, size_t low_offset, float *sums) {
-  size_t padded = tck_padded_channels(run->count);
-  lanes centre = lanes_splat(code_centre(width));
+  size_t padded = tck_padded_channels(run->count), scale_bytes = tck_scale_bytes(run->coding);
+  const float centre = tck_code_centre(width);
   lanes constant[TCK_QUERY_ROWS];
   for (size_t row = 0; row < TCK_QUERY_ROWS; row++) constant[row] = lanes_splat(0);
   line total = line_zero(), low_total = line_zero();
   for (size_t i = 0; i < padded; i += LANES) {
-    lanes scale = load_halves(block + run->scales + i * sizeof(uint16_t), padded - i);
-    lanes minimum = load_halves(block + run->minima + i * sizeof(uint16_t), padded - i);
-    lanes middle = lanes_multiply_add(scale, centre, minimum);
+    folded_groups groups = load_groups(run->coding, centre, block + run->scales + i * scale_bytes,
+                                       block + run->minima + i * scale_bytes, padded - i);
     lanes products[TCK_QUERY_ROWS];
     for (size_t row = 0; row < TCK_QUERY_ROWS; row++) {
       if (row >= rows) {
@@ -132,8 +166,8 @@ TCK_INLINE void fold_keys(const tck_key_run *run, const char *block, const float
         continue;
       }
       lanes query = lanes_load(TCK_FLOAT32, scaled + row * stride + i);
-      products[row] = lanes_multiply(query, scale);
-      constant[row] = lanes_multiply_add(query, middle, constant[row]);
+      products[row] = lanes_multiply(query, groups.scale);
+      constant[row] = lanes_multiply_add(query, groups.middle, constant[row]);
     }
     if (is_precise) {
       line high, low;
@@ -150,7 +184,7 @@ TCK_INLINE void fold_keys(const tck_key_run *run, const char *block, const float
   }
   lanes whole = line_lanes(total);
   if (is_precise) whole = lanes_multiply_add(whole, lanes_splat(128), line_lanes(low_total));
-  lanes_store_fours(sums, lanes_subtract(lanes_transpose_add(constant), lanes_multiply(whole, centre)));
+  lanes_store_fours(sums, lanes_subtract(lanes_transpose_add(constant), lanes_multiply(whole, lanes_splat(centre))));
 }
 
 /// Adds a quantized run's part to the scores of all blocks.
@@ -185,7 +219,7 @@ TCK_INLINE bool score_quantized_run(tile *it, const tck_key_run *run, const floa
     const float *constants = work->constants + block * TCK_QUERY_ROWS;
     for (size_t token = 0; token < format->tokens; token += TCK_SUBBLOCK_TOKENS) {
       float dots[TCK_QUERY_ROWS][2][LANES];
-      key_dots(codes, quads, width, folded, folded + low_offset, rows, is_precise, dots);
+      key_dots(codes, quads, width, folded, low_offset, rows, is_precise, dots);
       codes += sub_block_bytes;
       for (size_t row = 0; row < rows; row++) {
         float *scores = work->scores + row * TCK_PAGE_TOKENS + block * format->tokens + token;
@@ -282,11 +316,18 @@ TCK_INLINE void hide(float *scores, size_t first, size_t end, size_t padded_toke
 /// - errors: sum of the squared errors of rounding; `squares` of the probabilities' squares.
 /// - factor: what the tile counts beside those before; where an earlier maximum is larger, errors do not matter.
 ///
-/// Rounding errors meet codes, whose standard deviation is 1.12 steps, and a step is about as large as values are. The
+/// Rounding errors meet codes less their centre, which at any width stand for numbers about as large as the values that
+/// are restored: at 2 bits their standard deviation is 1.12 steps, and a step is about as large as values are. The
 /// limit is about half of what fast mode promises in all, 0.035.
 static inline bool suffices_for_values(float errors, float squares, float factor) {
   const float limit = 0.019f, gain = 1.12f;
   return factor < 0.15f || gain * gain * errors <= limit * limit * squares;
+}
+
+/// Whether probabilities in 8 bits never suffice. With compact scales a group's middle may ask for a larger scale than
+/// its range: with 8 bits it usually does, and the step, which is the largest scale's, is too coarse for the others.
+static inline bool needs_precision(tck_coding values) {
+  return values.scales == TCK_COMPACT_SCALES && values.width == 8;
 }
 
 /// Bends and masks a query's scores; returns the largest in each lane.
@@ -390,23 +431,18 @@ TCK_INLINE void fold_values(tile *it, size_t set, unsigned width, size_t rows, b
   size_t groups = tck_value_groups(format->value_dimension, format->value_group);
   size_t quads = format->tokens / QUAD;
   size_t count = smaller(groups - set * QUAD, QUAD) * QUAD;
-  size_t start = set * QUAD * QUAD * sizeof(uint16_t);
-  size_t quad_bytes = groups * QUAD * sizeof(uint16_t);
-  halves largest_scales = halves_zero();
-  for (size_t block = 0; block < it->block_count; block++) {
-    const char *scales = block_part(it, block, format->value_scales + start);
-    for (size_t quad = 0; quad < quads; quad++) {
-      largest_scales = halves_larger(largest_scales, scales + quad * quad_bytes, count);
-    }
-  }
-  lanes highest = lanes_highest_of_fours(halves_lanes(largest_scales));  // A group's four tokens have one step.
+  const tck_coding coding = format->value_coding;
+  size_t start = set * QUAD * QUAD * tck_scale_bytes(coding);
+  size_t quad_bytes = groups * QUAD * tck_scale_bytes(coding);
+  lanes largest = largest_scales(it, coding, format->value_scales + start, quads, quad_bytes, count);
+  lanes highest = lanes_highest_of_fours(largest);  // A group's four tokens have one step.
   lanes limit = lanes_splat(is_precise ? 65535 : 255);
   lanes excess = lanes_subtract(highest, lanes_splat(SMALLEST_STEPS));
   lanes step = lanes_where_positive(excess, lanes_divide(highest, limit));
   lanes inverse = lanes_where_positive(excess, lanes_divide(limit, highest));
   lanes_store(TCK_FLOAT32, work->group_steps + set * LANES, step);
   // Bytes of width 8 are taken as signed: code - 128.
-  lanes centre = lanes_splat(width == 8 ? 128 : code_centre(width));
+  const float centre = width == 8 ? 128 : tck_code_centre(width);
   lanes constant[TCK_QUERY_ROWS];
   for (size_t row = 0; row < TCK_QUERY_ROWS; row++) constant[row] = lanes_splat(0);
   line total = line_zero(), low_total = line_zero();
@@ -417,9 +453,9 @@ TCK_INLINE void fold_values(tile *it, size_t set, unsigned width, size_t rows, b
     const char *scales = block_part(it, block, format->value_scales + start);
     const char *minima = block_part(it, block, format->value_minima + start);
     for (size_t quad = 0; quad < quads; quad++) {
-      lanes scale = load_halves(scales + quad * quad_bytes, count);
-      lanes middle = lanes_multiply_add(scale, centre, load_halves(minima + quad * quad_bytes, count));
-      lanes folding = lanes_multiply(scale, inverse);
+      size_t at = quad * quad_bytes;
+      folded_groups of_quad = load_groups(coding, centre, scales + at, minima + at, count);
+      lanes folding = lanes_multiply(of_quad.scale, inverse);
       lanes products[TCK_QUERY_ROWS];
       for (size_t row = 0; row < TCK_QUERY_ROWS; row++) {
         if (row >= rows) {
@@ -428,7 +464,7 @@ TCK_INLINE void fold_values(tile *it, size_t set, unsigned width, size_t rows, b
         }
         lanes power = lanes_splat_four(powers + row * TCK_PAGE_TOKENS);
         products[row] = lanes_multiply(power, folding);
-        constant[row] = lanes_multiply_add(power, middle, constant[row]);
+        constant[row] = lanes_multiply_add(power, of_quad.middle, constant[row]);
       }
       if (is_precise) {
         line high, low;
@@ -452,7 +488,7 @@ TCK_INLINE void fold_values(tile *it, size_t set, unsigned width, size_t rows, b
   if (is_precise) whole = lanes_multiply_add(whole, lanes_splat(256), line_lanes(low_total));
   lanes sums = lanes_transpose_add(constant);
   if (width < 8) {
-    sums = lanes_subtract(sums, lanes_multiply(lanes_multiply(whole, centre), step));
+    sums = lanes_subtract(sums, lanes_multiply(lanes_multiply(whole, lanes_splat(centre)), step));
   }
   lanes_store(TCK_FLOAT32, work->constants + set * LANES, sums);
 }
@@ -490,7 +526,7 @@ TCK_INLINE void add_quantized_values(tile *it, unsigned width, size_t rows, bool
   size_t sixteens = (format->value_dimension + LANES - 1) / LANES;
   size_t wide = is_precise ? TCK_PRECISE_VALUE_SLICES : TCK_VALUE_SLICES;
   size_t slice = 0;
-  if (sixteens % (8 / width) == 0) {
+  if (sixteens % units_of_lines(width) == 0) {
     for (; slice + wide <= sixteens; slice += wide) add_slices(it, slice, wide, true, width, rows, is_precise);
   } else {
     for (; slice + wide <= sixteens; slice += wide) add_slices(it, slice, wide, false, width, rows, is_precise);
@@ -572,9 +608,12 @@ TCK_INLINE void add_rows(const value_rows *source, tck_queries *queries, const w
   }
 
 #define DEFINE_FOR_ROWS(rows)                  \
-  DEFINE_QUANTIZED(rows, 2)                   \
-  DEFINE_QUANTIZED(rows, 4)                   \
-  DEFINE_QUANTIZED(rows, 8)                   \
+  DEFINE_QUANTIZED(rows, 1)                    \
+  DEFINE_QUANTIZED(rows, 2)                    \
+  DEFINE_QUANTIZED(rows, 3)                    \
+  DEFINE_QUANTIZED(rows, 4)                    \
+  DEFINE_QUANTIZED(rows, 5)                    \
+  DEFINE_QUANTIZED(rows, 8)                    \
   DEFINE_FULL(rows, float16, TCK_FLOAT16)      \
   DEFINE_FULL(rows, bfloat16, TCK_BFLOAT16)    \
   DEFINE_FULL(rows, float32, TCK_FLOAT32)
@@ -583,21 +622,29 @@ DEFINE_FOR_ROWS(1)
 DEFINE_FOR_ROWS(2)
 DEFINE_FOR_ROWS(4)
 
+/// Widths of codes: 1...5 and 8.
+enum { WIDTHS = 6 };
+
+static size_t width_index(unsigned width) { return width == 8 ? 5 : width - 1; }
+
+static size_t type_index(tck_element_type type) { return type == TCK_FLOAT16 ? 0 : type == TCK_BFLOAT16 ? 1 : 2; }
+
 /// The functions for a number of queries: quantized ones by precision and width, others by type.
 typedef struct row_functions {
-  void (*score_quantized[2][3])(tile *it, const tck_key_run *run, const float *queries);
-  void (*add_quantized[2][3])(tile *it);
+  void (*score_quantized[2][WIDTHS])(tile *it, const tck_key_run *run, const float *queries);
+  void (*add_quantized[2][WIDTHS])(tile *it);
   void (*score_full[3])(tile *it, const tck_key_run *run, const float *queries);
   void (*score_rows[3])(tck_rows keys, size_t tokens, size_t key_dimension, const float *queries, float *scores);
   void (*add_rows[3])(const value_rows *source, tck_queries *queries, const workspace *work);
 } row_functions;
 
+#define OF_WIDTHS(name, mode) \
+  {name##_1_##mode, name##_2_##mode, name##_3_##mode, name##_4_##mode, name##_5_##mode, name##_8_##mode}
+
 #define ROW_FUNCTIONS(rows)                                                                                 \
   {                                                                                                         \
-      {{score_##rows##_2_fast, score_##rows##_4_fast, score_##rows##_8_fast},                               \
-       {score_##rows##_2_precise, score_##rows##_4_precise, score_##rows##_8_precise}},                     \
-      {{add_##rows##_2_fast, add_##rows##_4_fast, add_##rows##_8_fast},                                     \
-       {add_##rows##_2_precise, add_##rows##_4_precise, add_##rows##_8_precise}},                           \
+      {OF_WIDTHS(score_##rows, fast), OF_WIDTHS(score_##rows, precise)},                                    \
+      {OF_WIDTHS(add_##rows, fast), OF_WIDTHS(add_##rows, precise)},                                        \
       {score_##rows##_float16, score_##rows##_bfloat16, score_##rows##_float32},                            \
       {score_rows_##rows##_float16, score_rows_##rows##_bfloat16, score_rows_##rows##_float32},             \
       {add_rows_##rows##_float16, add_rows_##rows##_bfloat16, add_rows_##rows##_float32},                   \
@@ -608,10 +655,6 @@ static const row_functions *functions_for(size_t rows) {
   static const row_functions functions[] = {ROW_FUNCTIONS(1), ROW_FUNCTIONS(2), ROW_FUNCTIONS(4)};
   return &functions[rows <= 2 ? rows - 1 : 2];
 }
-
-static size_t width_index(unsigned width) { return width == 2 ? 0 : width == 4 ? 1 : 2; }
-
-static size_t type_index(tck_element_type type) { return type == TCK_FLOAT16 ? 0 : type == TCK_BFLOAT16 ? 1 : 2; }
 
 // MARK: - Entry points
 
@@ -652,7 +695,7 @@ TCK_TARGET static void attend_blocks(const tck_block_format *format, const void 
                          format->byte_count};
     functions->add_rows[type_index(format->full_type)](&values, queries, &it.work);
   } else {
-    bool is_precise = queries->is_precise || it.work.needs_precision;
+    bool is_precise = queries->is_precise || it.work.needs_precision || needs_precision(format->value_coding);
     functions->add_quantized[is_precise][width_index(format->value_coding.width)](&it);
   }
 }

@@ -19,6 +19,43 @@ TCK_INLINE tally add_products(tally sums, piece bytes, piece signed_bytes, unsig
   return width == 8 ? tally_add_wide(sums, bytes, signed_bytes) : tally_add(sums, bytes, signed_bytes);
 }
 
+// MARK: - Codes
+
+/// Where the lines of a sub-block's codes begin, those of each plane.
+typedef struct code_lines {
+  const uint8_t *first, *second;
+} code_lines;
+
+TCK_INLINE code_lines lines_of_codes(const uint8_t *codes, size_t units, unsigned width) {
+  return (code_lines){codes, codes + tck_plane_bytes(units, tck_first_plane_width(width))};
+}
+
+/// Goes on by `units` units, which fill their lines.
+TCK_INLINE void skip_units(code_lines *lines, size_t units, unsigned width) {
+  const unsigned first = tck_first_plane_width(width);
+  lines->first += tck_plane_bytes(units, first);
+  lines->second += tck_plane_bytes(units, width - first);
+}
+
+/// The fewest units that fill lines of every plane.
+TCK_INLINE size_t units_of_lines(unsigned width) { return 8 / (tck_first_plane_width(width) < width ? 1 : width); }
+
+/// The bits of a unit of a plane: see unit_codes.
+TCK_INLINE piece plane_unit(const uint8_t *lines, size_t start, size_t i, size_t count, unsigned width) {
+  piece codes = piece_load(lines + (start * width / 8 + i * width / 8) * LINE_BYTES);
+  // Whole lines need no shift by what is no constant.
+  if (count * width % 8 != 0) codes = piece_unit(codes, (unsigned)(start * width % 8), 8);
+  return piece_unit(codes, (unsigned)(i * width % 8), width);
+}
+
+/// The codes of unit `start + i`, one of `count` that are taken at once, be it whole lines or units of one line.
+TCK_INLINE piece unit_codes(code_lines lines, size_t start, size_t i, size_t count, unsigned width) {
+  const unsigned first = tck_first_plane_width(width), second = width - first;
+  piece codes = plane_unit(lines.first, start, i, count, first);
+  if (second == 0) return codes;
+  return piece_or_shifted(codes, plane_unit(lines.second, start, i, count, second), first);
+}
+
 // MARK: - Keys
 
 /// Adds a quad of channels: its two units are of tokens 0-15 and 16-31.
@@ -31,43 +68,34 @@ TCK_INLINE void add_key_quad(tally sums[TCK_QUERY_ROWS][2], piece first, piece s
   }
 }
 
-/// Sums of a piece over all quads. Without `low` quads go to two sets of sums in turn, where there are two, and the
-/// second set is added to the first; with `low` the second set is that of the low parts.
+/// Adds the first `count` quads of lines.
+TCK_INLINE void add_key_quads(tally sums[TCK_DOT_SETS][TCK_QUERY_ROWS][2], code_lines lines, size_t count,
+                              unsigned width, const uint8_t *folded, size_t low_offset, size_t rows) {
+  const size_t last = TCK_DOT_SETS - 1, other = low_offset == 0 ? last : 0;
+  const size_t units = units_of_lines(width);
+  for (size_t i = 0; i < count; i++, folded += QUERY_QUAD_BYTES) {
+    piece first = unit_codes(lines, 0, 2 * i, units, width), second = unit_codes(lines, 0, 2 * i + 1, units, width);
+    add_key_quad(sums[i % 2 == 0 ? 0 : other], first, second, folded, rows, width);
+    if (low_offset != 0) add_key_quad(sums[last], first, second, folded + low_offset, rows, width);
+  }
+}
+
+/// Sums of a piece over all quads. Without low parts, which have `low_offset` 0, quads go to two sets of sums in turn,
+/// where there are two, and the second set is added to the first; with them the second set is theirs.
 TCK_INLINE void sum_key_quads(tally sums[TCK_DOT_SETS][TCK_QUERY_ROWS][2], const uint8_t *codes, size_t quads,
-                              unsigned width, const uint8_t *folded, const uint8_t *low, size_t rows) {
-  const size_t other = low == NULL ? TCK_DOT_SETS - 1 : 0;
+                              unsigned width, const uint8_t *folded, size_t low_offset, size_t rows) {
   const size_t last = TCK_DOT_SETS - 1;
   for (size_t set = 0; set < TCK_DOT_SETS; set++) {
     for (size_t row = 0; row < rows; row++) sums[set][row][0] = sums[set][row][1] = tally_zero();
   }
-  size_t quad = 0;
-  if (width == 2) {  // A line has two quads.
-    for (; quad + 2 <= quads; quad += 2, codes += LINE_BYTES) {
-      piece codes_of_both = piece_load(codes);
-      piece first = piece_unit(codes_of_both, 0, width), second = piece_unit(codes_of_both, 2, width);
-      add_key_quad(sums[0], first, second, folded + quad * QUERY_QUAD_BYTES, rows, width);
-      if (low != NULL) add_key_quad(sums[last], first, second, low + quad * QUERY_QUAD_BYTES, rows, width);
-      piece third = piece_unit(codes_of_both, 4, width), fourth = piece_unit(codes_of_both, 6, width);
-      add_key_quad(sums[other], third, fourth, folded + (quad + 1) * QUERY_QUAD_BYTES, rows, width);
-      if (low != NULL) add_key_quad(sums[last], third, fourth, low + (quad + 1) * QUERY_QUAD_BYTES, rows, width);
-    }
+  const size_t step = width == 8 ? 1 : units_of_lines(width) / 2;  // Of width 8 a quad has two lines.
+  code_lines lines = lines_of_codes(codes, 2 * quads, width);
+  for (; quads >= step; quads -= step, folded += step * QUERY_QUAD_BYTES) {
+    add_key_quads(sums, lines, step, width, folded, low_offset, rows);
+    skip_units(&lines, 2 * step, width);
   }
-  for (; quad < quads; quad++) {
-    piece first, second;
-    if (width == 8) {  // A quad has two lines.
-      first = piece_load(codes);
-      second = piece_load(codes + LINE_BYTES);
-      codes += 2 * LINE_BYTES;
-    } else {
-      piece one = piece_load(codes);
-      first = piece_unit(one, 0, width);
-      second = piece_unit(one, width, width);
-      codes += LINE_BYTES;
-    }
-    add_key_quad(sums[0], first, second, folded + quad * QUERY_QUAD_BYTES, rows, width);
-    if (low != NULL) add_key_quad(sums[last], first, second, low + quad * QUERY_QUAD_BYTES, rows, width);
-  }
-  if (low == NULL && TCK_DOT_SETS == 2) {
+  if (step > 1) add_key_quads(sums, lines, quads, width, folded, low_offset, rows);
+  if (low_offset == 0 && TCK_DOT_SETS == 2) {
     for (size_t row = 0; row < rows; row++) {
       for (size_t half = 0; half < 2; half++) sums[0][row][half] = tally_sum(sums[0][row][half], sums[last][row][half]);
     }
@@ -76,14 +104,16 @@ TCK_INLINE void sum_key_quads(tally sums[TCK_DOT_SETS][TCK_QUERY_ROWS][2], const
 
 /// sum(q' * code) over a sub-block's quads, for 32 tokens.
 ///
-/// - folded: `[quads][TCK_QUERY_ROWS][QUAD]` bytes; `low` their low parts, if precise.
+/// - folded: `[quads][TCK_QUERY_ROWS][QUAD]` bytes; `low_offset` bytes on their low parts, if precise.
 TCK_INLINE void key_dots(const uint8_t *codes, size_t quads, unsigned width, const uint8_t *folded,
-                         const uint8_t *low, size_t rows, bool is_precise, float dots[TCK_QUERY_ROWS][2][LANES]) {
+                         size_t low_offset, size_t rows, bool is_precise, float dots[TCK_QUERY_ROWS][2][LANES]) {
   for (size_t at = 0; at < TCK_PIECES; at++) {
     tally high[TCK_DOT_SETS][TCK_QUERY_ROWS][2], rest[TCK_DOT_SETS][TCK_QUERY_ROWS][2];
     const uint8_t *piece_codes = codes + at * PIECE_BYTES;
-    sum_key_quads(high, piece_codes, quads, width, folded, is_precise && TCK_DOT_SETS == 2 ? low : NULL, rows);
-    if (is_precise && TCK_DOT_SETS == 1) sum_key_quads(rest, piece_codes, quads, width, low, NULL, rows);
+    sum_key_quads(high, piece_codes, quads, width, folded, is_precise && TCK_DOT_SETS == 2 ? low_offset : 0, rows);
+    if (is_precise && TCK_DOT_SETS == 1) {
+      sum_key_quads(rest, piece_codes, quads, width, folded + low_offset, 0, rows);
+    }
     for (size_t row = 0; row < rows; row++) {
       for (size_t half = 0; half < 2; half++) {
         float *to = dots[row][half] + at * PIECE_LANES;
@@ -99,25 +129,21 @@ TCK_INLINE void key_dots(const uint8_t *codes, size_t quads, unsigned width, con
 
 // MARK: - Values
 
-/// A unit of values' codes as signed bytes: those of width 8 less 128.
-TCK_INLINE piece value_codes(const uint8_t *codes, size_t unit, unsigned shift, unsigned width) {
-  piece codes_of_line = piece_load(codes + unit / (8 / width) * LINE_BYTES);
-  return width == 8 ? piece_flip_signs(codes_of_line) : piece_unit(codes_of_line, shift, width);
-}
+/// Codes as signed bytes: those of width 8 less 128.
+TCK_INLINE piece signed_codes(piece codes, unsigned width) { return width == 8 ? piece_flip_signs(codes) : codes; }
 
 /// sum(p' * code) over a tile's tokens, for `slices` slices of 16 channels, from an even one on.
 ///
-/// - is_aligned: whether every four tokens begin with a new line.
+/// - is_aligned: whether every four tokens begin with a new line of each plane.
 /// - weights: for each two slices, whose group is one, a dword of four tokens for each query; LINE_BYTES on, the next
 ///   four tokens'; the workspace's `low_offset` bytes on, the low parts.
 TCK_INLINE void value_dots(tile *it, size_t slice, size_t slices, bool is_aligned, unsigned width,
                            const uint8_t *const weights[(TCK_VALUE_SLICES + 1) / 2], size_t rows, bool is_precise,
                            float dots[TCK_VALUE_SLICES][TCK_QUERY_ROWS][LANES]) {
-  size_t quads = it->format->tokens / QUAD;
-  size_t sixteens = (it->format->value_dimension + LANES - 1) / LANES;
+  const size_t sixteens = (it->format->value_dimension + LANES - 1) / LANES;
+  const size_t units = tck_value_units(it->format->value_dimension), sub_block_bytes = tck_line_bytes(units, width);
   size_t low_offset = it->work.low_offset;
   fetcher ahead = it->ahead;
-  const size_t units_per_line = 8 / width;
   for (size_t at = 0; at < TCK_PIECES; at++) {
     tally sums[TCK_VALUE_SLICES][TCK_QUERY_ROWS], rest[TCK_VALUE_SLICES][TCK_QUERY_ROWS];
     for (size_t i = 0; i < slices; i++) {
@@ -125,31 +151,34 @@ TCK_INLINE void value_dots(tile *it, size_t slice, size_t slices, bool is_aligne
     }
     size_t weight_offset = 0;
     for (size_t block = 0; block < it->block_count; block++) {
-      const uint8_t *block_codes = (const uint8_t *)block_part(it, block, it->format->value_codes + at * PIECE_BYTES);
-      for (size_t quad = 0; quad < quads; quad++, weight_offset += LINE_BYTES) {
-        piece unit_codes[TCK_VALUE_SLICES];
-        for (size_t i = 0; i < slices; i++) {
-          size_t unit = quad * sixteens + slice + i;
-          // Constants and what does not change in the loop shift faster: with lines aligned all units of a slice
-          // have one place in theirs, and it is known where whole lines are taken at once.
-          size_t place = !is_aligned ? unit : slices % units_per_line != 0 ? slice + i : i;
-          unit_codes[i] = value_codes(block_codes, unit, (unsigned)(place % units_per_line) * width, width);
-        }
-        for (size_t pair = 0; pair < slices; pair += 2) {
-          const uint8_t *weight = weights[pair / 2] + weight_offset;
-          for (size_t row = 0; row < rows; row++) {
-            piece high = piece_splat(weight + row * QUAD);
-            for (size_t i = pair; i < pair + 2 && i < slices; i++) {
-              sums[i][row] = add_products(sums[i][row], high, unit_codes[i], width);
-            }
-            if (!is_precise) continue;
-            piece low = piece_splat(weight + low_offset + row * QUAD);
-            for (size_t i = pair; i < pair + 2 && i < slices; i++) {
-              rest[i][row] = add_products(rest[i][row], low, unit_codes[i], width);
+      const uint8_t *codes = (const uint8_t *)block_part(it, block, it->format->value_codes + at * PIECE_BYTES);
+      for (size_t token = 0; token < it->format->tokens; token += TCK_SUBBLOCK_TOKENS, codes += sub_block_bytes) {
+        code_lines lines = lines_of_codes(codes, units, width);
+        for (size_t start = slice; start < units; start += sixteens, weight_offset += LINE_BYTES) {
+          piece unit[TCK_VALUE_SLICES];
+          for (size_t i = 0; i < slices; i++) {
+            // What does not change in the loop shifts faster.
+            unit[i] = signed_codes(is_aligned ? unit_codes(lines, slice, i, slices, width)
+                                              : unit_codes(lines, start + i, 0, 1, width),
+                                   width);
+          }
+          if (is_aligned) skip_units(&lines, sixteens, width);
+          for (size_t pair = 0; pair < slices; pair += 2) {
+            const uint8_t *weight = weights[pair / 2] + weight_offset;
+            for (size_t row = 0; row < rows; row++) {
+              piece high = piece_splat(weight + row * QUAD);
+              for (size_t i = pair; i < pair + 2 && i < slices; i++) {
+                sums[i][row] = add_products(sums[i][row], high, unit[i], width);
+              }
+              if (!is_precise) continue;
+              piece low = piece_splat(weight + low_offset + row * QUAD);
+              for (size_t i = pair; i < pair + 2 && i < slices; i++) {
+                rest[i][row] = add_products(rest[i][row], low, unit[i], width);
+              }
             }
           }
+          if (at == 0) fetch_line(&ahead);
         }
-        if (at == 0) fetch_line(&ahead);
       }
     }
     for (size_t i = 0; i < slices; i++) {

@@ -6,48 +6,73 @@
 #include <string.h>
 
 #include "instruction_sets.h"
+#include "quantizer.h"
 #include "vector_support.h"
 
 // MARK: - Code lines
 
-/// Merges units into lines, in order.
-typedef struct line_writer {
+/// Merges units into the lines of a plane, in order, where these lie: there is then none to finish.
+typedef struct plane_writer {
+  unsigned width, shift;
   uint8_t *next;
-  line merged;
-  unsigned shift;
+} plane_writer;
+
+TCK_INLINE void append_to_plane(plane_writer *writer, line unit) {
+  line_store(writer->next,
+             writer->shift == 0 ? unit : line_or_shifted(line_load(writer->next), unit, writer->shift));
+  writer->shift = (writer->shift + writer->width) % 8;
+  writer->next += writer->shift == 0 ? LINE_BYTES : 0;
+}
+
+/// Merges the units of a sub-block into its lines, in order; where there is no second plane its width is 0.
+typedef struct line_writer {
+  plane_writer first, second;
 } line_writer;
 
-TCK_INLINE void append_unit(line_writer *writer, line unit, unsigned width) {
-  writer->merged = writer->shift == 0 ? unit : line_or_shifted(writer->merged, unit, writer->shift);
-  writer->shift += width;
-  if (writer->shift == 8) {
-    line_store(writer->next, writer->merged);
-    writer->next += LINE_BYTES;
-    writer->shift = 0;
+TCK_INLINE line_writer write_lines(uint8_t *codes, size_t units, unsigned width) {
+  unsigned first = tck_first_plane_width(width);
+  return (line_writer){{first, 0, codes}, {width - first, 0, codes + tck_plane_bytes(units, first)}};
+}
+
+TCK_INLINE void append_unit(line_writer *writer, line unit) {
+  if (writer->second.width > 0) {
+    append_to_plane(&writer->second, line_unit(unit, writer->first.width, writer->second.width));
+    unit = line_unit(unit, 0, writer->first.width);
   }
+  append_to_plane(&writer->first, unit);
 }
 
-TCK_INLINE void finish_line(line_writer *writer) {
-  if (writer->shift == 0) return;
-  line_store(writer->next, writer->merged);
-  writer->next += LINE_BYTES;
-  writer->shift = 0;
-}
-
-/// Takes units from lines, in order.
-typedef struct line_reader {
+/// Takes units from the lines of a plane, in order.
+typedef struct plane_reader {
+  unsigned width, shift;
   const uint8_t *next;
   line merged;
-  unsigned shift;
-} line_reader;
+} plane_reader;
 
-TCK_INLINE line next_unit(line_reader *reader, unsigned width) {
+TCK_INLINE line next_of_plane(plane_reader *reader) {
   if (reader->shift == 0) {
     reader->merged = line_load(reader->next);
     reader->next += LINE_BYTES;
   }
-  line unit = line_unit(reader->merged, reader->shift, width);
-  reader->shift = (reader->shift + width) % 8;
+  line unit = line_unit(reader->merged, reader->shift, reader->width);
+  reader->shift = (reader->shift + reader->width) % 8;
+  return unit;
+}
+
+/// Takes the units of a sub-block from its lines, in order; where there is no second plane its width is 0.
+typedef struct line_reader {
+  plane_reader first, second;
+} line_reader;
+
+TCK_INLINE line_reader read_lines(const uint8_t *codes, size_t units, unsigned width) {
+  unsigned first = tck_first_plane_width(width);
+  return (line_reader){{first, 0, codes, line_zero()},
+                       {width - first, 0, codes + tck_plane_bytes(units, first), line_zero()}};
+}
+
+TCK_INLINE line next_unit(line_reader *reader) {
+  line unit = next_of_plane(&reader->first);
+  if (reader->second.width > 0) unit = line_or_shifted(unit, next_of_plane(&reader->second), reader->first.width);
   return unit;
 }
 
@@ -65,21 +90,73 @@ TCK_INLINE void store_ranges(tck_element_type type, const char *low, const char 
   lanes_store(TCK_FLOAT32, maxima, maximum);
 }
 
-/// Scales of 16 groups in float16, for the groups from `first` on.
-TCK_INLINE void encode_float16_scales(unsigned width, lanes minimum, lanes maximum, tck_quantizers quantizers,
-                                      size_t first) {
-  const lanes one = lanes_splat(1), steps = lanes_splat((float)((1u << width) - 1));
-  uint16_t *scales = (uint16_t *)quantizers.scales + first, *minima = (uint16_t *)quantizers.minima + first;
-  lanes_store(TCK_FLOAT16, minima, minimum);
-  lanes_store(TCK_FLOAT16, scales, lanes_divide(lanes_subtract(maximum, minimum), steps));
-  lanes scale = lanes_load(TCK_FLOAT16, scales);
-  lanes_store(TCK_FLOAT32, quantizers.minimum_values + first, lanes_load(TCK_FLOAT16, minima));
-  lanes_store(TCK_FLOAT32, quantizers.inverse_scales + first, lanes_where_positive(scale, lanes_divide(one, scale)));
+/// What 16 groups' codes are restored with.
+typedef struct group_lanes {
+  lanes scale, minimum;
+} group_lanes;
+
+/// As tck_stored_quantizer, of the groups from `first` on.
+TCK_INLINE group_lanes stored_groups(tck_coding coding, const void *scales, const void *minima, size_t first) {
+  scales = offset(scales, first * tck_scale_bytes(coding));
+  minima = offset(minima, first * tck_scale_bytes(coding));
+  if (coding.scales == TCK_COMPACT_SCALES) {
+    lanes scale = octets_compact_scales(octets_load(scales, LANES));
+    lanes middle = lanes_multiply(octets_signed(octets_load(minima, LANES)), lanes_splat(1.0f / 16));
+    lanes lowest = lanes_subtract(middle, lanes_splat(tck_code_centre(coding.width)));
+    return (group_lanes){scale, lanes_multiply(lowest, scale)};
+  }
+  return (group_lanes){lanes_load(TCK_FLOAT16, scales), lanes_load(TCK_FLOAT16, minima)};
+}
+
+TCK_INLINE lanes inverses(lanes scale) {
+  return lanes_where_positive(scale, lanes_divide(lanes_splat(1), scale));
+}
+
+/// As the scalar kernels' of the same name, for 16 groups.
+TCK_INLINE void encode_compact_scale(lanes scale, lanes middle, uint8_t *scale_bytes, int8_t *sixteenths) {
+  const float most = TCK_COMPACT_MOST_SIXTEENTHS;
+  float least_scales[LANES], excess[LANES], rounded[LANES];
+  lanes magnitude = lanes_magnitude(middle);
+  lanes_store(TCK_FLOAT32, least_scales, lanes_larger(scale, lanes_multiply(magnitude, lanes_splat(16 / most))));
+  for (size_t i = 0; i < LANES; i++) scale_bytes[i] = tck_compact_scale_byte(least_scales[i]);
+  lanes largest = lanes_multiply(octets_compact_scales(octets_load(scale_bytes, LANES)), lanes_splat(most));
+  lanes_store(TCK_FLOAT32, excess, lanes_subtract(lanes_multiply(magnitude, lanes_splat(16)), largest));
+  for (size_t i = 0; i < LANES; i++) {
+    scale_bytes[i] = (uint8_t)(scale_bytes[i] + (excess[i] > 0 && scale_bytes[i] > 0 && scale_bytes[i] < 255));
+  }
+  lanes inverse = inverses(octets_compact_scales(octets_load(scale_bytes, LANES)));
+  lanes exact = lanes_multiply(lanes_multiply(middle, inverse), lanes_splat(16));
+  lanes_store(TCK_FLOAT32, rounded, lanes_larger(lanes_cap(exact, most), lanes_splat(-most)));
+  for (size_t i = 0; i < LANES; i++) sixteenths[i] = (int8_t)tck_rounded(rounded[i]);
+}
+
+/// As the scalar kernels' of the same name, for 16 groups from `first` on.
+TCK_INLINE group_lanes encode_groups(tck_coding coding, lanes minimum, lanes maximum, void *scales, void *minima,
+                                     size_t first) {
+  void *group_scales = offset_mutable(scales, first * tck_scale_bytes(coding));
+  void *group_minima = offset_mutable(minima, first * tck_scale_bytes(coding));
+  lanes scale = lanes_divide(lanes_subtract(maximum, minimum), lanes_splat((float)((1u << coding.width) - 1)));
+  if (coding.scales == TCK_COMPACT_SCALES) {
+    lanes middle = lanes_multiply(lanes_add(minimum, maximum), lanes_splat(0.5f));
+    encode_compact_scale(scale, middle, group_scales, group_minima);
+  } else {
+    lanes_store(TCK_FLOAT16, group_scales, scale);
+    lanes_store(TCK_FLOAT16, group_minima, minimum);
+  }
+  return stored_groups(coding, scales, minima, first);
+}
+
+/// encode_scales of 16 groups from `first` on.
+TCK_INLINE void encode_sixteen(tck_coding coding, lanes minimum, lanes maximum, tck_quantizers quantizers,
+                               size_t first) {
+  group_lanes groups = encode_groups(coding, minimum, maximum, quantizers.scales, quantizers.minima, first);
+  lanes_store(TCK_FLOAT32, quantizers.minimum_values + first, groups.minimum);
+  lanes_store(TCK_FLOAT32, quantizers.inverse_scales + first, inverses(groups.scale));
 }
 
 TCK_TARGET static void encode_scales(tck_coding coding, size_t groups, const float *minima, const float *maxima,
                                      tck_quantizers quantizers) {
-  if (coding.scales != TCK_FLOAT16_SCALES || groups < LANES) {
+  if (groups < LANES) {
     tck_scalar_kernels.encode_scales(coding, groups, minima, maxima, quantizers);
     return;
   }
@@ -88,9 +165,25 @@ TCK_TARGET static void encode_scales(tck_coding coding, size_t groups, const flo
   lanes last_minimum = lanes_load(TCK_FLOAT32, minima + last), last_maximum = lanes_load(TCK_FLOAT32, maxima + last);
   for (size_t i = 0; i < last; i += LANES) {
     lanes minimum = lanes_load(TCK_FLOAT32, minima + i), maximum = lanes_load(TCK_FLOAT32, maxima + i);
-    encode_float16_scales(coding.width, minimum, maximum, quantizers, i);
+    encode_sixteen(coding, minimum, maximum, quantizers, i);
   }
-  encode_float16_scales(coding.width, last_minimum, last_maximum, quantizers, last);
+  encode_sixteen(coding, last_minimum, last_maximum, quantizers, last);
+}
+
+/// What the codes of any number of groups from `first` on are restored with.
+TCK_INLINE void restore_groups(tck_coding coding, tck_packed source, size_t first, size_t groups, float *scales,
+                               float *minima) {
+  const size_t whole = groups / LANES * LANES;
+  for (size_t i = 0; i < whole; i += LANES) {
+    group_lanes stored = stored_groups(coding, source.scales, source.minima, first + i);
+    lanes_store(TCK_FLOAT32, scales + i, stored.scale);
+    lanes_store(TCK_FLOAT32, minima + i, stored.minimum);
+  }
+  for (size_t i = whole; i < groups; i++) {
+    tck_quantizer stored = tck_stored_quantizer(coding, source.scales, source.minima, first + i);
+    scales[i] = stored.scale;
+    minima[i] = stored.minimum;
+  }
 }
 
 /// Restores one unit's four rows of 16 values.

@@ -6,11 +6,14 @@
 // lanes                   16 float32 values: lanes_load, lanes_store (of any element type), lanes_splat, lanes_add,
 //                         lanes_subtract, lanes_multiply, lanes_divide, lanes_cap (the smaller of the value and a
 //                         limit; the limit for NaN), lanes_where_positive (the second where the first is above zero,
-//                         else 0), lanes_are_within (all magnitudes at most a limit; false for NaN), lanes_add_to
-//                         (float64 totals), lanes_multiply_add (a * b + c, fused), lanes_load_some (the first `count`
-//                         elements of 1...16, zero beyond), lanes_transpose_add (from four a, b, c, d: lanes whose four
-//                         l are the sums over the four l of a, b, c, d), lanes_store_fours (stores the sum of the four
-//                         fours)
+//                         else 0), lanes_larger (the larger of two, the second where either is NaN), lanes_magnitude
+//                         (without the sign), lanes_are_within (all magnitudes at most a limit; false for NaN),
+//                         lanes_add_to (float64 totals), lanes_multiply_add (a * b + c, fused), lanes_load_some (the
+//                         first `count` elements of 1...16, zero beyond), lanes_transpose_add (from four a, b, c, d:
+//                         lanes whose four l are the sums over the four l of a, b, c, d), lanes_add_neighbours (of each
+//                         pair of lanes whose numbers differ by 1, 2, 4 or 8, the sum at the lower and the difference
+//                         at the upper), lanes_store_integers (as 16-bit integers, rounded and saturated),
+//                         lanes_store_fours (stores the sum of the four fours)
 // TCK_PRODUCT_SUMS        how many `lanes` of sums the registers hold, besides what is added to them: 4 or 8
 // lanes_pair              32 values in `first` and `second`: lanes_load_pair (bfloat16: those of even and of odd number;
 //                         else the first and the last 16)
@@ -21,6 +24,9 @@
 // lanes_splat_pairs       from four pointers to two float16: each two in turns in four lanes
 // lanes_evens             each lane of even number in the next one too
 // lanes_of_bytes          16 unsigned bytes, of which the first 8 are the first number's, from the least
+// octets                  16 bytes: octets_zero, octets_load (the first 4, 8, 12 or, for any larger count, 16, and zero
+//                         beyond), octets_larger (the larger as unsigned), octets_compact_scales (as tck_compact_scale),
+//                         octets_signed (signed ones as lanes)
 // codes                   64 bytes, codes of weights: codes_zero, codes_load (from two pointers to 32), codes_load_fours
 //                         (from four pointers to 16), codes_store, codes_or, codes_of_nibbles (from two pointers to 16
 //                         bytes, of each the low and then the high halves), codes_of_bits (from two pointers to 32 bits,
@@ -47,14 +53,18 @@
 // column_fold             gives the first of a row's pieces the least of each element of these pieces
 // column_keys             exchanges bits of numbers and integers of the same order: all bits but the sign are inverted
 //                         where the sign is set
+// column_splat_16, column_add_16, column_subtract_16, column_magnitude_16
+//                         on elements as integers of 16 bits
+// column_add_squares      adds the squares of each two elements of 16 bits to one of 32
 // kept, kept_elements     from a bit mask: which elements of a piece column_store_rows stores
 
 #ifndef THINK_KERNELS_VECTOR_KERNELS_H
 #define THINK_KERNELS_VECTOR_KERNELS_H
 
-#include "range_fitting.h"
+#include "vector_fitting.h"
 #include "vector_keys.h"
 #include "vector_products.h"
+#include "vector_rotation.h"
 #include "vector_rows.h"
 #include "vector_values.h"
 #include "vector_weights.h"
@@ -67,6 +77,8 @@
       .widen = widen,                      \
       .narrow = narrow,                    \
       .add_channel_sums = add_channel_sums,\
+      .subtract_means = subtract_means,    \
+      .rotate_rows = rotate_rows,          \
       .key_ranges = key_ranges,            \
       .value_ranges = value_ranges,        \
       .fit_ranges = fit_ranges,            \

@@ -68,19 +68,19 @@ TCK_INLINE void pack_keys_of(tck_element_type type, tck_rows source, size_t toke
 
   // Goes on where the ranges ended, after a quarter of the next block.
   prefetcher ahead = prefetch_after(source.bytes, tokens + tokens / 4, head_dimension * size, source.token_stride);
-  line_writer writer = {codes, line_zero(), 0};
-  for (size_t token = 0; token < tokens; token += TCK_SUBBLOCK_TOKENS) {
+  const size_t units = tck_key_units(channels.count);
+  for (size_t token = 0; token < tokens; token += TCK_SUBBLOCK_TOKENS, codes += tck_line_bytes(units, width)) {
+    line_writer writer = write_lines(codes, units, width);
     stage_rows(size, offset(source.bytes, token * source.token_stride), source.token_stride, head_dimension, stage,
                &ahead, LINES_PER_COLUMN / 4);
     for (size_t first = 0; first < padded; first += QUAD) {
       for (size_t half = 0; half < 2; half++) {
         const void *values[QUAD];
         for (size_t i = 0; i < QUAD; i++) values[i] = staged[first + i] + half * LANES * size;
-        prefetch_lines(&ahead, lines_per_unit(head_dimension * size, padded / 2), false);
-        append_unit(&writer, line_quantize(type, values, minima + first, inverse_scales + first, width), width);
+        prefetch_lines(&ahead, lines_per_unit(head_dimension * size, units), false);
+        append_unit(&writer, line_quantize(type, values, minima + first, inverse_scales + first, width));
       }
     }
-    finish_line(&writer);
   }
 }
 
@@ -103,25 +103,25 @@ TCK_INLINE void unpack_keys_to(tck_element_type type, tck_packed source, size_t 
   float scales[MAX_STAGED_CHANNELS], minima[MAX_STAGED_CHANNELS];
   char *staged[MAX_STAGED_CHANNELS];
   size_t padded = tck_padded_channels(channels.count);
-  widen(TCK_FLOAT16, source.scales, padded, scales);
-  widen(TCK_FLOAT16, source.minima, padded, minima);
+  restore_groups(coding, source, 0, padded, scales, minima);
   for (size_t i = 0; i < channels.count; i++) {
     keep[channels.indices[i]] = 1;
     staged[i] = stage + channels.indices[i] * staged_bytes;
   }
   for (size_t i = channels.count; i < padded; i++) staged[i] = stage + head_dimension * staged_bytes;
 
-  line_reader reader = {source.codes, line_zero(), 0};
-  for (size_t token = 0; token < tokens; token += TCK_SUBBLOCK_TOKENS) {
+  const size_t units = tck_key_units(channels.count);
+  const uint8_t *codes = source.codes;
+  for (size_t token = 0; token < tokens; token += TCK_SUBBLOCK_TOKENS, codes += tck_line_bytes(units, coding.width)) {
+    line_reader reader = read_lines(codes, units, coding.width);
     void *rows = offset_mutable(destination.bytes, token * destination.token_stride);
     prefetcher ahead = prefetch_after(rows, PREFETCH_TOKENS, head_dimension * size, destination.token_stride);
-    reader.shift = 0;
     for (size_t first = 0; first < padded; first += QUAD) {
       for (size_t half = 0; half < 2; half++) {
         void *values[QUAD];
         for (size_t i = 0; i < QUAD; i++) values[i] = staged[first + i] + half * LANES * size;
-        prefetch_lines(&ahead, lines_per_unit(head_dimension * size, padded / 2), true);
-        dequantize_unit(type, next_unit(&reader, coding.width), scales + first, minima + first, values);
+        prefetch_lines(&ahead, lines_per_unit(head_dimension * size, units), true);
+        dequantize_unit(type, next_unit(&reader), scales + first, minima + first, values);
       }
     }
     unstage_rows(size, stage, head_dimension, keep, rows, destination.token_stride, &ahead);
@@ -130,7 +130,7 @@ TCK_INLINE void unpack_keys_to(tck_element_type type, tck_packed source, size_t 
 
 TCK_TARGET static void unpack_keys(tck_packed source, size_t tokens, tck_channels channels, size_t head_dimension,
                                    tck_coding coding, tck_mutable_rows destination) {
-  if (!can_stage(head_dimension) || channels.count > head_dimension || coding.scales != TCK_FLOAT16_SCALES) {
+  if (!can_stage(head_dimension) || channels.count > head_dimension) {
     tck_scalar_kernels.unpack_keys(source, tokens, channels, head_dimension, coding, destination);
     return;
   }

@@ -78,4 +78,28 @@ TCK_TARGET static void add_channel_sums(tck_rows source, size_t tokens, size_t h
   tck_scalar_kernels.add_channel_sums(source, tokens, head_dimension - whole, sums + whole, squares + whole);
 }
 
+TCK_INLINE bool subtract_from_lanes(tck_element_type type, const void *row, size_t count, const float *means,
+                                    float *destination) {
+  bool are_within = true;
+  for (size_t i = 0; i < count; i += LANES) {
+    lanes value = lanes_load(type, offset(row, i * tck_element_bytes(type)));
+    are_within &= lanes_are_within(value, TCK_MAX_QUANTIZED_MAGNITUDE);
+    lanes_store(TCK_FLOAT32, destination + i, lanes_subtract(value, lanes_load(TCK_FLOAT32, means + i)));
+  }
+  return are_within;
+}
+
+TCK_TARGET static bool subtract_means(tck_rows source, size_t count, size_t dimension, const float *means,
+                                      float *destination) {
+  const size_t whole = dimension / LANES * LANES;
+  bool are_within = true;
+  for (size_t i = 0; i < count; i++, destination += dimension) {
+    const void *row = offset(source.bytes, i * source.token_stride);
+    FOR_TYPE(source.type, are_within &= subtract_from_lanes(TYPE, row, whole, means, destination));
+    tck_rows rest = {offset(row, whole * tck_element_bytes(source.type)), 0, source.type};
+    are_within &= tck_scalar_kernels.subtract_means(rest, 1, dimension - whole, means + whole, destination + whole);
+  }
+  return are_within;
+}
+
 #endif

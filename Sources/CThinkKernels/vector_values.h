@@ -5,7 +5,6 @@
 
 #include "instruction_sets.h"
 #include "vector_groups.h"
-#include "vector_rows.h"
 
 // MARK: - Quantized values
 
@@ -67,21 +66,23 @@ TCK_INLINE void pack_values_of(tck_element_type type, tck_rows source, size_t to
                                uint8_t *codes) {
   const size_t size = tck_element_bytes(type), stride = source.token_stride;
   const size_t groups = tck_value_groups(head_dimension, group);
-  line_writer writer = {codes, line_zero(), 0};
+  const size_t units = tck_value_units(head_dimension);
   prefetcher ahead = prefetch_after(source.bytes, tokens + tokens / 2, head_dimension * size, stride);
-  for (size_t token = 0; token < tokens; token += QUAD) {
-    for (size_t g = 0; g < groups; g++) {
-      size_t end = smaller((g + 1) * group, head_dimension);
-      size_t at = token * groups + g * QUAD;
-      for (size_t channel = g * group; channel < end; channel += LANES) {
-        const void *values[QUAD];
-        for (size_t i = 0; i < QUAD; i++) values[i] = offset(source.bytes, (token + i) * stride + channel * size);
-        prefetch_lines(&ahead, size / 2, false);
-        append_unit(&writer, line_quantize(type, values, minima + at, inverse_scales + at, width), width);
+  for (size_t start = 0; start < tokens; start += TCK_SUBBLOCK_TOKENS, codes += tck_line_bytes(units, width)) {
+    line_writer writer = write_lines(codes, units, width);
+    for (size_t token = start; token < start + TCK_SUBBLOCK_TOKENS; token += QUAD) {
+      for (size_t g = 0; g < groups; g++) {
+        size_t end = smaller((g + 1) * group, head_dimension);
+        size_t at = token * groups + g * QUAD;
+        for (size_t channel = g * group; channel < end; channel += LANES) {
+          const void *values[QUAD];
+          for (size_t i = 0; i < QUAD; i++) values[i] = offset(source.bytes, (token + i) * stride + channel * size);
+          prefetch_lines(&ahead, size / 2, false);
+          append_unit(&writer, line_quantize(type, values, minima + at, inverse_scales + at, width));
+        }
       }
     }
   }
-  finish_line(&writer);
 }
 
 TCK_TARGET static void pack_values(tck_rows source, size_t tokens, size_t head_dimension, size_t group, unsigned width,
@@ -99,13 +100,16 @@ TCK_INLINE void unpack_values_to(tck_element_type type, tck_packed source, size_
   const size_t size = tck_element_bytes(type), stride = destination.token_stride;
   const size_t groups = tck_value_groups(head_dimension, group);
   float scales[MAX_STEP_GROUPS], minima[MAX_STEP_GROUPS];
-  line_reader reader = {source.codes, line_zero(), 0};
+  const size_t units = tck_value_units(head_dimension);
+  line_reader reader;
   prefetcher ahead = prefetch_after(destination.bytes, PREFETCH_TOKENS, head_dimension * size, stride);
   for (size_t step = 0; step < tokens; step += VALUE_STEP) {
+    if (step % TCK_SUBBLOCK_TOKENS == 0) {
+      const uint8_t *codes = source.codes + tck_value_code_bytes(step, head_dimension, coding.width);
+      reader = read_lines(codes, units, coding.width);
+    }
     void *rows = offset_mutable(destination.bytes, step * stride);
-    size_t stored = step * groups * tck_scale_bytes(coding);
-    convert(TCK_FLOAT16, TCK_FLOAT32, offset(source.scales, stored), VALUE_STEP * groups, scales);
-    convert(TCK_FLOAT16, TCK_FLOAT32, offset(source.minima, stored), VALUE_STEP * groups, minima);
+    restore_groups(coding, source, step * groups, VALUE_STEP * groups, scales, minima);
     for (size_t token = 0; token < VALUE_STEP; token += QUAD) {
       for (size_t g = 0; g < groups; g++) {
         size_t end = smaller((g + 1) * group, head_dimension);
@@ -114,7 +118,7 @@ TCK_INLINE void unpack_values_to(tck_element_type type, tck_packed source, size_
           void *values[QUAD];
           for (size_t i = 0; i < QUAD; i++) values[i] = offset_mutable(rows, (token + i) * stride + channel * size);
           prefetch_lines(&ahead, size, true);
-          dequantize_unit(type, next_unit(&reader, coding.width), scales + at, minima + at, values);
+          dequantize_unit(type, next_unit(&reader), scales + at, minima + at, values);
         }
       }
     }
@@ -123,7 +127,7 @@ TCK_INLINE void unpack_values_to(tck_element_type type, tck_packed source, size_
 
 TCK_TARGET static void unpack_values(tck_packed source, size_t tokens, size_t head_dimension, size_t group,
                                      tck_coding coding, tck_mutable_rows destination) {
-  if (!can_chunk(head_dimension, group) || coding.scales != TCK_FLOAT16_SCALES) {
+  if (!can_chunk(head_dimension, group)) {
     tck_scalar_kernels.unpack_values(source, tokens, head_dimension, group, coding, destination);
     return;
   }

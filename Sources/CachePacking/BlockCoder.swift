@@ -4,17 +4,16 @@ internal import KVCacheModel
 
 /// Packs and unpacks blocks of one head by its plan; the only caller of the packing kernels.
 final class BlockCoder: Sendable {
-    /// The largest magnitude that quantization takes.
-    static let maximumMagnitude = TCK_MAX_QUANTIZED_MAGNITUDE
-
     let plan: HeadPlan
     /// What a block holds, and where.
     let format: tck_block_format
     /// The format's key runs, and the channels of all of them, one run after another.
     private let runs: [tck_key_run]
     private let channels: [UInt16]
-    /// A row that has the pruned channels' means, or empty if the plan has none: zeros then stand in for them.
-    let prunedRow: [Float]
+    /// The mean of every key channel that is pruned or centered, zero for others; empty if the plan has no means of keys.
+    let keyMeans: [Float]
+    /// Whether some run's keys are coded less their channel's mean.
+    private let centersKeys: Bool
 
     /// Bytes of a block.
     var blockByteCount: Int { format.byte_count }
@@ -26,16 +25,9 @@ final class BlockCoder: Sendable {
             unsafe Array(bytes.bindMemory(to: tck_key_run.self).prefix(count))
         }
         channels = plan.keyRuns.flatMap(\.channels)
-        // Only where the file has a mean for every pruned channel: a row for each head may be much more than the file.
-        guard !plan.prunedMeans.isEmpty else {
-            prunedRow = []
-            return
-        }
-        var row = [Float](repeating: 0, count: geometry.keyDimension)
-        for (channel, mean) in zip(plan.prunedChannels, plan.prunedMeans) {
-            row[channel] = mean
-        }
-        prunedRow = row
+        centersKeys = plan.keyRuns.contains(where: \.coding.isCentered)
+        // Only where the file has means: a row for each head may be much more than the file.
+        keyMeans = plan.keyMeans.isEmpty ? [] : plan.keyMeanRow
     }
 
     /// A coder for each head of a layer; heads whose plans are equal share theirs.
@@ -43,7 +35,7 @@ final class BlockCoder: Sendable {
         var known: [HeadPlan: BlockCoder] = [:]
         return plan.heads.map { head in
             // Means that are equal as numbers may differ in the sign of zero.
-            guard head.prunedMeans.isEmpty else {
+            guard !head.hasMeans else {
                 return BlockCoder(plan: head, geometry: plan.geometry, shape: shape)
             }
             if let coder = known[head] { return coder }
@@ -71,15 +63,53 @@ final class BlockCoder: Sendable {
     /// - Returns: whether all numbers could be quantized; if not, the bytes are of no use.
     func pack(keys: tck_rows, values: tck_rows, into block: UnsafeMutableRawPointer) -> Bool {
         unsafe withUnsafePointer(to: format) { format in
-            unsafe tck_pack_block(Kernels.bestPointer, format, channels, keys, values, block)
+            unsafe withUnsafeTemporaryAllocation(of: Float.self, capacity: tck_packing_floats(format)) { floats in
+                unsafe keyMeans.withUnsafeBufferPointer { keyMeans in
+                    unsafe plan.valueMeans.withUnsafeBufferPointer { valueMeans in
+                        unsafe tck_pack_block(
+                            Kernels.bestPointer,
+                            format,
+                            channels,
+                            keys,
+                            values,
+                            tck_centering(
+                                key_means: keyMeans.baseAddress,
+                                value_means: valueMeans.baseAddress,
+                                workspace: floats.baseAddress
+                            ),
+                            block
+                        )
+                    }
+                }
+            }
         }
     }
 
     /// Restores the keys of a block into rows.
     func unpackKeys(of block: UnsafeRawPointer, into rows: tck_mutable_rows) {
-        if channels.count < format.key_dimension { unsafe fillPruned(rows) }
+        if centersKeys {
+            // Centered runs first, as all channels of their rows are written, then the others over them.
+            unsafe withScratchRows(dimension: format.key_dimension) { scratch in
+                unsafe unpackKeyRuns(of: block, into: scratch, where: isCentered)
+                unsafe addMeans(keyMeans, to: scratch, dimension: format.key_dimension, into: rows)
+            }
+        } else if channels.count < format.key_dimension {
+            unsafe fillPruned(rows)
+        }
+        unsafe unpackKeyRuns(of: block, into: rows) { !isCentered($0) }
+    }
+
+    private func isCentered(_ run: tck_key_run) -> Bool { run.coding.scales == Coding.Scales.compact.rawValue }
+
+    private func unpackKeyRuns(
+        of block: UnsafeRawPointer,
+        into rows: tck_mutable_rows,
+        where isWanted: (tck_key_run) -> Bool
+    ) {
         var start = 0
         for run in runs {
+            defer { start += run.count }
+            guard isWanted(run) else { continue }
             unsafe channels.withUnsafeBufferPointer { indices in
                 let channels = unsafe tck_channels(
                     indices: indices.baseAddress.map { unsafe $0 + start },
@@ -104,7 +134,6 @@ final class BlockCoder: Sendable {
                     )
                 }
             }
-            start += run.count
         }
     }
 
@@ -119,6 +148,22 @@ final class BlockCoder: Sendable {
             unsafe Self.copyRows(stored, count: format.tokens, headDimension: format.value_dimension, to: rows)
             return
         }
+        guard plan.values.isCentered else {
+            unsafe unpackValueCodes(of: block, into: rows)
+            return
+        }
+        let dimension = format.value_dimension
+        unsafe withScratchRows(dimension: dimension) { scratch in
+            unsafe unpackValueCodes(of: block, into: scratch)
+            if plan.values.rotation == .hadamard {
+                let numbers = unsafe scratch.bytes?.assumingMemoryBound(to: Float.self)
+                unsafe Kernels.best.rotate_rows(numbers, format.tokens, dimension)
+            }
+            unsafe addMeans(plan.valueMeans, to: scratch, dimension: dimension, into: rows)
+        }
+    }
+
+    private func unpackValueCodes(of block: UnsafeRawPointer, into rows: tck_mutable_rows) {
         unsafe Kernels.best.unpack_values(
             Self.part(
                 of: block,
@@ -160,13 +205,45 @@ final class BlockCoder: Sendable {
         }
     }
 
+    /// Lends rows of float32 for a block, zeros.
+    private func withScratchRows(dimension: Int, _ body: (tck_mutable_rows) -> Void) {
+        unsafe withUnsafeTemporaryAllocation(of: Float.self, capacity: format.tokens * dimension) { floats in
+            unsafe floats.initialize(repeating: 0)
+            unsafe body(
+                tck_mutable_rows(
+                    bytes: floats.baseAddress,
+                    token_stride: dimension * MemoryLayout<Float>.stride,
+                    type: TCK_FLOAT32
+                )
+            )
+        }
+    }
+
+    /// Adds means to rows of float32 and stores them: Formats/kivi.md, "Compact scales".
+    private func addMeans(
+        _ means: [Float],
+        to source: tck_mutable_rows,
+        dimension: Int,
+        into rows: tck_mutable_rows
+    ) {
+        guard let from = unsafe source.bytes, let to = unsafe rows.bytes else { return }
+        for token in 0..<format.tokens {
+            let row = unsafe (from + token * source.token_stride).assumingMemoryBound(to: Float.self)
+            for channel in 0..<dimension {
+                let sum = unsafe row[channel] + means[channel]
+                unsafe row[channel] = max(min(sum, Coding.maximumMagnitude), -Coding.maximumMagnitude)
+            }
+            unsafe Kernels.best.narrow(rows.type, row, dimension, to + token * rows.token_stride)
+        }
+    }
+
     private func fillPruned(_ rows: tck_mutable_rows) {
         guard let base = unsafe rows.bytes else { return }
         let rowBytes = unsafe format.key_dimension * rows.type.byteCount
-        if prunedRow.isEmpty {
+        if keyMeans.isEmpty {
             unsafe base.initializeMemory(as: UInt8.self, repeating: 0, count: rowBytes)
         } else {
-            unsafe Kernels.best.narrow(rows.type, prunedRow, format.key_dimension, base)
+            unsafe Kernels.best.narrow(rows.type, keyMeans, format.key_dimension, base)
         }
         for row in 1..<format.tokens {
             unsafe (base + row * rows.token_stride).copyMemory(from: base, byteCount: rowBytes)
@@ -203,7 +280,12 @@ extension HeadPlan {
 }
 
 extension Coding {
-    fileprivate var kernelCoding: tck_coding {
-        tck_coding(width: UInt8(width), scales: scales.rawValue, ranges: ranges.rawValue)
+    var kernelCoding: tck_coding {
+        tck_coding(
+            width: UInt8(width),
+            scales: scales.rawValue,
+            ranges: ranges.rawValue,
+            rotation: rotation.rawValue
+        )
     }
 }

@@ -1,3 +1,5 @@
+internal import CThinkKernels
+
 /// How the numbers of a run of key channels, or of a head's values, lie in a block: Formats/snapshot.md, "PLAN".
 public struct Coding: Sendable, Hashable {
     /// How a group's scale and minimum are stored.
@@ -6,6 +8,9 @@ public struct Coding: Sendable, Hashable {
         case none = 0
         /// A scale and a minimum in float16: Formats/kivi.md.
         case float16 = 1
+        /// A logarithmic scale and a middle in a byte each, of numbers less their channel's mean: Formats/kivi.md,
+        /// "Compact scales".
+        case compact = 2
     }
 
     /// How a group's range is chosen when a block is packed. Unpacking does not depend on it.
@@ -27,6 +32,9 @@ public struct Coding: Sendable, Hashable {
     /// What numbers are multiplied by before they are coded.
     public enum Rotation: UInt8, Sendable {
         case none = 0
+        /// A normalized Hadamard matrix over the channels of a token: values only, and with compact scales. See
+        /// Formats/kivi.md, "Rotated values".
+        case hadamard = 1
     }
 
     /// Bits of a code; 0 for numbers in full precision.
@@ -36,7 +44,7 @@ public struct Coding: Sendable, Hashable {
     public let rotation: Rotation
 
     /// Widths of codes that this version packs and reads.
-    public static let codeWidths = [2, 4, 8]
+    public static let codeWidths = [1, 2, 3, 4, 5, 8]
 
     /// Numbers as they came, of the cache's element type.
     public static let fullPrecision = Coding()
@@ -47,12 +55,17 @@ public struct Coding: Sendable, Hashable {
 
     /// Codes of so many bits.
     ///
-    /// - Throws: `PlanError` if the width is not one of `codeWidths`.
-    public init(width: Int, ranges: RangeRule = .leastToGreatest) throws(PlanError) {
+    /// - Throws: `PlanError` if the width is not one of `codeWidths`, or the others don't go together.
+    public init(
+        width: Int,
+        scales: Scales = .float16,
+        ranges: RangeRule = .leastToGreatest,
+        rotation: Rotation = .none
+    ) throws(PlanError) {
         guard Self.codeWidths.contains(width) else {
             throw PlanError(.coding(byte: 0), "a width is \(width), must be of \(Self.codeWidths)")
         }
-        try self.init(bytes: [UInt8(width), Scales.float16.rawValue, ranges.rawValue, 0])
+        try self.init(bytes: [UInt8(width), scales.rawValue, ranges.rawValue, rotation.rawValue])
     }
 
     /// Bytes of a coding in a file.
@@ -83,8 +96,8 @@ public struct Coding: Sendable, Hashable {
             throw PlanError(.coding(byte: 2), "full precision has no ranges, and they are \(rangesByte)")
         }
         let rotationByte = try byte(3)
-        guard let rotation = Rotation(rawValue: rotationByte) else {
-            throw PlanError(.coding(byte: 3), "a rotation is \(rotationByte), must be 0")
+        guard let rotation = Rotation(rawValue: rotationByte), rotation == .none || scales == .compact else {
+            throw PlanError(.coding(byte: 3), "a rotation of kind \(rotationByte) with scales of kind \(scalesByte)")
         }
         self.width = width
         self.scales = scales
@@ -97,4 +110,13 @@ public struct Coding: Sendable, Hashable {
 
     /// Whether numbers lie as they came.
     public var isFullPrecision: Bool { width == 0 }
+
+    /// The largest magnitude of numbers that are quantized.
+    static let maximumMagnitude = TCK_MAX_QUANTIZED_MAGNITUDE
+
+    /// Whether a number can be quantized.
+    package static func isQuantizable(_ number: Float) -> Bool { number.magnitude <= maximumMagnitude }
+
+    /// Whether the mean of their channel, which the plan has, is subtracted from numbers before they are coded.
+    public var isCentered: Bool { scales == .compact }
 }

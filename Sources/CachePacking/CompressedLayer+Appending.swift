@@ -105,6 +105,8 @@ extension CompressedLayer {
         for block in step.newBlocks {
             let places = block * shape.blockLength..<(block + 1) * shape.blockLength
             let readable = extent.readablePlaces(ofBlocks: block..<block + 1, sinks: plan.sinks)
+            // A block of nothing but stand-ins is zeros, as its memory is.
+            guard !readable.isEmpty else { continue }
             let isWhole = readable == places && places.lowerBound >= step.before.end
             let packed =
                 isWhole
@@ -288,8 +290,9 @@ extension CompressedLayer {
                 head: head,
                 rows: first..<source.keys.tokens,
                 channels: channels,
-                name: name
-            ) { $0.magnitude <= BlockCoder.maximumMagnitude }
+                name: name,
+                isSupported: Coding.isQuantizable
+            )
             guard let found else { continue }
             let token = source.held.token(ofRow: found.row, head: head, firstToken: tokenCount)
             return found.error(layer: index, token: token)

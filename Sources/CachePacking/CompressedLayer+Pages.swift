@@ -28,9 +28,10 @@ extension CompressedLayer {
     /// What a head's blocks hold and where.
     package func blockFormat(head: Int) -> tck_block_format { coders[head].format }
 
-    /// What stands in for the pruned channels of a head, zero for kept ones; nil if nothing but zeros does.
-    package func prunedMeans(head: Int) -> [Float]? {
-        plan.heads[head].prunedMeans.isEmpty ? nil : coders[head].prunedRow
+    /// What is added to every key of a head's blocks, by channel: the means of pruned and centered channels; nil for
+    /// nothing but zeros.
+    package func keyMeans(head: Int) -> [Float]? {
+        plan.heads[head].keyMeans.isEmpty ? nil : coders[head].keyMeans
     }
 
     /// The places whose rows are to be read from the blocks of a chunk.

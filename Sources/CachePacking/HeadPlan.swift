@@ -53,11 +53,17 @@ public struct HeadPlan: Sendable, Hashable {
             self.values = values
         }
 
+        /// Means of value channels that the plan must have.
+        package var valueMeanCount: Int { values.isCentered ? geometry.valueDimension : 0 }
+
         /// Adds a run; `set(count:)` comes next.
         ///
-        /// - Throws: `PlanError` if another run has this coding.
+        /// - Throws: `PlanError` if another run has this coding, or it isn't one for keys.
         package mutating func add(_ coding: Coding) throws(PlanError) {
             precondition(codings.count == counts.count && codings.count < runCount, "a run is added after the others")
+            guard coding.rotation == .none else {
+                throw PlanError(.runCoding(run: codings.count, byte: 3), "keys are not rotated")
+            }
             guard !codings.contains(coding) else {
                 throw PlanError(.runCoding(run: codings.count, byte: 0), "two runs have the same coding")
             }
@@ -79,14 +85,17 @@ public struct HeadPlan: Sendable, Hashable {
             keptCount += count
         }
 
-        /// Says how many means there are, once all runs are there.
+        /// Says how many means of key channels there are, once all runs are there.
         ///
-        /// - Throws: `PlanError` if they are neither none nor as many as the pruned channels.
+        /// - Throws: `PlanError` if they are neither as many as the pruned and the centered channels, nor, where none is
+        ///   centered, none.
         package mutating func set(meanCount: Int) throws(PlanError) {
             precondition(counts.count == runCount, "means come after the runs")
             let pruned = geometry.keyDimension - keptCount
-            guard meanCount == 0 || meanCount == pruned else {
-                throw PlanError(.meanCount, "\(meanCount) means for \(pruned) pruned channels")
+            let centered = zip(codings, counts).reduce(0) { $0 + ($1.0.isCentered ? $1.1 : 0) }
+            guard meanCount == pruned + centered || meanCount == 0 && centered == 0 else {
+                let others = centered > 0 ? " and \(centered) with compact scales" : ""
+                throw PlanError(.meanCount, "\(meanCount) means for \(pruned) pruned channels\(others)")
             }
             self.meanCount = meanCount
         }
@@ -127,17 +136,32 @@ public struct HeadPlan: Sendable, Hashable {
 
         /// The plan.
         ///
-        /// - Parameter means: as many as was said; if there are fewer, the first that isn't there is wrong.
+        /// - Parameter means: those of key channels, as many as was said, then `valueMeanCount` of values; if there are
+        ///   fewer, the first that isn't there is wrong.
         /// - Throws: `PlanError` for the first mean that is wrong.
         package func plan(means: [Float]) throws(PlanError) -> HeadPlan {
-            precondition(runs.count == runCount && means.count <= meanCount, "means come after the channels")
-            for (index, mean) in means.enumerated() where !mean.isFinite {
-                throw PlanError(.mean(index), "a mean is \(mean), must be finite")
+            let count = meanCount + valueMeanCount
+            precondition(runs.count == runCount && means.count <= count, "means come after the channels")
+            let isCentered = codings.contains(where: \.isCentered)
+            for (index, mean) in means.enumerated() {
+                guard mean.isFinite else { throw PlanError(.mean(index), "a mean is \(mean), must be finite") }
+                guard !isCentered && index < meanCount || Coding.isQuantizable(mean) else {
+                    throw PlanError(
+                        .mean(index),
+                        "a mean is \(mean), must be at most \(Coding.maximumMagnitude) in magnitude"
+                    )
+                }
             }
-            guard means.count == meanCount else {
-                throw PlanError(.mean(means.count), "\(means.count) means of \(meanCount) are there")
+            guard means.count == count else {
+                throw PlanError(.mean(means.count), "\(means.count) means of \(count) are there")
             }
-            return HeadPlan(checkedRuns: runs, values: values, prunedMeans: means, keyDimension: geometry.keyDimension)
+            return HeadPlan(
+                checkedRuns: runs,
+                values: values,
+                keyMeans: Array(means.prefix(meanCount)),
+                valueMeans: Array(means.dropFirst(meanCount)),
+                keyDimension: geometry.keyDimension
+            )
         }
     }
 
@@ -147,8 +171,12 @@ public struct HeadPlan: Sendable, Hashable {
     /// The kept channels; pruned ones are in no run.
     public let keyRuns: [KeyRun]
     public let values: Coding
-    /// What stands in for the pruned channels, ascending by channel; empty for zeros.
-    public let prunedMeans: [Float]
+    /// Means of the key channels that are pruned, whose place they take, and of those with compact scales, from which
+    /// they are subtracted; ascending by channel. Empty if there are none of the latter, and zeros stand in for the
+    /// former.
+    public let keyMeans: [Float]
+    /// Means of the value channels if their scales are compact, else empty.
+    public let valueMeans: [Float]
     /// The dimension of the keys that the channels are of.
     public let keyDimension: Int
 
@@ -156,7 +184,8 @@ public struct HeadPlan: Sendable, Hashable {
     public init(fullPrecision geometry: LayerGeometry) {
         keyRuns = [KeyRun(.fullPrecision, channels: (0..<UInt16(geometry.keyDimension)).map { $0 })]
         values = .fullPrecision
-        prunedMeans = []
+        keyMeans = []
+        valueMeans = []
         keyDimension = geometry.keyDimension
     }
 
@@ -166,7 +195,8 @@ public struct HeadPlan: Sendable, Hashable {
     public init(
         keyRuns: [KeyRun],
         values: Coding,
-        prunedMeans: [Float] = [],
+        keyMeans: [Float] = [],
+        valueMeans: [Float] = [],
         geometry: LayerGeometry
     ) throws(PlanError) {
         var outline = try Outline(runCount: keyRuns.count, geometry: geometry)
@@ -175,15 +205,28 @@ public struct HeadPlan: Sendable, Hashable {
             try outline.add(run.coding)
             try outline.set(count: run.channels.count)
         }
-        try outline.set(meanCount: prunedMeans.count)
+        try outline.set(meanCount: keyMeans.count)
         try outline.set(channels: keyRuns.flatMap(\.channels))
-        self = try outline.plan(means: prunedMeans)
+        guard valueMeans.count <= outline.valueMeanCount else {
+            throw PlanError(
+                .mean(keyMeans.count + outline.valueMeanCount),
+                "\(valueMeans.count) means of values, must be \(outline.valueMeanCount)"
+            )
+        }
+        self = try outline.plan(means: keyMeans + valueMeans)
     }
 
-    private init(checkedRuns: [KeyRun], values: Coding, prunedMeans: [Float], keyDimension: Int) {
+    private init(
+        checkedRuns: [KeyRun],
+        values: Coding,
+        keyMeans: [Float],
+        valueMeans: [Float],
+        keyDimension: Int
+    ) {
         keyRuns = checkedRuns
         self.values = values
-        self.prunedMeans = prunedMeans
+        self.keyMeans = keyMeans
+        self.valueMeans = valueMeans
         self.keyDimension = keyDimension
     }
 
@@ -207,6 +250,19 @@ public struct HeadPlan: Sendable, Hashable {
         return mask
     }
 
-    /// The key channels in no run, ascending.
-    var prunedChannels: [Int] { keepMask.enumerated().filter { !$0.element }.map(\.offset) }
+    /// Whether the plan has means of any channel.
+    public var hasMeans: Bool { !keyMeans.isEmpty || !valueMeans.isEmpty }
+
+    /// The mean of every key channel: zero for those of runs whose keys are coded as they are, and where `keyMeans` is
+    /// empty.
+    var keyMeanRow: [Float] {
+        var row = [Float](repeating: 0, count: keyDimension)
+        guard !keyMeans.isEmpty else { return row }
+        var hasMean = [Bool](repeating: true, count: keyDimension)
+        for run in keyRuns where !run.coding.isCentered {
+            for channel in run.channels { hasMean[Int(channel)] = false }
+        }
+        for (channel, mean) in zip(row.indices.filter { hasMean[$0] }, keyMeans) { row[channel] = mean }
+        return row
+    }
 }

@@ -38,7 +38,7 @@ package struct UnsupportedValue {
     package func error(layer: Int, token: Int) -> CodecError {
         let reason =
             value.isFinite
-            ? "is \(value), beyond \(BlockCoder.maximumMagnitude), what float16 scales can say" : "is \(value)"
+            ? "is \(value), beyond \(Coding.maximumMagnitude), what float16 scales can say" : "is \(value)"
         return CodecError(
             .unsupportedValue,
             layer: layer,

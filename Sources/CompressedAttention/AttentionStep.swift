@@ -204,9 +204,7 @@ struct AttentionStep {
             let isFirst = next == share.lowerBound
             var rows = isWhole ? memory.whole : isFirst ? memory.first : memory.last
             unsafe begin(&rows, job: job, workspace: memory.workspace)
-            for tile in tiles {
-                attend(rows, job: job, tile: tile, pages: pages, products: memory.tile)
-            }
+            attend(rows, job: job, tiles: tiles, pages: pages, products: memory.tile)
             if isWhole {
                 finish(rows, job: job)
             } else {
@@ -263,7 +261,7 @@ struct AttentionStep {
                 }
             }
         }
-        rows.gatherKept(runs: plan.keyRuns, format: format, prunedMeans: layer.prunedMeans(head: head))
+        rows.gatherKept(runs: plan.keyRuns, format: format, means: layer.keyMeans(head: head))
     }
 
     private func isPrecise(_ plan: HeadPlan) -> Bool {
@@ -287,13 +285,24 @@ struct AttentionStep {
 
     // MARK: - Tiles
 
-    private func attend(_ rows: QueryRows, job: Int, tile: Int, pages: PageTable, products: MatrixTile?) {
+    /// Attends to some of a job's tiles: pages of blocks, then rows in full precision.
+    private func attend(_ rows: QueryRows, job: Int, tiles: Range<Int>, pages: PageTable, products: MatrixTile?) {
         let head = head(ofJob: job)
-        if tile < chunks.count {
+        for tile in tiles.clamped(to: 0..<chunks.count) {
             attend(rows, job: job, head: head, chunk: chunks.lowerBound + tile, pages: pages, products: products)
-        } else {
+        }
+        restoreValues(rows, head: head, products: products)
+        for tile in tiles.clamped(to: chunks.count..<tileCount) {
             attend(rows, job: job, head: head, tile: rowTiles[tile - chunks.count], products: products)
         }
+    }
+
+    /// Turns what blocks alone have given so far into values: where these are centered the kernels have added up rotated
+    /// numbers less their means, unless pages were restored.
+    private func restoreValues(_ rows: QueryRows, head: Int, products: MatrixTile?) {
+        let plan = layer.plan.heads[head]
+        guard plan.values.isCentered, products == nil || !prefersProducts(rows, head: head) else { return }
+        rows.restoreValues(isRotated: plan.values.rotation == .hadamard, means: plan.valueMeans)
     }
 
     private func attend(

@@ -1,6 +1,7 @@
 internal import ByteStorage
 internal import CThinkKernels
 internal import CachePacking
+internal import ComputeRuntime
 internal import Foundation
 
 /// Queries of one KV head, and what attention has given for them so far.
@@ -106,11 +107,11 @@ struct QueryRows {
         }
     }
 
-    /// Orders the queries as a head's key runs are, and takes what its pruned channels add to every score.
+    /// Orders the queries as a head's key runs are, and takes what means of its channels add to every score.
     ///
     /// - Parameters:
-    ///   - prunedMeans: of every channel, zero for those that are kept; nil if all are zero.
-    func gatherKept(runs: [HeadPlan.KeyRun], format: tck_block_format, prunedMeans: [Float]?) {
+    ///   - means: of every channel, zero for those whose keys are coded as they are; nil if all are zero.
+    func gatherKept(runs: [HeadPlan.KeyRun], format: tck_block_format, means: [Float]?) {
         let kept = unsafe withUnsafePointer(to: format) { unsafe tck_kept_dimension($0) }
         unsafe keptQueries.update(repeating: 0, count: Self.paddedRows(count) * kept)
         for row in 0..<count {
@@ -120,14 +121,24 @@ struct QueryRows {
                 for (index, channel) in run.channels.enumerated() { unsafe to[index] = query[Int(channel)] }
                 unsafe to += tck_padded_dimension(run.channels.count)
             }
-            if let prunedMeans {
+            if let means {
                 var sum: Float = 0
-                for channel in 0..<keyDimension { unsafe sum += query[channel] * prunedMeans[channel] }
+                for channel in 0..<keyDimension { unsafe sum += query[channel] * means[channel] }
                 unsafe offsets[row] = sum
             }
         }
         for group in 0..<groupCount {
             unsafe groups[group].kept_rows = UnsafePointer(keptQueries + group * Self.rowsPerGroup * kept)
+        }
+    }
+
+    /// Rotates back what has been given so far, and adds what the means of values that were subtracted give.
+    func restoreValues(isRotated: Bool, means: [Float]) {
+        for row in 0..<count {
+            let output = unsafe outputs + row * outputStride
+            if isRotated { unsafe Kernels.best.rotate_rows(output, 1, valueDimension) }
+            let sum = unsafe sums[row]
+            for channel in 0..<valueDimension { unsafe output[channel] += sum * means[channel] }
         }
     }
 

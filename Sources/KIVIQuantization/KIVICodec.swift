@@ -16,23 +16,44 @@ public struct KIVICodec: CodecStage {
         fileprivate var rule: Coding.RangeRule { self == .full ? .leastToGreatest : .fitted }
     }
 
+    /// How scales are stored.
+    public enum Scales: String, CaseIterable, Sendable {
+        /// A scale and a minimum in float16 for each group, as in the paper's code.
+        case float16
+        /// A byte of logarithmic scale and a byte of middle, of numbers less their channel's mean; values have groups of
+        /// 64 channels.
+        case compact
+
+        fileprivate var stored: Coding.Scales { self == .float16 ? .float16 : .compact }
+    }
+
+    /// What is rotated by a Hadamard matrix before it is quantized.
+    public enum Rotation: String, CaseIterable, Sendable {
+        /// Nothing, as in the paper.
+        case none
+        /// The values of a token, so that no channel stands out. It needs compact scales.
+        case values
+    }
+
     /// The paper's group size.
     public static let defaultGroup = 32
     /// The paper's residual length.
     public static let defaultResidual = 128
 
-    /// Bits per key and per value: 2, 4 or 8.
+    /// Bits per key and per value: 1, 2, 3, 4, 5 or 8.
     public let keyBits: Int
     public let valueBits: Int
     private let keyCoding: Coding
     private let valueCoding: Coding
-    /// Tokens of a key group and channels of a value group: 32, 64 or 128.
+    /// Tokens of a key group and, but for compact scales, channels of a value group: 32, 64 or 128.
     public let group: Int
     /// Tokens that stay in full precision, a multiple of `group`.
     public let residual: Int
     /// First tokens that are kept in full precision, where a layer holds them; the paper has none.
     public let sinks: Int
     public let ranges: Ranges
+    public let scales: Scales
+    public let rotation: Rotation
 
     /// - Throws: `RecipeError` if a number is not one that the format can say.
     public init(
@@ -41,13 +62,15 @@ public struct KIVICodec: CodecStage {
         group: Int = defaultGroup,
         residual: Int = defaultResidual,
         sinks: Int = 0,
-        ranges: Ranges = .full
+        ranges: Ranges = .full,
+        scales: Scales = .float16,
+        rotation: Rotation = .none
     ) throws(RecipeError) {
         try self.init(
             StageParameters(
                 stage: Self.registration.name,
                 text: "keys=\(keyBits),values=\(valueBits),group=\(group),residual=\(residual),sinks=\(sinks),"
-                    + "ranges=\(ranges.rawValue)",
+                    + "ranges=\(ranges.rawValue),scales=\(scales.rawValue),rotate=\(rotation.rawValue)",
                 allowed: Self.registration.parameterNames
             )
         )
@@ -71,9 +94,23 @@ public struct KIVICodec: CodecStage {
             )
         }
         ranges = try parameters.word("ranges", as: Ranges.self) ?? .full
+        scales = try parameters.word("scales", as: Scales.self) ?? .float16
+        rotation = try parameters.word("rotate", as: Rotation.self) ?? .none
+        guard rotation == .none || scales == .compact else {
+            let bits = keyBits == valueBits ? "bits=\(keyBits)" : "keys=\(keyBits),values=\(valueBits)"
+            throw RecipeError(
+                "kivi: rotate=values needs compact scales",
+                suggestion: "kivi(\(bits),scales=compact,rotate=values)"
+            )
+        }
         do {
-            keyCoding = try Coding(width: keyBits, ranges: ranges.rule)
-            valueCoding = try Coding(width: valueBits, ranges: ranges.rule)
+            keyCoding = try Coding(width: keyBits, scales: scales.stored, ranges: ranges.rule)
+            valueCoding = try Coding(
+                width: valueBits,
+                scales: scales.stored,
+                ranges: ranges.rule,
+                rotation: rotation == .values ? .hadamard : .none
+            )
         } catch {
             throw RecipeError("kivi: \(error)")
         }
@@ -94,9 +131,10 @@ public struct KIVICodec: CodecStage {
         number: 4,
         name: "kivi",
         role: .quantization,
-        parameterNames: ["bits", "keys", "values", "group", "residual", "sinks", "ranges"],
+        parameterNames: ["bits", "keys", "values", "group", "residual", "sinks", "ranges", "scales", "rotate"],
         example: "kivi(bits=2)",
-        help: "KIVI: 2, 4 or 8 bits, or keys= and values=; group=32|64|128, residual=128, sinks=0, ranges=full|fitted"
+        help: "KIVI: 1-5 or 8 bits, or keys= and values=; group=32|64|128, residual=128, sinks=0, ranges=full|fitted, "
+            + "scales=float16|compact, rotate=none|values"
     ) { (parameters) throws(RecipeError) in try KIVICodec(parameters) }
 
     public var codec: CodecRegistration { Self.registration }
@@ -110,6 +148,8 @@ public struct KIVICodec: CodecStage {
         if residual != Self.defaultResidual { result.append(StageParameter("residual", residual)) }
         if sinks != 0 { result.append(StageParameter("sinks", sinks)) }
         if ranges != .full { result.append(StageParameter("ranges", ranges.rawValue)) }
+        if scales != .float16 { result.append(StageParameter("scales", scales.rawValue)) }
+        if rotation != .none { result.append(StageParameter("rotate", rotation.rawValue)) }
         return result
     }
 

@@ -57,7 +57,8 @@ public struct CacheCompressor: Sendable {
                 layer: first + index,
                 geometry: geometry.layers[first + index],
                 source: source,
-                tokenCount: tokenCount
+                tokenCount: tokenCount,
+                blockLength: shape.blockLength
             )
         }
         if stages.isEmpty {

@@ -26,27 +26,31 @@ public struct LayerDraft: Sendable {
         if !statistics.geometry.isEmpty {
             for stage in stages { try stage.decide(&statistics, draft: &draft) }
         }
-        return try draft.plan(layer: statistics.layer, held: statistics.held)
+        return try draft.plan(for: statistics)
     }
 
     /// The plan; what no stage has decided is in full precision.
     ///
     /// - Throws: `CodecError` naming the head whose plan, or the layer whose sinks, the format can't say.
-    private func plan(layer: Int, held: HeldTokens) throws(CodecError) -> LayerPlan {
-        guard LayerPlan.sinkCounts.contains(sinks), held.beginsWithFirst(sinks) else {
+    private func plan(for statistics: LayerStatistics) throws(CodecError) -> LayerPlan {
+        guard LayerPlan.sinkCounts.contains(sinks), statistics.held.beginsWithFirst(sinks) else {
             throw CodecError(
                 .unsupportedPlan,
-                layer: layer,
+                layer: statistics.layer,
                 "\(sinks) sinks: a layer has at most \(LayerPlan.sinkCounts.upperBound), and only where it holds so many "
                     + "of the cache's first tokens"
             )
         }
         var plans: [HeadPlan] = []
         for (index, head) in heads.enumerated() {
+            var means: [CachePart: [Float]] = [:]
+            for part in CachePart.allCases where head.isCentered(part) {
+                means[part] = try statistics.means(part, head: index, from: sinks).map { Float($0) }
+            }
             do {
-                plans.append(try head.plan(geometry: geometry))
+                plans.append(try head.plan(geometry: geometry, means: means))
             } catch {
-                throw CodecError(error, layer: layer, head: index)
+                throw CodecError(error, layer: statistics.layer, head: index)
             }
         }
         return LayerPlan(geometry: geometry, sinks: sinks, heads: plans)
@@ -95,8 +99,18 @@ public struct HeadDraft: Sendable {
         self.values = self.values ?? values
     }
 
+    /// Whether some keys, or the values, are coded less their channel's mean.
+    fileprivate func isCentered(_ part: CachePart) -> Bool {
+        switch part {
+        case .keys: keyRuns.contains { $0.coding?.isCentered == true && !$0.channels.isEmpty }
+        case .values: values?.isCentered == true
+        }
+    }
+
     /// The plan: runs of one coding become one.
-    fileprivate func plan(geometry: LayerGeometry) throws(PlanError) -> HeadPlan {
+    ///
+    /// - Parameter means: of all channels of keys or of values, where `isCentered`.
+    fileprivate func plan(geometry: LayerGeometry, means given: [CachePart: [Float]]) throws(PlanError) -> HeadPlan {
         var runs: [HeadPlan.KeyRun] = []
         for run in keyRuns where !run.channels.isEmpty {
             let coding = run.coding ?? .fullPrecision
@@ -107,12 +121,23 @@ public struct HeadDraft: Sendable {
             }
         }
         let values = geometry.valueDimension == 0 ? .fullPrecision : values ?? .fullPrecision
+        let centered = Set(runs.filter(\.coding.isCentered).flatMap(\.channels))
         let kept = Set(runs.flatMap(\.channels))
-        let pruned = means.isEmpty ? [] : (0..<UInt16(geometry.keyDimension)).filter { !kept.contains($0) }
+        var keyMeans: [Float] = []
+        if !means.isEmpty || !centered.isEmpty {
+            for channel in 0..<UInt16(geometry.keyDimension) {
+                if centered.contains(channel) {
+                    keyMeans.append(given[.keys]?[Int(channel)] ?? 0)
+                } else if !kept.contains(channel) {
+                    keyMeans.append(means[channel] ?? 0)
+                }
+            }
+        }
         return try HeadPlan(
             keyRuns: runs,
             values: values,
-            prunedMeans: pruned.map { means[$0] ?? 0 },
+            keyMeans: keyMeans,
+            valueMeans: values.isCentered ? given[.values] ?? [] : [],
             geometry: geometry
         )
     }

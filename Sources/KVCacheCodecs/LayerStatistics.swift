@@ -9,6 +9,8 @@ public struct LayerStatistics: Sendable {
     public let geometry: LayerGeometry
     /// The layer itself: keys, values, and the queries or the query profile that came with it.
     public let source: KVCacheLayer
+    /// Places of a block, by which keys will be grouped.
+    public let blockLength: Int
     private let tokenCount: Int
     /// Head by head.
     private var keySums: [ChannelSums?]
@@ -16,11 +18,18 @@ public struct LayerStatistics: Sendable {
     /// The statistics of `source`, which is the cache's layer `layer`.
     ///
     /// - Parameter tokenCount: tokens of the cache; the layer may hold fewer.
-    public init(layer: Int, geometry: LayerGeometry, source: KVCacheLayer, tokenCount: Int) {
+    public init(
+        layer: Int,
+        geometry: LayerGeometry,
+        source: KVCacheLayer,
+        tokenCount: Int,
+        blockLength: Int = Recipe.defaultBlockLength
+    ) {
         self.layer = layer
         self.geometry = geometry
         self.source = source
         self.tokenCount = tokenCount
+        self.blockLength = blockLength
         keySums = [ChannelSums?](repeating: nil, count: geometry.kvHeads)
     }
 
@@ -46,6 +55,18 @@ public struct LayerStatistics: Sendable {
     public mutating func keyMeans(head: Int) throws(CodecError) -> [Double] {
         let sums = try sumsOfKeys(head: head)
         return sums.sums.map { $0 / Double(rowCount) }
+    }
+
+    /// The mean key or value of every channel of a KV head over its rows from one on; zeros if there are none.
+    ///
+    /// - Throws: `CodecError` if a number is not finite.
+    public func means(_ part: CachePart, head: Int, from first: Int) throws(CodecError) -> [Double] {
+        let tensor = source[part]
+        guard first < tensor.tokens else { return [Double](repeating: 0, count: tensor.headDimension) }
+        let rows = tensor[tokens: first..<tensor.tokens]
+        let sums = ChannelSums(rows, head: head)
+        guard sums.areFinite else { throw unsupported(part, head: head) }
+        return sums.sums.map { $0 / Double(rows.tokens) }
     }
 
     /// The query profile of a KV head: what came as one with the cache, or else the mean squared query of every channel
@@ -81,17 +102,28 @@ public struct LayerStatistics: Sendable {
     private mutating func sumsOfKeys(head: Int) throws(CodecError) -> ChannelSums {
         if let sums = keySums[head] { return sums }
         let sums = ChannelSums(source.keys, head: head)
-        guard sums.areFinite else {
-            guard let found = UnsupportedValue.first(in: source.keys, head: head, name: "key") else {
-                throw CodecError(.unsupportedValue, layer: layer, head: head, "the keys are too large to be scored")
-            }
-            throw found.error(
-                layer: layer,
-                token: held.token(ofRow: found.row, head: head, firstToken: tokenCount - rowCount)
-            )
-        }
+        guard sums.areFinite else { throw unsupported(.keys, head: head) }
         keySums[head] = sums
         return sums
+    }
+
+    /// What is wrong with keys or values that have no sums, or that can't be quantized.
+    ///
+    /// - Parameter isSupported: whether a number is.
+    package func unsupported(
+        _ part: CachePart,
+        head: Int,
+        isSupported: (Float) -> Bool = \.isFinite
+    ) -> CodecError {
+        let name = part == .keys ? "key" : "value"
+        let found = UnsupportedValue.first(in: source[part], head: head, name: name, isSupported: isSupported)
+        guard let found else {
+            return CodecError(.unsupportedValue, layer: layer, head: head, "the \(name)s are too large to be added up")
+        }
+        return found.error(
+            layer: layer,
+            token: held.token(ofRow: found.row, head: head, firstToken: tokenCount - rowCount)
+        )
     }
 }
 

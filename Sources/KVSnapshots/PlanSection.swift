@@ -8,7 +8,7 @@ enum PlanSection {
         var writer = ByteWriter()
         for plan in layers.lazy.flatMap(\.heads) {
             writer.append(UInt16(plan.keyRuns.count))
-            writer.append(UInt16(plan.prunedMeans.count))
+            writer.append(UInt16(plan.keyMeans.count))
             writer.append(plan.values.bytes)
             for run in plan.keyRuns {
                 writer.append(run.coding.bytes)
@@ -18,7 +18,7 @@ enum PlanSection {
                 for channel in run.channels { writer.append(channel) }
             }
             if !plan.keptChannelCount.isMultiple(of: 2) { writer.append(UInt16(0)) }
-            for mean in plan.prunedMeans { writer.append(mean) }
+            for mean in plan.keyMeans + plan.valueMeans { writer.append(mean) }
         }
         return writer.bytes
     }
@@ -32,7 +32,7 @@ enum PlanSection {
             var heads: [HeadPlan] = []
             for _ in 0..<layer.geometry.kvHeads {
                 let plan = try decodeHead(&reader, geometry: layer.geometry)
-                heads.append(plan.prunedMeans.isEmpty ? known.insert(plan).memberAfterInsert : plan)
+                heads.append(plan.hasMeans ? plan : known.insert(plan).memberAfterInsert)
             }
             plans.append(LayerPlan(geometry: layer.geometry, sinks: layer.sinks, heads: heads))
         }
@@ -104,7 +104,7 @@ enum PlanSection {
         try checked { () throws(PlanError) in try outline.set(channels: channels) }
         if !outline.keptCount.isMultiple(of: 2) { _ = try reader.integer(UInt16.self, "padding", in: 0...0) }
         places.means = reader.position
-        let means = reader.integers(UInt32.self, upTo: meanCount).map(Float.init(bitPattern:))
+        let means = reader.integers(UInt32.self, upTo: meanCount + outline.valueMeanCount).map(Float.init(bitPattern:))
         return try checked { () throws(PlanError) in try outline.plan(means: means) }
     }
 }

@@ -70,22 +70,31 @@ public struct ThinKCodec: CodecStage {
         }
         guard let millionths = Self.millionths(text) else { throw Self.ratioError(text) }
         keyMillionths = millionths
-        let windows = 1...BlockShape.residualWindows.upperBound
-        observe = try parameters.integer("observe", in: windows) ?? Self.defaultObserve
-        recent = try parameters.integer("recent", in: 0...windows.upperBound) ?? Self.defaultRecent
+        if let soft = ["widths", "sinks"].first(where: { parameters[$0] != nil }) {
+            throw RecipeError("think: \(soft) goes with bits, not with keys", suggestion: "think(bits=2.5)")
+        }
+        observe = try parameters.integer("observe", in: Self.windows) ?? Self.defaultObserve
+        recent = try parameters.integer("recent", in: 0...Self.windows.upperBound) ?? Self.defaultRecent
         restoration = try parameters.word("restore", as: Restoration.self) ?? .none
         score = try parameters.word("score", as: Score.self) ?? .queries
     }
+
+    /// Windows of queries, and of rows but for 0.
+    static let windows = 1...BlockShape.residualWindows.upperBound
 
     /// What recipes and files know the codec by.
     public static let registration = CodecRegistration(
         number: 5,
         name: "think",
         role: .channelSelection,
-        parameterNames: ["keys", "observe", "recent", "restore", "score"],
+        parameterNames: ["keys", "bits", "widths", "observe", "recent", "restore", "score", "sinks"],
         example: "think(keys=0.4)",
-        help: "ThinK: prunes this share of key channels; observe=32, recent=32, restore=none|mean, score=queries|keys"
-    ) { (parameters) throws(RecipeError) in try ThinKCodec(parameters) }
+        help: "ThinK: prunes this share of key channels; observe=32, recent=32, restore=none|mean, score=queries|keys; "
+            + "or bits=2.5 per key, by channel: widths=0|2|3|4, observe=32, recent=128, score=queries|keys, sinks=4"
+    ) { (parameters) throws(RecipeError) in
+        if parameters["bits"] != nil { return try SoftThinKCodec(parameters) }
+        return try ThinKCodec(parameters)
+    }
 
     public var codec: CodecRegistration { Self.registration }
 
@@ -109,12 +118,7 @@ public struct ThinKCodec: CodecStage {
             var scores = try statistics.keyMeanSquares(head: head)
             if score == .queries {
                 guard let queries = try statistics.queryMeanSquares(head: head, window: observe) else {
-                    throw CodecError(
-                        .missingQueries,
-                        "think scores channels by queries, and neither queries nor a query profile came with the cache; "
-                            + "export it with queries (layers.N.queries, as Tools/export-cache does), pass a query "
-                            + "profile (layers.N.q2), or write think(...,score=keys) to score by key norms alone"
-                    )
+                    throw Self.missingQueries
                 }
                 for channel in scores.indices { scores[channel] *= queries[channel] }
             }
@@ -122,6 +126,15 @@ public struct ThinKCodec: CodecStage {
             let means = restoration == .mean ? try statistics.keyMeans(head: head) : nil
             draft.heads[head].prune(Set(pruned)) { channel in means.map { Float($0[Int(channel)]) } }
         }
+    }
+
+    static var missingQueries: CodecError {
+        CodecError(
+            .missingQueries,
+            "think scores channels by queries, and neither queries nor a query profile came with the cache; "
+                + "export it with queries (layers.N.queries, as Tools/export-cache does), pass a query "
+                + "profile (layers.N.q2), or write think(...,score=keys) to score by key norms alone"
+        )
     }
 
     private static func ratioError(_ text: String) -> RecipeError {

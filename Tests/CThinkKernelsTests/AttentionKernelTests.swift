@@ -189,7 +189,7 @@ struct BlockAttentionTests {
         }
     }
 
-    @Test("Keys that are constant in each block have minima only", arguments: [2, 4, 8] as [UInt32])
+    @Test("Keys that are constant in each block have minima only", arguments: sampleWidths)
     func constantKeys(width: UInt32) {
         let plan = AttentionPlan(
             dimensions: HeadDimensions(64),

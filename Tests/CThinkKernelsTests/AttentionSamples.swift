@@ -212,8 +212,28 @@ struct AttentionBlocks {
                         let keyRows = rows(keys, dimension: plan.keyDimension)
                         let valueRows = rows(values, dimension: plan.valueDimension)
                         let block = bytes.baseAddress! + index * format.byte_count
-                        withUnsafePointer(to: format) {
-                            _ = tck_pack_block(table, $0, plan.keptChannels, keyRows, valueRows, block)
+                        withUnsafePointer(to: format) { format in
+                            var workspace = [Float](repeating: 0, count: tck_packing_floats(format))
+                            // Means have no part in what attention reads.
+                            let means = [Float](repeating: 0, count: max(plan.keyDimension, plan.valueDimension))
+                            means.withUnsafeBufferPointer { means in
+                                workspace.withUnsafeMutableBufferPointer { workspace in
+                                    let centering = tck_centering(
+                                        key_means: means.baseAddress,
+                                        value_means: means.baseAddress,
+                                        workspace: workspace.baseAddress
+                                    )
+                                    _ = tck_pack_block(
+                                        table,
+                                        format,
+                                        plan.keptChannels,
+                                        keyRows,
+                                        valueRows,
+                                        centering,
+                                        block
+                                    )
+                                }
+                            }
                         }
                     }
                 }

@@ -216,7 +216,12 @@ extension tck_coding {
     /// The coding of a width; 0 stands for full precision.
     init(width: UInt32, ranges: tck_range_rule = TCK_LEAST_TO_GREATEST) {
         let scales = width == 0 ? TCK_NO_SCALES : TCK_FLOAT16_SCALES
-        self.init(width: UInt8(width), scales: UInt8(scales.rawValue), ranges: UInt8(ranges.rawValue))
+        self.init(
+            width: UInt8(width),
+            scales: UInt8(scales.rawValue),
+            ranges: UInt8(ranges.rawValue),
+            rotation: UInt8(TCK_NO_ROTATION.rawValue)
+        )
     }
 }
 
@@ -235,5 +240,5 @@ func sampleChannels(headDimension: Int, seed: Int) -> [UInt16] {
 
 let sampleHeadDimensions = [1, 7, 16, 40, 64, 80, 96, 128, 256]
 let sampleBlockLengths = [32, 64, 128]
-let sampleWidths: [UInt32] = [2, 4, 8]
+let sampleWidths: [UInt32] = [1, 2, 3, 4, 5, 8]
 let sampleCounts = [0, 1, 7, 8, 15, 16, 17, 31, 33, 63, 64, 1000]

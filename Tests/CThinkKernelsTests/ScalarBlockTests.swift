@@ -23,7 +23,7 @@ struct ScalarBlockTests {
 
     @Test(
         "Keys are quantized per channel and lie where the format says",
-        arguments: [2, 4, 8] as [UInt32],
+        arguments: sampleWidths,
         [32, 64, 128]
     )
     func packsKeys(width: UInt32, tokens: Int) {
@@ -49,7 +49,7 @@ struct ScalarBlockTests {
                 #expect(value(ofHalf: block.minima.halves[index]) == group.minimum)
                 for token in 0..<tokens {
                     let place = CodePlace.key(token: token, index: index, count: channels.count, bits: Int(width))
-                    codes[place.byte] |= UInt8(group.code(numbers[token])) << place.shift
+                    place.put(group.code(numbers[token]), into: &codes)
                     if restoredValues[token * headDimension + Int(channel)] != group.restored(numbers[token]) {
                         Issue.record("token \(token), channel \(channel)")
                     }
@@ -62,7 +62,7 @@ struct ScalarBlockTests {
 
     @Test(
         "Values are quantized per token and group and lie where the format says",
-        arguments: [2, 4, 8] as [UInt32],
+        arguments: sampleWidths,
         [32, 64, 128]
     )
     func packsValues(width: UInt32, group: Int) {
@@ -98,7 +98,7 @@ struct ScalarBlockTests {
                             headDimension: headDimension,
                             bits: Int(width)
                         )
-                        codes[place.byte] |= UInt8(reference.code(numbers[index])) << place.shift
+                        place.put(reference.code(numbers[index]), into: &codes)
                         if restoredValues[token * headDimension + channel] != reference.restored(numbers[index]) {
                             Issue.record("token \(token), channel \(channel)")
                         }
@@ -109,7 +109,7 @@ struct ScalarBlockTests {
         }
     }
 
-    @Test("A constant group has scale and codes 0 and comes back", arguments: [2, 4, 8] as [UInt32])
+    @Test("A constant group has scale and codes 0 and comes back", arguments: sampleWidths)
     func packsConstants(width: UInt32) {
         let rows = SampleRows([Float](repeating: -1.5, count: 32 * 16), type: .float16, tokens: 32, headDimension: 16)
         for kind in [BlockKind.keys(channels: [3, 0, 9]), .values(group: 32)] {

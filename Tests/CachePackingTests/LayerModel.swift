@@ -102,16 +102,18 @@ struct LayerModel {
 
     private func restoredKeys(_ block: [[Float]], plan: HeadPlan) -> [[Float]] {
         var result = block
-        for run in plan.keyRuns where !run.coding.isFullPrecision {
-            for channel in run.channels.map(Int.init) {
-                let group = ReferenceGroup(block.map { $0[channel] }, bits: run.coding.width)
-                for row in block.indices { result[row][channel] = group.restored(block[row][channel]) }
+        var means = plan.keyMeans[...]
+        for channel in 0..<plan.keyDimension {
+            let coding = plan.keyRuns.first { $0.channels.contains(UInt16(channel)) }?.coding
+            let mean = coding == nil || coding?.isCentered == true ? means.popFirst() ?? 0 : 0
+            guard let coding else {
+                for row in block.indices { result[row][channel] = mean }
+                continue
             }
-        }
-        let mask = plan.keepMask
-        for (index, channel) in mask.indices.filter({ !mask[$0] }).enumerated() {
-            let mean = plan.prunedMeans.isEmpty ? 0 : plan.prunedMeans[index]
-            for row in block.indices { result[row][channel] = mean }
+            guard !coding.isFullPrecision else { continue }
+            let numbers = coding.isCentered ? block.map { $0[channel] - mean } : block.map { $0[channel] }
+            let group = ReferenceGroup(numbers, coding: coding)
+            for row in block.indices { result[row][channel] = group.restored(numbers[row]) + mean }
         }
         return result
     }
@@ -119,12 +121,16 @@ struct LayerModel {
     private func restoredValues(_ block: [[Float]], head: Int) -> [[Float]] {
         let coding = plan.heads[head].values
         guard !coding.isFullPrecision else { return block }
+        let (means, isRotated) = (plan.heads[head].valueMeans, coding.rotation == .hadamard)
+        let length = coding.isCentered ? 64 : shape.blockLength
         return block.map { row in
-            stride(from: 0, to: row.count, by: shape.blockLength).flatMap { start in
-                let numbers = row[start..<min(start + shape.blockLength, row.count)]
-                let group = ReferenceGroup(numbers, bits: coding.width)
-                return numbers.map(group.restored)
+            let row = coding.isCentered ? ReferenceCentering.centered(row, means: means, isRotated: isRotated) : row
+            let restored = stride(from: 0, to: row.count, by: length).flatMap { start in
+                let numbers = row[start..<min(start + length, row.count)]
+                return numbers.map(ReferenceGroup(numbers, coding: coding).restored)
             }
+            guard coding.isCentered else { return restored }
+            return ReferenceCentering.restored(restored, means: means, isRotated: isRotated)
         }
     }
 

@@ -11,9 +11,9 @@ import ThinkCompress
 
     // MARK: - Codings
 
-    @Test("a coding has one of the widths", arguments: [-1, 0, 1, 3, 5, 16, 256 + 2])
+    @Test("a coding has one of the widths", arguments: [-1, 0, 6, 7, 16, 256 + 2])
     func widths(width: Int) {
-        #expect(throws: PlanError(.coding(byte: 0), "a width is \(width), must be of [2, 4, 8]")) {
+        #expect(throws: PlanError(.coding(byte: 0), "a width is \(width), must be of [1, 2, 3, 4, 5, 8]")) {
             try Coding(width: width)
         }
     }
@@ -28,16 +28,16 @@ import ThinkCompress
     @Test(
         "a coding's bytes are checked one by one",
         arguments: [
-            Bytes(bytes: [3, 1, 0, 0], byte: 0, message: "a width is 3, must be 0 or of [2, 4, 8]"),
-            Bytes(bytes: [255, 9, 9, 9], byte: 0, message: "a width is 255, must be 0 or of [2, 4, 8]"),
+            Bytes(bytes: [6, 1, 0, 0], byte: 0, message: "a width is 6, must be 0 or of [1, 2, 3, 4, 5, 8]"),
+            Bytes(bytes: [255, 9, 9, 9], byte: 0, message: "a width is 255, must be 0 or of [1, 2, 3, 4, 5, 8]"),
             Bytes(bytes: [2, 0, 0, 0], byte: 1, message: "scales of kind 0 for codes of 2 bits"),
-            Bytes(bytes: [2, 2, 9, 9], byte: 1, message: "scales of kind 2 for codes of 2 bits"),
+            Bytes(bytes: [2, 3, 9, 9], byte: 1, message: "scales of kind 3 for codes of 2 bits"),
             Bytes(bytes: [0, 1, 9, 9], byte: 1, message: "scales of kind 1 for codes of 0 bits"),
             Bytes(bytes: [0, 0, 1, 9], byte: 2, message: "full precision has no ranges, and they are 1"),
-            Bytes(bytes: [8, 1, 200, 1], byte: 3, message: "a rotation is 1, must be 0"),
-            Bytes(bytes: [0, 0, 0, 2], byte: 3, message: "a rotation is 2, must be 0"),
+            Bytes(bytes: [8, 1, 200, 1], byte: 3, message: "a rotation of kind 1 with scales of kind 1"),
+            Bytes(bytes: [0, 0, 0, 2], byte: 3, message: "a rotation of kind 2 with scales of kind 0"),
             Bytes(bytes: [], byte: 0, message: "0 bytes of a coding are there"),
-            Bytes(bytes: [3], byte: 0, message: "a width is 3, must be 0 or of [2, 4, 8]"),
+            Bytes(bytes: [7], byte: 0, message: "a width is 7, must be 0 or of [1, 2, 3, 4, 5, 8]"),
             Bytes(bytes: [2], byte: 1, message: "1 bytes of a coding are there"),
             Bytes(bytes: [0, 0], byte: 2, message: "2 bytes of a coding are there"),
             Bytes(bytes: [8, 1, 200], byte: 3, message: "3 bytes of a coding are there"),
@@ -49,14 +49,14 @@ import ThinkCompress
 
     @Test("codings come back from their bytes, and differ if any byte does")
     func codingRoundTrips() throws {
-        let all: [[UInt8]] = [[0, 0, 0, 0], [2, 1, 0, 0], [4, 1, 0, 0], [8, 1, 0, 0], [2, 1, 7, 0]]
+        let all: [[UInt8]] = [[0, 0, 0, 0], [2, 1, 0, 0], [4, 1, 0, 0], [8, 1, 0, 0], [3, 2, 1, 1], [2, 1, 7, 0]]
         let codings = try all.map { try Coding(bytes: $0) }
         #expect(codings.map(\.bytes) == all)
         #expect(Set(codings).count == all.count)
         #expect(codings[0] == .fullPrecision)
         #expect(try codings[1] == Coding(width: 2))
-        #expect(codings.map(\.isFullPrecision) == [true, false, false, false, false])
-        #expect(codings.map(\.ranges.isKnown) == [true, true, true, true, false])
+        #expect(codings.map(\.isFullPrecision) == [true, false, false, false, false, false])
+        #expect(codings.map(\.ranges.isKnown) == [true, true, true, true, true, false])
     }
 
     // MARK: - Head plans
@@ -143,7 +143,7 @@ import ThinkCompress
         let runs = try fault.runs.map { HeadPlan.KeyRun(try Self.coding($0.width), channels: $0.channels) }
         let values = try Self.coding(fault.valueWidth)
         #expect(throws: fault.error) {
-            try HeadPlan(keyRuns: runs, values: values, prunedMeans: fault.means, geometry: geometry)
+            try HeadPlan(keyRuns: runs, values: values, keyMeans: fault.means, geometry: geometry)
         }
     }
 

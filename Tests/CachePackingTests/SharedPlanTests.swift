@@ -15,7 +15,7 @@ import ThinkCompress
             try HeadPlan(
                 keyRuns: [.init(coding, channels: $0.channels)],
                 values: coding,
-                prunedMeans: $0.means,
+                keyMeans: $0.means,
                 geometry: geometry
             )
         }
@@ -32,12 +32,12 @@ import ThinkCompress
     @Test("a row of stand-ins is kept only where there are means")
     func rows() throws {
         let coders = try Self.coders([([0, 2], []), ([0, 2], [1, 2])])
-        #expect(coders.map(\.prunedRow) == [[], [0, 1, 0, 2]])
+        #expect(coders.map(\.keyMeans) == [[], [0, 1, 0, 2]])
     }
 
     @Test("means that are equal but for the sign of zero stay as they are")
     func zeros() throws {
         let coders = try Self.coders([([0, 1, 2], [0]), ([0, 1, 2], [-0.0])])
-        #expect(coders.map { $0.plan.prunedMeans[0].sign } == [.plus, .minus])
+        #expect(coders.map { $0.plan.keyMeans[0].sign } == [.plus, .minus])
     }
 }

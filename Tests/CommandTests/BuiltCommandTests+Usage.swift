@@ -77,7 +77,7 @@ extension BuiltCommandTests {
             }
             + [
                 ("", "needs a stage"), ("kiwi(bits=2)", "did you mean kivi(bits=2)?"), ("kivi", "bits"),
-                ("kivi(bits=3)", "bits"), ("kivi(bits=2", "parentheses"), ("kivi(bits=2,bits=4)", "bits"),
+                ("kivi(bits=6)", "bits"), ("kivi(bits=2", "parentheses"), ("kivi(bits=2,bits=4)", "bits"),
                 ("kivi(bits=2,group=16)", "group"), ("kivi(bits=2,residual=33)", "residual"),
                 ("kivi(bits=2,speed=9)", "speed"), ("kivi(bits=2)+think(keys=0.4)", "before"),
                 ("kivi(bits=2)+kivi(bits=4)", "same work"), ("think(keys=1)", "keys=1"), ("think", "think(keys=0.4)"),

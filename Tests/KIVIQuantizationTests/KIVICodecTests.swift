@@ -26,7 +26,7 @@ import ThinkCompress
         }
     }
 
-    static let cases: [Case] = [(2, 2), (4, 4), (8, 8), (4, 2)].flatMap { keys, values in
+    static let cases: [Case] = [(2, 2), (4, 4), (8, 8), (4, 2), (3, 1), (1, 5)].flatMap { keys, values in
         [32, 64, 128].flatMap { group in
             [0, 32, 128].filter { $0.isMultiple(of: group) }.flatMap { residual in
                 [64, 80, 96, 128, 256].map { dimension in
@@ -138,7 +138,7 @@ import ThinkCompress
         }
     }
 
-    @Test("fits ranges as the format says", arguments: [2, 4, 8], [(32, 9), (32, 80), (64, 64), (128, 128)])
+    @Test("fits ranges as the format says", arguments: Coding.codeWidths, [(32, 9), (32, 80), (64, 64), (128, 128)])
     func fittedRanges(bits: Int, shape: (group: Int, dimension: Int)) async throws {
         let (group, dimension) = shape
         for type in ElementType.allCases {
@@ -159,8 +159,8 @@ import ThinkCompress
                 let chosen = indices.map { numbers[$0] }
                 let fitted = ReferenceGroup(fitting: chosen, bits: bits)
                 #expect(indices.allSatisfy { restored[$0] == fitted.restored(numbers[$0]) }, "\(name)")
-                error += Double(fitted.squaredError(of: chosen))
-                plainError += Double(ReferenceGroup(chosen, bits: bits).squaredError(of: chosen))
+                error += fitted.squaredError(of: chosen)
+                plainError += ReferenceGroup(chosen, bits: bits).squaredError(of: chosen)
             }
             let keys = source.layers[0].keys[tokens: 0..<group].numbers
             let values = source.layers[0].values[tokens: 0..<group].numbers
@@ -174,7 +174,8 @@ import ThinkCompress
                     check(values, restored.values.numbers, Array(row), "values from \(row.lowerBound) on")
                 }
             }
-            #expect(bits == 8 ? error == plainError : error < 0.95 * plainError)
+            // From 5 bits on there is little to gain.
+            #expect(error <= (bits >= 5 ? 1 : 0.95) * plainError)
         }
     }
 
@@ -196,7 +197,7 @@ import ThinkCompress
         )
     }
 
-    @Test("gives constant groups back exactly", arguments: ElementType.allCases, [2, 4, 8])
+    @Test("gives constant groups back exactly", arguments: ElementType.allCases, Coding.codeWidths)
     func constantGroups(type: ElementType, bits: Int) async throws {
         // All of them are float16 and bfloat16 numbers.
         let numbers: [Float] = [0, 1, -1, 0.5, -65280, 65280, 0x1p-14, -0x1p-24, 0x1p-24, 1.5, 100, -0.1015625]
@@ -223,7 +224,8 @@ import ThinkCompress
         #expect(compressed.layers[0].block(0, head: 0).array.allSatisfy { $0 == 0 })
     }
 
-    @Test("takes the largest numbers and restores none beyond them", arguments: [2, 4, 8])
+    // With 1 bit a range is at most the largest float16.
+    @Test("takes the largest numbers and restores none beyond them", arguments: Coding.codeWidths.dropFirst())
     func largestNumbers(bits: Int) async throws {
         let numbers = (0..<32 * 32).map { index -> Float in index % 33 < 16 ? 65504 : -65504 }
         let tensor = KVTensor(numbers, elementType: .float32, heads: 1, headDimension: 32)
@@ -278,7 +280,7 @@ import ThinkCompress
         #expect(LayerPlan(geometry: geometry, heads: [head]).blockByteCount(shape: shape) == byteCount)
     }
 
-    @Test("packs the codes, scales and minima of the format", arguments: [2, 4, 8], [16, 20, 80])
+    @Test("packs the codes, scales and minima of the format", arguments: Coding.codeWidths, [16, 20, 80])
     func packs(bits: Int, dimension: Int) async throws {
         let test = Case(keys: bits, values: bits, group: 32, residual: 0, dimension: dimension, type: .bfloat16)
         let source = try test.cache()
@@ -398,10 +400,10 @@ import ThinkCompress
         #expect(codec.parameters.map(\.text) == ["keys=4", "values=2", "group=64", "residual=192"])
         #expect(codec.residualWindow == 192)
         #expect(codec.blockLength == 64)
-        #expect(throws: RecipeError("kivi: keys=3 must be 2 or 4 or 8", suggestion: "keys=2")) {
-            try KIVICodec(keyBits: 3, valueBits: 2)
+        #expect(throws: RecipeError("kivi: keys=6 must be 1 or 2 or 3 or 4 or 5 or 8", suggestion: "keys=5")) {
+            try KIVICodec(keyBits: 6, valueBits: 2)
         }
-        #expect(throws: RecipeError("kivi: values=16 must be 2 or 4 or 8", suggestion: "values=8")) {
+        #expect(throws: RecipeError("kivi: values=16 must be 1 or 2 or 3 or 4 or 5 or 8", suggestion: "values=8")) {
             try KIVICodec(keyBits: 2, valueBits: 16)
         }
         #expect(throws: RecipeError.self) { try KIVICodec(keyBits: 2, valueBits: 2, group: 31) }

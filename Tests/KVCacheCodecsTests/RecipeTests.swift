@@ -11,7 +11,8 @@ import ThinkCompress
             "f16", "bf16", "f32", "kivi(bits=2)", "kivi(bits=4,residual=0)", "kivi(keys=4,values=2)",
             "kivi(keys=4,values=2,group=64,residual=64)", "kivi(bits=8,group=128,residual=65536)", "think(keys=0)",
             "kivi(bits=2,sinks=4)", "kivi(bits=2,sinks=4,ranges=fitted)",
-            "kivi(keys=4,values=2,group=64,residual=0,sinks=64)", "think(keys=0.5)+f16",
+            "kivi(keys=4,values=2,group=64,residual=0,sinks=64)", "think(keys=0.5)+f16", "kivi(keys=5,values=1)",
+            "kivi(bits=3,sinks=4,ranges=fitted,scales=compact,rotate=values)",
             "think(keys=0.000001)", "think(keys=0.999999,recent=0)",
             "think(keys=0.4,observe=16,recent=64,restore=mean,score=keys)+kivi(bits=4)",
         ]
@@ -27,6 +28,7 @@ import ThinkCompress
         arguments: [
             ("kivi(bits=2,group=32,residual=128)", "kivi(bits=2)"),
             ("kivi(keys=4,values=4)", "kivi(bits=4)"), ("kivi(ranges=full,sinks=0,bits=4)", "kivi(bits=4)"),
+            ("kivi(rotate=none,scales=float16,bits=4)", "kivi(bits=4)"),
             ("kivi(residual=0,values=2,keys=4)", "kivi(keys=4,values=2,residual=0)"),
             ("think(keys=0.40)", "think(keys=0.4)"),
             ("think(keys=0.0)", "think(keys=0)"),
@@ -154,7 +156,8 @@ import ThinkCompress
         Refusal("kivi(bits=2,bits=2)", "kivi: 'bits' is given twice", suggestion: "bits=2"),
         Refusal(
             "kivi(bit=2)",
-            "kivi has no parameter 'bit'; it has the parameters bits, keys, values, group, residual, sinks, ranges",
+            "kivi has no parameter 'bit'; it has the parameters bits, keys, values, group, residual, sinks, ranges, "
+                + "scales, rotate",
             suggestion: "bits=2"
         ),
         Refusal("f16(bits=2)", "f16 has no parameter 'bits'; it takes no parameters", suggestion: "f16"),
@@ -179,9 +182,19 @@ import ThinkCompress
     static let parameterRefusals = [
         Refusal("kivi", "kivi needs a number of bits", suggestion: "kivi(bits=2)"),
         Refusal("kivi(group=64)", "kivi needs a number of bits", suggestion: "kivi(bits=2)"),
-        Refusal("kivi(bits=3)", "kivi: bits=3 must be 2 or 4 or 8", suggestion: "bits=2"),
-        Refusal("kivi(bits=16)", "kivi: bits=16 must be 2 or 4 or 8", suggestion: "bits=8"),
-        Refusal("kivi(bits=two)", "kivi: bits=two must be 2 or 4 or 8", suggestion: "bits=2"),
+        Refusal("kivi(bits=6)", "kivi: bits=6 must be 1 or 2 or 3 or 4 or 5 or 8", suggestion: "bits=5"),
+        Refusal("kivi(bits=16)", "kivi: bits=16 must be 1 or 2 or 3 or 4 or 5 or 8", suggestion: "bits=8"),
+        Refusal("kivi(bits=two)", "kivi: bits=two must be 1 or 2 or 3 or 4 or 5 or 8", suggestion: "bits=1"),
+        Refusal(
+            "kivi(bits=2,rotate=values)",
+            "kivi: rotate=values needs compact scales",
+            suggestion: "kivi(bits=2,scales=compact,rotate=values)"
+        ),
+        Refusal(
+            "kivi(bits=2,scales=f16)",
+            "kivi: scales=f16 must be float16 or compact",
+            suggestion: "scales=float16"
+        ),
         Refusal("kivi(keys=4)", "kivi needs bits for keys and for values", suggestion: "kivi(keys=4,values=4)"),
         Refusal("kivi(values=2)", "kivi needs bits for keys and for values", suggestion: "kivi(keys=2,values=2)"),
         Refusal(

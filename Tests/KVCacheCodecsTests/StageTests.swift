@@ -70,11 +70,11 @@ import ThinkCompress
                 #expect(plan.keyRuns.map(\.coding) == [try Coding(width: 2), .fullPrecision])
                 #expect(plan.keyRuns.map(\.channels.count) == [6, 4])
                 #expect(plan.keyRuns[1].channels == outliers)
-                #expect(plan.prunedMeans.count == (restoresMeans ? 6 : 0))
+                #expect(plan.keyMeans.count == (restoresMeans ? 6 : 0))
                 #expect(!plan.keepMask[15])
                 if restoresMeans {
-                    #expect(plan.prunedMeans.last == 0)
-                    #expect(plan.prunedMeans.dropLast().allSatisfy { $0 != 0 })
+                    #expect(plan.keyMeans.last == 0)
+                    #expect(plan.keyMeans.dropLast().allSatisfy { $0 != 0 })
                 }
             }
         }

@@ -59,7 +59,7 @@ public struct PackedBlock {
     }
 
     private func code(at place: CodePlace, start: Int) -> Int {
-        Int(bytes[start + place.byte]) >> place.shift & (1 << bits - 1)
+        place.code(in: bytes[start...])
     }
 
     private func half(_ offset: Int) -> Float {

@@ -1,7 +1,7 @@
 package import ThinkCompress
 
 extension HeadPlan {
-    /// A plan with a key run of every coding and, if there are enough channels, pruned ones.
+    /// A plan with key runs of full precision and of three other codings and, if there are enough channels, pruned ones.
     ///
     /// Channels are dealt at random, and so is the order of the runs; no run has a whole number of quads.
     package static func mixed(
@@ -10,7 +10,7 @@ extension HeadPlan {
         hasMeans: Bool,
         using generator: inout SplitMix64
     ) throws -> HeadPlan {
-        let codings = try [.fullPrecision] + Coding.codeWidths.map { try Coding(width: $0) }
+        let codings = [.fullPrecision] + (try Coding.samples(isForValues: false)).shuffled(using: &generator).prefix(3)
         var channels = (0..<UInt16(geometry.keyDimension)).shuffled(using: &generator)
         var runs: [KeyRun] = []
         for coding in codings.shuffled(using: &generator) where !channels.isEmpty {
@@ -19,12 +19,34 @@ extension HeadPlan {
             runs.append(KeyRun(coding, channels: channels.suffix(count).sorted()))
             channels.removeLast(count)
         }
+        let centered = runs.filter(\.coding.isCentered).reduce(0) { $0 + $1.channels.count }
+        let meanCount = hasMeans || centered > 0 ? channels.count + centered : 0
         return try HeadPlan(
             keyRuns: runs,
             values: geometry.valueDimension == 0 ? .fullPrecision : values,
-            prunedMeans: hasMeans ? channels.map { _ in generator.normal() } : [],
+            // Those that are subtracted are about the means of random rows.
+            keyMeans: (0..<meanCount).map { _ in generator.normal() / 8 },
+            valueMeans: values.isCentered ? (0..<geometry.valueDimension).map { _ in generator.normal() / 8 } : [],
             geometry: geometry
         )
+    }
+}
+
+extension Coding {
+    /// Codings of every width and kind of scales, values' rotated or not; some fit their ranges.
+    package static func samples(isForValues: Bool) throws -> [Coding] {
+        try codeWidths.enumerated().flatMap { number, width in
+            let ranges: RangeRule = number % 2 == 0 ? .leastToGreatest : .fitted
+            return [
+                try Coding(width: width, ranges: ranges),
+                try Coding(
+                    width: width,
+                    scales: .compact,
+                    ranges: ranges == .fitted ? .leastToGreatest : .fitted,
+                    rotation: isForValues && number % 3 > 0 ? .hadamard : .none
+                ),
+            ]
+        }
     }
 }
 
@@ -33,7 +55,7 @@ extension LayerPlan {
     package static func mixed(geometry: LayerGeometry, sinks: Int = 0, hasMeans: Bool, seed: UInt64) throws -> LayerPlan
     {
         var generator = SplitMix64(seed: seed)
-        let codings = try Coding.codeWidths.map { try Coding(width: $0) } + [.fullPrecision]
+        let codings = try Coding.samples(isForValues: true) + [.fullPrecision]
         let heads = try (0..<geometry.kvHeads).map {
             try HeadPlan.mixed(
                 geometry: geometry,

@@ -50,12 +50,12 @@ import ThinkCompress
             for (head, plan) in layer.plan.heads.enumerated() {
                 let mask = pruned.layers[index].plan.heads[head].keepMask
                 #expect(plan.keepMask == mask)
-                #expect(plan.prunedMeans == pruned.layers[index].plan.heads[head].prunedMeans)
+                #expect(plan.keyMeans == pruned.layers[index].plan.heads[head].keyMeans)
                 let channels = mask.indices.filter { !mask[$0] }
                 for (place, channel) in channels.enumerated() {
                     for token in 0..<blocks {
                         keys[(head * blocks + token) * test.dimension + channel] =
-                            test.asMean ? plan.prunedMeans[place] : 0
+                            test.asMean ? plan.keyMeans[place] : 0
                     }
                 }
             }

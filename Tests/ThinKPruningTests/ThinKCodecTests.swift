@@ -23,7 +23,7 @@ import ThinkCompress
             #expect(plan.keptChannelCount == dimension - pruned)
             #expect(plan.keyRuns.count == 1)
             #expect(plan.keyRuns[0].channels == plan.keyRuns[0].channels.sorted())
-            #expect(plan.prunedMeans == [])
+            #expect(plan.keyMeans == [])
         }
     }
 
@@ -204,7 +204,7 @@ import ThinkCompress
                 let pruned = mask.indices.filter { !mask[$0] }
                 #expect(pruned.count == 8)
                 let means = pruned.map { Self.mean(source.layers[index].keys, head: head, channel: $0) }
-                #expect(plan.prunedMeans == (asMean ? means : []))
+                #expect(plan.keyMeans == (asMean ? means : []))
                 // Tokens in the window keep all channels.
                 for token in 0..<64 {
                     for (channel, mean) in zip(pruned, means) {

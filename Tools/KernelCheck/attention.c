@@ -25,12 +25,16 @@ typedef struct key_widths {
   unsigned first, second;
 } key_widths;
 
-static const key_widths all_key_widths[] = {{2, 2}, {4, 4}, {8, 8}, {0, 0}, {2, 4}, {2, 0}};
+static const key_widths all_key_widths[] = {{1, 1}, {2, 2}, {3, 3}, {4, 4}, {5, 5},
+                                            {8, 8}, {0, 0}, {2, 4}, {2, 0}, {5, 3}};
 
 static size_t aligned(size_t count) { return (count + TCK_LINE_BYTES - 1) / TCK_LINE_BYTES * TCK_LINE_BYTES; }
 
-static tck_coding coding_of(unsigned width) {
-  return (tck_coding){(uint8_t)width, width == 0 ? TCK_NO_SCALES : TCK_FLOAT16_SCALES, TCK_LEAST_TO_GREATEST};
+/// Of a width, with scales of either kind.
+static tck_coding random_coding(unsigned width) {
+  tck_coding coding = {(uint8_t)width, TCK_NO_SCALES, TCK_LEAST_TO_GREATEST, TCK_NO_ROTATION};
+  if (width > 0) coding.scales = random_bits() & 1 ? TCK_COMPACT_SCALES : TCK_FLOAT16_SCALES;
+  return coding;
 }
 
 /// The dimensions of heads.
@@ -47,8 +51,8 @@ static tck_block_format make_format(size_t tokens, dimensions dimension, tck_ele
       .value_dimension = dimension.values,
       .full_type = type,
       .key_run_count = second > 0 ? 2 : 1,
-      .key_runs = {{first, coding_of(widths.first)}, {second, coding_of(widths.second)}},
-      .values = coding_of(value_width),
+      .key_runs = {{first, random_coding(widths.first)}, {second, random_coding(widths.second)}},
+      .values = random_coding(value_width),
   };
   return tck_layout(&plan);
 }
@@ -60,8 +64,12 @@ static void pack_block(const tck_block_format *format, const uint16_t *indices, 
   uint8_t *key_rows = malloc(key_count * sizeof(float)), *value_rows = malloc(value_count * sizeof(float));
   scalar->narrow(type, keys, key_count, key_rows);
   scalar->narrow(type, values, value_count, value_rows);
+  // Means have no part in what attention reads.
+  static const float means[TCK_MAX_HEAD_DIMENSION];
+  tck_centering centering = {means, means, malloc(tck_packing_floats(format) * sizeof(float))};
   tck_pack_block(scalar, format, indices, (tck_rows){key_rows, format->key_dimension * tck_element_bytes(type), type},
-                 (tck_rows){value_rows, format->value_dimension * tck_element_bytes(type), type}, block);
+                 (tck_rows){value_rows, format->value_dimension * tck_element_bytes(type), type}, centering, block);
+  free(centering.workspace);
   free(key_rows);
   free(value_rows);
 }
@@ -165,7 +173,7 @@ static void compare_tile(dimensions dimension, size_t tokens, tck_element_type t
   for (size_t i = 0; i < count * dimension.keys; i++) keys[i] = random_normal();
   // With few channels an output may by chance be near zero, and any error large beside it.
   for (size_t i = 0; i < count * dimension.values; i++) {
-    values[i] = random_normal() + (dimension.values < 16 ? 2 : 0);
+    values[i] = random_normal() + (dimension.values <= 16 ? 2 : 0);
   }
   tck_block_format format = make_format(tokens, dimension, type, widths, first, second, value_width);
   uint8_t *blocks = malloc(block_count * format.byte_count);
@@ -212,12 +220,12 @@ static void compare_tile(dimensions dimension, size_t tokens, tck_element_type t
 void compare_attention(void) {
   static const dimensions sizes[] = {{1, 1},   {7, 7},   {16, 16},   {40, 40},   {64, 64},   {80, 80},
                                      {96, 96}, {128, 128}, {256, 256}, {192, 128}, {64, 80}, {40, 24}};
-  static const unsigned value_widths[] = {2, 4, 8, 0};
+  static const unsigned value_widths[] = {1, 2, 3, 4, 5, 8, 0};
   memset(largest, 0, sizeof largest);
   for (size_t d = 0; d < sizeof sizes / sizeof *sizes; d++) {
     for (size_t tokens = 32; tokens <= TCK_MAX_BLOCK_TOKENS; tokens *= 2) {
       for (size_t k = 0; k < sizeof all_key_widths / sizeof *all_key_widths; k++) {
-        for (size_t v = 0; v < 4; v++) {
+        for (size_t v = 0; v < sizeof value_widths / sizeof *value_widths; v++) {
           tck_element_type type = (tck_element_type)(TCK_FLOAT16 + random_bits() % 3);
           compare_tile(sizes[d], tokens, type, all_key_widths[k], value_widths[v]);
         }

@@ -31,8 +31,13 @@ void expect(bool equal, const char *kernel, const char *what, size_t a, size_t b
   if (failures++ < 20) printf("%s %s differs: %s %zu %zu %zu %zu\n", other->name, kernel, what, a, b, c, d);
 }
 
+static const uint8_t widths[] = {1, 2, 3, 4, 5, 8};
+
+/// Groups of which it is compared what is stored.
+#define MOST_STORED 64
+
 /// Where outputs go, with bytes around them that must stay: one pair for each set, compared as a whole.
-static uint8_t outputs[2][3][MOST_BYTES];
+static _Alignas(float) uint8_t outputs[2][3][MOST_BYTES];
 static uint8_t inputs[MOST_BYTES];
 
 static void reset(void) { memset(outputs, 0xA5, sizeof outputs); }
@@ -81,16 +86,66 @@ static tck_packed packed_input(size_t set, size_t shift) {
   return (tck_packed){packed.codes, packed.scales, packed.minima};
 }
 
+/// Compares what is stored of groups, in all widths and kinds of scales.
+static void compare_scales(const char *kernel, size_t groups, const float *minima, const float *maxima) {
+  size_t some = groups < MOST_STORED ? groups : 1 + groups * 7 % MOST_STORED;  // Any number of groups.
+  for (size_t w = 0; w < sizeof widths / sizeof *widths; w++) {
+    for (uint8_t scales = TCK_FLOAT16_SCALES; scales <= TCK_COMPACT_SCALES; scales++) {
+      float encoded[2][2][MOST_STORED];
+      uint16_t stored[2][2][MOST_STORED];
+      memset(encoded, 0xA5, sizeof encoded);
+      memset(stored, 0xA5, sizeof stored);
+      for (size_t set = 0; set < 2; set++) {
+        tck_quantizers quantizers = {stored[set][0], stored[set][1], encoded[set][0], encoded[set][1]};
+        tck_coding coding = {widths[w], scales, TCK_LEAST_TO_GREATEST, TCK_NO_ROTATION};
+        (set ? other : scalar)->encode_scales(coding, some, minima, maxima, quantizers);
+      }
+      bool equal = memcmp(encoded[0], encoded[1], sizeof encoded[0]) == 0;
+      equal = equal && memcmp(stored[0], stored[1], sizeof stored[0]) == 0;
+      expect(equal, kernel, "scales", some, widths[w], scales, 0);
+      digest = scalar->crc32c(digest, stored[1], sizeof stored[1]);
+    }
+  }
+}
+
+/// Compares the choice of ranges, of any numbers of groups and of their numbers, in all widths and kinds of scales.
+static void compare_fitting(tck_element_type type, pattern kind) {
+  static const size_t counts[] = {32, 64, 128, 16, 80, 7, 1};
+  size_t count = counts[random_bits() % (sizeof counts / sizeof *counts)];
+  size_t group_count = 1 + random_bits() % MOST_STORED;
+  tck_rows groups = {inputs + 1, (count + random_bits() % 3) * tck_element_bytes(type), type};
+  fill(inputs + 1, type, groups.token_stride * group_count / tck_element_bytes(type), kind);
+  float ranges[2][MOST_STORED];
+  for (size_t i = 0; i < group_count; i++) {
+    bool within = scalar->value_ranges((tck_rows){inputs + 1 + i * groups.token_stride, 0, type}, 1, count, count,
+                                       &ranges[0][i], &ranges[1][i]);
+    if (!within) return;
+  }
+  for (size_t w = 0; w < sizeof widths / sizeof *widths; w++) {
+    for (uint8_t scales = TCK_FLOAT16_SCALES; scales <= TCK_COMPACT_SCALES; scales++) {
+      float fitted[2][2][MOST_STORED];
+      for (size_t set = 0; set < 2; set++) {
+        memcpy(fitted[set], ranges, sizeof ranges);
+        tck_coding coding = {widths[w], scales, TCK_FITTED_RANGES, TCK_NO_ROTATION};
+        (set ? other : scalar)->fit_ranges(coding, groups, count, group_count, fitted[set][0], fitted[set][1]);
+      }
+      bool equal = true;
+      for (size_t i = 0; i < 2; i++) {
+        equal = equal && memcmp(fitted[0][i], fitted[1][i], group_count * sizeof(float)) == 0;
+        digest = scalar->crc32c(digest, fitted[1][i], group_count * sizeof(float));
+      }
+      expect(equal, "fit_ranges", pattern_names[kind], count, group_count, widths[w], scales);
+    }
+  }
+}
+
 /// Compares the first two steps of quantizing: ranges, and what is stored of them.
 static void compare_ranges(const char *kernel, tck_rows rows, size_t tokens, tck_channels channels,
-                           size_t head_dimension, size_t group, bool values, tck_coding coding) {
-  static float ranges[2][2][TCK_MAX_BLOCK_TOKENS * TCK_MAX_HEAD_DIMENSION / 32], encoded[2][2][64];
-  static uint16_t stored[2][2][64];
+                           size_t head_dimension, size_t group, bool values) {
+  static float ranges[2][2][TCK_MAX_BLOCK_TOKENS * TCK_MAX_HEAD_DIMENSION / 32];
   bool within[2];
   size_t groups = values ? tokens * tck_value_groups(head_dimension, group) : tck_padded_channels(channels.count);
   memset(ranges, 0xA5, sizeof ranges);
-  memset(encoded, 0xA5, sizeof encoded);
-  memset(stored, 0xA5, sizeof stored);
   for (size_t set = 0; set < 2; set++) {
     const tck_kernels *kernels = set ? other : scalar;
     float *minima = ranges[set][0], *maxima = ranges[set][1];
@@ -100,13 +155,7 @@ static void compare_ranges(const char *kernel, tck_rows rows, size_t tokens, tck
   expect(within[0] == within[1], kernel, "ranges' flag", tokens, head_dimension, group, 0);
   if (!within[0] || !within[1]) return;
   expect(memcmp(ranges[0], ranges[1], sizeof ranges[0]) == 0, kernel, "ranges", tokens, head_dimension, group, groups);
-  size_t some = groups < 64 ? groups : 1 + groups * 7 % 64;  // Any number of groups.
-  for (size_t set = 0; set < 2; set++) {
-    tck_quantizers quantizers = {stored[set][0], stored[set][1], encoded[set][0], encoded[set][1]};
-    (set ? other : scalar)->encode_scales(coding, some, ranges[0][0], ranges[0][1], quantizers);
-  }
-  bool equal = memcmp(encoded[0], encoded[1], sizeof encoded[0]) == 0;
-  expect(equal && memcmp(stored[0], stored[1], sizeof stored[0]) == 0, kernel, "scales", some, coding.width, 0, 0);
+  compare_scales(kernel, groups, ranges[0][0], ranges[0][1]);
 }
 
 static void compare_blocks(tck_element_type type, size_t tokens, size_t head_dimension, unsigned width, pattern kind) {
@@ -121,9 +170,11 @@ static void compare_blocks(tck_element_type type, size_t tokens, size_t head_dim
 
   for (int values = 0; values < 2; values++) {
     const char *kernel = values ? "values" : "keys";
-    tck_coding coding = {(uint8_t)width, TCK_FLOAT16_SCALES, random_bits() & 1 ? TCK_FITTED_RANGES : TCK_LEAST_TO_GREATEST};
+    tck_coding coding = {(uint8_t)width, TCK_FLOAT16_SCALES, TCK_LEAST_TO_GREATEST, TCK_NO_ROTATION};
+    if (random_bits() & 1) coding.ranges = TCK_FITTED_RANGES;
+    if (random_bits() & 1) coding.scales = TCK_COMPACT_SCALES;
     bool packed[2];
-    compare_ranges(kernel, rows, tokens, channels, head_dimension, group, values, coding);
+    compare_ranges(kernel, rows, tokens, channels, head_dimension, group, values);
     reset();
     for (size_t set = 0; set < 2; set++) {
       const tck_kernels *kernels = set ? other : scalar;
@@ -134,7 +185,7 @@ static void compare_blocks(tck_element_type type, size_t tokens, size_t head_dim
     expect(packed[0] == packed[1], kernel, "flag", tokens, head_dimension, width, type);
     if (!packed[0]) continue;
     expect(outputs_equal(), kernel, pattern_names[kind], tokens, head_dimension, width, type);
-    digest = scalar->crc32c(digest, outputs[1], sizeof outputs[1]);
+    digest = other->crc32c(digest, outputs[1], sizeof outputs[1]);
 
     if (kind == TINY) {  // Readers take whatever scale and minimum a file has.
       for (size_t i = 0; i < 64; i++) outputs[0][1][GUARD + i] = (uint8_t)random_bits();
@@ -150,7 +201,7 @@ static void compare_blocks(tck_element_type type, size_t tokens, size_t head_dim
     }
     expect(memcmp(restored[0], restored[1], sizeof restored[0]) == 0, kernel, "restored", tokens, head_dimension, width,
            to);
-    digest = scalar->crc32c(digest, restored[1], sizeof restored[1]);
+    digest = other->crc32c(digest, restored[1], sizeof restored[1]);
   }
 }
 
@@ -168,7 +219,7 @@ static void compare_full_keys(tck_element_type type, tck_element_type to, size_t
     kernels->unpack_full_keys(type, outputs[set][0] + GUARD + shift, tokens, channels, to_rows);
   }
   expect(outputs_equal(), "full keys", "bytes", tokens, head_dimension, type, to);
-  digest = scalar->crc32c(digest, outputs[1], sizeof outputs[1]);
+  digest = other->crc32c(digest, outputs[1], sizeof outputs[1]);
 }
 
 /// Equal, or both NaN: which NaN an addition gives depends on the order of its operands.
@@ -192,7 +243,27 @@ static void compare_sums(tck_element_type type, size_t tokens, size_t head_dimen
          head_dimension, type, 0);
   expect(totals_equal(totals[0][1], totals[1][1], TCK_MAX_HEAD_DIMENSION), "squares", pattern_names[kind], tokens,
          head_dimension, type, 0);
-  if (kind < ANY_BITS) digest = scalar->crc32c(digest, totals[1], sizeof totals[1]);
+  if (kind < ANY_BITS) digest = other->crc32c(digest, totals[1], sizeof totals[1]);
+}
+
+/// Compares what is done with values before they are quantized.
+static void compare_rotation(tck_element_type type, size_t dimension, pattern kind) {
+  float means[TCK_MAX_HEAD_DIMENSION];
+  size_t count = 1 + random_bits() % 5, stride = (dimension + random_bits() % 3) * tck_element_bytes(type);
+  tck_rows rows = {inputs + 1, stride, type};
+  fill(inputs + 1, type, stride * count / tck_element_bytes(type) + 1, kind);
+  fill(means, TCK_FLOAT32, dimension, NORMAL);
+  reset();
+  for (size_t set = 0; set < 2; set++) {
+    float *destination = (float *)(outputs[set][0] + GUARD);
+    outputs[set][1][0] = (set ? other : scalar)->subtract_means(rows, count, dimension, means, destination);
+  }
+  expect(outputs_equal(), "subtract_means", pattern_names[kind], dimension, count, type, 0);
+  for (size_t set = 0; set < 2; set++) {
+    (set ? other : scalar)->rotate_rows((float *)(outputs[set][0] + GUARD), count, dimension);
+  }
+  expect(outputs_equal(), "rotate_rows", pattern_names[kind], dimension, count, type, 0);
+  digest = scalar->crc32c(digest, outputs[1], sizeof outputs[1]);
 }
 
 /// Every 16-bit number, and float32 numbers near and between all of them.
@@ -230,6 +301,7 @@ static void compare_bits(void) {
   static const size_t dimensions[] = {1,  7,  8,  15, 16,  17,  31,  33,  40,  63,  64,
                                       65, 80, 96, 100, 128, 192, 256, 257, 320, 1024};
   static const size_t block_tokens[] = {32, 64, 128};
+  static const unsigned widths[] = {1, 2, 3, 4, 5, 8};
   checks = 0;
   digest = 0;
   state = SEED;
@@ -239,10 +311,12 @@ static void compare_bits(void) {
   for (size_t d = 0; d < sizeof dimensions / sizeof *dimensions; d++) {
     for (tck_element_type type = TCK_FLOAT16; type <= TCK_FLOAT32; type++) {
       for (pattern kind = NORMAL; kind < PATTERNS; kind++) {
-        for (unsigned width = 2; width <= 8; width *= 2) {
-          compare_blocks(type, block_tokens[random_bits() % 3], dimensions[d], width, kind);
+        for (size_t w = 0; w < sizeof widths / sizeof *widths; w++) {
+          compare_blocks(type, block_tokens[random_bits() % 3], dimensions[d], widths[w], kind);
         }
+        compare_fitting(type, kind);
         compare_sums(type, random_bits() % MOST_TOKENS, dimensions[d], kind);
+        if (kind < ANY_BITS) compare_rotation(type, dimensions[d], kind);  // Which NaN comes out is not said.
       }
       for (tck_element_type to = TCK_FLOAT16; to <= TCK_FLOAT32; to++) {
         compare_full_keys(type, to, random_bits() % MOST_TOKENS, dimensions[d]);

@@ -16,12 +16,8 @@ def f32(x: float) -> float:
     return ctypes.c_float(x).value
 
 
-def f16(x: float) -> float:
-    """x rounded to binary16, ties to even; infinite on overflow."""
-    return f16_value(f16_bits(x))
-
-
 def f16_bits(x: float) -> int:
+    """The bits of x rounded to binary16, ties to even; infinite on overflow."""
     try:
         return struct.unpack("<H", struct.pack("<e", x))[0]
     except OverflowError:  # struct refuses what rounds to infinity

@@ -12,6 +12,15 @@ class Coding(NamedTuple):
     ranges: int
     rotation: int
 
+    @property
+    def compact(self) -> bool:
+        return self.scales == 2
+
+    @property
+    def scale_size(self) -> int:
+        """Bytes of a scale, and of a minimum."""
+        return 1 if self.compact else 2
+
 
 FULL = Coding(0, 0, 0, 0)
 
@@ -20,25 +29,64 @@ def quantized(width: int, ranges: int = 0) -> Coding:
     return Coding(width, 1, ranges, 0)
 
 
+def compact(width: int, ranges: int = 0, rotation: int = 0) -> Coding:
+    return Coding(width, 2, ranges, rotation)
+
+
+def planes(width: int) -> tuple:
+    """Widths of the planes that codes lie in, low bits first (kivi.md, Lines)."""
+    return (width - 1, 1) if width in (3, 5) else (width,)
+
+
+def plane_lines(units: int, plane: int) -> int:
+    return -(-units // (8 // plane))
+
+
+def lines(units: int, width: int) -> int:
+    """Lines of codes in a sub-block of 32 tokens that has so many units."""
+    return sum(plane_lines(units, plane) for plane in planes(width))
+
+
 class Run(NamedTuple):
     coding: Coding
     channels: tuple
 
-    def lines(self) -> int:
-        """Lines of codes per sub-block of 32 tokens (kivi.md, Key codes)."""
-        return -(-2 * self.quads() // (8 // self.coding.width))
-
     def quads(self) -> int:
         return -(-len(self.channels) // 4)
+
+    def units(self) -> int:
+        """Units of a sub-block (kivi.md, Key codes)."""
+        return 2 * self.quads()
+
+    def code_bytes(self, block_length: int) -> int:
+        return block_length // 32 * lines(self.units(), self.coding.width) * 64
+
+    def scale_bytes(self) -> int:
+        """Of the scales, and as many of the minima."""
+        return 4 * self.quads() * self.coding.scale_size
+
+
+def value_units(value_dimension: int) -> int:
+    """Units of a sub-block (kivi.md, Value codes)."""
+    return 8 * -(-value_dimension // 16)
 
 
 class HeadPlan(NamedTuple):
     runs: tuple
     values: Coding
-    means: tuple  # of the pruned channels, ascending; empty if they are 0
+    means: tuple  # of the key channels that are pruned or compact, ascending; empty if the pruned ones are 0
+    value_means: tuple = ()  # where the values have compact scales
 
     def kept(self) -> list:
         return [channel for run in self.runs for channel in run.channels]
+
+    def compact_keys(self) -> list:
+        """The key channels that have compact scales."""
+        return [channel for run in self.runs if run.coding.compact for channel in run.channels]
+
+    def channels_of_means(self, key_dimension: int) -> list:
+        """The channels that `means` are of, if there are any."""
+        return sorted({*range(key_dimension)} - {*self.kept()} | {*self.compact_keys()})
 
     def encoded(self) -> bytes:
         kept = self.kept()
@@ -46,7 +94,8 @@ class HeadPlan(NamedTuple):
         for run in self.runs:
             data += struct.pack("<4BI", *run.coding, len(run.channels))
         data += struct.pack(f"<{len(kept)}H", *kept) + bytes(2 * (len(kept) % 2))
-        return data + struct.pack(f"<{len(self.means)}f", *self.means)
+        means = self.means + self.value_means
+        return data + struct.pack(f"<{len(means)}f", *means)
 
 
 class BlockLayout:
@@ -58,7 +107,7 @@ class BlockLayout:
         for run in plan.runs:
             self.keys.append(at)
             if run.coding.width:
-                at += block_length // 32 * run.lines() * 64
+                at += run.code_bytes(block_length)
             else:
                 at += len(run.channels) * block_length * element_type.size
         self.scales, self.minima = {}, {}  # by number of the run
@@ -66,16 +115,16 @@ class BlockLayout:
             for number, run in enumerate(plan.runs):
                 if run.coding.width:
                     starts[number] = at
-                    at += 4 * run.quads() * 2
+                    at += run.scale_bytes()
         self.values = at = align64(at)
-        self.groups = -(-value_dimension // block_length)
+        self.group = 64 if plan.values.compact else block_length  # channels of values
+        self.groups = -(-value_dimension // self.group)
         if plan.values.width:
-            codes = block_length // 4 * -(-value_dimension // 16)
-            at += -(-codes // (8 // plan.values.width)) * 64
+            at += block_length // 32 * lines(value_units(value_dimension), plan.values.width) * 64
             self.value_scales = at
-            at += block_length * self.groups * 2
+            at += block_length * self.groups * plan.values.scale_size
             self.value_minima = at
-            at += block_length * self.groups * 2
+            at += block_length * self.groups * plan.values.scale_size
         else:
             at += block_length * value_dimension * element_type.size
         self.length = align64(at)

@@ -269,11 +269,20 @@ class Snapshot:
         content.finish()
         return plans
 
-    def _read_coding(self, content: Content) -> Coding:
-        width = content.field("B", (0, 2, 4, 8), "width")
-        scales = content.field("B", (1,) if width else (0,), "scales")
+    def _read_coding(self, content: Content, of_values: bool) -> Coding:
+        width = content.field("B", (0, 1, 2, 3, 4, 5, 8), "width")
+        scales = content.field("B", (1, 2) if width else (0,), "scales")
         ranges = content.field("B", None if width else (0,), "ranges")
-        return Coding(width, scales, ranges, content.field("B", (0,), "rotation"))
+        rotations = (0, 1) if of_values and scales == 2 else (0,)
+        return Coding(width, scales, ranges, content.field("B", rotations, "rotation"))
+
+    def _read_means(self, content: Content, count: int, are_subtracted: bool) -> tuple:
+        means = []
+        for _ in range(count):
+            means.append(content.field("f"))
+            if not math.isfinite(means[-1]) or are_subtracted and abs(means[-1]) > blocks.LARGEST:
+                content.fail(content.at - 4, f"mean {means[-1]}")
+        return tuple(means)
 
     def _read_head_plan(self, content: Content, layer: LayerGeometry) -> HeadPlan:
         d = layer.keyDimension
@@ -281,20 +290,21 @@ class Snapshot:
         mean_at = content.at
         mean_count = content.field("H")
         values_at = content.at
-        values = self._read_coding(content)
+        values = self._read_coding(content, True)
         if values.width and not layer.valueDimension:
             content.fail(values_at, f"width {values.width} of values that have no dimension")
         shapes, kept = [], 0
         for _ in range(run_count):
             start = content.at
-            coding = self._read_coding(content)
+            coding = self._read_coding(content, False)
             if coding in dict(shapes):
                 content.fail(start, f"two runs of {coding}")
             count = content.field("I", range(1, d - kept + 1), "run count")
             shapes.append((coding, count))
             kept += count
-        if mean_count not in (0, d - kept):
-            content.fail(mean_at, f"meanCount {mean_count} with {d - kept} channels pruned")
+        compact = sum(count for coding, count in shapes if coding.compact)
+        if mean_count not in ((d - kept + compact,) if compact else (0, d - kept)):
+            content.fail(mean_at, f"meanCount {mean_count}: {d - kept} channels are pruned, {compact} compact")
         runs, seen = [], set()
         for coding, count in shapes:
             channels = []
@@ -307,12 +317,9 @@ class Snapshot:
             runs.append(Run(coding, tuple(channels)))
         if kept % 2:
             content.field("H", (0,), "padding")
-        means = []
-        for _ in range(mean_count):
-            means.append(content.field("f"))
-            if not math.isfinite(means[-1]):
-                content.fail(content.at - 4, f"mean {means[-1]}")
-        return HeadPlan(tuple(runs), values, tuple(means))
+        means = self._read_means(content, mean_count, any(coding.compact for coding, _ in shapes))
+        value_means = self._read_means(content, layer.valueDimension if values.compact else 0, True)
+        return HeadPlan(tuple(runs), values, means, value_means)
 
     def _layouts(self) -> list:
         """Layouts of blocks [layer][KV head]: plans of many heads are alike."""

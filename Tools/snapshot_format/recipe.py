@@ -7,8 +7,7 @@ import re
 from fractions import Fraction
 
 from . import prune
-from .elements import f32
-from .plan import FULL, HeadPlan, Run, quantized
+from .plan import FULL, Coding, HeadPlan, Run
 from .writer import Cache, Layer, Plan
 
 NUMBERS = {"f16": 1, "bf16": 2, "f32": 3, "kivi": 4, "think": 5}
@@ -35,14 +34,12 @@ def decide(cache: Cache, text: str) -> Plan:
     if kivi:
         block_length, residual = int(kivi.get("group", 32)), int(kivi.get("residual", 128))
     if think:
-        residual = max(residual, int(think.get("recent", 32)))
+        residual = max(residual, int(think.get("recent", 128 if "bits" in think else 32)))
     heads, profile = [], []
     for layer in cache.layers:
-        heads.append([])
-        for head in range(len(layer.keys)):
-            q2 = _query_profile(cache, layer, head, think)
-            profile += q2 or []
-            heads[-1].append(_head_plan(cache, layer, head, kivi, think, q2))
+        q2 = [_query_profile(cache, layer, head, think) for head in range(len(layer.keys))]
+        profile += [x for numbers in q2 for x in numbers or []]
+        heads.append(_head_plans(cache, layer, block_length, kivi, think, q2))
     return Plan(
         heads,
         block_length,
@@ -61,17 +58,46 @@ def _query_profile(cache: Cache, layer: Layer, head: int, think):
     return prune.query_profile([_floats(rows, cache.type) for rows in group], observe)
 
 
-def _head_plan(cache: Cache, layer: Layer, head: int, kivi, think, q2) -> HeadPlan:
-    channels, means = range(layer.key_dimension), ()
-    if think:
-        rows = _floats(layer.keys[head], cache.type)
-        scored = None if think.get("score") == "keys" else q2
-        channels = prune.kept_channels(rows, Fraction(think["keys"]), scored)
+def _head_plans(cache: Cache, layer: Layer, block_length: int, kivi, think, q2: list) -> list:
+    if not layer.keys:
+        return []
+    d, heads = layer.key_dimension, [_floats(rows, cache.type) for rows in layer.keys]
+    key_coding, value_coding = _codings(kivi) if kivi else (FULL, FULL)
+    means = [{} for _ in heads]  # those decided so far, by channel
+    if think and think.get("score") == "keys":
+        q2 = [None] * len(heads)
+    if think and "bits" in think:
+        widths = list(map(int, think.get("widths", "0|2|3|4").split("|")))
+        weights = [weight or [1.0] * d for weight in q2]
+        means = [dict(enumerate(prune.channel_means(rows[layer.sinks :], d))) for rows in heads]
+        runs = prune.soft_runs(heads, weights, widths, layer.sinks, block_length, Fraction(think["bits"]))
+    elif think:
+        kept = [prune.kept_channels(rows, Fraction(think["keys"]), weight) for rows, weight in zip(heads, q2)]
+        runs = [(Run(key_coding, tuple(channels)),) for channels in kept]
         if think.get("restore") == "mean":
-            mean = prune.key_means(rows)
-            means = tuple(f32(mean[c]) for c in range(len(mean)) if c not in channels)
-    keys = values = FULL
-    if kivi:
-        ranges = 1 if kivi.get("ranges") == "fitted" else 0
-        keys, values = (quantized(int(kivi.get("bits") or kivi[part]), ranges) for part in ("keys", "values"))
-    return HeadPlan((Run(keys, tuple(channels)),), values if layer.value_dimension else FULL, means)
+            for rows, channels, known in zip(heads, kept, means):
+                known.update((c, x) for c, x in enumerate(prune.channel_means(rows, d)) if c not in channels)
+    else:
+        runs = [(Run(key_coding, tuple(range(d))),)] * len(heads)
+    if not layer.value_dimension:
+        value_coding = FULL
+    plans = []
+    for rows, values, head_runs, known in zip(heads, layer.values, runs, means):
+        plan, value_means = HeadPlan(head_runs, value_coding, ()), []
+        if plan.compact_keys():
+            of_rows = prune.channel_means(rows[layer.sinks :], d)
+            kept = plan.kept()
+            known = {c: of_rows[c] if c in kept else known.get(c, 0.0) for c in plan.channels_of_means(d)}
+        if value_coding.compact:
+            value_means = prune.channel_means(_floats(values[layer.sinks :], cache.type), layer.value_dimension)
+        plans.append(plan._replace(means=tuple(known[c] for c in sorted(known)), value_means=tuple(value_means)))
+    return plans
+
+
+def _codings(kivi: dict):
+    """Those of keys and of values."""
+    scales = 2 if kivi.get("scales") == "compact" else 1
+    ranges = 1 if kivi.get("ranges") == "fitted" else 0
+    rotation = 1 if kivi.get("rotate") == "values" else 0
+    widths = [int(kivi.get("bits") or kivi[part]) for part in ("keys", "values")]
+    return Coding(widths[0], scales, ranges, 0), Coding(widths[1], scales, ranges, rotation)

@@ -167,8 +167,7 @@ def _block_rows(rows: list, first: int, low: int, block: int, g: int) -> list:
     """The rows of a block, with stand-ins at places below `low`; rows[0] is at the place `first`."""
     places = range(block * g, block * g + g)
     readable = [rows[place - first] for place in places if place >= low]
-    stand_in = readable[0] if readable else [0] * len(rows[0])
-    return [stand_in] * (g - len(readable)) + readable
+    return readable[:1] * (g - len(readable)) + readable
 
 
 def _encode_pages(cache: Cache, plans: list, header: Header, geometry: list, pages: Pages, store):
@@ -183,6 +182,9 @@ def _encode_pages(cache: Cache, plans: list, header: Header, geometry: list, pag
                 layout = BlockLayout(plan, layer.value_dimension, g, cache.type)
                 for block in pages.blocks(chunk, number):
                     rows = [_block_rows(part, first, low, block, g) for part in (keys, values)]
+                    if not rows[0]:
+                        slab += bytes(layout.length)
+                        continue
                     slab += blocks.encode_block(*rows, plan, layout, cache.type)
             stored = store(slab).stored if slab else b""
             table += struct.pack("<2I", len(stored), crc32c(stored))

@@ -25,10 +25,12 @@
 #define TCK_PAGE_TOKENS 256
 /// Codes lie in lines of so many bytes; a block's keys and its values begin at multiples of it.
 #define TCK_LINE_BYTES 64
-/// Tokens that one line of packed key codes covers: two halves of 16 lanes.
+/// Tokens whose codes lie together: of keys in two halves of 16 lanes, of values in fours.
 #define TCK_SUBBLOCK_TOKENS 32
 /// Runs of key channels in a plan at the most.
 #define TCK_MAX_KEY_RUNS 4
+/// Channels of a group of values with compact scales.
+#define TCK_COMPACT_VALUE_GROUP 64
 /// The largest magnitude that quantization takes: float16's largest finite value.
 #define TCK_MAX_QUANTIZED_MAGNITUDE 65504.0f
 
@@ -100,6 +102,9 @@ typedef enum tck_scale_format {
   TCK_NO_SCALES = 0,
   /// A scale and a minimum in float16.
   TCK_FLOAT16_SCALES = 1,
+  /// A byte for the scale's logarithm, and in place of the minimum a signed one for the middle of the range:
+  /// Formats/kivi.md, "Compact scales".
+  TCK_COMPACT_SCALES = 2,
 } tck_scale_format;
 
 /// How the ranges of groups are chosen when they are packed.
@@ -110,14 +115,23 @@ typedef enum tck_range_rule {
   TCK_FITTED_RANGES = 1,
 } tck_range_rule;
 
+/// What values are multiplied by before they are quantized.
+typedef enum tck_rotation {
+  TCK_NO_ROTATION = 0,
+  /// A normalized Hadamard matrix: rotate_rows.
+  TCK_HADAMARD = 1,
+} tck_rotation;
+
 /// How the numbers of a key run, or of a block's values, are stored.
 typedef struct tck_coding {
-  /// Bits per number, 2, 4 or 8; 0 for full precision.
+  /// Bits per number, 1...5 or 8; 0 for full precision.
   uint8_t width;
   /// A tck_scale_format.
   uint8_t scales;
   /// A tck_range_rule, for packing.
   uint8_t ranges;
+  /// A tck_rotation, for values: tck_pack_block applies it, and whoever restores values or attends to them undoes it.
+  uint8_t rotation;
 } tck_coding;
 
 /// The key channels of one run: `channels[i]` is the source channel of the run's channel i.
@@ -260,6 +274,14 @@ typedef struct tck_kernels {
   /// Of a total that is NaN only that is certain, not its sign and payload.
   void (*add_channel_sums)(tck_rows source, size_t tokens, size_t head_dimension, double *sums, double *squares);
 
+  /// Converts rows to float32 and subtracts the mean of each channel. The destination's rows, of `dimension` numbers each,
+  /// follow each other. Returns whether all numbers of the source are finite and at most TCK_MAX_QUANTIZED_MAGNITUDE.
+  bool (*subtract_means)(tck_rows source, size_t count, size_t dimension, const float *means, float *destination);
+
+  /// Rotates rows that follow each other, in place: Formats/kivi.md, "Rotated values". The inverse of itself, but for
+  /// rounding.
+  void (*rotate_rows)(float *rows, size_t count, size_t dimension);
+
   // Quantizing takes these steps, which tck_pack_keys and tck_pack_values put together: the ranges of groups, fitting
   // them if the coding says so, what is stored of them, and the codes. Groups are in the order in which their scales are
   // stored.
@@ -279,8 +301,9 @@ typedef struct tck_kernels {
 
   /// Narrows ranges to those of least squared error, by the coding's width and scales: Formats/kivi.md, "Fitted ranges".
   ///
-  /// `numbers` has `count` numbers of each group, group after group; `minima` and `maxima` are their least and greatest.
-  void (*fit_ranges)(tck_coding coding, const float *numbers, size_t count, size_t groups, float *minima,
+  /// Each row of `groups` has the `count` numbers of a group, TCK_MAX_BLOCK_TOKENS at the most; `minima` and `maxima` are
+  /// their least and greatest.
+  void (*fit_ranges)(tck_coding coding, tck_rows groups, size_t count, size_t group_count, float *minima,
                      float *maxima);
 
   /// Computes what is stored of any number of groups from their ranges: magnitudes of at most
@@ -289,7 +312,7 @@ typedef struct tck_kernels {
   void (*encode_scales)(tck_coding coding, size_t groups, const float *minima, const float *maxima,
                         tck_quantizers quantizers);
 
-  /// Packs the codes of one run of a block's key channels, tck_key_code_bytes; `width` is 2, 4 or 8.
+  /// Packs the codes of one run of a block's key channels, tck_key_code_bytes; `width` is 1...5 or 8.
   ///
   /// A code is `(key - minimum) * inverse scale`, of a magnitude below 2^31, rounded to nearest, ties to even, and
   /// clamped to the width's numbers. Minima and inverse scales of missing channels are 0.
@@ -386,12 +409,23 @@ bool tck_pack_keys(const tck_kernels *kernels, tck_rows source, size_t tokens, t
 bool tck_pack_values(const tck_kernels *kernels, tck_rows source, size_t tokens, size_t head_dimension, size_t group,
                      tck_coding coding, tck_mutable_packed destination);
 
+/// What is subtracted from numbers with compact scales before they are packed, and memory to do it in.
+typedef struct tck_centering {
+  /// The mean of every channel, which does not count where a run's keys have no compact scales. Null where none have.
+  const float *key_means, *value_means;
+  /// tck_packing_floats of the format.
+  float *workspace;
+} tck_centering;
+
+/// Floats that tck_pack_block needs to work in.
+size_t tck_packing_floats(const tck_block_format *format);
+
 /// Packs a whole block, but for the bytes between its parts.
 ///
 /// `channels` are those of all runs, one run after another. Rows have the format's type where a part of theirs is in
 /// full precision. Returns as tck_pack_keys.
 bool tck_pack_block(const tck_kernels *kernels, const tck_block_format *format, const uint16_t *channels,
-                    tck_rows keys, tck_rows values, void *block);
+                    tck_rows keys, tck_rows values, tck_centering centering, void *block);
 
 /// Tells the processor that the thread waits for another.
 static inline void tck_spin_hint(void) {
@@ -429,26 +463,43 @@ static inline tck_weight_block tck_weight_block_of(tck_weight_type type) {
   return (tck_weight_block){0, 0};
 }
 
-/// Bytes of a stored scale, and of a stored minimum.
+/// Bytes of a stored scale, and of what is stored for a minimum.
 static inline size_t tck_scale_bytes(tck_coding coding) {
-  return coding.scales == TCK_FLOAT16_SCALES ? sizeof(uint16_t) : 0;
+  return coding.scales == TCK_FLOAT16_SCALES ? sizeof(uint16_t) : coding.scales == TCK_COMPACT_SCALES ? 1 : 0;
 }
 
 /// Key channels are packed in quads: the run's channel count rounded up to a multiple of 4.
 static inline size_t tck_padded_channels(size_t count) { return (count + 3) / 4 * 4; }
 
-/// Bytes of a run's key codes: lines hold 8/width units of 16 tokens x 4 channels.
-static inline size_t tck_key_code_bytes(size_t tokens, size_t count, unsigned width) {
-  size_t units = tck_padded_channels(count) / 4 * 2;
-  size_t units_per_line = 8 / width;
-  return tokens / TCK_SUBBLOCK_TOKENS * ((units + units_per_line - 1) / units_per_line) * TCK_LINE_BYTES;
+/// Bits of a code in its first plane; codes of width 3 and 5 have their highest bit in a second one: Formats/kivi.md,
+/// "Lines".
+static inline unsigned tck_first_plane_width(unsigned width) { return width == 3 || width == 5 ? width - 1 : width; }
+
+/// Bytes of the lines of one plane of `units` units, of which a line holds 8/width.
+static inline size_t tck_plane_bytes(size_t units, unsigned width) { return (units * width + 7) / 8 * TCK_LINE_BYTES; }
+
+/// Bytes of the lines of `units` units of codes.
+static inline size_t tck_line_bytes(size_t units, unsigned width) {
+  unsigned first = tck_first_plane_width(width);
+  return tck_plane_bytes(units, first) + tck_plane_bytes(units, width - first);
 }
 
-/// Bytes of a block's value codes: lines hold 8/width units of 4 tokens x 16 channels.
+/// Units of a run's key codes in a sub-block: of 16 tokens x 4 channels.
+static inline size_t tck_key_units(size_t count) { return TCK_SUBBLOCK_TOKENS / 16 * (tck_padded_channels(count) / 4); }
+
+/// Units of value codes in a sub-block: of 4 tokens x 16 channels.
+static inline size_t tck_value_units(size_t head_dimension) {
+  return TCK_SUBBLOCK_TOKENS / 4 * ((head_dimension + 15) / 16);
+}
+
+/// Bytes of a run's key codes.
+static inline size_t tck_key_code_bytes(size_t tokens, size_t count, unsigned width) {
+  return tokens / TCK_SUBBLOCK_TOKENS * tck_line_bytes(tck_key_units(count), width);
+}
+
+/// Bytes of a block's value codes.
 static inline size_t tck_value_code_bytes(size_t tokens, size_t head_dimension, unsigned width) {
-  size_t units = tokens / 4 * ((head_dimension + 15) / 16);
-  size_t units_per_line = 8 / width;
-  return (units + units_per_line - 1) / units_per_line * TCK_LINE_BYTES;
+  return tokens / TCK_SUBBLOCK_TOKENS * tck_line_bytes(tck_value_units(head_dimension), width);
 }
 
 /// Groups of `group` channels in a row of values; the last may be shorter.

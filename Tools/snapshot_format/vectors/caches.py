@@ -192,6 +192,16 @@ def large_first_rows(generator: Generator, element_type, rows: int, d: int) -> l
     return large + numbers[4:]
 
 
+def far_from_means(generator: Generator, element_type, rows: int, d: int) -> list:
+    """Numbers further from their channel's mean than can be quantized; and rows that lie there
+    together, so that rotation makes them larger yet."""
+    def number(row: int) -> float:
+        return 60000 + 4000 * generator.number() / 2 if row % 8 == 5 else 1000 * generator.number() - 60000
+
+    signs = [generator.choice((1, 1, -1)) for _ in range(d)]
+    return [[element_type.bits(f32(sign * number(row))) for sign in signs] for row in range(rows)]
+
+
 def few_values(generator: Generator, element_type, rows: int, d: int) -> list:
     """Data that zstd makes shorter."""
     period = [element_type.bits(generator.number()) for _ in range(7)]

@@ -443,6 +443,7 @@ def damaged_geometries(bases):
 def damaged_plans(bases):
     """Key dimension 4, one head: its plan is the whole section."""
     none, two, four, eight = (0, 0, 0, 0), (2, 1, 0, 0), (4, 1, 0, 0), (8, 1, 0, 0)
+    compact, rotated = (2, 2, 0, 0), (2, 2, 0, 1)
 
     def content(runs, channels, values=two, run_count=None, mean_count=0, means=()):
         """Offsets: runs from 8 on, 8 bytes each, count at 4; then channels."""
@@ -462,13 +463,25 @@ def damaged_plans(bases):
     yield case("run-count-5", content(runs, [0, 1, 2, 3, 3, 0]), 0)
     yield case("mean-count-1", content([(two, 2)], [0, 1], mean_count=1, means=[0.5]), 2)
     yield case("mean-count-of-none", content([(two, 4)], [0, 1, 2, 3], mean_count=1, means=[0.5]), 2)
-    yield from coding("width-1", (1, 1, 0, 0), 0)
-    yield from coding("width-3", (3, 1, 0, 0), 0)
+    yield case("mean-count-0-of-compact", content([(compact, 4)], [0, 1, 2, 3]), 2)
+    data = content([(compact, 1), (two, 1)], [0, 1], mean_count=2, means=[0.5, 0.5])
+    yield case("mean-count-of-pruned-alone", data, 2)
+    data = content([(compact, 1), (two, 1)], [0, 1], mean_count=1, means=[0.5])
+    yield case("mean-count-of-compact-alone", data, 2)
+    data = content([(compact, 1), (two, 1)], [0, 1], mean_count=4, means=[0.5] * 4)
+    yield case("mean-count-of-all", data, 2)
+    data = content([(two, 4)], [0, 1, 2, 3], values=compact, mean_count=4, means=[0.5] * 8)
+    yield case("mean-count-of-values", data, 2)
+    yield from coding("width-6", (6, 1, 0, 0), 0)
+    yield from coding("width-7", (7, 2, 0, 0), 0)
     yield from coding("width-16", (16, 1, 0, 0), 0)
     yield from coding("scales-0", (4, 0, 0, 0), 1)
-    yield from coding("scales-2", (4, 2, 0, 0), 1)
+    yield from coding("scales-3", (4, 3, 0, 0), 1)
     yield from coding("rotation-1", (4, 1, 0, 1), 3)
+    yield from coding("rotation-2", (4, 2, 0, 2), 3)
+    yield case("rotation-of-keys", content([(rotated, 4)], [0, 1, 2, 3], mean_count=4, means=[0.5] * 4), 11)
     yield from coding("full-scales", (0, 1, 0, 0), 1)
+    yield from coding("full-scales-2", (0, 2, 0, 0), 1)
     yield from coding("full-ranges", (0, 0, 1, 0), 2)
     yield from coding("full-rotation", (0, 0, 0, 1), 3)
     yield case("value-width-of-no-values", content([(two, 2)], [0, 1]), 4, bases.no_values)
@@ -487,6 +500,18 @@ def damaged_plans(bases):
     yield case("padding", content([(two, 3)], [0, 1, 2, 1]), 22)
     yield case("mean-nan", content([(two, 2)], [0, 1], mean_count=2, means=[0.5, float("nan")]), 24)
     yield case("mean-infinite", content([(two, 2)], [0, 1], mean_count=2, means=[float("-inf"), 0.5]), 20)
+    data = content([(compact, 4)], [0, 1, 2, 3], mean_count=4, means=[0.5, 0.5, 0.5, float("inf")])
+    yield case("compact-mean-infinite", data, 36)
+    data = content([(compact, 4)], [0, 1, 2, 3], mean_count=4, means=[0.5, 0.5, -65536.0, 0.5])
+    yield case("compact-mean-too-large", data, 32)
+    values = ("nan", compact, float("nan")), ("infinite", rotated, float("inf")), ("too-large", rotated, 65536.0)
+    for name, coding, x in values:
+        data = content([(two, 2)], [0, 1], values=coding, means=[0.5, 0.5, x, 0.5])
+        yield case(f"value-mean-{name}", data, 28)
+    whole = content([(two, 2)], [0, 1], values=rotated, mean_count=2, means=[0.5] * 6)
+    yield case("trailing-value-means", whole + b"\0", 44)
+    yield case("ends-before-value-means", whole[:28], 28)
+    yield case("ends-in-value-means", whole[:38], 36)
     whole = content([(two, 2)], [0, 1], mean_count=2, means=[0.5, 0.5])
     yield case("trailing", whole + b"\0", 28)
     for name, length, offset in (
@@ -557,7 +582,7 @@ def damaged_states(held):
 
 def first_of_two(bases):
     """Files with two faults each: readers must check fields in the order of the text."""
-    two, wrong = (2, 1, 0, 0), (3, 1, 0, 0)
+    two, wrong = (2, 1, 0, 0), (6, 1, 0, 0)
     nan = float("nan")
 
     def plan(name, offset, runs, *rest, values=two, means=0, base=bases.small):
@@ -568,7 +593,11 @@ def first_of_two(bases):
         return f"order-plan-{name}", base.with_section(PLAN, data), "invalidPlan", base.offset(PLAN) + offset
 
     yield plan("values-then-run", 4, [(wrong, 2)], ("2H", 0, 1), base=bases.no_values)
-    yield plan("values-byte-then-dimension", 5, [(two, 2)], ("2H", 0, 1), values=(2, 2, 0, 0), base=bases.no_values)
+    yield plan("values-byte-then-dimension", 5, [(two, 2)], ("2H", 0, 1), values=(2, 3, 0, 0), base=bases.no_values)
+    yield plan("values-rotation-then-dimension", 7, [(two, 2)], ("2H", 0, 1), values=(2, 1, 0, 1), base=bases.no_values)
+    yield plan("rotation-then-count", 11, [((2, 2, 0, 1), 0)], ("2H", 0, 1))
+    yield plan("mean-then-value-mean", 20, [(two, 2)], ("2H6f", 0, 1, nan, 0, nan, 0, 0, 0), values=(2, 2, 0, 0), means=2)
+    yield plan("means-then-value-mean", 2, [(two, 2)], ("2H4f", 0, 1, nan, 0, 0, 0), values=(2, 2, 0, 0), means=1)
     yield plan("count-then-coding", 12, [(two, 0), (wrong, 2)], ("2H", 0, 1))
     yield plan("coding-byte-then-twice", 19, [(two, 1), (two[:3] + (1,), 1)], ("2H", 0, 1))
     yield plan("twice-then-count", 16, [(two, 1), (two, 9)], ("2H", 0, 1))
@@ -585,13 +614,14 @@ def first_of_two(bases):
         return name, small.with_section(PLAN, data[start : start + length]), error, at
 
     yield cut("values-then-end", 5, 4, [(two, 2)], values=wrong)
-    yield cut("coding-then-end", 10, 9, [((2, 2, 0, 0), 2)])
+    yield cut("coding-then-end", 10, 9, [((2, 3, 0, 0), 2)])
     yield cut("count-then-end", 16, 12, [(two, 9), (two, 1)])
     yield cut("twice-then-end", 20, 16, [(two, 1), (two, 1)])
     yield cut("means-then-end", 16, 2, [(two, 2)], means=3)
     yield cut("channel-then-end", 18, 16, [(two, 2)], ("2H", 9, 1))
     yield cut("padding-then-end", 24, 22, [(two, 3)], ("4H", 0, 1, 2, 1), means=1)
     yield cut("mean-then-end", 24, 20, [(two, 2)], ("2H2f", 0, 1, nan, 0), means=2)
+    yield cut("value-mean-then-end", 28, 24, [(two, 2)], ("2H2f", 0, 1, 0, nan), values=(2, 2, 0, 0))
 
     held = bases.held
     at = held.offset(STATE)

@@ -1,12 +1,12 @@
 """The valid files (Formats/Vectors/README.md)."""
 
 from ..elements import BF16, F16, F32, f32
-from ..plan import FULL, HeadPlan, Run, quantized
+from ..plan import FULL, HeadPlan, Run, compact, quantized
 from ..recipe import decide
 from ..writer import assemble, encode, raw
 from .caches import (
-    METADATA_PAIRS, NO_CACHE, Generator, Shape, any_bits, equal_channels, few_values, full_mantissas, hard_groups,
-    large_first_rows, make_cache,
+    METADATA_PAIRS, NO_CACHE, Generator, Shape, any_bits, equal_channels, far_from_means, few_values, full_mantissas,
+    hard_groups, large_first_rows, make_cache,
 )
 
 
@@ -69,6 +69,52 @@ def two_of_a_width(ranges: int) -> HeadPlan:
     return HeadPlan(runs, quantized(4, ranges), ())
 
 
+def odd_widths(means: bool, values) -> HeadPlan:
+    """20 channels in runs of 1, 3 and 5 bits and full precision; channels 4 and 13 are pruned."""
+    runs = (
+        Run(quantized(3), (0, 2, 3, 5, 11)), Run(quantized(1), (1, 6, 7)), Run(FULL, (19,)),
+        Run(quantized(5), (8, 9, 10, 12, 14, 15, 16, 17, 18)),
+    )
+    return HeadPlan(runs, values, (1.5, f32(-0.7)) if means else ())
+
+
+def compact_plans() -> list:
+    """Five heads of 20 channels and 6 values: all widths, and runs that differ in scales alone."""
+    def means(count: int) -> tuple:
+        return tuple(f32(0.1 * c - 1) for c in range(count))
+
+    heads = [
+        (
+            (
+                Run(compact(1), (0, 5, 6)), Run(compact(3), (1, 2, 11, 12, 13)), Run(FULL, (9, 19)),
+                Run(compact(5, 1), (4, 8)),
+            ),
+            compact(1), 18,
+        ),
+        (
+            (
+                Run(compact(8), (3,)), Run(compact(4), (0, 1, 2, 4, 5)), Run(quantized(4), (6, 7)),
+                Run(compact(2), (10, 11, 12)),
+            ),
+            compact(3, 1, 1), 18,
+        ),
+        ((Run(FULL, (1, 2)), Run(compact(3, 1), tuple(range(3, 20)))), compact(5, 0, 1), 18),
+        ((Run(quantized(3), tuple(range(1, 20))),), compact(8), 0),
+        ((Run(compact(2), tuple(range(20))),), quantized(5, 1), 20),
+    ]
+    return [[HeadPlan(runs, values, means(count), means(6) if values.compact else ()) for runs, values, count in heads]]
+
+
+def large_means() -> list:
+    """Heads of 6 channels and 4 values with the largest means that there may be: where no run is
+    compact any number stands in for a pruned channel."""
+    large = (65504.0, -65504.0, 65000.0, -60000.0)
+    runs = Run(compact(4), (1, 2)), Run(compact(2), (5,)), Run(FULL, (4,))
+    first = HeadPlan(runs, compact(4), large + (0.5,), large)
+    second = HeadPlan((Run(quantized(4), (0, 5)),), compact(3, 0, 1), (1e6, -7e4, 65504.0, f32(-1e30)), large)
+    return [[first, second]]
+
+
 def valid_files():
     tail = "residual=0"
     unicode_pairs = {
@@ -110,6 +156,10 @@ def valid_files():
     yield Valid("mixed-widths", f"kivi(keys=4,values=2,{tail})", F16, 37, 20, heads=2, plans=mixed_plans())
     yield Valid("zstd", f"kivi(bits=2,{tail})", F16, 300, 8, zstd=True, numbers=few_values)
     yield Valid("unknown-section", f"kivi(bits=2,{tail})", F16, 33, 8, unknown=True)
+    yield from valid_odd_widths()
+    yield from valid_compact()
+    yield from valid_rotated()
+    yield from valid_soft()
     yield from valid_plans()
     yield from valid_layers()
     yield from valid_sinks()
@@ -130,6 +180,92 @@ def valid_plans():
     stages = [(77, "wavelet(levels=3)"), (4, "kivi of another kind, 2 ~ bits"), (2**32 - 1, " ")]
     yield Valid("unknown-recipe", kivi, F16, 35, 6, stages=stages)
     yield Valid("ranges-7", kivi, F16, 70, 6, plans=[[two_of_a_width(7)]], appendable=False)
+
+
+def valid_odd_widths():
+    """1, 3 and 5 bits with scales in f16."""
+    tail = "residual=0"
+    yield Valid("kivi-1-dimension-20", f"kivi(bits=1,{tail})", F16, 35, 20)
+    yield Valid("kivi-3-group-64", f"kivi(bits=3,group=64,{tail})", BF16, 64, shapes=[Shape(1, 20, 5)])
+    yield Valid("kivi-5-group-128", f"kivi(bits=5,group=128,{tail})", F16, 128, shapes=[Shape(1, 5, 3)])
+    yield Valid("kivi-keys-5-values-1", f"kivi(keys=5,values=1,{tail})", BF16, 33, shapes=[Shape(1, 5, 36)])
+    yield Valid("kivi-keys-1-values-3-fitted", f"kivi(keys=1,values=3,{tail},ranges=fitted)", F16, 35, 20)
+    yield Valid("kivi-keys-3-values-1-fitted", f"kivi(keys=3,values=1,{tail},ranges=fitted)", BF16, 35, 20)
+    yield Valid("kivi-3-hard-bf16", f"kivi(bits=3,{tail})", BF16, 32, 16, numbers=hard_groups)
+    yield Valid("kivi-5-fitted-hard-f16", f"kivi(bits=5,{tail},ranges=fitted)", F16, 32, 16, numbers=hard_groups)
+    plans = [[odd_widths(True, quantized(3)), odd_widths(False, quantized(1))]]
+    yield Valid("runs-odd-widths", f"kivi(bits=3,{tail})", F16, 37, shapes=[Shape(2, 20, 6)], plans=plans)
+
+
+def valid_compact():
+    tail = "residual=0,scales=compact"
+    yield Valid("compact-1-group-128", f"kivi(bits=1,group=128,{tail})", BF16, 128, shapes=[Shape(1, 6, 5)])
+    recipe = f"kivi(keys=3,values=5,{tail})"
+    yield Valid("compact-keys-3-values-5", recipe, F16, 35, shapes=[Shape(1, 5, 68)], numbers=full_mantissas)
+    for width, element_type in ((3, F16), (8, BF16)):
+        name, recipe = f"compact-{width}-hard-{element_type.name}", f"kivi(bits={width},{tail})"
+        yield Valid(name, recipe, element_type, 32, 16, numbers=hard_groups)
+    for width, element_type in ((1, F32), (2, BF16), (4, F16), (5, BF16)):
+        name = f"compact-{width}-fitted-hard-{element_type.name}"
+        recipe = f"kivi(bits={width},residual=0,ranges=fitted,scales=compact)"
+        yield Valid(name, recipe, element_type, 32, 16, numbers=hard_groups)
+    yield Valid("compact-far-from-means", f"kivi(bits=4,{tail})", F16, 40, 6, numbers=far_from_means)
+    recipe = "kivi(keys=2,values=4,residual=0,sinks=4,ranges=fitted,scales=compact)"
+    yield Valid("compact-sinks", recipe, F16, 70, shapes=[Shape(1, 6, 4, sinks=4)], numbers=large_first_rows)
+    # No row after the sinks: all means are 0.
+    recipe = "kivi(bits=2,residual=0,sinks=40,scales=compact)"
+    yield Valid("compact-sinks-alone", recipe, F16, 33, shapes=[Shape(1, 6, 4, sinks=40)], numbers=large_first_rows)
+    shapes = [Shape(1, 5, 3, rows=50), Shape(2, 4, 4, rows=36, listed=True, sinks=3), Shape(1, 2, 0, sinks=3), NO_CACHE]
+    yield Valid("compact-layers", "kivi(bits=3,residual=0,sinks=3,scales=compact)", BF16, 70, shapes=shapes)
+    recipe = f"think(keys=0.4,recent=0)+kivi(bits=2,{tail})"
+    yield Valid("compact-think", recipe, F16, 37, 12, query_heads=2, queries=8)
+    shapes = [Shape(1, 10, 4, query_heads=1, sinks=4)]
+    recipe = f"think(keys=0.5,recent=0,restore=mean)+kivi(bits=4,{tail})"
+    yield Valid("compact-think-mean", recipe, F32, 37, shapes=shapes, queries=8, numbers=full_mantissas)
+    plans = compact_plans()
+    yield Valid("runs-compact", f"kivi(bits=2,{tail})", F16, 33, shapes=[Shape(5, 20, 6)], plans=plans)
+    plans, recipe = [plans[0][:1]], f"kivi(bits=2,group=64,{tail})"
+    yield Valid("runs-compact-group-64", recipe, BF16, 65, shapes=[Shape(1, 20, 6)], plans=plans)
+    yield Valid("means-large", f"kivi(bits=4,{tail})", F16, 33, shapes=[Shape(2, 6, 4)], plans=large_means())
+
+
+def valid_rotated():
+    tail = "residual=0,scales=compact,rotate=values"
+    yield Valid("rotated-dimension-20", f"kivi(bits=2,{tail})", F16, 37, shapes=[Shape(1, 4, 20)])
+    yield Valid("rotated-dimension-5-f32", f"kivi(bits=3,{tail})", F32, 33, shapes=[Shape(1, 4, 5)])
+    yield Valid("rotated-dimension-64", f"kivi(keys=4,values=1,{tail})", F16, 33, shapes=[Shape(1, 2, 64)])
+    recipe = "kivi(keys=5,values=3,residual=0,sinks=4,ranges=fitted,scales=compact,rotate=values)"
+    yield Valid("rotated-dimension-96", recipe, BF16, 34, shapes=[Shape(1, 2, 96, sinks=4)], numbers=large_first_rows)
+    recipe = "kivi(bits=4,residual=0,ranges=fitted,scales=compact,rotate=values)"
+    yield Valid("rotated-hard-f32", recipe, F32, 32, shapes=[Shape(1, 2, 32)], numbers=hard_groups)
+    yield Valid("rotated-hard-bf16", f"kivi(bits=8,{tail})", BF16, 32, shapes=[Shape(1, 2, 24)], numbers=hard_groups)
+    yield Valid("rotated-far-from-means", f"kivi(bits=5,{tail})", F16, 35, shapes=[Shape(1, 2, 32)], numbers=far_from_means)
+
+
+def valid_soft():
+    def shape(heads: int, keys: int, values: int, sinks: int = 4, **more) -> Shape:
+        return Shape(heads, keys, values, sinks=sinks, query_heads=2, **more)
+
+    yield Valid("soft", "think(bits=2.5)", F16, 161, shapes=[shape(1, 12, 1)], queries=4)
+    yield Valid("soft-two-heads", "think(bits=2,recent=0,sinks=0)", BF16, 33, shapes=[shape(2, 20, 1, 0)], queries=20)
+    recipe = "think(bits=3.125,widths=0|1|3|5|8,recent=0,sinks=0)"
+    yield Valid("soft-widths", recipe, BF16, 33, shapes=[shape(1, 36, 1, 0)], queries=6)
+    recipe = "think(bits=3.7,widths=2|4,observe=3,recent=0,sinks=0)"
+    yield Valid("soft-none-pruned", recipe, F16, 33, shapes=[shape(2, 18, 1, 0)], queries=6)
+    yield Valid("soft-few-bits", "think(bits=0.5,recent=0,sinks=0)", F16, 32, shapes=[shape(1, 64, 1, 0)], queries=2)
+    # Too few rows to lose anything of.
+    yield Valid("soft-few-tokens", "think(bits=2.5)", F16, 20, shapes=[shape(1, 12, 1)], queries=4)
+    recipe = "think(bits=2.25,recent=0,score=keys,sinks=0)"
+    yield Valid("soft-keys", recipe, F32, 32, shapes=[Shape(1, 20, 1)], numbers=full_mantissas)
+    recipe = "think(bits=2.5,recent=0,sinks=40)+kivi(bits=3,group=64,residual=0)"
+    yield Valid("soft-kivi-group-64", recipe, F16, 129, shapes=[shape(1, 12, 1, 40)], queries=4, numbers=large_first_rows)
+    recipe = "think(bits=2.5,recent=0)+kivi(bits=2,residual=0,sinks=4,ranges=fitted,scales=compact,rotate=values)"
+    yield Valid("soft-kivi-rotated", recipe, F16, 66, shapes=[shape(1, 20, 12)], queries=4, numbers=large_first_rows)
+    layers = [shape(1, 12, 2), shape(1, 12, 2, 0, rows=50), shape(1, 8, 0, rows=66, listed=True), NO_CACHE]
+    recipe = "think(bits=2.5,recent=0)+kivi(keys=2,values=4,residual=0,scales=compact)"
+    yield Valid("soft-layers", recipe, BF16, 70, shapes=layers, queries=4)
+    recipe = "think(bits=2.5,recent=0,sinks=0)"
+    yield Valid("soft-hard", recipe, F32, 33, shapes=[shape(1, 32, 1, 0)], queries=4, numbers=hard_groups)
 
 
 def valid_layers():

@@ -1,0 +1,241 @@
+public import CachePacking
+public import KVCacheCodecs
+internal import KVCacheModel
+
+/// Soft ThinK: the queries decide how many bits each key channel gets, none for those that matter least.
+///
+/// Beyond arXiv 2407.21018, whose score it takes as the weight of measured errors; Formats/think.md, "Soft pruning".
+public struct SoftThinKCodec: CodecStage {
+    /// Widths that channels may get if nothing is said.
+    public static let defaultWidths = [0, 2, 3, 4]
+    /// First tokens that are kept in full precision.
+    public static let defaultSinks = 4
+    /// The newest rows that are kept in full precision.
+    public static let defaultRecent = 128
+
+    /// Bits per key, scales included: a budget that the KV heads of a layer share.
+    public var bits: Double { Double(millibits) / 1000 }
+    private let millibits: Int
+    /// Widths that channels may get, ascending; 0 for none, where the channel's mean stands in.
+    public let widths: [Int]
+    private let codings: [Coding]
+    /// Queries that weight the channels' errors, those of the prompt's last tokens.
+    public let observe: Int
+    /// The newest rows of each layer that keep every channel.
+    public let recent: Int
+    public let sinks: Int
+    public let score: ThinKCodec.Score
+
+    private static let bitsRange = 500...8500
+
+    init(_ parameters: StageParameters) throws(RecipeError) {
+        let text = parameters["bits"] ?? ""
+        guard let millibits = Self.millibits(text), Self.bitsRange.contains(millibits) else {
+            throw RecipeError(
+                "think: bits=\(text) must be a decimal from 0.5 to 8.5 with at most three digits",
+                suggestion: "bits=2.5"
+            )
+        }
+        self.millibits = millibits
+        widths = try Self.widths(parameters["widths"])
+        do {
+            var codings: [Coding] = []
+            for width in widths where width > 0 {
+                codings.append(try Coding(width: width, scales: .compact, ranges: .fitted))
+            }
+            self.codings = codings
+        } catch {
+            throw RecipeError("think: \(error)")
+        }
+        if let hard = ["keys", "restore"].first(where: { parameters[$0] != nil }) {
+            throw RecipeError(
+                "think takes either keys, the share of channels to prune, or bits; \(hard) does not go with bits",
+                suggestion: "think(bits=\(text))"
+            )
+        }
+        observe = try parameters.integer("observe", in: ThinKCodec.windows) ?? ThinKCodec.defaultObserve
+        recent = try parameters.integer("recent", in: 0...ThinKCodec.windows.upperBound) ?? Self.defaultRecent
+        score = try parameters.word("score", as: ThinKCodec.Score.self) ?? .queries
+        sinks = try parameters.integer("sinks", in: LayerPlan.sinkCounts) ?? Self.defaultSinks
+    }
+
+    public var codec: CodecRegistration { ThinKCodec.registration }
+
+    public var parameters: [StageParameter] {
+        var result = [StageParameter("bits", Self.text(millibits: millibits))]
+        if widths != Self.defaultWidths { result.append(StageParameter("widths", Self.text(widths: widths))) }
+        if observe != ThinKCodec.defaultObserve { result.append(StageParameter("observe", observe)) }
+        if recent != Self.defaultRecent { result.append(StageParameter("recent", recent)) }
+        if score != .queries { result.append(StageParameter("score", score.rawValue)) }
+        if sinks != Self.defaultSinks { result.append(StageParameter("sinks", sinks)) }
+        return result
+    }
+
+    public var residualWindow: Int { recent }
+    public var observationWindow: Int? { observe }
+
+    /// Gives every undecided key channel a width, or prunes it.
+    ///
+    /// - Throws: `CodecError` if a key or query is not finite or can't be quantized, neither queries nor a profile came, or
+    ///   the budget is less than the least that can be stored.
+    public func decide(_ statistics: inout LayerStatistics, draft: inout LayerDraft) throws(CodecError) {
+        if statistics.held.beginsWithFirst(sinks) { draft.sinks = max(draft.sinks, sinks) }
+        var heads: [WeightedHead] = []
+        for head in draft.heads.indices {
+            heads.append(try weigh(head, channels: draft.heads[head].undecidedChannels, statistics, from: draft.sinks))
+        }
+        let length = statistics.blockLength
+        let steps = codings.reversed().map { Self.step($0, blockLength: length) }
+        let allocation = WidthAllocation(steps: steps)
+        let channels = heads.reduce(0) { $0 + $1.channels.count }
+        guard channels > 0 else { return }
+        let units = channels * length * millibits / (1000 * 8 * Self.unitBytes)
+        guard let counts = allocation.allocate(heads.map(\.losses), units: units) else {
+            let least = heads.reduce(0) {
+                $0 + allocation.leastUnits(channels: $1.channels.count, canPrune: widths.contains(0))
+            }
+            let bits = (Double(least * Self.unitBytes * 8) / Double(channels * length) * 1000).rounded(.up)
+            throw CodecError(
+                .unsupportedPlan,
+                layer: statistics.layer,
+                "think can't store keys in \(Self.text(millibits: millibits)) bits each with widths "
+                    + "\(Self.text(widths: widths)): the least is bits=\(Self.text(millibits: Int(bits)))"
+            )
+        }
+        for head in draft.heads.indices {
+            heads[head].apply(counts[head], codings: codings.reversed(), to: &draft.heads[head])
+        }
+    }
+
+    /// Units of memory are so many bytes: what scales of a quad of channels take.
+    private static let unitBytes = 8
+
+    private static func step(_ coding: Coding, blockLength: Int) -> WidthAllocation.Step {
+        @Sendable func bytes(_ channels: Int) -> Int {
+            KeyCodingErrors.byteCount(channels: channels, coding: coding, blockLength: blockLength)
+        }
+        // The fewest channels that are stored without padding.
+        var channels = 4
+        while bytes(2 * channels) < 2 * bytes(channels) { channels *= 2 }
+        return WidthAllocation.Step(width: coding.width, channels: channels) { count in
+            (bytes(count) + unitBytes - 1) / unitBytes
+        }
+    }
+
+    /// The losses of a head's undecided channels.
+    private func weigh(
+        _ head: Int,
+        channels: [UInt16],
+        _ statistics: LayerStatistics,
+        from first: Int
+    ) throws(CodecError) -> WeightedHead {
+        var weights: [Double]?
+        if score == .queries {
+            weights = try statistics.queryMeanSquares(head: head, window: observe)
+            if weights == nil { throw ThinKCodec.missingQueries }
+        }
+        let means = try statistics.means(.keys, head: head, from: first).map { Float($0) }
+        let errors = KeyCodingErrors(
+            keys: statistics.source.keys,
+            head: head,
+            from: first,
+            means: means,
+            blockLength: statistics.blockLength
+        )
+        func losses(_ errors: [Double]) -> [Double] {
+            channels.map { channel in errors[Int(channel)] * (weights?[Int(channel)] ?? 1) }
+        }
+        var byWidth: [[Double]] = []
+        for coding in codings.reversed() {
+            let found: [Double]?
+            do {
+                found = try errors.squaredErrors(with: coding)
+            } catch {
+                throw CodecError(error, layer: statistics.layer, head: head)
+            }
+            guard let found else { throw statistics.unsupported(.keys, head: head, isSupported: Coding.isQuantizable) }
+            byWidth.append(losses(found))
+        }
+        return WeightedHead(
+            channels: channels,
+            means: means,
+            byWidth: byWidth,
+            pruning: losses(errors.squaredDeviations),
+            canPrune: widths.contains(0)
+        )
+    }
+
+    // MARK: - Text
+
+    /// Reads a decimal with at most three digits after the point.
+    private static func millibits(_ text: String) -> Int? {
+        let parts = text.split(separator: ".", omittingEmptySubsequences: false)
+        let digits = parts.joined()
+        guard (1...2).contains(parts.count), parts.allSatisfy({ !$0.isEmpty }), parts[0].count <= 2,
+            digits.allSatisfy({ ("0"..."9").contains($0) })
+        else { return nil }
+        let fraction = parts.count == 2 ? parts[1] : ""
+        guard fraction.count <= 3 else { return nil }
+        return Int(parts[0] + fraction + String(repeating: "0", count: 3 - fraction.count))
+    }
+
+    private static func text(millibits: Int) -> String {
+        let (whole, rest) = millibits.quotientAndRemainder(dividingBy: 1000)
+        guard rest > 0 else { return "\(whole)" }
+        let digits = String(1000 + rest).dropFirst()
+        return "\(whole)." + digits.prefix(through: digits.lastIndex { $0 != "0" } ?? digits.startIndex)
+    }
+
+    /// Reads widths such as `0|2|4`.
+    private static func widths(_ text: String?) throws(RecipeError) -> [Int] {
+        guard let text else { return defaultWidths }
+        let widths = text.split(separator: "|", omittingEmptySubsequences: false).map { Int($0) ?? -1 }
+        let codes = widths.filter { $0 != 0 }
+        guard zip(widths, widths.dropFirst()).allSatisfy({ $0 < $1 }), codes.allSatisfy(Coding.codeWidths.contains),
+            (1...HeadPlan.maximumKeyRuns).contains(codes.count)
+        else {
+            throw RecipeError(
+                "think: widths=\(text) must be up to \(HeadPlan.maximumKeyRuns) of "
+                    + "\(self.text(widths: Coding.codeWidths)), ascending, and perhaps 0 before them",
+                suggestion: "widths=\(self.text(widths: defaultWidths))"
+            )
+        }
+        return widths
+    }
+
+    private static func text(widths: [Int]) -> String { widths.map(String.init).joined(separator: "|") }
+}
+
+/// The undecided channels of a KV head, most important first, and what widths cost them.
+private struct WeightedHead {
+    /// In order of what pruning them would lose; of equal ones the lower channel comes first.
+    let channels: [UInt16]
+    let means: [Float]
+    let losses: WidthAllocation.Head
+
+    /// - Parameters:
+    ///   - byWidth: for each width, and each channel in the order given.
+    init(channels: [UInt16], means: [Float], byWidth: [[Double]], pruning: [Double], canPrune: Bool) {
+        let order = channels.indices.sorted { (-pruning[$0], channels[$0]) < (-pruning[$1], channels[$1]) }
+        self.channels = order.map { channels[$0] }
+        self.means = means
+        losses = WidthAllocation.Head(
+            losses: byWidth.map { losses in order.map { losses[$0] } },
+            pruningLosses: order.map { canPrune ? pruning[$0] : .infinity }
+        )
+    }
+
+    /// Decides a draft: `counts` channels for each coding, in order, and the rest pruned.
+    func apply(_ counts: [Int], codings: [Coding], to draft: inout HeadDraft) {
+        var next = 0
+        let decided = Set(channels)
+        for index in draft.keyRuns.indices { draft.keyRuns[index].channels.removeAll(where: decided.contains) }
+        for (count, coding) in zip(counts, codings) {
+            draft.keyRuns.append(
+                HeadDraft.KeyRun(channels: channels[next..<next + count].sorted(), coding: coding)
+            )
+            next += count
+        }
+        draft.prune(Set(channels[next...])) { means[Int($0)] }
+    }
+}
