@@ -80,16 +80,24 @@ public struct SoftThinKCodec: CodecStage {
     ///   the budget is less than the least that can be stored.
     public func decide(_ statistics: inout LayerStatistics, draft: inout LayerDraft) throws(CodecError) {
         if statistics.held.beginsWithFirst(sinks) { draft.sinks = max(draft.sinks, sinks) }
-        var heads: [WeightedHead] = []
-        for head in draft.heads.indices {
-            heads.append(try weigh(head, channels: draft.heads[head].undecidedChannels, statistics, from: draft.sinks))
-        }
         let length = statistics.blockLength
-        let steps = codings.reversed().map { Self.step($0, blockLength: length) }
-        let allocation = WidthAllocation(steps: steps)
-        let channels = heads.reduce(0) { $0 + $1.channels.count }
+        let allocation = WidthAllocation(steps: codings.reversed().map { Self.step($0, blockLength: length) })
+        let undecided = draft.heads.map(\.undecidedChannels)
+        let channels = undecided.reduce(0) { $0 + $1.count }
         guard channels > 0 else { return }
         let units = channels * length * millibits / (1000 * 8 * Self.unitBytes)
+        guard allocation.comparisons(channels: undecided.map(\.count), units: units) <= Self.maximumComparisons else {
+            throw CodecError(
+                .unsupportedPlan,
+                layer: statistics.layer,
+                "think would take too long to share bits between \(channels) channels of \(undecided.count) KV heads in "
+                    + "blocks of \(length); choose smaller blocks, as kivi's group=32, or think(keys=...)"
+            )
+        }
+        var heads: [WeightedHead] = []
+        for (head, channels) in undecided.enumerated() {
+            heads.append(try weigh(head, channels: channels, statistics, from: draft.sinks))
+        }
         guard let counts = allocation.allocate(heads.map(\.losses), units: units) else {
             let least = heads.reduce(0) {
                 $0 + allocation.leastUnits(channels: $1.channels.count, canPrune: widths.contains(0))
@@ -106,6 +114,9 @@ public struct SoftThinKCodec: CodecStage {
             heads[head].apply(counts[head], codings: codings.reversed(), to: &draft.heads[head])
         }
     }
+
+    /// Some seconds of work for a layer, many times what models of today need.
+    private static let maximumComparisons = 1 << 33
 
     /// Units of memory are so many bytes: what scales of a quad of channels take.
     private static let unitBytes = 8

@@ -25,7 +25,9 @@ struct WidthAllocation {
 
     /// Channels of each step's width in each head, for the least loss within a budget; nil if nothing is that small.
     func allocate(_ heads: [Head], units budget: Int) -> [[Int]]? {
-        let tables = heads.map { HeadTable($0, steps: steps, limit: budget) }
+        let tables = heads.map { head in
+            HeadTable(head, steps: steps, limit: min(mostUnits(channels: head.pruningLosses.count), budget))
+        }
         // The least loss of the heads so far, by units, and the units of the last of them.
         var totals: [Double] = [0]
         var shares: [[Int]] = []
@@ -59,6 +61,21 @@ struct WidthAllocation {
         return counts
     }
 
+    /// The most units that a head of so many channels can take: all of them at the width that takes most, step by step.
+    func mostUnits(channels: Int) -> Int {
+        steps.map { step in (channels + step.channels - 1) / step.channels * step.units(step.channels) }.max() ?? 0
+    }
+
+    /// How many pairs of units `allocate` compares for heads of so many channels each.
+    func comparisons(channels: [Int], units budget: Int) -> Int {
+        var total = 0
+        return channels.reduce(0) { sum, count in
+            let units = min(mostUnits(channels: count), budget)
+            defer { total = min(total + units, budget) }
+            return sum + total * units
+        }
+    }
+
     /// The fewest units that a head of so many channels can take, if not all of them can be pruned.
     func leastUnits(channels: Int, canPrune: Bool) -> Int {
         steps.map { step in
@@ -86,10 +103,7 @@ private struct HeadTable {
         let unit = steps.map(\.channels).min() ?? 1
         self.steps = steps
         places = Array(stride(from: 0, to: channels, by: unit)) + [channels]
-        // No choice takes more than all channels at the width that takes most, step by step.
-        let most = steps.map { step in (channels + step.channels - 1) / step.channels * step.units(step.channels) }
-            .max()
-        unitCount = min(most ?? 0, limit) + 1
+        unitCount = limit + 1
         var table = [Double](repeating: .infinity, count: places.count * unitCount)
         table[0] = 0
         for (step, losses) in zip(steps, head.losses) {

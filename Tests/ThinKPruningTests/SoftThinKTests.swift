@@ -149,6 +149,19 @@ import ThinkCompress
         _ = try await CompressedCache(compressing: cache, recipe: Recipe("think(bits=2.5,widths=2|3,recent=0)"))
     }
 
+    @Test("refuses to share bits between more heads than it can weigh in time")
+    func tooManyHeads() async throws {
+        let cache = try Self.cache(tokens: 2, dimension: 1024, kvHeads: 64, window: 0)
+        let error = await #expect(throws: CodecError.self) {
+            try await CompressedCache(
+                compressing: cache,
+                recipe: Recipe("think(bits=8,widths=4|8,score=keys)+kivi(bits=2,group=128)")
+            )
+        }
+        #expect(error?.code == .unsupportedPlan && error?.layer == 0)
+        #expect(error?.message.contains("choose smaller blocks") == true)
+    }
+
     @Test("wants queries, unless it is told to do without")
     func missingQueries() async throws {
         let cache = try Self.cache(window: 0)
