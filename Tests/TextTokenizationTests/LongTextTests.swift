@@ -38,7 +38,8 @@ import TextTokenization
     @Test("long words are merged as short ones are")
     func longWord() throws {
         let tokenizer = try TokenizerFile().tokenizer
-        #expect(try tokenizer.encode(String(repeating: "abc", count: 100_000)) == [Int32](repeating: 4, count: 100_000))
+        // Far from what a text of that length may cost, also under sanitizers on a busy machine.
+        #expect(try tokenizer.encode(String(repeating: "abc", count: 20_000)) == [Int32](repeating: 4, count: 20_000))
     }
 
     @Test(
