@@ -11,15 +11,16 @@
 typedef struct workspace {
   /// Scores and then powers: `[TCK_QUERY_ROWS][TCK_PAGE_TOKENS]`.
   float *scores;
-  /// As the kept rows of the queries, of one run at a time.
+  /// As the kept rows of the queries: each run's in its steps.
   float *scaled_queries;
   /// What does not depend on the token (keys: per block and query) or on the channel (values: per group and query).
   float *constants;
   /// Steps of the probabilities, four for each group of channels.
   float *group_steps;
-  /// Folded queries, then folded probabilities; `low_offset` bytes on their low parts, `set_bytes` for each set.
+  /// Folded queries, then folded probabilities; `low_offset` bytes on their low parts, `set_bytes` for each set
+  /// of groups, `four_bytes` for each four tokens in it.
   uint8_t *folded;
-  size_t low_offset, set_bytes;
+  size_t low_offset, set_bytes, four_bytes;
   /// By how much the earlier tiles' sums and this tile's are scaled.
   float old_factor[TCK_QUERY_ROWS], tile_factor[TCK_QUERY_ROWS];
   /// Whether probabilities in 8 bits do not suffice for this tile.
@@ -34,7 +35,7 @@ static inline workspace make_workspace(size_t key_dimension, size_t value_dimens
   work.constants = work.scaled_queries + TCK_QUERY_ROWS * tck_widest_kept_dimension(key_dimension);
   work.group_steps = work.constants + TCK_QUERY_ROWS * (groups > TILE_BLOCKS ? groups : TILE_BLOCKS);
   work.folded = (uint8_t *)(work.group_steps + TCK_QUERY_ROWS * groups);
-  work.low_offset = work.set_bytes = 0;
+  work.low_offset = work.set_bytes = work.four_bytes = 0;
   work.needs_precision = false;
   return work;
 }

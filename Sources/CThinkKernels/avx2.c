@@ -534,6 +534,10 @@ TCK_INLINE lanes lanes_splat_four(const float *four) {
   return (lanes){both, both};
 }
 
+TCK_INLINE lanes lanes_splat_two_fours(const float *eight) {
+  return (lanes){_mm256_broadcast_ps((const __m128 *)eight), _mm256_broadcast_ps((const __m128 *)(eight + 4))};
+}
+
 TCK_INLINE __m256 highest_of_fours_8(__m256 value) {
   value = _mm256_max_ps(value, _mm256_permute_ps(value, 0xB1));
   return _mm256_max_ps(value, _mm256_permute_ps(value, 0x4E));
@@ -653,16 +657,21 @@ TCK_INLINE piece piece_flip_signs(piece value) { return _mm256_xor_si256(value, 
 
 TCK_INLINE tally tally_zero(void) { return _mm256_setzero_si256(); }
 
-TCK_INLINE tally tally_add(tally sums, piece bytes, piece signed_bytes) {
-  __m256i pairs = _mm256_maddubs_epi16(bytes, signed_bytes);
-  return _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+#define TCK_PART_LIMIT 32767
+
+TCK_INLINE tally tally_add(tally parts, piece bytes, piece signed_bytes) {
+  return _mm256_add_epi16(parts, _mm256_maddubs_epi16(bytes, signed_bytes));
+}
+
+TCK_INLINE tally tally_add_part(tally sums, tally part) {
+  return _mm256_add_epi32(sums, _mm256_madd_epi16(part, _mm256_set1_epi16(1)));
 }
 
 TCK_INLINE tally tally_add_wide(tally sums, piece bytes, piece signed_bytes) {
   // Two products of full range exceed 16 bits: one at a time.
   __m256i even = _mm256_and_si256(bytes, _mm256_set1_epi16(0xFF));
-  sums = tally_add(sums, even, signed_bytes);
-  return tally_add(sums, _mm256_xor_si256(bytes, even), signed_bytes);
+  sums = tally_add_part(sums, _mm256_maddubs_epi16(even, signed_bytes));
+  return tally_add_part(sums, _mm256_maddubs_epi16(_mm256_xor_si256(bytes, even), signed_bytes));
 }
 
 TCK_INLINE tally tally_sum(tally a, tally b) { return _mm256_add_epi32(a, b); }
@@ -673,14 +682,20 @@ TCK_INLINE void tally_store_split(float *sums, tally high, float factor, tally l
   _mm256_storeu_ps(sums, _mm256_fmadd_ps(_mm256_cvtepi32_ps(high), _mm256_set1_ps(factor), _mm256_cvtepi32_ps(low)));
 }
 
+TCK_INLINE void tally_add_scaled(float *sums, tally value, float factor) {
+  _mm256_storeu_ps(sums, _mm256_fmadd_ps(_mm256_cvtepi32_ps(value), _mm256_set1_ps(factor), _mm256_loadu_ps(sums)));
+}
+
 TCK_INLINE line line_add_fours(line totals, line bytes) {
   __m256i ones = _mm256_set1_epi8(1);
-  return (line){tally_add(totals.low, bytes.low, ones), tally_add(totals.high, bytes.high, ones)};
+  return (line){tally_add_part(totals.low, _mm256_maddubs_epi16(bytes.low, ones)),
+                tally_add_part(totals.high, _mm256_maddubs_epi16(bytes.high, ones))};
 }
 
 TCK_INLINE line line_add_signed_fours(line totals, line bytes) {
   __m256i ones = _mm256_set1_epi8(1);
-  return (line){tally_add(totals.low, ones, bytes.low), tally_add(totals.high, ones, bytes.high)};
+  return (line){tally_add_part(totals.low, _mm256_maddubs_epi16(ones, bytes.low)),
+                tally_add_part(totals.high, _mm256_maddubs_epi16(ones, bytes.high))};
 }
 
 TCK_INLINE lanes line_lanes(line integers) {

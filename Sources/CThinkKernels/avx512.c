@@ -403,6 +403,11 @@ TCK_INLINE lanes lanes_exp2(lanes power) {
 
 TCK_INLINE lanes lanes_splat_four(const float *four) { return _mm512_broadcast_f32x4(_mm_loadu_ps(four)); }
 
+TCK_INLINE lanes lanes_splat_two_fours(const float *eight) {
+  return _mm512_shuffle_f32x4(_mm512_castps256_ps512(_mm256_loadu_ps(eight)),
+                              _mm512_castps256_ps512(_mm256_loadu_ps(eight)), 0x50);
+}
+
 TCK_INLINE lanes lanes_highest_of_fours(lanes value) {
   value = _mm512_max_ps(value, _mm512_permute_ps(value, 0xB1));
   return _mm512_max_ps(value, _mm512_permute_ps(value, 0x4E));
@@ -475,6 +480,7 @@ typedef __m512i tally;
 
 #define TCK_PIECES 1
 #define TCK_DOT_SETS 2
+#define TCK_PART_LIMIT 0
 
 TCK_INLINE piece piece_load(const void *bytes) { return _mm512_loadu_si512(bytes); }
 
@@ -506,6 +512,10 @@ TCK_INLINE void tally_store(float *sums, tally value) { _mm512_storeu_ps(sums, _
 
 TCK_INLINE void tally_store_split(float *sums, tally high, float factor, tally low) {
   _mm512_storeu_ps(sums, _mm512_fmadd_ps(_mm512_cvtepi32_ps(high), _mm512_set1_ps(factor), _mm512_cvtepi32_ps(low)));
+}
+
+TCK_INLINE void tally_add_scaled(float *sums, tally value, float factor) {
+  _mm512_storeu_ps(sums, _mm512_fmadd_ps(_mm512_cvtepi32_ps(value), _mm512_set1_ps(factor), _mm512_loadu_ps(sums)));
 }
 
 #define TCK_VALUE_SLICES 4

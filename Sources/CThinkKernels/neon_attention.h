@@ -41,6 +41,12 @@ TCK_INLINE lanes lanes_splat_four(const float *four) {
   return result;
 }
 
+TCK_INLINE lanes lanes_splat_two_fours(const float *eight) {
+  lanes result;
+  EACH(i) result.of[i] = vld1q_f32(eight + i / 2 * 4);
+  return result;
+}
+
 TCK_INLINE lanes lanes_highest_of_fours(lanes value) {
   EACH(i) value.of[i] = vdupq_n_f32(vmaxvq_f32(value.of[i]));
   return value;
@@ -166,6 +172,7 @@ TCK_INLINE lanes line_lanes(line integers) {
 
 #define TCK_PIECES 4
 #define TCK_DOT_SETS 2
+#define TCK_PART_LIMIT 0
 
 typedef struct piece {
   uint8x16_t bytes;
@@ -252,6 +259,10 @@ TCK_INLINE void tally_store(float *sums, tally value) { vst1q_f32(sums, vcvtq_f3
 
 TCK_INLINE void tally_store_split(float *sums, tally high, float factor, tally low) {
   vst1q_f32(sums, vfmaq_f32(vcvtq_f32_s32(low), vcvtq_f32_s32(high), vdupq_n_f32(factor)));
+}
+
+TCK_INLINE void tally_add_scaled(float *sums, tally value, float factor) {
+  vst1q_f32(sums, vfmaq_f32(vld1q_f32(sums), vcvtq_f32_s32(value), vdupq_n_f32(factor)));
 }
 
 #define TCK_VALUE_SLICES 4

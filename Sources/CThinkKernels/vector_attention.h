@@ -14,6 +14,7 @@
 //
 // lanes_exp2              2 to the power of at most 60; below -126, and for NaN, anything from 0 to 2^-126 or NaN
 // lanes_splat_four        four floats, four times
+// lanes_splat_two_fours   four floats twice, and then the next four twice
 // lanes_highest_of_fours  in every lane the largest of its four
 // lanes_store_highest     stores the largest of all lanes of each of four
 // halves                  16 magnitudes in float16: halves_zero, halves_larger (the larger of these and of the first
@@ -30,8 +31,11 @@
 //                         piece_splat (four bytes, repeated), piece_flip_signs
 // tally                   int32 sums of four products each, a piece wide: tally_zero, tally_add (adds the products of
 //                         unsigned and signed bytes; the unsigned or the signed are at most 31), tally_add_wide (any),
-//                         tally_sum, tally_store (as floats), tally_store_split (the first times a factor plus the
-//                         second, as floats)
+//                         tally_sum, tally_store (as floats), tally_add_scaled (adds it, times a factor, to floats),
+//                         tally_store_split (the first times a factor plus the second, as floats)
+// TCK_PART_LIMIT          0; or, where adding up in 16 bits is faster, the largest magnitude that these can hold. Then
+//                         tally_add adds to parts of tallies, 16-bit sums of two products each, and tally_add_part adds
+//                         such a part to a tally
 // TCK_DOT_SETS            2 where registers hold two sets of sums over keys, else 1
 // TCK_VALUE_SLICES, TCK_PRECISE_VALUE_SLICES
 //                         slices of 16 channels of values whose sums registers hold
@@ -40,6 +44,7 @@
 #define THINK_KERNELS_VECTOR_ATTENTION_H
 
 #include <math.h>
+#include <string.h>
 
 #include "attention_workspace.h"
 #include "instruction_sets.h"
@@ -99,15 +104,14 @@ TCK_INLINE lanes largest_scales(const tile *it, tck_coding coding, size_t start,
 /// Magnitudes that are not larger all become zero: their inverses might be infinite.
 #define SMALLEST_STEPS 1e-30f
 
-/// A run's queries, scaled so that with any block's scales they keep within the integers' range.
-///
-/// Returns the mean square of the queries' steps.
-TCK_INLINE float scale_queries(const tile *it, const tck_key_run *run, const float *queries, size_t query_stride,
-                              size_t rows, float limit, float *row_steps) {
-  float *scaled = it->work.scaled_queries;
+/// The largest magnitudes of queries in 8 bits, and in 15: 127 * 128.
+#define FAST_LIMIT 127
+#define PRECISE_LIMIT 16256
+
+/// Raises `highest` to the largest product of each query with a scale that a run has in any block.
+TCK_INLINE void raise_products(const tile *it, const tck_key_run *run, const float *queries, size_t query_stride,
+                               size_t rows, lanes highest[TCK_QUERY_ROWS]) {
   size_t padded = tck_padded_channels(run->count);
-  lanes highest[TCK_QUERY_ROWS];
-  for (size_t row = 0; row < TCK_QUERY_ROWS; row++) highest[row] = lanes_splat(0);
   for (size_t i = 0; i < padded; i += LANES) {
     size_t start = run->scales + i * tck_scale_bytes(run->coding);
     lanes scale = largest_scales(it, run->coding, start, 1, 0, padded - i);
@@ -116,43 +120,61 @@ TCK_INLINE float scale_queries(const tile *it, const tck_key_run *run, const flo
       highest[row] = lanes_larger(lanes_multiply(lanes_magnitude(query), scale), highest[row]);
     }
   }
-  float square_sum = 0, products[TCK_QUERY_ROWS];
+}
+
+/// The steps of queries, so that the largest products keep within the integers' range.
+typedef struct query_steps {
+  float steps[TCK_QUERY_ROWS], inverses[TCK_QUERY_ROWS];
+  float mean_square;
+} query_steps;
+
+TCK_INLINE query_steps choose_steps(const lanes highest[TCK_QUERY_ROWS], size_t rows, size_t count, float limit) {
+  query_steps result = {.mean_square = 0};
+  float products[TCK_QUERY_ROWS];
   lanes_store_highest(products, highest);
   for (size_t row = 0; row < rows; row++) {
     float largest = products[row];
     bool is_something = largest > SMALLEST_STEPS;
     // Where all scales are zero the minima still count, in steps of any size.
-    row_steps[row] = is_something ? largest / limit : 1;
-    lanes inverse = lanes_splat(is_something ? limit / largest : 1);
-    for (size_t i = 0; i < padded; i += LANES) {
+    result.steps[row] = is_something ? largest / limit : 1;
+    result.inverses[row] = is_something ? limit / largest : 1;
+    result.mean_square += is_something ? result.steps[row] * result.steps[row] / (float)count : 0;
+  }
+  return result;
+}
+
+/// Divides a run's queries by their steps.
+TCK_INLINE void scale_queries(const tck_key_run *run, const float *queries, size_t query_stride, size_t rows,
+                              const query_steps *steps, float *scaled) {
+  for (size_t row = 0; row < rows; row++) {
+    lanes inverse = lanes_splat(steps->inverses[row]);
+    for (size_t i = 0; i < run->count; i += LANES) {
       lanes query = lanes_load(TCK_FLOAT32, queries + row * query_stride + i);
       lanes_store(TCK_FLOAT32, scaled + row * query_stride + i, lanes_multiply(query, inverse));
     }
-    square_sum += is_something ? row_steps[row] * row_steps[row] : 0;
   }
-  return square_sum / (float)it->queries->count;
 }
 
-/// Whether scores of a run with queries in 8 bits are as good as fast mode promises.
+/// How much of the error that scores may have in fast mode those of a run get from queries in 8 bits.
 ///
 /// Rounding errors of queries are even over a step, and codes about even over their range: the score's error has a
 /// variance of step^2 * count / 12 * (4^width - 1) / 12, in units of log2. Its root is about the relative error that the
-/// output gets from it; `runs` runs share the limit, which is somewhat more than half of what fast mode promises in all,
+/// output gets from it; its limit, of all runs together, is somewhat more than half of what fast mode promises in all,
 /// 0.035. Keys of one bit are restored about twice as large as they were, which makes scores so far apart that few tokens
 /// count, whose errors hardly average out: their limit is a third of it.
-static inline bool suffices_for_scores(float squared_step, size_t count, unsigned width, size_t runs) {
+static inline float score_error_share(float squared_step, size_t count, unsigned width) {
   const float ln2 = 0.69314718f, limit = width == 1 ? 0.0115f : 0.0195f;
   float variance = squared_step * (float)count / 12 * (float)((1u << 2 * width) - 1) / 12;
-  return variance * ln2 * ln2 * (float)runs <= limit * limit;
+  return variance * ln2 * ln2 / (limit * limit);
 }
 
 /// Folds a block's scales into the scaled queries: lines of 4 quads x 4 queries x 4 channels.
 ///
 /// - sums: what does not depend on the token, per query, in steps.
-TCK_INLINE void fold_keys(const tck_key_run *run, const char *block, const float *scaled, size_t stride, unsigned width,
-                          size_t rows, bool is_precise, uint8_t *folded, size_t low_offset, float *sums) {
+TCK_INLINE void fold_keys(const tck_key_run *run, const char *block, const float *scaled, size_t stride, size_t rows,
+                          bool is_precise, uint8_t *folded, size_t low_offset, float *sums) {
   size_t padded = tck_padded_channels(run->count), scale_bytes = tck_scale_bytes(run->coding);
-  const float centre = tck_code_centre(width);
+  const float centre = tck_code_centre(run->coding.width);
   lanes constant[TCK_QUERY_ROWS];
   for (size_t row = 0; row < TCK_QUERY_ROWS; row++) constant[row] = lanes_splat(0);
   line total = line_zero(), low_total = line_zero();
@@ -187,54 +209,116 @@ TCK_INLINE void fold_keys(const tck_key_run *run, const char *block, const float
   lanes_store_fours(sums, lanes_subtract(lanes_transpose_add(constant), lanes_multiply(whole, lanes_splat(centre))));
 }
 
-/// Adds a quantized run's part to the scores of all blocks.
+/// Widths of codes: 1...5 and 8.
+enum { WIDTHS = 6 };
+
+static size_t width_index(unsigned width) { return width == 8 ? 5 : width - 1; }
+
+/// A quantized run of keys, and how its queries are quantized.
+typedef struct quantized_run {
+  const tck_key_run *run;
+  /// Where its channels begin in a row of queries.
+  size_t start;
+  query_steps steps;
+  bool is_precise;
+} quantized_run;
+
+/// key_dots of a width and a number of queries.
+typedef void key_dots_function(const uint8_t *codes, size_t quads, const uint8_t *folded, size_t low_offset,
+                               const float *steps, float *scores);
+
+/// Chooses the steps of a run's queries.
+TCK_INLINE void quantize_queries(const tile *it, quantized_run *of, size_t kept, size_t rows, float limit) {
+  const float *queries = it->queries->kept_rows + of->start;
+  lanes highest[TCK_QUERY_ROWS];
+  for (size_t row = 0; row < TCK_QUERY_ROWS; row++) highest[row] = lanes_splat(0);
+  raise_products(it, of->run, queries, kept, rows, highest);
+  of->steps = choose_steps(highest, rows, it->queries->count, limit);
+}
+
+/// Finds the quantized runs, and gives queries of those 15 bits whose scores would be too far off together with 8.
 ///
-/// Returns false, having done nothing, where 8 bits of the queries do not suffice.
-TCK_INLINE bool score_quantized_run(tile *it, const tck_key_run *run, const float *queries, unsigned width,
-                                    size_t rows, bool is_precise) {
+/// Returns how many there are.
+TCK_INLINE size_t quantized_runs(const tile *it, size_t kept, size_t rows, quantized_run runs[TCK_MAX_KEY_RUNS]) {
+  const tck_block_format *format = it->format;
+  const bool are_precise = it->queries->is_precise;
+  float shares[TCK_MAX_KEY_RUNS], share = 0;
+  size_t count = 0, start = 0;
+  for (size_t i = 0; i < format->key_run_count; i++) {
+    const tck_key_run *run = &format->key_runs[i];
+    if (run->coding.width > 0) {
+      quantized_run *of = &runs[count];
+      *of = (quantized_run){.run = run, .start = start, .is_precise = are_precise};
+      quantize_queries(it, of, kept, rows, are_precise ? PRECISE_LIMIT : FAST_LIMIT);
+      shares[count] = are_precise ? 0 : score_error_share(of->steps.mean_square, run->count, run->coding.width);
+      share += shares[count++];
+    }
+    start += tck_padded_dimension(run->count);
+  }
+  while (share > 1) {
+    size_t worst = 0;
+    for (size_t i = 1; i < count; i++) worst = shares[i] > shares[worst] ? i : worst;
+    runs[worst].is_precise = true;
+    quantize_queries(it, &runs[worst], kept, rows, PRECISE_LIMIT);
+    shares[worst] = share = 0;
+    for (size_t i = 0; i < count; i++) share += shares[i];
+  }
+  return count;
+}
+
+/// Adds the quantized runs' part to the scores of all blocks.
+TCK_INLINE void score_quantized(tile *it, size_t rows, key_dots_function *const dots[2][WIDTHS]) {
   const tck_block_format *format = it->format;
   const workspace *work = &it->work;
   fetcher ahead = it->ahead;
-  size_t query_stride = tck_kept_dimension(format);
-  float offsets[TCK_QUERY_ROWS][LANES];
-  for (size_t row = 0; row < rows; row++) {
-    lanes_store(TCK_FLOAT32, offsets[row], lanes_splat(it->queries->offsets[row]));
+  const size_t kept = tck_kept_dimension(format), folded_bytes = kept * TCK_QUERY_ROWS;
+  const size_t low_offset = it->block_count * folded_bytes;
+  quantized_run runs[TCK_MAX_KEY_RUNS];
+  const size_t run_count = quantized_runs(it, kept, rows, runs);
+  for (size_t i = 0; i < run_count; i++) {
+    scale_queries(runs[i].run, it->queries->kept_rows + runs[i].start, kept, rows, &runs[i].steps,
+                  work->scaled_queries + runs[i].start);
   }
-  float row_steps[TCK_QUERY_ROWS];
-  float limit = is_precise ? 16256 : 127;
-  float squared_step = scale_queries(it, run, queries, query_stride, rows, limit, row_steps);
-  if (!is_precise && !suffices_for_scores(squared_step, run->count, width, format->key_run_count)) return false;
-  size_t folded_bytes = tck_padded_dimension(run->count) * TCK_QUERY_ROWS;
-  size_t low_offset = it->block_count * folded_bytes;
   for (size_t block = 0; block < it->block_count; block++) {
-    fold_keys(run, block_part(it, block, 0), work->scaled_queries, query_stride, width, rows, is_precise,
-              work->folded + block * folded_bytes, low_offset, work->constants + block * TCK_QUERY_ROWS);
+    float *constants = work->constants + block * TCK_QUERY_ROWS;
+    memcpy(constants, it->queries->offsets, rows * sizeof *constants);
+    for (size_t i = 0; i < run_count; i++) {
+      const quantized_run *of = &runs[i];
+      const char *bytes = block_part(it, block, 0);
+      const float *scaled = work->scaled_queries + of->start;
+      uint8_t *folded = work->folded + block * folded_bytes + of->start * TCK_QUERY_ROWS;
+      float sums[TCK_QUERY_ROWS];
+      if (of->is_precise) {
+        fold_keys(of->run, bytes, scaled, kept, rows, true, folded, low_offset, sums);
+      } else {
+        fold_keys(of->run, bytes, scaled, kept, rows, false, folded, 0, sums);
+      }
+      for (size_t row = 0; row < rows; row++) constants[row] += sums[row] * of->steps.steps[row];
+    }
     fetch_lines_of_block(&ahead);
   }
-  size_t quads = tck_padded_channels(run->count) / QUAD;
-  size_t sub_block_bytes = tck_key_code_bytes(TCK_SUBBLOCK_TOKENS, run->count, width);
   for (size_t block = 0; block < it->block_count; block++) {
-    const uint8_t *codes = (const uint8_t *)block_part(it, block, run->codes);
-    const uint8_t *folded = work->folded + block * folded_bytes;
     const float *constants = work->constants + block * TCK_QUERY_ROWS;
     for (size_t token = 0; token < format->tokens; token += TCK_SUBBLOCK_TOKENS) {
-      float dots[TCK_QUERY_ROWS][2][LANES];
-      key_dots(codes, quads, width, folded, low_offset, rows, is_precise, dots);
-      codes += sub_block_bytes;
+      float *scores = work->scores + block * format->tokens + token;
       for (size_t row = 0; row < rows; row++) {
-        float *scores = work->scores + row * TCK_PAGE_TOKENS + block * format->tokens + token;
-        for (size_t half = 0; half < 2; half++) {
-          lanes score = lanes_add(lanes_load(TCK_FLOAT32, dots[row][half]), lanes_splat(constants[row]));
-          float *at = scores + half * LANES;
-          lanes former = lanes_load(TCK_FLOAT32, it->is_first_run ? offsets[row] : at);
-          lanes_store(TCK_FLOAT32, at, lanes_multiply_add(score, lanes_splat(row_steps[row]), former));
-        }
+        lanes constant = lanes_splat(constants[row]);
+        lanes_store(TCK_FLOAT32, scores + row * TCK_PAGE_TOKENS, constant);
+        lanes_store(TCK_FLOAT32, scores + row * TCK_PAGE_TOKENS + LANES, constant);
+      }
+      for (size_t i = 0; i < run_count; i++) {
+        const tck_key_run *run = runs[i].run;
+        const unsigned width = run->coding.width;
+        const uint8_t *folded = work->folded + block * folded_bytes + runs[i].start * TCK_QUERY_ROWS;
+        size_t codes = run->codes + tck_key_code_bytes(token, run->count, width);
+        dots[runs[i].is_precise][width_index(width)]((const uint8_t *)block_part(it, block, codes),
+                                                     tck_padded_channels(run->count) / QUAD, folded, low_offset,
+                                                     runs[i].steps.steps, scores);
       }
       fetch_lines_of_block(&ahead);
     }
   }
   it->ahead = ahead;
-  return true;
 }
 
 /// Adds a full-precision run's part to the scores of all blocks: keys lie channel by channel.
@@ -420,8 +504,26 @@ TCK_INLINE void join_output(tck_queries *queries, size_t dimension, size_t row, 
   lanes_store(TCK_FLOAT32, output, lanes_multiply_add(tile, lanes_splat(work->tile_factor[row]), old));
 }
 
-/// Folds the scales of values into the probabilities, for one set of up to four groups: a line of 4 groups x
-/// 4 queries x 4 tokens for each four tokens.
+/// Fours of tokens whose groups fill a line of folded probabilities: with one or two groups there is room for several.
+TCK_INLINE size_t fours_of_line(size_t groups) { return groups == 1 ? 4 : groups == 2 ? 2 : 1; }
+
+/// The probabilities of a line's tokens: as many fours as it has, each repeated for its groups.
+TCK_INLINE lanes load_powers(const float *powers, size_t fours) {
+  if (fours == 1) return lanes_splat_four(powers);
+  return fours == 2 ? lanes_splat_two_fours(powers) : lanes_load(TCK_FLOAT32, powers);
+}
+
+/// The largest of each lane and those that stand for other tokens of the same group, `period` lanes apart.
+TCK_INLINE lanes largest_of_period(lanes value, size_t period) {
+  float all[LANES];
+  lanes_store(TCK_FLOAT32, all, value);
+  for (size_t i = period; i < LANES; i++) all[i % period] = all[i] > all[i % period] ? all[i] : all[i % period];
+  for (size_t i = period; i < LANES; i++) all[i] = all[i % period];
+  return lanes_load(TCK_FLOAT32, all);
+}
+
+/// Folds the scales of values into the probabilities, for one set of up to four groups: lines of 4 groups x 4 queries x
+/// 4 tokens for each four tokens, or of fewer groups for several fours.
 ///
 /// - group_steps, constants: per group and query, the step and what does not depend on the channel.
 TCK_INLINE void fold_values(tile *it, size_t set, unsigned width, size_t rows, bool is_precise) {
@@ -429,13 +531,14 @@ TCK_INLINE void fold_values(tile *it, size_t set, unsigned width, size_t rows, b
   const workspace *work = &it->work;
   fetcher ahead = it->ahead;
   size_t groups = tck_value_groups(format->value_dimension, format->value_group);
-  size_t quads = format->tokens / QUAD;
-  size_t count = smaller(groups - set * QUAD, QUAD) * QUAD;
+  size_t fours = fours_of_line(groups), lines = format->tokens / QUAD / fours;
+  size_t count = smaller(groups * fours - set * QUAD, QUAD) * QUAD;
   const tck_coding coding = format->value_coding;
   size_t start = set * QUAD * QUAD * tck_scale_bytes(coding);
-  size_t quad_bytes = groups * QUAD * tck_scale_bytes(coding);
-  lanes largest = largest_scales(it, coding, format->value_scales + start, quads, quad_bytes, count);
-  lanes highest = lanes_highest_of_fours(largest);  // A group's four tokens have one step.
+  size_t line_scales = fours * groups * QUAD * tck_scale_bytes(coding);
+  lanes largest = largest_scales(it, coding, format->value_scales + start, lines, line_scales, count);
+  lanes highest = lanes_highest_of_fours(largest);  // A group's tokens have one step.
+  if (fours > 1) highest = largest_of_period(highest, groups * QUAD);
   lanes limit = lanes_splat(is_precise ? 65535 : 255);
   lanes excess = lanes_subtract(highest, lanes_splat(SMALLEST_STEPS));
   lanes step = lanes_where_positive(excess, lanes_divide(highest, limit));
@@ -452,19 +555,19 @@ TCK_INLINE void fold_values(tile *it, size_t set, unsigned width, size_t rows, b
   for (size_t block = 0; block < it->block_count; block++) {
     const char *scales = block_part(it, block, format->value_scales + start);
     const char *minima = block_part(it, block, format->value_minima + start);
-    for (size_t quad = 0; quad < quads; quad++) {
-      size_t at = quad * quad_bytes;
-      folded_groups of_quad = load_groups(coding, centre, scales + at, minima + at, count);
-      lanes folding = lanes_multiply(of_quad.scale, inverse);
+    for (size_t i = 0; i < lines; i++) {
+      size_t at = i * line_scales;
+      folded_groups of_line = load_groups(coding, centre, scales + at, minima + at, count);
+      lanes folding = lanes_multiply(of_line.scale, inverse);
       lanes products[TCK_QUERY_ROWS];
       for (size_t row = 0; row < TCK_QUERY_ROWS; row++) {
         if (row >= rows) {
           products[row] = lanes_splat(0);
           continue;
         }
-        lanes power = lanes_splat_four(powers + row * TCK_PAGE_TOKENS);
+        lanes power = load_powers(powers + row * TCK_PAGE_TOKENS, fours);
         products[row] = lanes_multiply(power, folding);
-        constant[row] = lanes_multiply_add(power, of_quad.middle, constant[row]);
+        constant[row] = lanes_multiply_add(power, of_line.middle, constant[row]);
       }
       if (is_precise) {
         line high, low;
@@ -479,8 +582,8 @@ TCK_INLINE void fold_values(tile *it, size_t set, unsigned width, size_t rows, b
         total = line_add_fours(total, packed);
       }
       folded += LINE_BYTES;
-      powers += QUAD;
-      fetch_line(&ahead);
+      powers += fours * QUAD;
+      for (size_t four = 0; four < fours; four++) fetch_line(&ahead);
     }
   }
   it->ahead = ahead;
@@ -490,7 +593,10 @@ TCK_INLINE void fold_values(tile *it, size_t set, unsigned width, size_t rows, b
   if (width < 8) {
     sums = lanes_subtract(sums, lanes_multiply(lanes_multiply(whole, lanes_splat(centre)), step));
   }
-  lanes_store(TCK_FLOAT32, work->constants + set * LANES, sums);
+  float *constants = work->constants + set * LANES;
+  lanes_store(TCK_FLOAT32, constants, sums);
+  // What stands behind the groups is of their other tokens.
+  for (size_t i = groups * QUAD; fours > 1 && i < LANES; i++) constants[i % (groups * QUAD)] += constants[i];
 }
 
 /// Adds slices of the tile's output from quantized values.
@@ -520,7 +626,8 @@ TCK_INLINE void add_slices(tile *it, size_t slice, size_t slices, bool is_aligne
 TCK_INLINE void add_quantized_values(tile *it, unsigned width, size_t rows, bool is_precise) {
   const tck_block_format *format = it->format;
   size_t groups = tck_value_groups(format->value_dimension, format->value_group);
-  it->work.set_bytes = it->block_count * format->tokens / QUAD * LINE_BYTES;
+  it->work.four_bytes = LINE_BYTES / fours_of_line(groups);
+  it->work.set_bytes = it->block_count * format->tokens / QUAD * it->work.four_bytes;
   it->work.low_offset = (groups + QUAD - 1) / QUAD * it->work.set_bytes;
   for (size_t set = 0; set * QUAD < groups; set++) fold_values(it, set, width, rows, is_precise);
   size_t sixteens = (format->value_dimension + LANES - 1) / LANES;
@@ -585,12 +692,13 @@ TCK_INLINE void add_rows(const value_rows *source, tck_queries *queries, const w
 // MARK: - Functions for each number of queries, width and precision
 
 #define DEFINE_QUANTIZED(rows, width)                                                                                  \
-  TCK_LEAF void score_##rows##_##width##_precise(tile *it, const tck_key_run *run, const float *queries) {             \
-    score_quantized_run(it, run, queries, width, rows, true);                                                          \
+  TCK_LEAF void dots_##rows##_##width##_precise(const uint8_t *codes, size_t quads, const uint8_t *folded,             \
+                                                size_t low_offset, const float *steps, float *scores) {                \
+    key_dots(codes, quads, width, folded, low_offset, rows, true, steps, scores);                                      \
   }                                                                                                                    \
-  TCK_LEAF void score_##rows##_##width##_fast(tile *it, const tck_key_run *run, const float *queries) {                \
-    bool is_done = score_quantized_run(it, run, queries, width, rows, false);                                          \
-    if (!is_done) score_##rows##_##width##_precise(it, run, queries);                                                  \
+  TCK_LEAF void dots_##rows##_##width##_fast(const uint8_t *codes, size_t quads, const uint8_t *folded,                \
+                                             size_t low_offset, const float *steps, float *scores) {                   \
+    key_dots(codes, quads, width, folded, low_offset, rows, false, steps, scores);                                     \
   }                                                                                                                    \
   TCK_LEAF void add_##rows##_##width##_fast(tile *it) { add_quantized_values(it, width, rows, false); }                \
   TCK_LEAF void add_##rows##_##width##_precise(tile *it) { add_quantized_values(it, width, rows, true); }
@@ -622,28 +730,34 @@ DEFINE_FOR_ROWS(1)
 DEFINE_FOR_ROWS(2)
 DEFINE_FOR_ROWS(4)
 
-/// Widths of codes: 1...5 and 8.
-enum { WIDTHS = 6 };
-
-static size_t width_index(unsigned width) { return width == 8 ? 5 : width - 1; }
-
 static size_t type_index(tck_element_type type) { return type == TCK_FLOAT16 ? 0 : type == TCK_BFLOAT16 ? 1 : 2; }
+
+#define OF_WIDTHS(name, mode) \
+  {name##_1_##mode, name##_2_##mode, name##_3_##mode, name##_4_##mode, name##_5_##mode, name##_8_##mode}
+
+#define DEFINE_SCORES(rows)                                                                                   \
+  TCK_LEAF void score_quantized_##rows(tile *it) {                                                            \
+    static key_dots_function *const dots[2][WIDTHS] = {OF_WIDTHS(dots_##rows, fast),                          \
+                                                       OF_WIDTHS(dots_##rows, precise)};                      \
+    score_quantized(it, rows, dots);                                                                          \
+  }
+
+DEFINE_SCORES(1)
+DEFINE_SCORES(2)
+DEFINE_SCORES(4)
 
 /// The functions for a number of queries: quantized ones by precision and width, others by type.
 typedef struct row_functions {
-  void (*score_quantized[2][WIDTHS])(tile *it, const tck_key_run *run, const float *queries);
+  void (*score_quantized)(tile *it);
   void (*add_quantized[2][WIDTHS])(tile *it);
   void (*score_full[3])(tile *it, const tck_key_run *run, const float *queries);
   void (*score_rows[3])(tck_rows keys, size_t tokens, size_t key_dimension, const float *queries, float *scores);
   void (*add_rows[3])(const value_rows *source, tck_queries *queries, const workspace *work);
 } row_functions;
 
-#define OF_WIDTHS(name, mode) \
-  {name##_1_##mode, name##_2_##mode, name##_3_##mode, name##_4_##mode, name##_5_##mode, name##_8_##mode}
-
 #define ROW_FUNCTIONS(rows)                                                                                 \
   {                                                                                                         \
-      {OF_WIDTHS(score_##rows, fast), OF_WIDTHS(score_##rows, precise)},                                    \
+      score_quantized_##rows,                                                                               \
       {OF_WIDTHS(add_##rows, fast), OF_WIDTHS(add_##rows, precise)},                                        \
       {score_##rows##_float16, score_##rows##_bfloat16, score_##rows##_float32},                            \
       {score_rows_##rows##_float16, score_rows_##rows##_bfloat16, score_rows_##rows##_float32},             \
@@ -659,15 +773,18 @@ static const row_functions *functions_for(size_t rows) {
 // MARK: - Entry points
 
 TCK_TARGET static void score_blocks(tile *it, const row_functions *functions) {
-  const tck_queries *queries = it->queries;
-  const float *run_queries = queries->kept_rows;
+  const float *run_queries = it->queries->kept_rows;
+  bool has_codes = false;
+  for (size_t i = 0; i < it->format->key_run_count; i++) {
+    has_codes = has_codes || it->format->key_runs[i].coding.width > 0;
+  }
+  if (has_codes) functions->score_quantized(it);
+  it->is_first_run = !has_codes;
   for (size_t i = 0; i < it->format->key_run_count; i++) {
     const tck_key_run *run = &it->format->key_runs[i];
-    it->is_first_run = i == 0;
     if (run->coding.width == 0) {
       functions->score_full[type_index(it->format->full_type)](it, run, run_queries);
-    } else {
-      functions->score_quantized[queries->is_precise][width_index(run->coding.width)](it, run, run_queries);
+      it->is_first_run = false;
     }
     run_queries += tck_padded_dimension(run->count);
   }

@@ -10,7 +10,8 @@ public import KVCacheModel
 public struct Attention: Sendable, Equatable {
     /// How exactly queries and probabilities meet quantized keys and values.
     public enum Precision: Sendable, Equatable {
-        /// `precise` for KV heads some of whose keys or values have more than 2 bits, else `fast`.
+        /// `fast` for KV heads whose codes hide what it adds, by an error ten times as large: those with values of 2 bits,
+        /// with 3 bits of keys and of values, or with soft-pruned keys of 2.5 and values of 3. `precise` for the others.
         case automatic
         /// 8 bits each: the output's relative error is some 2 %, far below that of 2-bit quantization.
         case fast

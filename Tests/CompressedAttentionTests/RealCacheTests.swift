@@ -41,4 +41,23 @@ struct RealCacheTests {
             #expect(arithmetic < exact / 10, "\(recipe): \(arithmetic) of \(exact)")
         }
     }
+
+    @Test("is fast by itself where codes hide it tenfold, and precise elsewhere", arguments: layers)
+    func automaticModeIsHidden(file: String, index: Int) async throws {
+        let source = try Self.layer(file, index)
+        let soft = "think(bits=2.5,recent=32)+kivi(bits=3,residual=32,ranges=fitted,scales=compact,rotate=values)"
+        let coarse = ["kivi(keys=8,values=2,residual=32)", "kivi(bits=3,residual=32)", soft]
+        for recipe in coarse {
+            let sample = try await AttentionSample(recipe: recipe, source: source)
+            let exact = try sample.output(Attention(precision: .precise))
+            let own = sample.error(exact, over: source, attention: Attention())
+            let arithmetic = try sample.error(Attention())
+            #expect(try sample.output(Attention()) == sample.output(Attention(precision: .fast)), "\(recipe)")
+            #expect(arithmetic < own / 10, "\(recipe): \(arithmetic) of \(own)")
+        }
+        for recipe in ["think(keys=0.4)+kivi(bits=4,residual=32)", "kivi(keys=8,values=3,residual=32)"] {
+            let sample = try await AttentionSample(recipe: recipe, source: source)
+            #expect(try sample.error(Attention()) < Tolerance.precise, "\(recipe)")
+        }
+    }
 }

@@ -34,7 +34,7 @@ struct AttentionBenchmark: AsyncParsableCommand {
 
     @Option(
         help: """
-            Measure one part only: attention, snapshots, codecs, queries or model; may be given several times. By \
+            Measure one part only: attention, recipes, snapshots, codecs, queries or model; may be given several times. By \
             default all are measured, and model if there is one.
             """
     )

@@ -8,8 +8,13 @@ struct SyntheticNumbers {
     init(seed: UInt64 = 0x9E37_79B9_7F4A_7C15) { state = seed }
 
     /// A tensor of float16; channels differ in magnitude, and a few outliers, if asked for, in mean.
-    mutating func tensor(heads: Int, rows: Int, outliers: Bool, magnitude: Float = 1) -> KVTensor {
-        let dimension = SyntheticLayer.headDimension
+    mutating func tensor(
+        heads: Int,
+        rows: Int,
+        dimension: Int,
+        outliers: Bool,
+        magnitude: Float = 1
+    ) -> KVTensor {
         var bytes = [UInt8](repeating: 0, count: heads * rows * dimension * 2)
         bytes.withUnsafeMutableBytes { buffer in
             let halves = buffer.bindMemory(to: UInt16.self)

@@ -42,6 +42,16 @@ enum Case {
     static let torchProducts = "matmul-bf16"
     static let torchScaledDotProduct = "sdpa-bf16"
 
+    /// Recipes whose attention is compared with the reference's, by what is asked of them.
+    static let comparedRecipes = [
+        ComparedRecipe(windowedRecipe),
+        ComparedRecipe("kivi(bits=2)"),
+        ComparedRecipe("kivi(bits=2,\(compactCoding))"),
+        ComparedRecipe("think(bits=2.5)+kivi(bits=2,\(compactCoding))", isBalanced: true),
+        ComparedRecipe("think(bits=2.5)+kivi(bits=3,\(compactCoding))"),
+    ]
+    private static let compactCoding = "sinks=4,ranges=fitted,scales=compact,rotate=values"
+
     /// Recipes with which a whole model is measured, from the most exact to the smallest.
     static let modelRecipes = ["f16", "kivi(bits=4)", windowedRecipe]
     /// llama.cpp's ways to read a prompt and to go on after it: with flash attention and without. Batches of its default
@@ -54,10 +64,25 @@ enum Case {
     static func prefill(_ recipe: String) -> String { "prefill:" + recipe }
     static func decode(_ recipe: String) -> String { "decode:\(decodedTokens):" + recipe }
 
+    /// With the precision that attention chooses by itself.
+    static func heads(dimension: Int, _ recipe: String) -> String { "heads:\(dimension):\(recipe)" }
+
     static func queries(_ count: Int, precision: String) -> String { "queries:\(count):\(headlineRecipe)@\(precision)" }
 
     /// Bytes of keys and values of a layer in float16.
     static func float16LayerBytes(tokens: Int) -> Int {
         tokens * SyntheticLayer.kvHeads * SyntheticLayer.float16TokenBytes
+    }
+}
+
+/// A recipe whose attention is compared with that of `Case.windowedRecipe`.
+struct ComparedRecipe {
+    let recipe: String
+    /// Whether its time is bounded: about as many bits as the reference, better spent.
+    let isBalanced: Bool
+
+    init(_ recipe: String, isBalanced: Bool = false) {
+        self.recipe = recipe
+        self.isBalanced = isBalanced
     }
 }

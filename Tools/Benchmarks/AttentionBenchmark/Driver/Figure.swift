@@ -14,4 +14,6 @@ struct Figure: Codable {
     let peakByteCount: Int?
     /// Of the output, against float64, where it was compared.
     let relativeError: Double?
+
+    var microsecondsPerByte: Double? { byteCount.map { microseconds / Double($0) } }
 }

@@ -1,7 +1,7 @@
 /// What is measured, in groups whose cases are interleaved.
 struct MeasurementPlan {
     enum Part: String, CaseIterable {
-        case attention, snapshots, codecs, queries
+        case attention, recipes, snapshots, codecs, queries
         /// A whole model, which must be given.
         case model
     }
@@ -35,6 +35,9 @@ struct MeasurementPlan {
     static let largeSnapshotTokens = 8192
     static let codecTokens = 16384
     static let queryTokens = 4096
+    static let recipeTokens = 4096
+    /// Dimensions of heads with which recipes are compared.
+    static let recipeDimensions = [128, 64]
     /// Prompts of a whole model. The longer one leaves room for what is decoded after it in a model of 8,192 positions.
     static let promptTokens = 2048
     static let longPromptTokens = 8128
@@ -55,6 +58,7 @@ struct MeasurementPlan {
         if parts.contains(.attention) {
             for threads in threadCounts { groups += tokenCounts.map { attention(tokens: $0, threads: threads) } }
         }
+        if parts.contains(.recipes) { groups += Self.recipeDimensions.map(recipes) }
         if parts.contains(.snapshots) {
             groups += threadCounts.map(snapshotSteps)
             groups.append(snapshotFiles(threads: threadCounts.last ?? 1))
@@ -92,6 +96,18 @@ struct MeasurementPlan {
             threads: threads,
             entries: entries,
             checks: tokens == tokenCounts.first && threads == 1
+        )
+    }
+
+    private func recipes(dimension: Int) -> Group {
+        Group(
+            title: "recipes over \(Self.recipeTokens) tokens, heads of dimension \(dimension)",
+            threads: 1,
+            entries: Case.comparedRecipes.map {
+                let caseName = Case.heads(dimension: dimension, $0.recipe)
+                return Entry(contestant: .ours, caseName: caseName, tokens: Self.recipeTokens)
+            },
+            checks: true
         )
     }
 

@@ -5,7 +5,7 @@ struct FigureTables {
     let figures: Figures
 
     var text: String {
-        [attention, queries, snapshots, codecs].filter { !$0.isEmpty }.joined(separator: "\n\n")
+        [attention, recipes, queries, snapshots, codecs].filter { !$0.isEmpty }.joined(separator: "\n\n")
     }
 
     private var attention: String {
@@ -37,6 +37,11 @@ struct FigureTables {
             .map { ($0 / 1e9).fixed(1) }
         return table.text + "\n\nplain read: \(speeds.joined(separator: ", ")) GB/s; bytes of a token of one KV head, "
             + "packed: \(bytes.joined(separator: ", ")), in f16: 512"
+    }
+
+    private var recipes: String {
+        let all = figures.all.filter { $0.caseName.hasPrefix("heads:") }
+        return table("microseconds for each layer, by dimension of heads and recipe", all)
     }
 
     private var queries: String {

@@ -14,10 +14,11 @@ struct Goals {
     /// Of the parts that were measured.
     var ratios: [Ratio] {
         let attention = tokens.isEmpty ? [] : self.attention + precisions
+        let recipes = MeasurementPlan.recipeDimensions.flatMap(self.recipes)
         let codecs = isMeasured(Case.pack, Case.unpack) ? self.codecs : []
         let snapshots = isMeasured(Case.mapped, Case.opened) ? self.snapshots : []
         let files = isMeasured(Case.verified, Case.openSmall, Case.openLarge) ? self.files : []
-        return attention + codecs + snapshots + files
+        return attention + recipes + codecs + snapshots + files
     }
 
     private func isMeasured(_ caseNames: String...) -> Bool {
@@ -119,6 +120,35 @@ struct Goals {
                 by: .oursAVX2,
                 than: flash
             )
+    }
+
+    // MARK: - Recipes
+
+    /// Times against the reference's, of a token and of a stored byte.
+    private func recipes(dimension: Int) -> [Ratio] {
+        let tokens = MeasurementPlan.recipeTokens
+        func figure(_ recipe: String) -> Figure? {
+            figures.figure(Case.heads(dimension: dimension, recipe), tokens: tokens, threads: 1)
+        }
+        let reference = figure(Case.windowedRecipe)
+        return Case.comparedRecipes.filter { $0.recipe != Case.windowedRecipe }.flatMap { compared -> [Ratio] in
+            guard let figure = figure(compared.recipe) else { return [] }
+            func time(_ unit: String, of value: Double?, to other: Double?, asked: Double) -> Ratio {
+                ratio(
+                    "recipe-\(unit)-\(dimension)-\(compared.recipe)",
+                    "time for each \(unit) of \(compared.recipe), dimension \(dimension), against \(Case.windowedRecipe)",
+                    tokens: tokens,
+                    threads: 1,
+                    of: value,
+                    to: other,
+                    asked: asked,
+                    direction: .atMost
+                )
+            }
+            let byte = time("byte", of: figure.microsecondsPerByte, to: reference?.microsecondsPerByte, asked: 1)
+            guard compared.isBalanced else { return [byte] }
+            return [time("token", of: figure.microseconds, to: reference?.microseconds, asked: 1.15), byte]
+        }
     }
 
     // MARK: - Codecs and files

@@ -9,14 +9,20 @@ final class AttentionWorkload: Workload {
     private var layers: RotatingLayers
     private var output: [Float]
 
-    init(recipe: Recipe, attention: Attention, queryCount: Int, isSharp: Bool, tokens: Int, workers: WorkerThreads)
-        throws
-    {
+    init(
+        recipe: Recipe,
+        attention: Attention,
+        queryCount: Int,
+        headDimension: Int = SyntheticLayer.headDimension,
+        isSharp: Bool = false,
+        tokens: Int,
+        workers: WorkerThreads
+    ) throws {
         guard queryCount <= tokens else { throw ServingError("\(queryCount) queries for \(tokens) tokens") }
         self.attention = attention
         self.workers = workers
-        queries = SyntheticLayer.newQueries(count: queryCount, isSharp: isSharp)
-        layers = try RotatingLayers(recipe: recipe, tokens: tokens)
+        queries = SyntheticLayer.newQueries(count: queryCount, headDimension: headDimension, isSharp: isSharp)
+        layers = try RotatingLayers(recipe: recipe, tokens: tokens, headDimension: headDimension)
         output = [Float](repeating: 0, count: queries.heads * queries.tokens * queries.headDimension)
         try attend(over: layers.next())
     }

@@ -6,8 +6,8 @@ struct RotatingLayers {
     let layers: [CompressedLayer]
     private var position = 0
 
-    init(recipe: Recipe, tokens: Int) throws {
-        let source = SyntheticLayer(tokens: tokens)
+    init(recipe: Recipe, tokens: Int, headDimension: Int = SyntheticLayer.headDimension) throws {
+        let source = SyntheticLayer(tokens: tokens, headDimension: headDimension)
         let plan = try source.plan(for: recipe)
         let first = try source.compressed(by: recipe, plan: plan)
         let count = max((Round.rotatingBytes + first.packedByteCount - 1) / first.packedByteCount, 2)

@@ -22,6 +22,7 @@ struct ServeCommand: AsyncParsableCommand {
               RECIPE@PRECISION            attention of one query over one layer; time for each layer
               sharp:RECIPE@PRECISION      the same with queries that few tokens answer
               queries:N:RECIPE@PRECISION  the same of N queries
+              heads:N:RECIPE@PRECISION    attention of one query over one layer whose heads have dimension N
               read:RECIPE                 a plain read of as many bytes as the layer takes packed
               memory:RECIPE@PRECISION     a step over 32 layers in memory; time for each layer
               mapped:RECIPE@PRECISION     a step over 32 layers of a mapped snapshot

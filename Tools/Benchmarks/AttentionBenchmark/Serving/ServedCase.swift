@@ -3,7 +3,7 @@ import ThinkCompress
 /// A case by its name; see `ServeCommand`.
 struct ServedCase {
     private let kind: String
-    /// Queries, or steps.
+    /// Queries, steps, or the dimension of heads.
     private let count: Int
     private let recipe: Recipe
     private let precision: Attention.Precision
@@ -14,7 +14,7 @@ struct ServedCase {
         precision = try Self.takePrecision(&body)
         recipe = try Recipe(body)
         kind = parts.first ?? "attention"
-        if kind == "queries" || kind == "decode" {
+        if ["queries", "decode", "heads"].contains(kind) {
             guard parts.count == 2, let count = Int(parts[1]), (1...65536).contains(count) else {
                 throw ServingError("\(kind):N:RECIPE has a number from 1 to 65536")
             }
@@ -63,6 +63,15 @@ struct ServedCase {
                 attention: attention,
                 queryCount: count,
                 isSharp: kind == "sharp",
+                tokens: tokens,
+                workers: workers
+            )
+        case "heads":
+            return try AttentionWorkload(
+                recipe: recipe,
+                attention: attention,
+                queryCount: 1,
+                headDimension: count,
                 tokens: tokens,
                 workers: workers
             )
