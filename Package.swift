@@ -27,7 +27,7 @@ let crypto = Target.Dependency.product(name: "Crypto", package: "swift-crypto")
 /// changes below the umbrella otherwise, and link code that disagrees about the size of types.
 let umbrella = [
     "ByteStorage", "ComputeRuntime", "KVCacheModel", "CachePacking", "KVCacheCodecs", "KIVIQuantization",
-    "ThinKPruning", "CompressedAttention", "KVSnapshots", "KVCacheQuality", "EngineFormats",
+    "ThinKPruning", "CompressedAttention", "KVSnapshots", "KVCacheQuality", "CompressionBudgets", "EngineFormats",
 ]
 /// Products of their own: a decoder to try recipes with, and what measures them with it.
 let decoder = ["TextTokenization", "LlamaDecoder"]
@@ -123,6 +123,11 @@ let package = Package(
             ],
             swiftSettings: sourceSettings
         ),
+        .target(
+            name: "CompressionBudgets",
+            dependencies: ["KVCacheModel", "CachePacking", "KVCacheCodecs", "ThinKPruning", "KVCacheQuality"],
+            swiftSettings: sourceSettings
+        ),
         // For the targets below alone: what it has is no interface of the library.
         .target(name: "JSONText", dependencies: ["ByteStorage"], swiftSettings: sourceSettings),
         .target(
@@ -147,7 +152,7 @@ let package = Package(
             name: "KVCacheEvaluation",
             dependencies: [
                 "ByteStorage", "ComputeRuntime", "KVCacheModel", "CachePacking", "KVCacheCodecs", "KVSnapshots",
-                "KVCacheQuality", "TextTokenization", "LlamaDecoder",
+                "KVCacheQuality", "EngineFormats", "TextTokenization", "LlamaDecoder",
             ],
             swiftSettings: sourceSettings
         ),

@@ -40,11 +40,18 @@ public enum CacheDump: Sendable {
         )
     }
 
-    /// The parts of a layer in a dump.
+    /// The parts of a layer in a dump or a profile.
     public enum Part: String, Sendable {
         case keys, values, queries, state
         case profile = "q2"
         case heldTokens = "held_tokens"
+        // Of a profile alone.
+        case keySensitivity = "key_sensitivity"
+        case valueSensitivity = "value_sensitivity"
+        case valueVariance = "value_variance"
+
+        /// What a profile has beside the mean squared queries.
+        static let sensitivities: [Part] = [.keySensitivity, .valueSensitivity, .valueVariance]
     }
 
     /// The name of the number of tokens, where nothing else says it.
@@ -83,7 +90,9 @@ public enum CacheDump: Sendable {
             values: try tensor(values, name: name(index, .values), least: 0),
             held: try heldTokens(file, index: index, keys: keys, tokenCount: tokenCount),
             queries: try file.tensors[name(index, .queries)].map { try tensor($0, name: name(index, .queries)) },
-            profile: try QueryProfile.layerProfile(file, layer: index, shape: shape),
+            profile: try ModelProfile.numbers(file, name: name(index, .profile), shape: shape).map {
+                LayerProfile(meanSquaredQueries: $0)
+            },
             state: state
         )
     }
@@ -115,7 +124,8 @@ public enum CacheDump: Sendable {
         var states = [[LayerState]](repeating: [], count: count)
         for name in file.tensors.names {
             guard let (layer, part, stateName) = parts(ofName: name) else { continue }
-            guard layer < count else {
+            // Sensitivities are none of a dump's, so they are ignored like any other tensor.
+            guard layer < count || Part.sensitivities.contains(part) else {
                 throw EngineFormatError(.unsupported, tensor: name, "there are keys of \(count) layers only")
             }
             guard part == .state, let tensor = file.tensors[name] else { continue }

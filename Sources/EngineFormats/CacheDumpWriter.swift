@@ -73,7 +73,7 @@ public struct CacheDumpWriter: ~Copyable, Sendable {
             add(name, "I32", shape: [numbers.count], try SharedBytes(words: numbers.map(UInt32.init(bitPattern:))))
         }
         for (index, profile) in (contents.profile ?? []).enumerated() where !layers[index].geometry.isEmpty {
-            let entry = QueryProfile.entry(layer: index, geometry: layers[index].geometry)
+            let entry = ModelProfile.entry(layer: index, part: .profile, geometry: layers[index].geometry)
             entries.append(entry)
             content.append((entry.name, try SharedBytes(words: profile.map(\.bitPattern))))
         }

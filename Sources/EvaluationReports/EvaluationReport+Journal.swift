@@ -11,8 +11,14 @@ extension EvaluationReport {
     ///
     /// - Parameters:
     ///   - recipes: the recipes to begin with, in order; others in the journal follow.
+    ///   - names: names of some recipes.
     ///   - tasks: what was asked for.
-    public init(_ journal: EvaluationJournal, recipes: [String], tasks: [EvaluationTask]) {
+    public init(
+        _ journal: EvaluationJournal,
+        recipes: [String],
+        names: [String: String] = [:],
+        tasks: [EvaluationTask]
+    ) {
         self.init(model: journal.subject.model, text: journal.subject.text)
         prompts = journal.subject.prompts.rawValue
         let candidates = journal.records.map(\.key.task) + tasks
@@ -28,17 +34,29 @@ extension EvaluationReport {
         }
 
         var order = recipes
+        var choices: [String: [EvaluationTask: [String]]] = [:]
         var outcomes: [String: [EvaluationTask: [Int: TrialOutcome]]] = [:]
         var known = Set(recipes)
         for record in journal.records {
             if known.insert(record.key.recipe).inserted { order.append(record.key.recipe) }
+            if let chosen = record.chosen {
+                choices[record.key.recipe, default: [:]][record.key.task, default: []].append(chosen)
+            }
             outcomes[record.key.recipe, default: [:]][record.key.task, default: [:]][record.key.trial] = record.outcome
         }
         let fullPrecision = (try? Evaluator.fullPrecision())?.description
         let reference = fullPrecision.flatMap { outcomes[$0] } ?? [:]
         for recipe in order {
             guard let found = outcomes[recipe] else { continue }
-            var result = RecipeResult(recipe: recipe)
+            var result = RecipeResult(recipe: recipe, name: names[recipe])
+            let isReference = recipe == fullPrecision
+            // Sizes are those of the measurement on text.
+            let chosen = choices[recipe].flatMap { byTask in
+                textTask.flatMap { byTask[$0] } ?? byTask.flatMap(\.value)
+            }
+            if !isReference, let chosen = chosen?.mostFrequent {
+                (result.recipe, result.name) = (chosen, recipe)
+            }
             if let textTask, let measured = found[textTask] {
                 let texts = measured.sorted { $0.key < $1.key }.compactMap {
                     if case .text(let sums) = $0.value { sums } else { nil }
@@ -47,7 +65,6 @@ extension EvaluationReport {
                 result.trials = texts.count
                 result.add(texts)
             }
-            let isReference = recipe == fullPrecision
             func tallies(of task: EvaluationTask) -> [AnswerTally] {
                 AnswerTally.tallies(of: found[task] ?? [:], against: isReference ? nil : reference[task] ?? [:])
             }
@@ -74,6 +91,13 @@ extension EvaluationReport {
             self.recipes.append(result)
         }
         self = finite
+    }
+}
+
+extension [String] {
+    /// The text that comes most often; of those as frequent, the first in the alphabet.
+    fileprivate var mostFrequent: String? {
+        Dictionary(grouping: self) { $0 }.max { ($0.value.count, $1.key) < ($1.value.count, $0.key) }?.key
     }
 }
 

@@ -27,7 +27,10 @@ public struct EvaluationReport: Codable, Sendable, Equatable {
 
     /// What a recipe gives, and what it costs.
     public struct RecipeResult: Codable, Sendable, Equatable {
+        /// The plain recipe; where a budget chose several, that of most trials.
         public var recipe: String
+        /// The preset that stands for it, or the budget that was asked for.
+        public var name: String?
         /// Places of the text that it was measured at.
         public var trials: Int?
         /// Questions that it is judged by in measurements of recall.
@@ -55,9 +58,15 @@ public struct EvaluationReport: Codable, Sendable, Equatable {
         /// The same when the question was part of the prompt that was compressed.
         public var recallSeen: Double?
 
-        public init(recipe: String) {
+        public init(recipe: String, name: String? = nil) {
             self.recipe = recipe
+            self.name = name
         }
+
+        /// The recipe, after the name that was asked for.
+        public var title: String { name.map { "\($0): \(recipe)" } ?? recipe }
+        /// The name that was asked for, or else the recipe.
+        public var shortTitle: String { name ?? recipe }
     }
 
     /// The model's name.

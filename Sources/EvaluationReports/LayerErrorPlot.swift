@@ -34,7 +34,7 @@ struct LayerErrorPlot {
         lines = measured.enumerated().map { index, recipe in
             let dashes = index / ReportStyle.lineColors
             let style = "line c\(index % ReportStyle.lineColors)" + (dashes > 0 ? " dashed" : "")
-            return Line(recipe: recipe.recipe, errors: recipe.layerAttentionErrors ?? [], style: style)
+            return Line(recipe: recipe.shortTitle, errors: recipe.layerAttentionErrors ?? [], style: style)
         }
         layers = lines.map(\.errors.count).max() ?? 0
         let errors = lines.flatMap { $0.points.map(\.error) }

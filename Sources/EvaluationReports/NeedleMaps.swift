@@ -95,7 +95,7 @@ struct NeedleMaps {
     }
 
     private func figure(_ map: Map) -> Markup {
-        let name = map.recipe.recipe
+        let name = map.recipe.title
         let pairs = grids.map { grid in
             """
             <div class="pair">

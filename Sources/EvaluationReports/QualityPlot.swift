@@ -33,7 +33,7 @@ struct QualityPlot {
         let all = report.recipes.enumerated().compactMap { index, recipe -> Entry? in
             guard let bits = recipe.bitsPerValue, bits > 0, let kl = recipe.kl else { return nil }
             // Rounding can make a divergence of zero negative.
-            return Entry(number: index + 1, recipe: recipe.recipe, bits: bits, kl: max(0, kl))
+            return Entry(number: index + 1, recipe: recipe.shortTitle, bits: bits, kl: max(0, kl))
         }
         guard !all.isEmpty else { return nil }
         entries = all.map { entry in

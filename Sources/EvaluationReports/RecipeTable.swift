@@ -58,7 +58,7 @@ struct RecipeTable {
         }
         let rows = recipes.map { recipe in
             let cells = columns.map { "<td>\($0.cell(recipe) ?? "–")</td>" as Markup }
-            return #"<tr><th scope="row">\#(recipe.recipe)</th>\#(cells)</tr>"# as Markup
+            return #"<tr><th scope="row">\#(recipe.title)</th>\#(cells)</tr>"# as Markup
         }
         let table: Markup = """
             <table class="recipes">

@@ -12,16 +12,37 @@ public struct CacheCompressor: Sendable {
     /// The layers so far.
     public private(set) var layers: [CompressedLayer] = []
     private let shape: BlockShape
-    /// The recipe's stages for this cache; empty before the first layer.
+    /// The model's profile of every layer, in place of what comes with the layers.
+    private let profile: [LayerProfile]?
+    /// Rows of each layer's KV heads, as far as is known before they come.
+    private let rowCounts: [Int]
+    /// The recipe's stages for this cache, or those that they chose; empty before the first layer that has keys and values.
     private var stages: [any CodecStage] = []
     /// The query profile of every layer so far, nil for those that came without queries.
     private var profiles: [[Float]?] = []
 
-    /// - Parameter tokenCount: tokens of the cache; a layer may hold fewer.
-    public init(geometry: CacheGeometry, tokenCount: Int, elementType: ElementType, recipe: Recipe) {
+    /// - Parameters:
+    ///   - tokenCount: tokens of the cache; a layer may hold fewer.
+    ///   - profile: the model's profile of every layer, used in place of the layers' own profiles and queries.
+    ///   - rowCounts: rows of each layer's KV heads, for stages that estimate sizes before all layers came; nil where all
+    ///     hold all tokens.
+    public init(
+        geometry: CacheGeometry,
+        tokenCount: Int,
+        elementType: ElementType,
+        recipe: Recipe,
+        profile: [LayerProfile]? = nil,
+        rowCounts: [Int]? = nil
+    ) {
+        precondition(
+            [profile?.count, rowCounts?.count].allSatisfy { $0 ?? geometry.layers.count == geometry.layers.count },
+            "every layer has a profile and rows"
+        )
         self.geometry = geometry
         self.recipe = recipe
         self.tokenCount = tokenCount
+        self.profile = profile
+        self.rowCounts = rowCounts ?? geometry.layers.map { $0.isEmpty ? 0 : tokenCount }
         shape = BlockShape(
             elementType: elementType,
             blockLength: recipe.blockLength,
@@ -36,17 +57,29 @@ public struct CacheCompressor: Sendable {
     /// - Throws: `KVCacheError` if the layer doesn't fit, `CodecError` if the recipe can't compress it;
     ///   `CancellationError` if the task is cancelled.
     public mutating func add(_ layer: KVCacheLayer) async throws {
-        precondition(layers.count < geometry.layers.count, "the cache has no more layers")
-        let index = layers.count
-        let found = try layer.checkedGeometry(index: index, elementType: shape.elementType, tokenCount: tokenCount)
-        if let mismatch = found.mismatch(with: geometry.layers[index]) {
-            throw KVCacheError(
-                .raggedLayers,
-                layer: index,
-                "its \(mismatch.name) is \(mismatch.left), and the cache has \(mismatch.right)"
-            )
+        try await add([layer])
+    }
+
+    /// Compresses the next layers: as one by one, but for recipes that look at all layers before they decide.
+    ///
+    /// - Throws: as for one layer.
+    public mutating func add(_ sources: [KVCacheLayer]) async throws {
+        precondition(layers.count + sources.count <= geometry.layers.count, "the cache has no more layers")
+        var checked: [KVCacheLayer] = []
+        for (index, source) in zip(layers.count..., sources) {
+            let layer =
+                profile.map { source.withProfile(source.isEmpty && $0[index].isEmpty ? nil : $0[index]) } ?? source
+            let found = try layer.checkedGeometry(index: index, elementType: shape.elementType, tokenCount: tokenCount)
+            if let mismatch = found.mismatch(with: geometry.layers[index]) {
+                throw KVCacheError(
+                    .raggedLayers,
+                    layer: index,
+                    "its \(mismatch.name) is \(mismatch.left), and the cache has \(mismatch.right)"
+                )
+            }
+            checked.append(layer)
         }
-        try await add(checked: [layer], progress: nil)
+        try await add(checked: checked, progress: nil)
     }
 
     /// Compresses the next layers, which are known to fit each other.
@@ -61,14 +94,22 @@ public struct CacheCompressor: Sendable {
                 blockLength: shape.blockLength
             )
         }
-        if stages.isEmpty {
+        // Layers without keys and values don't tell whether queries come, and nothing is decided about them.
+        if stages.isEmpty, let one = sources.first(where: { !$0.isEmpty }) {
+            let isWhole = sources.count == geometry.layers.count
             let outline = CacheOutline(
                 geometry: geometry,
                 elementType: shape.elementType,
                 tokenCount: tokenCount,
-                layers: sources.count == geometry.layers.count ? statistics : nil
+                blockLength: shape.blockLength,
+                hasQueries: one.queries != nil || one.profile != nil,
+                rowCounts: isWhole ? statistics.map(\.rowCount) : rowCounts,
+                layers: isWhole ? statistics : nil,
+                profile: try checkedProfile() ?? Self.profile(of: sources, layerCount: geometry.layers.count)
             )
-            stages = try recipe.steps.map { step throws(CodecError) in try step.stage.prepared(for: outline) }
+            var prepared: [any CodecStage] = []
+            for step in recipe.steps { prepared.append(try await step.stage.prepared(for: outline)) }
+            stages = prepared
         }
         let (stages, observationWindow) = (stages, recipe.observationWindow)
         let slots = Slots<LayerDecision>(count: sources.count)
@@ -103,12 +144,37 @@ public struct CacheCompressor: Sendable {
         profiles += decisions.map(\.profile)
     }
 
+    /// The metadata that says what stages chose, and why: Formats/snapshot.md, "METADATA".
+    public static let rationaleKey = "recipe.rationale"
+
+    /// The model's profile, whose layers fit the cache's: stages may look at all of them before the layers come.
+    private func checkedProfile() throws(KVCacheError) -> [LayerProfile]? {
+        guard let profile else { return nil }
+        let hasSensitivities = profile.contains { $0.sensitivity != nil }
+        for (index, layer) in geometry.layers.enumerated() where !layer.isEmpty {
+            var fault = profile[index].fault(
+                kvHeads: layer.kvHeads,
+                keyDimension: layer.keyDimension,
+                valueDimension: layer.valueDimension
+            )
+            if hasSensitivities, profile[index].sensitivity == nil { fault = "no sensitivities, and others have some" }
+            if let fault { throw KVCacheError(.invalidProfile, layer: index, fault) }
+        }
+        return profile
+    }
+
+    /// The profiles that came with all layers of a cache, or nil.
+    private static func profile(of layers: [KVCacheLayer], layerCount: Int) -> [LayerProfile]? {
+        let known = layers.compactMap { $0.isEmpty ? LayerProfile.empty : $0.profile }
+        return known.count == layerCount ? known : nil
+    }
+
     /// The cache; every layer must have been added.
     ///
     /// - Parameters:
     ///   - tokens: ids, one per token.
     ///   - positions: one per token; nil where token t has position t.
-    ///   - metadata: text that travels with the cache.
+    ///   - metadata: text that travels with the cache. What stages chose for it, and why, is added to it.
     public consuming func finish(
         tokens: [Int32]?,
         positions: [Int32]? = nil,
@@ -120,10 +186,14 @@ public struct CacheCompressor: Sendable {
             "every token has an id and a position"
         )
         let known = profiles.compactMap { $0 }
+        var metadata = metadata
+        // One that came with the cache is of another recipe.
+        let rationales = stages.compactMap(\.rationale)
+        metadata[Self.rationaleKey] = rationales.isEmpty ? nil : rationales.joined(separator: "; ")
         let hasProfile = known.count == profiles.count && known.contains { !$0.isEmpty }
         return CompressedCache(
             geometry: geometry,
-            recipe: recipe.record,
+            recipe: stages.isEmpty ? recipe.record : Recipe.record(of: stages.map(Recipe.Step.init)),
             layers: layers,
             tokenCount: tokenCount,
             tokens: tokens,

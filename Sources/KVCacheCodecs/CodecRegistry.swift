@@ -36,25 +36,35 @@ public struct CodecRegistration: Sendable {
 /// The codecs that recipes may use, found by name.
 public struct CodecRegistry: Sendable {
     public let registrations: [CodecRegistration]
+    /// Recipes that have names of their own.
+    public let presets: [Preset]
 
     /// A registry of the full-precision codecs and the ones given.
-    public init(_ registrations: [CodecRegistration]) {
+    public init(_ registrations: [CodecRegistration], presets: [Preset] = []) {
         self.registrations = FullPrecisionCodec.registrations + registrations
+        self.presets = presets
         precondition(
             Set(self.registrations.map(\.number)).count == self.registrations.count
-                && Set(self.registrations.map(\.name)).count == self.registrations.count,
+                && Set(names).count == names.count,
             "codec numbers and names must differ"
         )
     }
 
+    /// The names of presets and codecs.
+    var names: [String] { presets.map(\.name) + registrations.map(\.name) }
+
     /// The codec of a name in recipes.
     public subscript(name name: String) -> CodecRegistration? { registrations.first { $0.name == name } }
 
-    /// A line for each codec: an example and what it does.
+    /// The preset that stands for a recipe, if one does.
+    public func preset(of recipe: String) -> Preset? { presets.first { $0.recipe == recipe } }
+
+    /// A line for each preset and each codec: a name or an example, and what it does.
     public var help: String {
-        let width = registrations.reduce(0) { max($0, $1.example.count) }
-        return registrations.map { codec in
-            codec.example + String(repeating: " ", count: width - codec.example.count + 2) + codec.help
+        let lines = presets.map { ($0.name, "\($0.help): \($0.recipe)") } + registrations.map { ($0.example, $0.help) }
+        let width = lines.reduce(0) { max($0, $1.0.count) }
+        return lines.map { name, help in
+            name + String(repeating: " ", count: width - name.count + 2) + help
         }.joined(separator: "\n")
     }
 }

@@ -28,11 +28,20 @@ public protocol CodecStage: Sendable {
     /// The places that the stage wants in a block, or nil if it doesn't mind.
     var blockLength: Int? { get }
 
+    /// Whether the stage looks at all layers before it decides about the first, so that all must be in memory.
+    var needsWholeCache: Bool { get }
+
+    /// Whether the stage decides all there is, so that no stage may follow it.
+    var endsRecipe: Bool { get }
+
+    /// What the stage was chosen for and why, where another one chose it: a line for people.
+    var rationale: String? { get }
+
     /// The stage for one cache, before its first layer is decided: one that shares something between layers makes
-    /// its shares here.
+    /// its shares here, and one that only chooses gives the stage of its choice.
     ///
-    /// - Throws: `CodecError` if the cache is not one that the stage can decide on.
-    func prepared(for cache: CacheOutline) throws(CodecError) -> any CodecStage
+    /// - Throws: `CodecError` if the cache is not one that the stage can decide on; `CancellationError`.
+    func prepared(for cache: CacheOutline) async throws -> any CodecStage
 
     /// Refines the plan of one layer, all its KV heads.
     ///
@@ -45,7 +54,11 @@ extension CodecStage {
     public var observationWindow: Int? { nil }
     public var blockLength: Int? { nil }
 
-    public func prepared(for cache: CacheOutline) throws(CodecError) -> any CodecStage { self }
+    public var needsWholeCache: Bool { false }
+    public var endsRecipe: Bool { false }
+    public var rationale: String? { nil }
+
+    public func prepared(for cache: CacheOutline) async throws -> any CodecStage { self }
 }
 
 /// What is known of a cache before its first layer is decided.
@@ -53,6 +66,14 @@ public struct CacheOutline: Sendable {
     public let geometry: CacheGeometry
     public let elementType: ElementType
     public let tokenCount: Int
+    /// Places of a block.
+    public let blockLength: Int
+    /// Whether queries or a profile came with the cache, as far as is known.
+    public let hasQueries: Bool
+    /// Rows of each layer's KV heads.
+    public let rowCounts: [Int]
     /// The statistics of all layers; nil where layers come one by one, so that only one at a time is in memory.
     public let layers: [LayerStatistics]?
+    /// The model's profile of every layer, if there is one; it is known also where layers come one by one.
+    public let profile: [LayerProfile]?
 }

@@ -30,7 +30,9 @@ public struct FullPrecisionCodec: CodecStage {
 
     public var codec: CodecRegistration { Self.registration(for: elementType) }
 
-    static var registrations: [CodecRegistration] { ElementType.allCases.map(registration) }
+    static var registrations: [CodecRegistration] {
+        ElementType.allCases.map(registration) + [OwnPrecisionCodec.registration]
+    }
 
     private static func registration(for type: ElementType) -> CodecRegistration {
         CodecRegistration(

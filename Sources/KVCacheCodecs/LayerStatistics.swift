@@ -7,7 +7,7 @@ public import KVCacheModel
 public struct LayerStatistics: Sendable {
     public let layer: Int
     public let geometry: LayerGeometry
-    /// The layer itself: keys, values, and the queries or the query profile that came with it.
+    /// The layer itself: keys, values, and the queries or the profile that came with it.
     public let source: KVCacheLayer
     /// Places of a block, by which keys will be grouped.
     public let blockLength: Int
@@ -78,7 +78,7 @@ public struct LayerStatistics: Sendable {
     public func queryMeanSquares(head: Int, window: Int) throws(CodecError) -> [Double]? {
         let dimension = geometry.keyDimension
         if let profile = source.profile {
-            return profile[head * dimension..<(head + 1) * dimension].map(Double.init)
+            return profile.meanSquaredQueries[head * dimension..<(head + 1) * dimension].map(Double.init)
         }
         guard let queries = source.queries else { return nil }
         let group = queries.heads / geometry.kvHeads
@@ -97,6 +97,14 @@ public struct LayerStatistics: Sendable {
             for channel in 0..<dimension { total[channel] += sums.squares[channel] }
         }
         return total.map { $0 / Double(rows.count * group) }
+    }
+
+    /// What errors of a KV head's keys cost, channel by channel, where the model's profile says it; else nil.
+    public func keySensitivities(head: Int) -> [Double]? {
+        let dimension = geometry.keyDimension
+        return source.profile?.sensitivity.map { sensitivity in
+            sensitivity.keys[head * dimension..<(head + 1) * dimension].map(Double.init)
+        }
     }
 
     private mutating func sumsOfKeys(head: Int) throws(CodecError) -> ChannelSums {

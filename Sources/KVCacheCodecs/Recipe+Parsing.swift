@@ -2,7 +2,7 @@ extension Recipe {
     /// The longest text that is looked at.
     static let maximumTextLength = 4096
 
-    /// Reads a recipe from text: stages joined by `+`, each `name` or `name(parameter=value,...)`.
+    /// Reads a recipe from text: a preset's name, or stages joined by `+`, each `name` or `name(parameter=value,...)`.
     ///
     /// - Throws: `RecipeError` that names the stage and the nearest right form.
     public init(_ text: String, registry: CodecRegistry) throws(RecipeError) {
@@ -10,6 +10,8 @@ extension Recipe {
             throw RecipeError("a recipe of \(text.utf8.count) bytes is too long")
         }
         guard !text.allSatisfy({ $0 == " " }) else { throw Self.emptyError }
+        let name = text[...].trimming(" ")
+        let text = registry.presets.first { $0.name == name }?.recipe ?? text
         var steps: [Step] = []
         for part in text.split(separator: "+", omittingEmptySubsequences: false) {
             steps.append(try Step(part.trimming(" "), registry: registry))
@@ -37,9 +39,14 @@ extension Recipe.Step {
             parameterText = ""
         }
         guard let codec = registry[name: name] else {
-            let known = registry.registrations.map(\.name).joined(separator: ", ")
-            let nearest = registry.registrations.map(\.name).nearest(to: name).flatMap { registry[name: $0] }
-            throw RecipeError("there is no codec '\(name)' (known: \(known))", suggestion: nearest?.example)
+            if let preset = registry.presets.first(where: { $0.name == name }) {
+                throw RecipeError("\(name) is a whole recipe and no stage of one", suggestion: preset.recipe)
+            }
+            let nearest = registry.names.nearest(to: name)
+            throw RecipeError(
+                "there is no codec '\(name)' (known: \(registry.names.joined(separator: ", ")))",
+                suggestion: nearest.map { registry[name: $0]?.example ?? $0 }
+            )
         }
         try self.init(codec: codec, parameterText: parameterText)
     }

@@ -2,7 +2,10 @@ public import CachePacking
 
 extension Recipe {
     /// What a cache that is compressed by the recipe tells of it.
-    public var record: RecipeRecord {
+    public var record: RecipeRecord { Self.record(of: steps) }
+
+    /// What a cache that is compressed by steps tells of them.
+    static func record(of steps: [Step]) -> RecipeRecord {
         RecipeRecord(stages: steps.map { RecipeRecord.Stage(codecNumber: $0.codec.number, text: $0.text) })
     }
 

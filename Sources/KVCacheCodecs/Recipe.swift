@@ -39,6 +39,9 @@ public struct Recipe: Sendable, Equatable, CustomStringConvertible {
                 : "\(latter.codec.name) must come before \(former.codec.name)"
             throw RecipeError(message, suggestion: Self.ordered(steps).map(\.text).joined(separator: "+"))
         }
+        if let last = steps.dropLast().first(where: \.stage.endsRecipe) {
+            throw RecipeError("\(last.codec.name) decides all there is; no stage follows it", suggestion: last.text)
+        }
         self.steps = steps
         let lengths = Set(steps.compactMap(\.stage.blockLength))
         guard lengths.count <= 1 else {
@@ -82,6 +85,9 @@ public struct Recipe: Sendable, Equatable, CustomStringConvertible {
     public var observationWindow: Int {
         steps.compactMap(\.stage.observationWindow).max() ?? Self.defaultObservationWindow
     }
+
+    /// Whether a stage looks at all layers before it decides about the first.
+    public var needsWholeCache: Bool { steps.contains { $0.stage.needsWholeCache } }
 
     /// What the stages decide for a layer that shares nothing with others.
     ///

@@ -9,8 +9,6 @@ public import LlamaDecoder
 public final class EvaluationJournal {
     static let format = "think-compress evaluation"
     static let version = 3
-    /// Some million outcomes.
-    private static let maximumBytes = 1 << 28
 
     /// What all outcomes of a journal share.
     public struct Subject: Codable, Sendable, Equatable {
@@ -25,16 +23,20 @@ public final class EvaluationJournal {
         public let prompts: ChatForm
         /// What the trials' prompts follow from.
         public let seed: UInt64
+        /// The SHA-256 of the profile that recipes were given, in hex; nil if there was none.
+        public let profile: String?
 
         /// - Parameters:
         ///   - metadata: the model's, from `LlamaModel.metadata(producer:)`.
         ///   - prompts: the model's `chatForm`.
+        ///   - profile: the SHA-256 of the profile that recipes are given, in hex.
         public init(
             metadata: [String: String],
             text: String,
             textBytes: RawSpan,
             prompts: ChatForm,
-            seed: UInt64
+            seed: UInt64,
+            profile: String? = nil
         ) {
             model = metadata["model.id", default: ""]
             fingerprint = metadata["model.fingerprint", default: ""]
@@ -43,12 +45,13 @@ public final class EvaluationJournal {
             textChecksum = Kernels.checksum(textBytes)
             self.prompts = prompts
             self.seed = seed
+            self.profile = profile
         }
 
-        /// Whether outcomes are of the same model, text, prompts and seed; names may differ.
+        /// Whether outcomes are of the same model, text, prompts, seed and profile; names may differ.
         func isSame(as other: Subject) -> Bool {
             fingerprint == other.fingerprint && tokenizer == other.tokenizer && textChecksum == other.textChecksum
-                && prompts == other.prompts && seed == other.seed
+                && prompts == other.prompts && seed == other.seed && profile == other.profile
         }
     }
 
@@ -69,7 +72,7 @@ public final class EvaluationJournal {
     public private(set) var records: [TrialRecord] = []
     /// Where in `records` each is.
     private var places: [TrialKey: Int] = [:]
-    private let file: AppendedFile?
+    private let file: JournalFile?
 
     /// A journal in memory.
     public init(subject: Subject) {
@@ -80,21 +83,16 @@ public final class EvaluationJournal {
     /// Opens the journal at `path`, or begins one. A last line that was not written to its end is dropped.
     ///
     /// - Parameter access: who may use the file if it is begun.
-    /// - Throws: `EvaluationError` if the file is no journal, or one of another model, text, form of prompts or seed;
-    ///   `FileError` if it can't
-    ///   be read or written.
+    /// - Throws: `EvaluationError` if the file is no journal, or one of another model, text, form of prompts, seed
+    ///   or profile; `FileError` if it can't be read or written.
     public init(path: String, access: FileAccess = .standard, subject: Subject) throws {
         self.subject = subject
-        let file = try AppendedFile(path: path, access: access)
-        guard file.byteCount <= Self.maximumBytes else {
+        guard let file = try JournalFile(path: path, access: access) else {
             throw EvaluationError(path: path, "is no journal of an evaluation; choose another name")
         }
         self.file = file
-        let content = try file.content()
-        let complete = content.prefix((content.lastIndex(of: UInt8(ascii: "\n")) ?? -1) + 1)
-        let lines = complete.split(separator: UInt8(ascii: "\n"))
         let decoder = JSONDecoder()
-        for (index, line) in lines.enumerated() {
+        for (index, line) in file.lines.enumerated() {
             if index == 0 {
                 guard let kind = try? decoder.decode(Kind.self, from: Data(line)), kind.format == Self.format else {
                     throw EvaluationError(path: path, "is no journal of an evaluation; choose another name")
@@ -110,7 +108,7 @@ public final class EvaluationJournal {
                 guard heading.subject.isSame(as: subject) else {
                     throw EvaluationError(
                         path: path,
-                        "holds results of another model, text, form of prompts or seed (\(heading.subject.model), "
+                        "holds results of another model, text, form of prompts, seed or profile (\(heading.subject.model), "
                             + "\(heading.subject.text), \(heading.subject.prompts.rawValue)); choose another name"
                     )
                 }
@@ -121,11 +119,10 @@ public final class EvaluationJournal {
             }
             remember(record)
         }
-        guard !lines.isEmpty || content.isEmpty else {
-            throw EvaluationError(path: path, "is no journal of an evaluation; choose another name")
+        try file.removeUnfinishedLine()
+        if file.lines.isEmpty {
+            try file.append(Heading(format: Self.format, version: Self.version, subject: subject))
         }
-        try file.truncate(to: complete.count)
-        if lines.isEmpty { try write(Heading(format: Self.format, version: Self.version, subject: subject)) }
     }
 
     /// The outcome of a measurement, if it has been made.
@@ -133,10 +130,11 @@ public final class EvaluationJournal {
 
     /// Keeps an outcome, which is on disk when this returns.
     ///
+    /// - Parameter chosen: the plain recipe that the key's recipe chose; it is kept if it is another one.
     /// - Throws: `FileError` if it can't be written, or if the file was removed, replaced or changed meanwhile.
-    public func add(_ outcome: TrialOutcome, for key: TrialKey) throws {
-        let record = TrialRecord(key: key, outcome: outcome)
-        try write(record)
+    public func add(_ outcome: TrialOutcome, for key: TrialKey, chosen: String? = nil) throws {
+        let record = TrialRecord(key: key, chosen: chosen == key.recipe ? nil : chosen, outcome: outcome)
+        try file?.append(record)
         remember(record)
     }
 
@@ -147,14 +145,6 @@ public final class EvaluationJournal {
             places[record.key] = records.count
             records.append(record)
         }
-    }
-
-    private func write(_ value: some Encodable) throws {
-        guard let file else { return }
-        let encoder = JSONEncoder()
-        encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
-        let line = [UInt8](try encoder.encode(value)) + [UInt8(ascii: "\n")]
-        unsafe try file.append(line.span.bytes)
     }
 }
 

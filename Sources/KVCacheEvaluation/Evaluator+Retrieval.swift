@@ -12,13 +12,15 @@ extension Evaluator {
     func measureRetrieval(
         _ prompt: RetrievalPrompt,
         recipes: [Recipe],
-        take: (Recipe, TrialOutcome) throws -> Void
+        take: (Recipe, _ chosen: String?, TrialOutcome) throws -> Void
     ) async throws {
         let window = recipes.map(\.observationWindow).max() ?? 0
         let full = try await decoder.fullCache(prompt.context, queryWindow: window, metadata: metadata)
         var unseen = [[Bool]](repeating: [], count: recipes.count)
+        var chosen: [String?] = []
         for (index, recipe) in recipes.enumerated() {
             let cache = try await compressed(full, by: recipe)
+            chosen.append(cache.recipe?.description)
             unseen[index] = try prompt.questions.map { question in
                 try answers(question, after: cache, from: 0)
             }
@@ -38,17 +40,16 @@ extension Evaluator {
             }
         }
         for (index, recipe) in recipes.enumerated() {
-            try take(recipe, .answers(unseen: unseen[index], seen: seen[index]))
+            try take(recipe, chosen[index], .answers(unseen: unseen[index], seen: seen[index]))
         }
     }
 
     /// A cache as the recipe compresses it, by as many of its last queries as the recipe looks at.
     func compressed(_ full: KVCache, by recipe: Recipe) async throws -> CompressedCache {
         try Task.checkCancellation()
-        return try await CompressedCache(
-            compressing: full.held(by: decoder.model.configuration, lastQueries: recipe.observationWindow),
-            recipe: recipe
-        )
+        var cache = try full.held(by: decoder.model.configuration, lastQueries: recipe.observationWindow)
+        if let profile { cache = try cache.withProfile(profile) }
+        return try await CompressedCache(compressing: cache, recipe: recipe)
     }
 
     /// Whether each token of the answer is the model's likeliest, after a cache that has the question's first tokens.

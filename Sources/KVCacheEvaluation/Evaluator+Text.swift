@@ -16,7 +16,7 @@ extension Evaluator {
         continuation: Int,
         trial: Int,
         recipes: [Recipe],
-        take: (Recipe, TrialOutcome) throws -> Void
+        take: (Recipe, _ chosen: String?, TrialOutcome) throws -> Void
     ) async throws {
         let length = prefix - text.beginning.count + continuation + 1
         // Multiples of the golden ratio, without their whole part.
@@ -59,7 +59,7 @@ extension Evaluator {
                 outcome.surprise -= lossy.logarithms[Int(successor)]
                 outcome.fullSurprise -= exact.logarithms[Int(successor)]
             }
-            try take(recipe, .text(sums: outcome))
+            try take(recipe, cache.recipe?.description, .text(sums: outcome))
         }
     }
 

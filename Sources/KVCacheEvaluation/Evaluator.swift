@@ -1,7 +1,7 @@
 public import ComputeRuntime
 internal import Foundation
 public import KVCacheCodecs
-internal import KVCacheModel
+public import KVCacheModel
 internal import KVSnapshots
 public import LlamaDecoder
 
@@ -16,6 +16,8 @@ public struct Evaluator: Sendable {
     public let recipes: [Recipe]
     /// What snapshots of the model say of it.
     let metadata: [String: String]
+    /// The model's profile, used in place of the prompts' last queries.
+    let profile: [LayerProfile]?
     /// What prompts follow from.
     public let seed: UInt64
 
@@ -27,13 +29,16 @@ public struct Evaluator: Sendable {
         try Recipe(FullPrecisionCodec(elementType: .float16))
     }
 
-    /// - Parameter recipes: what to measure; full precision is put first if it is not among them.
+    /// - Parameters:
+    ///   - recipes: what to measure; full precision is put first if it is not among them.
+    ///   - profile: the model's profile of every layer, used in place of the prompts' last queries.
     /// - Throws: `RecipeError` if there is no full precision.
     public init(
         decoder: TransformerDecoder,
         text: EvaluationText,
         recipes: [Recipe],
         metadata: [String: String],
+        profile: [LayerProfile]? = nil,
         seed: UInt64
     ) throws(RecipeError) {
         let full = try Self.fullPrecision()
@@ -43,6 +48,7 @@ public struct Evaluator: Sendable {
         self.text = text
         self.recipes = chosen
         self.metadata = metadata
+        self.profile = profile
         self.seed = seed
     }
 
@@ -73,10 +79,10 @@ public struct Evaluator: Sendable {
                             continuation: continuation,
                             trial: trial,
                             recipes: missing
-                        ) { try journal.add($1, for: key(task, trial, $0)) }
+                        ) { try journal.add($2, for: key(task, trial, $0), chosen: $1) }
                     case .needles, .recall:
                         try await measureRetrieval(prompt(for: task, trial: trial), recipes: missing) {
-                            try journal.add($1, for: key(task, trial, $0))
+                            try journal.add($2, for: key(task, trial, $0), chosen: $1)
                         }
                     }
                 }

@@ -46,11 +46,13 @@ public enum TrialOutcome: Codable, Sendable, Equatable {
 /// A measurement's name and outcome: a line of the journal.
 public struct TrialRecord: Codable, Sendable, Equatable {
     public let key: TrialKey
+    /// The plain recipe that the key's recipe chose for the trial's cache; nil if it chooses none.
+    public let chosen: String?
     public let outcome: TrialOutcome
 
     /// Whether a measurement can have given it.
     var isPossible: Bool {
-        guard key.trial >= 0 else { return false }
+        guard key.trial >= 0, chosen.map({ Self.isRecipe($0) && $0 != key.recipe }) ?? true else { return false }
         guard case .text(let sums) = outcome else {
             guard case .answers(let unseen, let seen) = outcome else { return false }
             return unseen.count == key.task.questionCount && seen.count == unseen.count
@@ -63,6 +65,13 @@ public struct TrialRecord: Codable, Sendable, Equatable {
         return sums.layerAttentionErrors?.count ?? 0 <= CacheGeometry.Limits.layers.upperBound
             && sizes.allSatisfy { (1...1 << 50).contains($0) } && (0...sums.tokens).contains(sums.agreements)
             && numbers.allSatisfy(\.isFinite)
+    }
+}
+
+extension TrialRecord {
+    /// Whether a text can be a recipe's, which is printable ASCII.
+    private static func isRecipe(_ text: String) -> Bool {
+        !text.isEmpty && text.utf8.allSatisfy { (0x20...0x7E).contains($0) }
     }
 }
 

@@ -54,6 +54,13 @@ public struct KVCache: Sendable {
                         "some layers have a query profile and others have none"
                     )
                 }
+                guard (layer.profile?.sensitivity == nil) == (reference.profile?.sensitivity == nil) else {
+                    throw KVCacheError(
+                        .invalidProfile,
+                        layer: index,
+                        "some layers have sensitivities and others have none"
+                    )
+                }
             }
         }
         for (name, numbers) in [("tokens", tokens), ("positions", positions)] {
@@ -69,13 +76,12 @@ public struct KVCache: Sendable {
         self.metadata = metadata
     }
 
-    /// The same cache with a query profile for every layer, which is used in place of its own profile and queries.
+    /// The same cache with a profile for every layer, which is used in place of its own profile and queries.
     ///
-    /// - Parameter profile: for each layer `kvHeads * keyDimension` mean squared queries.
     /// - Throws: `KVCacheError` if the profile is not one of such a cache.
-    public func withProfile(_ profile: [[Float]]) throws(KVCacheError) -> KVCache {
+    public func withProfile(_ profile: [LayerProfile]) throws(KVCacheError) -> KVCache {
         guard profile.count == layers.count else {
-            throw KVCacheError(.invalidProfile, "a query profile of \(profile.count) layers for \(layers.count)")
+            throw KVCacheError(.invalidProfile, "a profile of \(profile.count) layers for \(layers.count)")
         }
         return try KVCache(
             layers: zip(layers, profile).map { $0.withProfile($0.isEmpty && $1.isEmpty ? nil : $1) },
@@ -142,16 +148,12 @@ extension KVCacheLayer {
             }
         }
         if let profile {
-            guard profile.count == keys.heads * keys.headDimension else {
-                throw error(
-                    .invalidProfile,
-                    "a query profile of \(profile.count) numbers for \(keys.heads) KV heads of dimension "
-                        + "\(keys.headDimension)"
-                )
-            }
-            guard profile.allSatisfy({ $0.isFinite && $0 >= 0 }) else {
-                throw error(.invalidProfile, "the query profile has numbers below 0 or not finite")
-            }
+            let fault = profile.fault(
+                kvHeads: keys.heads,
+                keyDimension: keys.headDimension,
+                valueDimension: values.headDimension
+            )
+            if let fault { throw error(.invalidProfile, fault) }
         }
         return geometry
     }

@@ -8,8 +8,8 @@ public struct KVCacheLayer: Sendable {
     public let held: HeldTokens
     /// The prompt's last queries, after rotary embedding: `[queryHeads, window, keyDimension]`.
     public let queries: KVTensor?
-    /// The query profile: the mean squared query per KV head and channel, `kvHeads * keyDimension` numbers.
-    public let profile: [Float]?
+    /// What the model's profile says of the layer, or the query profile that came with the cache.
+    public let profile: LayerProfile?
     /// What the layer keeps beside keys and values, by the bytes of their names, which differ.
     public let state: [LayerState]
 
@@ -18,7 +18,7 @@ public struct KVCacheLayer: Sendable {
         values: KVTensor,
         held: HeldTokens = .all,
         queries: KVTensor? = nil,
-        profile: [Float]? = nil,
+        profile: LayerProfile? = nil,
         state: [LayerState] = []
     ) {
         self.keys = keys
@@ -38,8 +38,8 @@ public struct KVCacheLayer: Sendable {
     /// Whether the layer has no keys and values.
     public var isEmpty: Bool { keys.heads == 0 }
 
-    /// The same layer with a query profile, which is used in place of its own profile and queries.
-    public func withProfile(_ profile: [Float]?) -> KVCacheLayer {
+    /// The same layer with a profile, which is used in place of its own profile and queries.
+    public func withProfile(_ profile: LayerProfile?) -> KVCacheLayer {
         KVCacheLayer(keys: keys, values: values, held: held, queries: queries, profile: profile, state: state)
     }
 

@@ -28,6 +28,13 @@ final class FloatMatrix: Sendable {
         return unsafe base + row * columns
     }
 
+    /// The same numbers in memory of their own.
+    func copy() throws(MemoryError) -> FloatMatrix {
+        let copy = try FloatMatrix(rows: rows, columns: columns)
+        unsafe copy[0].update(from: base, count: rows * columns)
+        return copy
+    }
+
     /// The bytes to read, which stay alive with the result; to be let go of before the numbers are written anew.
     @unsafe
     var shared: SharedBytes { unsafe buffer.shared }

@@ -16,6 +16,8 @@ extension TransformerDecoder {
     /// Computes a prompt's cache layer by layer and compresses each layer as it is done, so that keys and values of one
     /// layer alone are ever in full precision.
     ///
+    /// A recipe that looks at the whole cache before it decides gets it in full precision.
+    ///
     /// A layer with a sliding window holds the last tokens alone, as many as attention sees
     /// (`ModelConfiguration.heldTokens`), so that the cache of a longer prompt can be reused whole only.
     ///
@@ -24,7 +26,7 @@ extension TransformerDecoder {
     /// - Parameters:
     ///   - tokens: the prompt.
     ///   - recipe: how to compress. The cache's element type is the recipe's own if it is `bf16` or `f32`, else float16.
-    ///   - profile: the query profile of every layer, in place of the prompt's last queries.
+    ///   - profile: the model's profile of every layer, in place of the prompt's last queries.
     ///   - metadata: what the cache will say of its model; see `LlamaModel.metadata(producer:)`.
     ///   - observe: called with each layer in full precision and compressed.
     ///   - progress: told how much of the prompt is done.
@@ -33,7 +35,7 @@ extension TransformerDecoder {
     public func prefill(
         _ tokens: [Int32],
         recipe: Recipe,
-        profile: [[Float]]? = nil,
+        profile: [LayerProfile]? = nil,
         metadata: [String: String] = [:],
         progress: ProgressHandler? = nil,
         observe: ((KVCacheLayer, CompressedLayer) async throws -> Void)? = nil
@@ -43,17 +45,29 @@ extension TransformerDecoder {
             geometry: geometry,
             tokenCount: tokens.count,
             elementType: elementType,
-            recipe: recipe
+            recipe: recipe,
+            profile: profile,
+            rowCounts: geometry.layers.indices.map {
+                model.configuration.heldTokens(ofLayer: $0, tokenCount: tokens.count).count
+            }
         )
+        var whole: [KVCacheLayer] = []
         let hidden = try await computeLayers(
             tokens,
             elementType: elementType,
             queryWindow: recipe.observationWindow,
             progress: progress
-        ) { index, computed in
-            let layer = profile.map { computed.withProfile($0[index]) } ?? computed
-            try await compressor.add(layer)
-            try await observe?(layer, compressor.layers[index])
+        ) { index, layer in
+            if recipe.needsWholeCache {
+                whole.append(layer)
+            } else {
+                try await compressor.add(layer)
+                try await observe?(layer, compressor.layers[index])
+            }
+        }
+        if recipe.needsWholeCache {
+            try await compressor.add(whole)
+            for (layer, compressed) in zip(whole, compressor.layers) { try await observe?(layer, compressed) }
         }
         return Prefill(
             cache: compressor.finish(tokens: tokens, metadata: metadata),
@@ -100,15 +114,7 @@ extension TransformerDecoder {
         following prefix: KVCache,
         queryWindow: Int = Recipe.defaultObservationWindow
     ) async throws -> KVCache {
-        if let mismatch = geometry.mismatch(with: prefix.geometry) {
-            throw CodecError(
-                .shapeMismatch,
-                "does not fit the model: \(mismatch.name) \(mismatch.right), the model's \(mismatch.left)"
-            )
-        }
-        guard prefix.layers.allSatisfy({ $0.keys.tokens == prefix.tokenCount && $0.state.isEmpty }) else {
-            throw CodecError(.partialCache, "the cache lacks tokens of a layer; compute the prompt anew")
-        }
+        try checkWhole(prefix)
         var layers: [KVCacheLayer] = []
         _ = try await computeLayers(
             tokens,
@@ -127,6 +133,19 @@ extension TransformerDecoder {
             tokens: prefix.tokens.map { $0 + tokens },
             metadata: prefix.metadata
         )
+    }
+
+    /// Checks that a full-precision cache is of the model's shape and has all tokens in every layer.
+    func checkWhole(_ cache: KVCache) throws(CodecError) {
+        if let mismatch = geometry.mismatch(with: cache.geometry) {
+            throw CodecError(
+                .shapeMismatch,
+                "does not fit the model: \(mismatch.name) \(mismatch.right), the model's \(mismatch.left)"
+            )
+        }
+        guard cache.layers.allSatisfy({ $0.keys.tokens == cache.tokenCount && $0.state.isEmpty }) else {
+            throw CodecError(.partialCache, "the cache lacks tokens of a layer; compute the prompt anew")
+        }
     }
 
     /// The last `window` queries of two runs, or as many as there are.
@@ -285,7 +304,7 @@ extension TransformerDecoder {
     }
 
     /// A layer without rows, for attention over tokens that are not compressed.
-    private func emptyLayer(_ index: Int, elementType: ElementType, skippedTokens: Int) -> CompressedLayer {
+    func emptyLayer(_ index: Int, elementType: ElementType, skippedTokens: Int) -> CompressedLayer {
         let shape = BlockShape(
             elementType: elementType,
             blockLength: Recipe.defaultBlockLength,

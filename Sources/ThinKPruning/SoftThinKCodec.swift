@@ -6,37 +6,50 @@ internal import KVCacheModel
 ///
 /// Beyond arXiv 2407.21018, whose score it takes as the weight of measured errors; Formats/think.md, "Soft pruning".
 public struct SoftThinKCodec: CodecStage {
-    /// Widths that channels may get if nothing is said.
-    public static let defaultWidths = [0, 2, 3, 4]
     /// First tokens that are kept in full precision.
     public static let defaultSinks = 4
     /// The newest rows that are kept in full precision.
     public static let defaultRecent = 128
 
     /// Bits per key, scales included: a budget that the KV heads of a layer share.
-    public var bits: Double { Double(millibits) / 1000 }
-    private let millibits: Int
+    public let budget: BitBudget
     /// Widths that channels may get, ascending; 0 for none, where the channel's mean stands in.
     public let widths: [Int]
     private let codings: [Coding]
+    /// Bits per value, scales included: a budget that all KV heads of the cache share by the model's profile, or that each
+    /// keeps to without one. Nil if values are left to the next stage.
+    public let valueBudget: BitBudget?
+    /// Widths of the values of each layer's KV heads, once they are shared out.
+    private var valueWidths: [[Int]]?
     /// Queries that weight the channels' errors, those of the prompt's last tokens.
     public let observe: Int
     /// The newest rows of each layer that keep every channel.
     public let recent: Int
     public let sinks: Int
-    public let score: ThinKCodec.Score
+    public private(set) var score: ThinKCodec.Score
+    public private(set) var rationale: String?
 
-    private static let bitsRange = 500...8500
+    /// Widths that channels may get if nothing is said.
+    public static let defaultWidths = [0, 2, 3, 4, 5]
+
+    /// - Throws: `RecipeError` if a budget is out of range.
+    public init(budget: BitBudget, valueBudget: BitBudget? = nil) throws(RecipeError) {
+        let values = valueBudget.map { ",values=\($0.text)" } ?? ""
+        try self.init(
+            StageParameters(
+                stage: ThinKCodec.registration.name,
+                text: "bits=\(budget.text)" + values,
+                allowed: ThinKCodec.registration.parameterNames
+            )
+        )
+    }
 
     init(_ parameters: StageParameters) throws(RecipeError) {
         let text = parameters["bits"] ?? ""
-        guard let millibits = Self.millibits(text), Self.bitsRange.contains(millibits) else {
-            throw RecipeError(
-                "think: bits=\(text) must be a decimal from 0.5 to 8.5 with at most three digits",
-                suggestion: "bits=2.5"
-            )
+        budget = try BitBudget("bits", text, of: "think", example: "2.5")
+        valueBudget = try parameters["values"].map { text throws(RecipeError) in
+            try BitBudget("values", text, of: "think", example: "2.25")
         }
-        self.millibits = millibits
         widths = try Self.widths(parameters["widths"])
         do {
             var codings: [Coding] = []
@@ -62,8 +75,11 @@ public struct SoftThinKCodec: CodecStage {
     public var codec: CodecRegistration { ThinKCodec.registration }
 
     public var parameters: [StageParameter] {
-        var result = [StageParameter("bits", Self.text(millibits: millibits))]
-        if widths != Self.defaultWidths { result.append(StageParameter("widths", Self.text(widths: widths))) }
+        var result = [StageParameter("bits", budget.text)]
+        if let valueBudget { result.append(StageParameter("values", valueBudget.text)) }
+        if widths != Self.defaultWidths {
+            result.append(StageParameter("widths", Self.text(widths: widths)))
+        }
         if observe != ThinKCodec.defaultObserve { result.append(StageParameter("observe", observe)) }
         if recent != Self.defaultRecent { result.append(StageParameter("recent", recent)) }
         if score != .queries { result.append(StageParameter("score", score.rawValue)) }
@@ -71,22 +87,66 @@ public struct SoftThinKCodec: CodecStage {
         return result
     }
 
+    /// The stage with a line about why it was chosen.
+    public func withRationale(_ rationale: String) -> SoftThinKCodec {
+        var result = self
+        result.rationale = rationale
+        return result
+    }
+
+    /// What values of a dimension take in each width, ascending: the budgets of which nothing is left over.
+    public static func valueBudgets(dimension: Int, blockLength: Int) -> [BitBudget] {
+        ValueWidths.budgets(dimension: dimension, blockLength: blockLength)
+    }
+
     public var residualWindow: Int { recent }
     public var observationWindow: Int? { observe }
 
-    /// Gives every undecided key channel a width, or prunes it.
+    /// Shares the values' budget between all KV heads, if the model's profile says what errors cost. Without queries and
+    /// profile the keys' errors count as they are.
     ///
-    /// - Throws: `CodecError` if a key or query is not finite or can't be quantized, neither queries nor a profile came, or
-    ///   the budget is less than the least that can be stored.
+    /// - Throws: `CodecError` if the budget is less than the least that can be stored.
+    public func prepared(for cache: CacheOutline) async throws -> any CodecStage {
+        var result = self
+        if score == .queries, !cache.hasQueries {
+            result.score = .keys
+            let reason = "no queries came with the cache, so that keys' widths are by their errors alone"
+            result.rationale = rationale.map { "\($0); \(reason)" } ?? reason
+        }
+        guard let valueBudget, let profile = cache.profile, profile.contains(where: { $0.sensitivity != nil }) else {
+            return result
+        }
+        let widths = ValueWidths(
+            profile,
+            geometry: cache.geometry,
+            budget: valueBudget,
+            blockLength: cache.blockLength
+        )
+        guard let shared = widths.allocated(layerCount: cache.geometry.layers.count) else {
+            throw Self.tooFewBits(valueBudget, least: widths.leastBudget)
+        }
+        result.valueWidths = shared
+        return result
+    }
+
+    /// Gives every undecided key channel a width, or prunes it, and values theirs, if it is asked to.
+    ///
+    /// - Throws: `CodecError` if a key or query is not finite or can't be quantized, some layers came with queries and this
+    ///   one with none, or the budget is less than the least that can be stored.
     public func decide(_ statistics: inout LayerStatistics, draft: inout LayerDraft) throws(CodecError) {
         if statistics.held.beginsWithFirst(sinks) { draft.sinks = max(draft.sinks, sinks) }
+        try decideValues(statistics, draft: &draft)
+        try decideKeys(statistics, draft: &draft)
+    }
+
+    private func decideKeys(_ statistics: LayerStatistics, draft: inout LayerDraft) throws(CodecError) {
         let length = statistics.blockLength
         let allocation = WidthAllocation(steps: codings.reversed().map { Self.step($0, blockLength: length) })
         let undecided = draft.heads.map(\.undecidedChannels)
         let channels = undecided.reduce(0) { $0 + $1.count }
         guard channels > 0 else { return }
-        let units = channels * length * millibits / (1000 * 8 * Self.unitBytes)
-        guard allocation.comparisons(channels: undecided.map(\.count), units: units) <= Self.maximumComparisons else {
+        let lines = budget.byteCount(numbers: channels * length) / Self.lineBytes
+        guard allocation.comparisons(channels: undecided.map(\.count), lines: lines) <= Self.maximumComparisons else {
             throw CodecError(
                 .unsupportedPlan,
                 layer: statistics.layer,
@@ -98,16 +158,16 @@ public struct SoftThinKCodec: CodecStage {
         for (head, channels) in undecided.enumerated() {
             heads.append(try weigh(head, channels: channels, statistics, from: draft.sinks))
         }
-        guard let counts = allocation.allocate(heads.map(\.losses), units: units) else {
+        guard let counts = allocation.allocate(heads.map(\.losses), lines: lines) else {
             let least = heads.reduce(0) {
-                $0 + allocation.leastUnits(channels: $1.channels.count, canPrune: widths.contains(0))
+                $0 + allocation.leastLines(channels: $1.channels.count, canPrune: widths.contains(0))
             }
-            let bits = (Double(least * Self.unitBytes * 8) / Double(channels * length) * 1000).rounded(.up)
+            let bits = BitBudget(bytes: least * Self.lineBytes, numbers: channels * length)
             throw CodecError(
                 .unsupportedPlan,
                 layer: statistics.layer,
-                "think can't store keys in \(Self.text(millibits: millibits)) bits each with widths "
-                    + "\(Self.text(widths: widths)): the least is bits=\(Self.text(millibits: Int(bits)))"
+                "think can't store keys in \(budget.text) bits each with widths "
+                    + "\(Self.text(widths: widths)): the least is bits=\(bits.text)"
             )
         }
         for head in draft.heads.indices {
@@ -115,11 +175,40 @@ public struct SoftThinKCodec: CodecStage {
         }
     }
 
+    private func decideValues(_ statistics: LayerStatistics, draft: inout LayerDraft) throws(CodecError) {
+        guard let valueBudget, statistics.geometry.valueDimension > 0 else { return }
+        let dimension = statistics.geometry.valueDimension
+        for head in draft.heads.indices where draft.heads[head].values == nil {
+            let width =
+                valueWidths?[statistics.layer][head]
+                ?? ValueWidths.widest(dimension: dimension, budget: valueBudget, blockLength: statistics.blockLength)
+            guard let width else {
+                let least = ValueWidths.budgets(dimension: dimension, blockLength: statistics.blockLength)[0]
+                throw Self.tooFewBits(valueBudget, least: least, layer: statistics.layer)
+            }
+            do {
+                let coding = try Coding(width: width, scales: .compact, ranges: .fitted, rotation: .hadamard)
+                draft.heads[head].values = coding
+            } catch {
+                throw CodecError(error, layer: statistics.layer, head: head)
+            }
+        }
+    }
+
     /// Some seconds of work for a layer, many times what models of today need.
     private static let maximumComparisons = 1 << 33
 
+    private static func tooFewBits(_ budget: BitBudget, least: BitBudget, layer: Int? = nil) -> CodecError {
+        CodecError(
+            .unsupportedPlan,
+            layer: layer,
+            "think can't store values in \(budget.text) bits each: the least is values=\(least.text)"
+        )
+    }
+
     /// Units of memory are so many bytes: what scales of a quad of channels take.
     private static let unitBytes = 8
+    private static let lineBytes = unitBytes * WidthAllocation.unitsPerLine
 
     private static func step(_ coding: Coding, blockLength: Int) -> WidthAllocation.Step {
         @Sendable func bytes(_ channels: Int) -> Int {
@@ -142,7 +231,8 @@ public struct SoftThinKCodec: CodecStage {
     ) throws(CodecError) -> WeightedHead {
         var weights: [Double]?
         if score == .queries {
-            weights = try statistics.queryMeanSquares(head: head, window: observe)
+            weights = statistics.keySensitivities(head: head)
+            if weights == nil { weights = try statistics.queryMeanSquares(head: head, window: observe) }
             if weights == nil { throw ThinKCodec.missingQueries }
         }
         let means = try statistics.means(.keys, head: head, from: first).map { Float($0) }
@@ -177,25 +267,6 @@ public struct SoftThinKCodec: CodecStage {
     }
 
     // MARK: - Text
-
-    /// Reads a decimal with at most three digits after the point.
-    private static func millibits(_ text: String) -> Int? {
-        let parts = text.split(separator: ".", omittingEmptySubsequences: false)
-        let digits = parts.joined()
-        guard (1...2).contains(parts.count), parts.allSatisfy({ !$0.isEmpty }), parts[0].count <= 2,
-            digits.allSatisfy({ ("0"..."9").contains($0) })
-        else { return nil }
-        let fraction = parts.count == 2 ? parts[1] : ""
-        guard fraction.count <= 3 else { return nil }
-        return Int(parts[0] + fraction + String(repeating: "0", count: 3 - fraction.count))
-    }
-
-    private static func text(millibits: Int) -> String {
-        let (whole, rest) = millibits.quotientAndRemainder(dividingBy: 1000)
-        guard rest > 0 else { return "\(whole)" }
-        let digits = String(1000 + rest).dropFirst()
-        return "\(whole)." + digits.prefix(through: digits.lastIndex { $0 != "0" } ?? digits.startIndex)
-    }
 
     /// Reads widths such as `0|2|4`.
     private static func widths(_ text: String?) throws(RecipeError) -> [Int] {

@@ -70,7 +70,7 @@ public struct ThinKCodec: CodecStage {
         }
         guard let millionths = Self.millionths(text) else { throw Self.ratioError(text) }
         keyMillionths = millionths
-        if let soft = ["widths", "sinks"].first(where: { parameters[$0] != nil }) {
+        if let soft = ["values", "widths", "sinks"].first(where: { parameters[$0] != nil }) {
             throw RecipeError("think: \(soft) goes with bits, not with keys", suggestion: "think(bits=2.5)")
         }
         observe = try parameters.integer("observe", in: Self.windows) ?? Self.defaultObserve
@@ -87,10 +87,11 @@ public struct ThinKCodec: CodecStage {
         number: 5,
         name: "think",
         role: .channelSelection,
-        parameterNames: ["keys", "bits", "widths", "observe", "recent", "restore", "score", "sinks"],
+        parameterNames: ["keys", "bits", "values", "widths", "observe", "recent", "restore", "score", "sinks"],
         example: "think(keys=0.4)",
         help: "ThinK: prunes this share of key channels; observe=32, recent=32, restore=none|mean, score=queries|keys; "
-            + "or bits=2.5 per key, by channel: widths=0|2|3|4, observe=32, recent=128, score=queries|keys, sinks=4"
+            + "or bits=2.5 per key, by channel, and values=2.25 per value, by KV head: widths=0|2|3|4|5, observe=32, "
+            + "recent=128, score=queries|keys, sinks=4"
     ) { (parameters) throws(RecipeError) in
         if parameters["bits"] != nil { return try SoftThinKCodec(parameters) }
         return try ThinKCodec(parameters)
@@ -146,18 +147,11 @@ public struct ThinKCodec: CodecStage {
 
     /// Reads `0`, or `0.` and one to six digits.
     private static func millionths(_ text: String) -> Int? {
-        let digits = text.dropFirst(2)
-        guard text.hasPrefix("0."), (1...6).contains(digits.count), digits.allSatisfy({ ("0"..."9").contains($0) })
-        else {
-            return text == "0" ? 0 : nil
-        }
-        return Int(digits + String(repeating: "0", count: 6 - digits.count))
+        FixedPointNumber(text, places: 6).flatMap { (0..<million).contains($0.units) ? $0.units : nil }
     }
 
     private static func text(millionths: Int) -> String {
-        guard millionths > 0 else { return "\(millionths)" }
-        let digits = String(million + millionths).dropFirst()
-        return "0." + digits.prefix(through: digits.lastIndex { $0 != "0" } ?? digits.startIndex)
+        FixedPointNumber(units: millionths, places: 6).description
     }
 
     /// The channels to prune; of equal scores the lower channel is kept.

@@ -1,9 +1,13 @@
 /// Gives the channels of several KV heads widths of least total loss whose blocks take no more than a budget.
 ///
 /// Channels come in order, most important first, and a head's widths never rise along it: the widest run comes first,
-/// pruned channels last. A run is made of *steps*, the fewest channels whose codes fill whole lines, so that what is
-/// counted is what a block takes. Under these rules the result is the best there is: Formats/think.md, "Soft pruning".
+/// pruned channels last. A run is made of *steps*, the fewest channels whose codes fill whole lines, and what a head takes
+/// is rounded up to whole lines, so that what is counted is what a block takes. Under these rules the result is the best
+/// there is: Formats/think.md, "Soft pruning".
 struct WidthAllocation {
+    /// Units of memory in a line.
+    static let unitsPerLine = 8
+
     /// How many channels of a width come together, and what they take.
     struct Step: Sendable {
         let width: Int
@@ -24,11 +28,11 @@ struct WidthAllocation {
     let steps: [Step]
 
     /// Channels of each step's width in each head, for the least loss within a budget; nil if nothing is that small.
-    func allocate(_ heads: [Head], units budget: Int) -> [[Int]]? {
+    func allocate(_ heads: [Head], lines budget: Int) -> [[Int]]? {
         let tables = heads.map { head in
-            HeadTable(head, steps: steps, limit: min(mostUnits(channels: head.pruningLosses.count), budget))
+            HeadTable(head, steps: steps, lineLimit: min(mostLines(channels: head.pruningLosses.count), budget))
         }
-        // The least loss of the heads so far, by units, and the units of the last of them.
+        // The least loss of the heads so far, by lines, and the lines of the last of them.
         var totals: [Double] = [0]
         var shares: [[Int]] = []
         for table in tables {
@@ -37,57 +41,61 @@ struct WidthAllocation {
             var share = [Int](repeating: 0, count: next.count)
             for (own, loss) in table.losses.enumerated() where loss < .infinity {
                 for (others, total) in totals.enumerated() {
-                    let units = own + others
-                    guard units < next.count else { break }
-                    if total + loss < next[units] { (next[units], share[units]) = (total + loss, own) }
+                    let lines = own + others
+                    guard lines < next.count else { break }
+                    if total + loss < next[lines] { (next[lines], share[lines]) = (total + loss, own) }
                 }
             }
             totals = next
             shares.append(share)
         }
-        // The fewest units of the least loss.
+        // The fewest lines of the least loss.
         var best: Int?
-        for (units, total) in totals.enumerated()
-        where total < totals[best ?? units] || best == nil && total < .infinity {
-            best = units
+        for (lines, total) in totals.enumerated()
+        where total < totals[best ?? lines] || best == nil && total < .infinity {
+            best = lines
         }
-        guard var units = best else { return nil }
+        guard var lines = best else { return nil }
         var counts = [[Int]](repeating: [], count: heads.count)
         for index in heads.indices.reversed() {
-            let own = shares[index][units]
-            counts[index] = tables[index].counts(units: own)
-            units -= own
+            let own = shares[index][lines]
+            counts[index] = tables[index].counts(lines: own)
+            lines -= own
         }
         return counts
     }
 
-    /// The most units that a head of so many channels can take: all of them at the width that takes most, step by step.
-    func mostUnits(channels: Int) -> Int {
-        steps.map { step in (channels + step.channels - 1) / step.channels * step.units(step.channels) }.max() ?? 0
+    fileprivate static func lines(units: Int) -> Int { (units + unitsPerLine - 1) / unitsPerLine }
+
+    /// The most lines that a head of so many channels can take: all of them at the width that takes most, step by step.
+    func mostLines(channels: Int) -> Int {
+        let units = steps.map { step in (channels + step.channels - 1) / step.channels * step.units(step.channels) }
+        return Self.lines(units: units.max() ?? 0)
     }
 
-    /// How many pairs of units `allocate` compares for heads of so many channels each.
-    func comparisons(channels: [Int], units budget: Int) -> Int {
+    /// How many pairs of lines `allocate` compares for heads of so many channels each.
+    func comparisons(channels: [Int], lines budget: Int) -> Int {
         var total = 0
         return channels.reduce(0) { sum, count in
-            let units = min(mostUnits(channels: count), budget)
-            defer { total = min(total + units, budget) }
-            return sum + total * units
+            let lines = min(mostLines(channels: count), budget)
+            defer { total = min(total + lines, budget) }
+            return sum + total * lines
         }
     }
 
-    /// The fewest units that a head of so many channels can take, if not all of them can be pruned.
-    func leastUnits(channels: Int, canPrune: Bool) -> Int {
-        steps.map { step in
+    /// The fewest lines that a head of so many channels can take, if not all of them can be pruned.
+    func leastLines(channels: Int, canPrune: Bool) -> Int {
+        let units = steps.map { step in
             let kept = canPrune ? min(step.channels, channels) : channels
             return kept / step.channels * step.units(step.channels) + step.units(kept % step.channels)
-        }.min() ?? 0
+        }
+        return Self.lines(units: units.min() ?? 0)
     }
 }
 
-/// The least loss of a head for every number of units, by dynamic programming over widths, channels and units.
+/// The least loss of a head for every number of lines, by dynamic programming over widths, channels and units.
 private struct HeadTable {
-    /// By units; infinite where no choice takes just so many.
+    /// By lines; infinite where no choice takes just so many.
     private(set) var losses: [Double]
     private let steps: [WidthAllocation.Step]
     /// Channels after each number of steps of the narrowest: places where a run may end.
@@ -95,15 +103,15 @@ private struct HeadTable {
     private let unitCount: Int
     /// For each width, place and units: the place where the last step to there began, if it was of this width, else -1.
     private var origins: [[Int32]] = []
-    /// The place where the coded channels end, by units.
-    private var ends: [Int]
+    /// The place where the coded channels end, and the units that they take, by lines.
+    private var ends: [(place: Int, units: Int)]
 
-    init(_ head: WidthAllocation.Head, steps: [WidthAllocation.Step], limit: Int) {
+    init(_ head: WidthAllocation.Head, steps: [WidthAllocation.Step], lineLimit: Int) {
         let channels = head.pruningLosses.count
         let unit = steps.map(\.channels).min() ?? 1
         self.steps = steps
         places = Array(stride(from: 0, to: channels, by: unit)) + [channels]
-        unitCount = limit + 1
+        unitCount = lineLimit * WidthAllocation.unitsPerLine + 1
         var table = [Double](repeating: .infinity, count: places.count * unitCount)
         table[0] = 0
         for (step, losses) in zip(steps, head.losses) {
@@ -125,23 +133,29 @@ private struct HeadTable {
             origins.append(origin)
         }
         // What is left is pruned, but at least one channel is kept.
-        losses = [Double](repeating: .infinity, count: unitCount)
-        ends = [Int](repeating: 0, count: unitCount)
+        var byUnits = [Double](repeating: .infinity, count: unitCount)
+        var places = [Int](repeating: 0, count: unitCount)
         var pruned = 0.0
         var next = channels
-        for place in places.indices.dropFirst().reversed() {
-            for channel in (places[place]..<next).reversed() { pruned += head.pruningLosses[channel] }
-            next = places[place]
-            for units in 0..<unitCount where table[place * unitCount + units] + pruned < losses[units] {
-                (losses[units], ends[units]) = (table[place * unitCount + units] + pruned, place)
+        for place in self.places.indices.dropFirst().reversed() {
+            for channel in (self.places[place]..<next).reversed() { pruned += head.pruningLosses[channel] }
+            next = self.places[place]
+            for units in 0..<unitCount where table[place * unitCount + units] + pruned < byUnits[units] {
+                (byUnits[units], places[units]) = (table[place * unitCount + units] + pruned, place)
             }
+        }
+        losses = [Double](repeating: .infinity, count: lineLimit + 1)
+        ends = [(place: Int, units: Int)](repeating: (0, 0), count: lineLimit + 1)
+        for (units, loss) in byUnits.enumerated() {
+            let lines = WidthAllocation.lines(units: units)
+            if loss < losses[lines] { (losses[lines], ends[lines]) = (loss, (places[units], units)) }
         }
     }
 
-    /// Channels of each width in the best choice of so many units.
-    func counts(units: Int) -> [Int] {
+    /// Channels of each width in the best choice of so many lines.
+    func counts(lines: Int) -> [Int] {
         var counts = [Int](repeating: 0, count: steps.count)
-        var (place, left) = (ends[units], units)
+        var (place, left) = ends[lines]
         for index in steps.indices.reversed() {
             while true {
                 let start = Int(origins[index][place * unitCount + left])

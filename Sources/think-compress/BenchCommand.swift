@@ -23,7 +23,7 @@ struct BenchCommand: AsyncParsableCommand {
 
     @OptionGroup var work: BenchWork
 
-    @Option(help: "Recipes separated by ';'; the others are compared with the first.")
+    @Option(help: "Recipes separated by ';', as snapshot takes them; the others are compared with the first.")
     var codecs = "f16;kivi(bits=2);think(keys=0.4)+kivi(bits=2)"
 
     @Option(help: "Peak memory that a process may have, in MiB.")
@@ -44,6 +44,8 @@ struct BenchCommand: AsyncParsableCommand {
     /// What one recipe gave.
     private struct Figures: Encodable {
         let recipe: String
+        /// The preset that stands for it, or the budget that was asked for.
+        let name: String?
         /// Bytes that keys and values of a prompt take.
         let cacheBytes: Int
         /// With a batch of one, and with the largest batch of the first recipe.
@@ -68,6 +70,8 @@ struct BenchCommand: AsyncParsableCommand {
         let recipes = try RecipeOption.recipes(codecs, option: "--codecs")
         let opened = try LlamaModel(path: work.model)
         try await ModelInput.about(work.model) { try work.check(opened) }
+        // Refused here, and not by a run of many.
+        _ = try await work.profile(of: opened)
         let limit = memoryLimit << 20
         let progress = Console.progress("measuring")
         var figures: [Figures] = []
@@ -86,7 +90,9 @@ struct BenchCommand: AsyncParsableCommand {
             }
             figures.append(
                 Figures(
-                    recipe: recipe.description,
+                    recipe: single.recipe,
+                    name: recipe.description == single.recipe
+                        ? CodecRegistry.standard.preset(of: single.recipe)?.name : recipe.description,
                     cacheBytes: single.cacheBytes,
                     peakMemoryBytes: single.peakMemoryBytes,
                     peakMemoryBytesAtFirstBatch: atFirst,
@@ -124,7 +130,7 @@ struct BenchCommand: AsyncParsableCommand {
         }
         for figure in figures {
             table.add([
-                figure.recipe,
+                figure.name.map { "\($0): \(figure.recipe)" } ?? figure.recipe,
                 bytes(figure.cacheBytes, first.cacheBytes),
                 bytes(figure.peakMemoryBytes, first.peakMemoryBytes),
                 bytes(figure.peakMemoryBytesAtFirstBatch, first.peakMemoryBytesAtFirstBatch),
@@ -136,7 +142,7 @@ struct BenchCommand: AsyncParsableCommand {
             ])
         }
         return "prompts of \(work.promptTokens) tokens, \(work.newTokens) new ones each, at most \(memoryLimit) MiB; "
-            + "in brackets how many times better than \(first.recipe)\n\n" + table.text
+            + "in brackets how many times better than \(first.name ?? first.recipe)\n\n" + table.text
     }
 }
 

@@ -8,6 +8,9 @@ struct BenchWork: ParsableArguments {
     @Option(help: "The model: a directory with config.json, *.safetensors and tokenizer.json, or a GGUF file.")
     var model: String
 
+    @Option(help: ProfileInput.help)
+    var profile: String?
+
     @Option(help: "Tokens of every prompt.")
     var promptTokens = 2048
 
@@ -17,6 +20,15 @@ struct BenchWork: ParsableArguments {
     func validate() throws {
         try CountOption.check(promptTokens, "--prompt-tokens")
         try CountOption.check(newTokens, "--new-tokens")
+        // Every run is a process of its own, and reads it.
+        if profile == StandardStreams.name { throw ValidationError("--profile -: it is read many times; name a file") }
+    }
+
+    /// The profile of the model's layers, if one was passed.
+    func profile(of model: LlamaModel) async throws -> [LayerProfile]? {
+        guard let input = try await ProfileInput(profile) else { return nil }
+        let metadata = try ModelInput.metadata(of: model)
+        return try await input.layers(metadata: metadata, geometry: model.configuration.geometry)
     }
 
     /// Checks that the model has positions for prompt and new tokens.
@@ -57,6 +69,8 @@ struct BenchRun: AsyncParsableCommand {
 
     struct Report: Codable {
         let batch: Int
+        /// The recipe that the cache was compressed by in the end.
+        let recipe: String
         let cacheBytes: Int
         let peakMemoryBytes: Int
         let tokensPerSecond: Double
@@ -67,8 +81,9 @@ struct BenchRun: AsyncParsableCommand {
         let opened = try LlamaModel(path: work.model)
         try work.check(opened)
         let decoder = TransformerDecoder(model: opened)
+        let profile = try await work.profile(of: opened)
         let first = try await ModelInput.about(work.model) {
-            try await decoder.prefill(work.prompt(for: opened), recipe: recipe)
+            try await decoder.prefill(work.prompt(for: opened), recipe: recipe, profile: profile)
         }
         // Prompts of different users have different caches; what matters here is that each has memory of its own.
         var caches = [first.cache]
@@ -88,6 +103,7 @@ struct BenchRun: AsyncParsableCommand {
         try Console.printJSON(
             Report(
                 batch: caches.count,
+                recipe: first.cache.recipe?.description ?? recipe.description,
                 cacheBytes: first.cache.blockByteCount + first.cache.fullPrecisionByteCount,
                 peakMemoryBytes: peakMemoryByteCount(),
                 tokensPerSecond: Double(work.newTokens * caches.count) / seconds
@@ -101,10 +117,12 @@ enum BenchProcess {
     /// - Throws: `BenchError` with what the run printed if it failed.
     static func run(_ work: BenchWork, recipe: Recipe, batch: Int) async throws -> BenchRun.Report {
         try Task.checkCancellation()
-        let arguments = [
-            BenchRun.configuration.commandName ?? "", "--model", work.model, "--prompt-tokens", "\(work.promptTokens)",
-            "--new-tokens", "\(work.newTokens)", "--codec", recipe.description, "--batch", "\(batch)",
-        ]
+        let arguments =
+            [
+                BenchRun.configuration.commandName ?? "", "--model", work.model, "--prompt-tokens",
+                "\(work.promptTokens)",
+                "--new-tokens", "\(work.newTokens)", "--codec", recipe.description, "--batch", "\(batch)",
+            ] + (work.profile.map { ["--profile", $0] } ?? [])
         func failure(_ reason: String) -> BenchError {
             BenchError(description: "\(recipe) with \(batch) prompts at a time failed: \(reason)")
         }

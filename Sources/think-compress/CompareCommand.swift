@@ -77,7 +77,7 @@ struct CompareCommand: AsyncParsableCommand {
             return
         }
         try Console.print(
-            "\(recipe): \(summary.bitsPerValue?.fixed(2) ?? "-") bits per value, "
+            "\(RecipeOption.title(recipe)): \(summary.bitsPerValue?.fixed(2) ?? "-") bits per value, "
                 + "\(summary.ratio.fixed(2)) times smaller than float16\n"
         )
         var table = TextTable(header: ["layer", "keys", "values", "scores", "attention"])

@@ -14,8 +14,11 @@ struct EvalOptions: ParsableArguments {
     @Option(help: "The text that prompts are cut from; not one that the model was trained on.")
     var text: String
 
-    @Option(help: "Recipes separated by ';'. Full precision is measured in any case.")
+    @Option(help: "Recipes separated by ';', as snapshot takes them. Full precision is measured in any case.")
     var codecs: String
+
+    @Option(help: ProfileInput.help)
+    var profile: String?
 
     @Option(help: "A file that keeps every result, and that an interrupted run goes on from.")
     var results: String?
@@ -37,7 +40,14 @@ struct EvalOptions: ParsableArguments {
         if results == StandardStreams.name {
             throw ValidationError("--results -: an interrupted run goes on from its results, so they need a file")
         }
-        try StandardStreams.check(texts: [text], output: html, option: "--html", isText: true, json: json)
+        try StandardStreams.check(
+            texts: [text],
+            inputs: [profile],
+            output: html,
+            option: "--html",
+            isText: true,
+            json: json
+        )
     }
 
     /// Numbers separated by commas.
@@ -52,13 +62,15 @@ struct EvalOptions: ParsableArguments {
 
     /// Makes the trials that are missing and reports.
     func run(_ tasks: [EvaluationTask], trials: Int) async throws {
-        let inputs = [text, results].compactMap { $0 } + ModelInput.files(of: model)
+        let inputs = [text, profile, results].compactMap { $0 } + ModelInput.files(of: model)
         let page = try html.map { try OutputFile($0, replacingExisting: force, inputs: inputs) }
         if let results { try EvaluationJournal.checkDestination(path: results) }
         let source = try InputFile(text)
         let content = try await ModelInput.text(of: source)
+        let profile = try await ProfileInput(profile)
         let opened = try LlamaModel(path: model)
         let metadata = try ModelInput.metadata(of: opened)
+        let layers = try await profile?.layers(metadata: metadata, geometry: opened.configuration.geometry)
         let text = try await ModelInput.about(model) { try EvaluationText(content, model: opened) }
         let evaluator = try await ModelInput.about(model) {
             try Evaluator(
@@ -66,6 +78,7 @@ struct EvalOptions: ParsableArguments {
                 text: text,
                 recipes: try RecipeOption.recipes(codecs, option: "--codecs"),
                 metadata: metadata,
+                profile: layers,
                 seed: seed
             )
         }
@@ -74,7 +87,8 @@ struct EvalOptions: ParsableArguments {
             text: URL(filePath: source.name).lastPathComponent,
             textBytes: content.utf8.span.bytes,
             prompts: text.form,
-            seed: seed
+            seed: seed,
+            profile: try await profile?.digest()
         )
         let journal =
             try results.map {
@@ -99,7 +113,12 @@ struct EvalOptions: ParsableArguments {
                 )
             }
         }
-        let report = EvaluationReport(journal, recipes: evaluator.recipes.map(\.description), tasks: tasks)
+        let report = EvaluationReport(
+            journal,
+            recipes: evaluator.recipes.map(\.description),
+            names: Dictionary(uniqueKeysWithValues: CodecRegistry.standard.presets.map { ($0.recipe, $0.name) }),
+            tasks: tasks
+        )
         if let page {
             let writer = try AtomicFileWriter(
                 path: page.path,

@@ -20,7 +20,7 @@ extension EvaluationReport {
         ])
         for result in recipes where result.kl != nil {
             table.add([
-                result.recipe, cell(result.ratio) { $0.fixed(2) }, cell(result.bitsPerValue) { $0.fixed(2) },
+                result.title, cell(result.ratio) { $0.fixed(2) }, cell(result.bitsPerValue) { $0.fixed(2) },
                 cell(result.kl) { $0.fixed(4) }, cell(result.top1, share), cell(result.perplexity) { $0.fixed(2) },
                 cell(result.perplexityChange) { ($0 < 0 ? "" : "+") + share($0) },
                 cell(result.attentionError) { $0.fixed(4) },
@@ -33,7 +33,7 @@ extension EvaluationReport {
     private var layerTables: [String] {
         let measured = recipes.filter { $0.layerAttentionErrors?.isEmpty == false }
         guard !measured.isEmpty else { return [] }
-        var table = TextTable(header: ["layer"] + measured.map(\.recipe))
+        var table = TextTable(header: ["layer"] + measured.map(\.shortTitle))
         for layer in 0..<(measured.compactMap(\.layerAttentionErrors?.count).max() ?? 0) {
             let errors = measured.map { result in
                 result.layerAttentionErrors.flatMap { layer < $0.count ? $0[layer] : nil }
@@ -47,7 +47,7 @@ extension EvaluationReport {
         guard let recallPairs, let recallTrials else { return [] }
         var table = TextTable(header: ["recipe", "question unseen", "seen"])
         for result in recipes where result.recall != nil {
-            table.add([result.recipe, cell(result.recall, share), cell(result.recallSeen, share)])
+            table.add([result.title, cell(result.recall, share), cell(result.recallSeen, share)])
         }
         return [
             "one of \(recallPairs) keys and values recalled, \(recallTrials) questions; shares \(Self.judgement):",
@@ -74,7 +74,7 @@ extension EvaluationReport {
                         "\(($0.accuracy * 100).fixed(0)) / \(($0.seenAccuracy * 100).fixed(0))"
                     }
                 }
-                tables[index].add([result.recipe, "\(context)"] + row)
+                tables[index].add([result.title, "\(context)"] + row)
             }
         }
         return ["needles found, with the question unseen / seen; shares \(Self.judgement):"]

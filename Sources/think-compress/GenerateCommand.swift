@@ -51,7 +51,7 @@ struct GenerateCommand: AsyncParsableCommand {
     @Flag(help: "Replace the snapshot to write if it exists.")
     var force = false
 
-    @Option(help: "How to compress the prompt's cache where there is no snapshot.")
+    @Option(help: "How to compress the prompt's cache where there is no snapshot: a recipe, as snapshot takes it.")
     var codec = "f16"
 
     @Option(parsing: .unconditional, help: "New tokens at the most.")

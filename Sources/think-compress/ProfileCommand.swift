@@ -1,19 +1,26 @@
 internal import ArgumentParser
+internal import ByteStorage
+internal import Foundation
+internal import KVCacheEvaluation
 internal import LlamaDecoder
 internal import ThinkCompress
 
 struct ProfileCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "profile",
-        abstract: "Measure a model's query profile, for caches that come without queries.",
+        abstract: "Measure a model's profile: how large its queries are, and what errors of its cache cost.",
         discussion: """
-            The mean squared query of every layer, KV head and channel, over all tokens of the texts. ThinK chooses key \
-            channels by it where a cache has no queries of its own, or in place of a prompt's last ones. Who may not read \
+            The mean squared query of every layer, KV head and channel, over all tokens of the texts: ThinK chooses key \
+            channels by it where a cache has no queries of its own, or in place of a prompt's last ones. And, by noise in \
+            one part of the cache at a time, how much the predictions of what follows suffer from errors there. --effort \
+            says how finely: 0 measures queries alone, 1 layers, 2 KV heads, 3 also bands of rotary pairs. A measurement \
+            that was interrupted goes on where it stopped: OUTPUT.journal has what was measured so far. Who may not read \
             the texts may not read the profile either.
 
             Example:
-              think-compress profile --model DIR --text a.txt --text b.txt -o model.q2
-              think-compress snapshot dump.safetensors --profile model.q2 \\
+              think-compress profile --model DIR --text a.txt --text b.txt -o model.profile
+              think-compress inspect model.profile
+              think-compress snapshot dump.safetensors --profile model.profile \\
                 -o prompt.tkv --codec "think(keys=0.4)"
 
             A file called '-' is standard input, or standard output for -o.
@@ -29,30 +36,38 @@ struct ProfileCommand: AsyncParsableCommand {
     @Option(name: .shortAndLong, help: "The profile to write.")
     var output: String
 
+    @Option(parsing: .unconditional, help: "How finely errors are told apart: 0...3.")
+    var effort = ProfileSettings.Effort.heads.rawValue
+
     @Option(
         parsing: .unconditional,
-        help: "Tokens that are read at a time; by default as many as the model has positions."
+        help: "Tokens that are read at a time for the queries; by default as many as the model has positions."
     )
     var context: Int?
+
+    @Option(
+        parsing: .unconditional,
+        help: "Tokens of the prefixes that get noise. (default: 2048, or as many as the model has positions for)"
+    )
+    var prefix: Int?
+
+    @Option(parsing: .unconditional, help: "Determines the noise: a whole number from 0 on.")
+    var seed: UInt64 = 0
 
     @Flag(help: "Replace the output if it exists.")
     var force = false
 
-    @Flag(help: "Print what was measured as JSON.")
+    @Flag(help: "Print what was measured as JSON, as inspect does.")
     var json = false
 
     func validate() throws {
+        guard ProfileSettings.Effort(rawValue: effort) != nil else {
+            let efforts = ProfileSettings.Effort.allCases.map(\.rawValue)
+            throw ValidationError("--effort \(effort): must be \(efforts.min() ?? 0)...\(efforts.max() ?? 0)")
+        }
         if let context { try CountOption.check(context, "--context") }
+        if let prefix { try CountOption.check(prefix, "--prefix") }
         try StandardStreams.check(texts: text, output: output, json: json)
-    }
-
-    private struct Report: Encodable {
-        let file: String
-        let texts: Int
-        let tokens: Int
-        let layers: Int
-        let kvHeads: Int
-        let headDim: Int
     }
 
     func run() async throws {
@@ -64,59 +79,56 @@ struct ProfileCommand: AsyncParsableCommand {
         let texts = try text.map { try InputFile($0) }
         var contents: [String] = []
         for file in texts { contents.append(try await ModelInput.text(of: file)) }
+        for (file, content) in zip(texts, contents) where content.isEmpty {
+            throw InputError(path: file.name, underlying: ContentError("is empty; pass some text"))
+        }
+        let digests = FileDigests(folder: nil)
         let opened = try LlamaModel(path: model)
-        let decoder = TransformerDecoder(model: opened)
+        let metadata = try ModelInput.metadata(of: opened)
+        let effort = ProfileSettings.Effort(rawValue: effort) ?? .heads
         let positions = opened.configuration.maximumPositions
-        let length = min(context ?? positions, positions)
-        var pieces: [[Int32]] = []
-        for (file, content) in zip(texts, contents) {
-            let tokens = try await ModelInput.about(file.name) { try opened.tokens(of: content) }
-            pieces += stride(from: 0, to: tokens.count, by: length).map {
-                Array(tokens[$0..<min($0 + length, tokens.count)])
+        let (measurement, settings) = try await about(model, only: [EvaluationError.self]) {
+            let settings = ProfileSettings(
+                metadata: metadata,
+                texts: try texts.map { try digests.digest(path: $0.path) },
+                effort: effort,
+                context: min(context ?? positions, positions),
+                prefix: effort == .queries
+                    ? 0 : try prefix ?? ProfileMeasurement.defaultPrefix(of: opened),
+                seed: seed
+            )
+            return try await ModelInput.about(model) {
+                let decoder = TransformerDecoder(model: opened)
+                return (try ProfileMeasurement(decoder: decoder, texts: contents, settings: settings), settings)
             }
         }
-        let total = pieces.reduce(0) { $0 + $1.count }
-        let progress = Console.progress("reading", of: total, "tokens")
-        var sums: [[Double]] = []
-        var done = 0
-        for piece in pieces {
-            let range = Double(done) / Double(total)...Double(done + piece.count) / Double(total)
-            let profile = try await about(model) {
-                try await decoder.queryProfile(piece, progress: progress?.part(range))
-            }
-            if sums.isEmpty { sums = profile.map { $0.map { _ in 0 } } }
-            for layer in profile.indices {
-                for channel in profile[layer].indices {
-                    sums[layer][channel] += profile[layer][channel] * Double(piece.count)
-                }
-            }
-            done += piece.count
+        let access = FileAccess(inputs: texts.map(\.path))
+        // Standard output has no name to be found again by.
+        let journalPath = output.isStandardOutput ? nil : "\(output.path).journal"
+        let journal =
+            try journalPath.map { try ProfileJournal(path: $0, access: access, settings: settings) }
+            ?? ProfileJournal(settings: settings)
+        let layers = try await ModelInput.about(model) {
+            try await measurement.measure(journal: journal, progress: Console.progress("measuring"))
         }
         let geometry = opened.configuration.geometry
-        try QueryProfile.write(
-            sums.map { layer in layer.map { Float($0 / Double(total)) } },
+        let described = metadata.merging(measurement.metadata) { $1 }
+        try ModelProfile.write(
+            layers,
             geometry: geometry,
-            metadata: try ModelInput.metadata(of: opened),
+            metadata: described,
             to: output.path,
             replacingExisting: output.replacesExisting,
-            access: FileAccess(inputs: texts.map(\.path))
+            access: access
         )
         try output.finish()
-        let report = Report(
-            file: output.name,
-            texts: text.count,
-            tokens: total,
-            layers: geometry.layers.count,
-            kvHeads: opened.configuration.attention.kvHeads,
-            headDim: opened.configuration.attention.keyDimension
-        )
+        // It has done its work; should it stay, it only is in the way of other settings.
+        if let journalPath { try? FileManager.default.removeItem(atPath: journalPath) }
+        let report = ProfileReport(layers, geometry: geometry, metadata: described, path: output.name)
         if json {
             try Console.printJSON(report)
         } else {
-            try output.print(
-                "\(output.name): mean squared queries of \(total.grouped) tokens, \(report.layers) layers, "
-                    + "\(report.kvHeads) KV heads of dimension \(report.headDim)"
-            )
+            try output.print(report.text)
         }
     }
 }

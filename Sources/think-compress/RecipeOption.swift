@@ -4,6 +4,19 @@ internal import ThinkCompress
 
 /// Recipes on the command line.
 enum RecipeOption {
+    /// What there is to choose from, for lists of options.
+    static var help: String {
+        """
+        A recipe is a preset's name, or stages joined by '+':
+        \(CodecRegistry.standard.help)
+        """
+    }
+
+    /// A recipe, after the name of its preset if it has one.
+    static func title(_ recipe: String) -> String {
+        CodecRegistry.standard.preset(of: recipe).map { "\($0.name): \(recipe)" } ?? recipe
+    }
+
     /// - Throws: `ValidationError` that names the option and the nearest right form.
     static func recipe(_ text: String, option: String) throws -> Recipe {
         do {

@@ -11,14 +11,14 @@ struct SnapshotCommand: AsyncParsableCommand {
             The cache comes from a dump that another engine wrote, or is computed: --model reads the prompt and \
             compresses layer by layer as it goes. The snapshot is its owner's alone: see --mode.
 
-            Recipes are stages joined by '+':
-            \(CodecRegistry.standard.help)
+            \(RecipeOption.help)
 
             Example:
+              think-compress snapshot dump.safetensors -o prompt.tkv
+              think-compress snapshot --model DIR --profile MODEL.profile \\
+                --prompt-file long.txt -o prompt.tkv --codec faithful
               think-compress snapshot dump.safetensors -o prompt.tkv \\
                 --codec "think(keys=0.4)+kivi(bits=2)"
-              think-compress snapshot --model DIR --prompt-file long.txt \\
-                -o prompt.tkv --codec "think(keys=0.4)+kivi(bits=2)"
 
             A file called '-' is standard input, or standard output for -o.
             """
@@ -42,12 +42,10 @@ struct SnapshotCommand: AsyncParsableCommand {
     @Option(name: .shortAndLong, help: "The snapshot to write.")
     var output: String
 
-    @Option(help: "The recipe to compress by.")
-    var codec: String
+    @Option(help: "The recipe to compress by: a preset, or stages.")
+    var codec = "balanced"
 
-    @Option(
-        help: "A safetensors file with the model's query profile (layers.N.q2), used in place of the prompt's queries."
-    )
+    @Option(help: ProfileInput.help)
     var profile: String?
 
     @Option(
@@ -122,16 +120,22 @@ struct SnapshotCommand: AsyncParsableCommand {
                 "\(output.name): \(report.tokens.grouped) tokens in \(report.fileBytes.grouped) bytes, "
                     + "\(report.ratio.fixed(2)) times smaller than float16, \(report.bitsPerValue?.fixed(2) ?? "-") bits per value"
             )
+            if codec != report.recipe { try output.print("recipe: \(RecipeOption.title(report.recipe))") }
+            if let rationale = compressed.metadata[CacheCompressor.rationaleKey] {
+                try output.print("note: \(rationale.printable)")
+            }
             if let quality = report.quality { try output.print("relative errors: \(quality.text)") }
         }
     }
 
     /// Compresses a dump.
     private func read(_ input: InputFile, recipe: Recipe) async throws -> (CompressedCache, CompressionQuality?) {
-        let profiles = try await readProfiles()
+        let profile = try await ProfileInput(profile)
         var cache = try await about(input) { try CacheDump.read(path: input.path) }
-        let profile = try await queryProfile(profiles, metadata: cache.metadata, geometry: cache.geometry)
-        if let profile { cache = try await about(input) { try cache.withProfile(profile) } }
+        if let profile {
+            let layers = try await profile.layers(metadata: cache.metadata, geometry: cache.geometry)
+            cache = try await about(input) { try cache.withProfile(layers) }
+        }
         let original = cache
         return try await about(input) {
             let compressed = try await CompressedCache(
@@ -147,7 +151,7 @@ struct SnapshotCommand: AsyncParsableCommand {
 
     /// Computes a prompt's cache and compresses each layer as it is done.
     private func compute(model: String, recipe: Recipe) async throws -> (CompressedCache, CompressionQuality?) {
-        let profiles = try await readProfiles()
+        let profile = try await ProfileInput(profile)
         let file = try promptFile.map { try InputFile($0) }
         let text = try await ModelInput.prompt(file: file, text: prompt)
         let opened = try LlamaModel(path: model)
@@ -161,11 +165,10 @@ struct SnapshotCommand: AsyncParsableCommand {
             let metadata = try ModelInput.metadata(of: opened)
             var measurement = QualityMeasurement()
             let configuration = opened.configuration
-            let profile = try await queryProfile(profiles, metadata: metadata, geometry: configuration.geometry)
             let result = try await decoder.prefill(
                 tokens,
                 recipe: recipe,
-                profile: profile,
+                profile: try await profile?.layers(metadata: metadata, geometry: configuration.geometry),
                 metadata: metadata,
                 progress: Console.progress("reading the prompt", of: tokens.count, "tokens")
             ) { original, compressed in
@@ -177,23 +180,6 @@ struct SnapshotCommand: AsyncParsableCommand {
                 )
             }
             return (result.cache, skipsQuality ? nil : measurement.quality)
-        }
-    }
-
-    private func readProfiles() async throws -> SafetensorsFile? {
-        guard let profile else { return nil }
-        let file = try InputFile(profile)
-        return try await about(file) { try SafetensorsFile(MappedFile.bytes(path: file.path)) }
-    }
-
-    private func queryProfile(
-        _ profiles: SafetensorsFile?,
-        metadata: [String: String],
-        geometry: CacheGeometry
-    ) async throws -> [[Float]]? {
-        guard let profile, let profiles else { return nil }
-        return try await about(try InputFile(profile)) {
-            try QueryProfile.read(profiles, metadata: metadata, geometry: geometry)
         }
     }
 }

@@ -90,6 +90,8 @@ struct SnapshotReport: Encodable {
     let formatVersion = 2
     let metadata: [String: String]
     let recipe: String
+    /// The preset that stands for the recipe.
+    let preset: String?
     let elementType: String
     let tokens: Int
     let blockTokens: Int
@@ -102,6 +104,8 @@ struct SnapshotReport: Encodable {
     let headDim: Int?
     let layerShapes: [LayerShape]
     let keptKeyChannels: KeptChannels
+    /// Layer by layer.
+    let codeBits: [CodeBits]
     let fileBytes: Int
     let payloadBytes: Int
     let float16Bytes: Int
@@ -115,6 +119,7 @@ struct SnapshotReport: Encodable {
         file = path
         metadata = snapshot.metadata
         recipe = snapshot.recipe?.description ?? ""
+        preset = CodecRegistry.standard.preset(of: recipe)?.name
         elementType = snapshot.shape.elementType.name
         tokens = snapshot.tokenCount
         layerShapes = snapshot.layers.map { LayerShape($0) }
@@ -129,6 +134,9 @@ struct SnapshotReport: Encodable {
         kvHeads = common?.kvHeads
         headDim = common.flatMap { $0.keyDim == $0.valueDim ? $0.keyDim : nil }
         keptKeyChannels = KeptChannels(snapshot.plans)
+        codeBits = zip(snapshot.plans, layerShapes).map { plan, shape in
+            CodeBits(plan, valueDimension: shape.valueDim, elementType: snapshot.shape.elementType)
+        }
         fileBytes = snapshot.size.fileBytes
         payloadBytes = snapshot.size.payloadBytes
         float16Bytes = snapshot.float16ByteCount
@@ -151,7 +159,9 @@ struct SnapshotReport: Encodable {
     var text: String {
         var facts: [(String, String)] = [("file", file)]
         facts += metadata.sorted { $0.key < $1.key }.map { ($0.key.printable, String($0.value.printable.prefix(200))) }
-        facts += [("recipe", recipe), ("tokens", tokens.grouped), ("layers", "\(layers), \(elementType)")]
+        facts += [
+            ("recipe", RecipeOption.title(recipe)), ("tokens", tokens.grouped), ("layers", "\(layers), \(elementType)"),
+        ]
         // Layers that are alike share a line.
         var numbers: [LayerShape: [Int]] = [:]
         for (index, shape) in layerShapes.enumerated() { numbers[shape, default: []].append(index) }
@@ -161,6 +171,7 @@ struct SnapshotReport: Encodable {
             if shape.kvHeads > 0 { facts.append(("tokens held\(name)", shape.tokenText(blockLength: blockLength))) }
         }
         if let kept = keptKeyChannels.text { facts.append(("key channels kept", kept)) }
+        if let bits = CodeBits.text(codeBits) { facts.append(("code width (bits)", bits)) }
         facts += [
             (
                 "size",

@@ -52,6 +52,42 @@ extension BuiltCommandTests {
             #expect(folder.content == ["a.safetensors", "a.tkv"])
         }
 
+        @Test("presets and budgets are written out as plain recipes")
+        func plainRecipes() async throws {
+            struct Report: Decodable {
+                let recipe: String
+                let preset: String?
+                let metadata: [String: String]
+                let ratio: Double
+            }
+            let folder = try TemporaryFolder()
+            let file = folder.file("a.tkv")
+            func report() async throws -> Report {
+                let inspect = try await BuiltCommand.run("inspect", file, "--json")
+                return try JSONDecoder().decode(Report.self, from: Data(inspect.output.utf8))
+            }
+            let balanced = "think(bits=2.5,values=2.25)"
+            let byDefault = try await BuiltCommand.run("snapshot", dump, "-o", file)
+            #expect(byDefault.output.contains("\nrecipe: balanced: \(balanced)\n"), "\(byDefault.errors)")
+            let first = try await report()
+            #expect(first.recipe == balanced && first.preset == "balanced")
+            #expect(try await BuiltCommand.run("inspect", file).output.contains("balanced: \(balanced)"))
+            #expect(try await BuiltCommand.run("compare", dump, file).output.hasPrefix("balanced: \(balanced): "))
+
+            func snapshot(_ codec: String) async throws -> Subprocess.Result {
+                try await BuiltCommand.run("snapshot", dump, "-o", file, "--codec", codec, "--force")
+            }
+            let byRatio = try await snapshot("auto(ratio=4)")
+            #expect(byRatio.output.contains("\nnote: auto(ratio=4): "), "\(byRatio.errors)")
+            let second = try await report()
+            #expect(second.recipe.hasPrefix("think(bits=") && second.preset == nil)
+            #expect(second.ratio >= 4 && second.ratio < 4.2)
+            #expect(second.metadata["recipe.rationale"]?.hasPrefix("auto(ratio=4): ") == true)
+
+            let tooMuch = try await snapshot("auto(ratio=15)")
+            BuiltCommandTests.expectBadInput(tooMuch, naming: dump, "the most is about ratio=")
+        }
+
         private func check(_ report: Inspection, file: String) throws {
             let surgery = try SnapshotSurgery(path: file)
             #expect(report.file == file)

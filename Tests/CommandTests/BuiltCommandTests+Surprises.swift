@@ -83,7 +83,7 @@ extension BuiltCommandTests {
                 "--profile",
                 folder.file("profile")
             )
-            expectBadInput(result, naming: "query profile", "\(layers) layers")
+            expectBadInput(result, naming: "the profile has", "\(layers) layers")
         }
 
         @Test("an unknown instruction set is wrong usage")

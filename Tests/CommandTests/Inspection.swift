@@ -7,8 +7,8 @@ struct Inspection: Decodable {
     static let keys: Set = [
         "file", "formatVersion", "metadata", "recipe", "elementType", "tokens", "blockTokens", "windowTokens",
         "blockLength", "residualWindow", "layers", "queryHeads", "kvHeads", "headDim", "layerShapes", "keptKeyChannels",
-        "fileBytes",
-        "payloadBytes", "float16Bytes", "bitsPerValue", "blockBitsPerValue", "ratio", "quality", "sections",
+        "codeBits", "fileBytes", "payloadBytes", "float16Bytes", "bitsPerValue", "blockBitsPerValue", "ratio",
+        "quality", "sections",
     ]
 
     struct Errors: Decodable, Equatable {

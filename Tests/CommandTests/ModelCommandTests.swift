@@ -286,7 +286,18 @@ import ThinkCompress
 
     @Test func aProfileServesCachesWithoutQueries() async throws {
         let profile = folder.file("model.q2")
-        let made = try await BuiltCommand.run("profile", "--model", Self.model, "--text", text, "-o", profile, "--json")
+        let made = try await BuiltCommand.run(
+            "profile",
+            "--model",
+            Self.model,
+            "--text",
+            text,
+            "--effort",
+            "0",
+            "-o",
+            profile,
+            "--json"
+        )
         #expect(try BuiltCommandTests.json(made)["layers"] as? Int == 4)
         let result = try await BuiltCommand.run(
             "snapshot",
@@ -314,10 +325,71 @@ import ThinkCompress
         )
         BuiltCommandTests.expectBadInput(
             wrong,
-            naming: "\(Self.model)/model.safetensors: the query profile has 0 layers"
+            naming: "\(Self.model)/model.safetensors: the profile has 0 layers"
         )
         let again = try await BuiltCommand.run("profile", "--model", Self.model, "--text", text, "-o", profile)
         BuiltCommandTests.expectBadInput(again, naming: profile, "exists already")
+    }
+
+    @Test func aProfileIsMeasuredShownAndUsed() async throws {
+        let (profile, journal) = (folder.file("model.profile"), folder.file("model.profile.journal"))
+        func run(_ arguments: String...) async throws -> Subprocess.Result {
+            try await Subprocess.run(try BuiltCommand.found(), arguments)
+        }
+        let tokens = ["--prefix", "192", "--effort", "1"]
+        let settings = ["profile", "--model", Self.model, "--text", text, "-o", profile] + tokens
+        // One of other settings is in the way.
+        let heading = #"{"format":"think-compress profile","settings":{"context":4096,"effort":2,"fingerprint":"f","#
+        let rest = #""model":"m","prefix":192,"seed":0,"texts":[],"tokenizer":"t"},"version":1}"#
+        try Data("\(heading)\(rest)\n".utf8).write(to: URL(filePath: journal))
+        let refused = try await Subprocess.run(try BuiltCommand.found(), settings)
+        BuiltCommandTests.expectBadInput(refused, naming: journal, "another model")
+        try FileManager.default.removeItem(atPath: journal)
+        let measured = try BuiltCommandTests.json(
+            try await Subprocess.run(try BuiltCommand.found(), settings + ["--json"])
+        )
+        #expect(!FileManager.default.fileExists(atPath: journal))
+        let inspected = try BuiltCommandTests.json(try await run("inspect", profile, "--json"))
+        #expect(NSDictionary(dictionary: inspected) == NSDictionary(dictionary: measured))
+        let layers = try #require(inspected["layerProfiles"] as? [[String: Any]])
+        #expect(layers.map { $0["layer"] as? Int } == [0, 1, 2, 3])
+        #expect(layers.allSatisfy { ($0["keySensitivity"] as? Double ?? 0) > 0 && $0["valueDim"] as? Int == 64 })
+        let metadata = try #require(inspected["metadata"] as? [String: String])
+        #expect(metadata["profile.method"] == "noise" && metadata["profile.texts"]?.count == 64)
+        let shown = try await run("inspect", profile).output.split(separator: "\n")
+        #expect(shown.contains { $0.hasPrefix("profile.prefix") && $0.hasSuffix("192") })
+        let bars = shown.suffix(4)
+        #expect(bars.map { $0.prefix(1) } == ["0", "1", "2", "3"] && bars.allSatisfy { $0.contains("#") })
+
+        // Values' widths differ between heads and layers, and presets and budgets are told by their names.
+        let budgets = [
+            "eval", "--model", Self.model, "--text", text, "--codecs", "balanced;auto(bits=2.4);auto(error=9%)",
+            "--prefix", "320", "--continuation", "8", "--trials", "1", "--profile", profile, "--json",
+        ]
+        let named = try await Subprocess.run(try BuiltCommand.found(), budgets)
+        let rows = try #require(try BuiltCommandTests.json(named)["recipes"] as? [[String: Any]])
+        #expect(rows.map { $0["name"] as? String } == [nil, "balanced", "auto(bits=2.4)", "auto(error=9%)"])
+        let plain = ["f16", "think(bits=2.5,values=2.25)", "think(bits=2.525,values=2.275)"]
+        #expect(rows.prefix(3).map { $0["recipe"] as? String } == plain)
+        #expect(rows[3]["attentionError"] as? Double ?? 1 <= 0.09)
+        let file = folder.file("balanced.tkv")
+        let command = ["snapshot", "--model", Self.model, "--prompt-file", text, "-o", file, "--profile", profile]
+        let snapshot = try await Subprocess.run(try BuiltCommand.found(), command + ["--codec", "auto(error=9%)"])
+        #expect(snapshot.output.contains("think(bits="), "\(snapshot.errors)")
+        #expect(snapshot.output.contains("; keys' widths by channel and values' by head, as the profile"))
+
+        let results = folder.file("results.jsonl")
+        let evaluation = [
+            "eval", "--model", Self.model, "--text", text, "--codecs", "think(keys=0.5)", "--prefix", "100",
+            "--continuation", "8", "--trials", "1", "--results", results,
+        ]
+        let evaluated = try await Subprocess.run(try BuiltCommand.found(), evaluation + ["--profile", profile])
+        #expect(evaluated.status == 0, "\(evaluated.errors)")
+        let without = try await Subprocess.run(try BuiltCommand.found(), evaluation)
+        BuiltCommandTests.expectBadInput(without, naming: results, "seed or profile")
+        let other = ProjectFiles.fixture("models/llama-3")
+        let bench = try await run("bench", "--model", other, "--prompt-tokens", "64", "--profile", profile)
+        BuiltCommandTests.expectBadInput(bench, naming: profile, "pass that of its model")
     }
 
     @Test func benchFindsTheLargestBatch() async throws {
@@ -479,6 +551,9 @@ import ThinkCompress
         ["eval", "recall", "--model", model, "--text", "t", "--codecs", "f16", "--trials", "0"],
         ["bench", "--model", model, "--memory-limit", "0"],
         ["profile", "--model", model, "--text", "t", "-o", "x.q2", "--context", "0"],
+        ["profile", "--model", model, "--text", "t", "-o", "x.q2", "--effort", "4"],
+        ["profile", "--model", model, "--text", "t", "-o", "x.q2", "--prefix", "0"],
+        ["bench", "--model", model, "--profile", "-"],
     ]) func wrongUsageHasStatusTwo(arguments: [String]) async throws {
         let result = try await Subprocess.run(try BuiltCommand.found(), arguments)
         #expect(result.status == 2, "\(result.errors)")

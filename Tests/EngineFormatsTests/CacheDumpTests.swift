@@ -18,7 +18,7 @@ import ThinkCompress
                     keys: $0.keys,
                     values: $0.values,
                     queries: $0.queries,
-                    profile: (0..<12).map { Float($0) / 4 }
+                    profile: LayerProfile(meanSquaredQueries: (0..<12).map { Float($0) / 4 })
                 )
             },
             tokens: cache.tokens,
@@ -126,9 +126,9 @@ import ThinkCompress
         let plain = try CacheDump.read(path: folder.file("dump"))
         let file = try SafetensorsFile(MappedFile.bytes(path: folder.file("profile")))
         let read = try plain.withProfile(
-            try QueryProfile.read(file, metadata: plain.metadata, geometry: plain.geometry)
+            try ModelProfile.read(file, metadata: plain.metadata, geometry: plain.geometry)
         )
-        #expect(read.layers[1].profile == (1...12).map(Float.init))
+        #expect(read.layers[1].profile?.meanSquaredQueries == (1...12).map(Float.init))
         #expect(read.layers[0].queries == nil)
         #expect(try CacheDump.read(path: folder.file("dump")).layers[0].profile == nil)
     }

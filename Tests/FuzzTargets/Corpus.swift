@@ -75,8 +75,15 @@ public enum Corpus {
         let folder = try TemporaryFolder()
         let path = folder.file("profile.safetensors")
         let geometry = try cache().geometry
-        let rows = geometry.layers.map { [Float](repeating: 1, count: $0.kvHeads * $0.keyDimension) }
-        try QueryProfile.write(rows, geometry: geometry, metadata: [:], to: path, replacingExisting: false)
+        let layers = geometry.layers.map { shape in
+            let keys = [Float](repeating: 1, count: shape.kvHeads * shape.keyDimension)
+            let values = [Float](repeating: 2, count: shape.kvHeads * shape.valueDimension)
+            return LayerProfile(
+                meanSquaredQueries: keys,
+                sensitivity: LayerSensitivity(keys: keys, values: values, valueVariances: values)
+            )
+        }
+        try ModelProfile.write(layers, geometry: geometry, metadata: [:], to: path, replacingExisting: false)
         return try fileBytes(path)
     }
 
@@ -130,15 +137,17 @@ public enum Corpus {
             "surprise": 40.5, "fullSurprise": 40, "attentionError": 0.1, "layerAttentionErrors": [0.1, 0.2]}
             """
         let outcome = TrialOutcome.text(sums: try JSONDecoder().decode(TextOutcome.self, from: Data(sums.utf8)))
-        for recipe in ["f16", "kivi(bits=2)"] {
+        for recipe in ["f16", "kivi(bits=2)", "auto(bits=2.4)"] {
+            let chosen = recipe.hasPrefix("auto") ? "think(bits=2.55,values=2.25)" : nil
             for trial in 0..<2 {
                 let needle = EvaluationTask.needles(context: 256, depths: [0, 0.5])
                 let recall = EvaluationTask.recall(context: 256, pairs: 4, questions: 1)
                 let text = EvaluationTask.text(prefix: 64, continuation: 16)
-                try journal.add(outcome, for: TrialKey(task: text, trial: trial, recipe: recipe))
+                try journal.add(outcome, for: TrialKey(task: text, trial: trial, recipe: recipe), chosen: chosen)
                 try journal.add(
                     .answers(unseen: [true, false], seen: [false, false]),
-                    for: TrialKey(task: needle, trial: trial, recipe: recipe)
+                    for: TrialKey(task: needle, trial: trial, recipe: recipe),
+                    chosen: chosen
                 )
                 try journal.add(
                     .answers(unseen: [false], seen: [true]),

@@ -64,8 +64,9 @@ public final class Parser: Sendable {
         case .snapshot: try await useSnapshot(bytes)
         case .dump: try await useDump(bytes)
         case .profile:
-            let geometry = try Corpus.cache().geometry
-            _ = try QueryProfile.read(SafetensorsFile(SharedBytes(bytes)), metadata: [:], geometry: geometry)
+            let file = try SafetensorsFile(SharedBytes(bytes))
+            _ = try ModelProfile.geometry(of: file)
+            _ = try ModelProfile.read(file, metadata: [:], geometry: Corpus.cache().geometry)
         case .tokenizer: try use(Tokenizer(SharedBytes(bytes)), text: Corpus.text, tokens: Array(-1..<64))
         case .text: try useText(bytes)
         case .gguf: try await useGGUF(bytes)

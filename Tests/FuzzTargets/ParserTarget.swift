@@ -4,7 +4,7 @@ public enum ParserTarget: String, CaseIterable, Sendable, CustomStringConvertibl
     case snapshot
     /// A cache dump: safetensors with the names and shapes of a cache.
     case dump
-    /// A query profile in safetensors.
+    /// A model's profile in safetensors.
     case profile
     /// `tokenizer.json`.
     case tokenizer

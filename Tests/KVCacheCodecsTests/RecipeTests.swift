@@ -138,7 +138,7 @@ import ThinkCompress
         }
     }
 
-    private static let known = "(known: f16, bf16, f32, kivi, think)"
+    private static let known = "(known: small, balanced, faithful, f16, bf16, f32, exact, kivi, think, auto)"
 
     static let textRefusals = [
         Refusal("kvi(bits=2)", "there is no codec 'kvi' \(known)", suggestion: "kivi(bits=2)"),

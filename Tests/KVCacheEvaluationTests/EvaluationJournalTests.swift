@@ -52,6 +52,36 @@ import ThinkCompress
         #expect(journal.outcome(of: Self.key(3)) == nil)
     }
 
+    @Test func whatABudgetChoseIsKeptAndReported() throws {
+        let task = EvaluationTask.recall(context: 10, pairs: 2, questions: 1)
+        func key(_ trial: Int, _ recipe: String) -> TrialKey { TrialKey(task: task, trial: trial, recipe: recipe) }
+        func write() throws {
+            let journal = try EvaluationJournal(path: path, subject: subject())
+            for (trial, chosen) in ["think(bits=3)", "think(bits=2)", "think(bits=2)"].enumerated() {
+                let outcome = TrialOutcome.answers(unseen: [true], seen: [true])
+                try journal.add(outcome, for: key(trial, "f16"), chosen: "f16")
+                try journal.add(outcome, for: key(trial, "auto(error=2%)"), chosen: chosen)
+            }
+        }
+        try write()
+        let read = try EvaluationJournal(path: path, subject: subject())
+        #expect(read.records.map(\.chosen) == [nil, "think(bits=3)", nil, "think(bits=2)", nil, "think(bits=2)"])
+        let report = EvaluationReport(read, recipes: ["f16"], tasks: [])
+        #expect(report.recipes.map(\.recipe) == ["f16", "think(bits=2)"])
+        #expect(report.recipes.map(\.name) == [nil, "auto(error=2%)"])
+        #expect(report.recipes.map(\.title) == ["f16", "auto(error=2%): think(bits=2)"])
+    }
+
+    @Test(arguments: [#""""#, #""f16""#, #""\u001b[1m""#, #""thé""#, "7"])
+    func choicesThatNoRecipeCanMakeAreDamage(chosen: String) throws {
+        try fill(1)
+        let key = #"{"recipe":"f16","task":{"needles":{"context":10,"depths":[0.25]}},"trial":1}"#
+        let outcome = #"{"answers":{"seen":[true],"unseen":[true]}}"#
+        try append("{\"chosen\":\(chosen),\"key\":\(key),\"outcome\":\(outcome)}\n")
+        let error = #expect(throws: EvaluationError.self) { try EvaluationJournal(path: path, subject: subject()) }
+        #expect(error?.message.contains("line 3 is damaged") == true)
+    }
+
     @Test func aLineThatWasNotFinishedIsDroppedAndWrittenAnew() throws {
         try fill(2)
         try append(#"{"key":{"recipe":"f16","#)

@@ -20,7 +20,12 @@ import ThinkCompress
     }
 
     private static func layer(queries: KVTensor? = nil, profile: [Float]? = nil) -> KVCacheLayer {
-        KVCacheLayer(keys: tensor(), values: tensor(), queries: queries, profile: profile)
+        KVCacheLayer(
+            keys: tensor(),
+            values: tensor(),
+            queries: queries,
+            profile: profile.map { LayerProfile(meanSquaredQueries: $0) }
+        )
     }
 
     @Test("has the geometry, type and tokens of its layers")
@@ -172,7 +177,7 @@ import ThinkCompress
     func refusesProfile(number: Float) {
         var profile = [Float](repeating: 1, count: 8)
         profile[5] = number
-        let error = KVCacheError(.invalidProfile, layer: 0, "the query profile has numbers below 0 or not finite")
+        let error = KVCacheError(.invalidProfile, layer: 0, "a query profile with numbers below 0 or not finite")
         #expect(throws: error) { try KVCache(layers: [Self.layer(profile: profile)]) }
     }
 

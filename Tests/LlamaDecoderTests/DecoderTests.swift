@@ -176,7 +176,8 @@ import ThinkCompress
         let recipe = try Recipe("think(keys=0.5)")
         // The channels of the first half of every head matter, the others not at all.
         let profile = [[Float]](repeating: (0..<64).map { $0 % 32 < 16 ? 1 : 0 }, count: 2)
-        let cache = try await decoder.prefill(tokens, recipe: recipe, profile: profile).cache
+        let layers = profile.map { LayerProfile(meanSquaredQueries: $0) }
+        let cache = try await decoder.prefill(tokens, recipe: recipe, profile: layers).cache
         for layer in cache.layers {
             for plan in layer.plan.heads { #expect(plan.keyRuns.map(\.channels) == [(0..<16).map { $0 }]) }
         }

@@ -59,7 +59,11 @@ public struct SafetensorsBuilder: Sendable {
             if let queries = layer.queries { tensors.append(Tensor("layers.\(index).queries", queries)) }
             if let profile = layer.profile {
                 tensors.append(
-                    Tensor("layers.\(index).q2", [layer.keys.heads, layer.keys.headDimension], floats: profile)
+                    Tensor(
+                        "layers.\(index).q2",
+                        [layer.keys.heads, layer.keys.headDimension],
+                        floats: profile.meanSquaredQueries
+                    )
                 )
             }
             if case .listed(let lists) = layer.held {

@@ -124,7 +124,7 @@ import ThinkCompress
         let layer = KVCacheLayer(
             keys: KVTensor(keys, elementType: .float32, heads: 1, headDimension: 4),
             values: KVTensor(ones, elementType: .float32, heads: 1, headDimension: 4),
-            profile: [1, 1, 1, 0]
+            profile: LayerProfile(meanSquaredQueries: [1, 1, 1, 0])
         )
         let source = try KVCache(layers: [layer])
         let recipe = try Recipe("think(keys=0.25,recent=0)+kivi(bits=2,residual=32)")

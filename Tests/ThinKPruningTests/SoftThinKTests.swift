@@ -2,6 +2,8 @@ import TestSupport
 import Testing
 import ThinkCompress
 
+@testable import ThinKPruning
+
 @Suite struct SoftThinKTests {
     /// A cache of one layer.
     private static func cache(
@@ -28,11 +30,13 @@ import ThinkCompress
         let layer = try await Self.compressed(Self.cache(dimension: 128), "think(bits=\(bits),recent=0)")
         var bytes = 0
         for plan in layer.plan.heads {
+            var ofHead = 0
             for run in plan.keyRuns {
                 #expect(run.coding.scales == .compact && run.coding.ranges == .fitted)
-                #expect([2, 3, 4].contains(run.coding.width))
-                bytes += KeyCodingErrors.byteCount(channels: run.channels.count, coding: run.coding, blockLength: 32)
+                #expect(SoftThinKCodec.defaultWidths.contains(run.coding.width))
+                ofHead += KeyCodingErrors.byteCount(channels: run.channels.count, coding: run.coding, blockLength: 32)
             }
+            bytes += (ofHead + 63) / 64 * 64
         }
         let used = Double(bytes * 8) / Double(2 * 128 * 32)
         #expect(used <= bits && used > bits - 0.15)
@@ -74,6 +78,29 @@ import ThinkCompress
         #expect(bits[0] > 2 * bits[1])
     }
 
+    @Test("keys are weighted by what their errors cost, where a profile says so")
+    func keySensitivities() async throws {
+        var shape = TestCache()
+        (shape.layers, shape.headDimension, shape.tokens, shape.window) = (1, 64, 100, 40)
+        let cache = try shape.makeQuickly()
+        let heads = cache.geometry.layers[0].kvHeads
+        let ones = [Float](repeating: 1, count: heads * 64)
+        // Errors of the first half of the channels cost a thousand times as much.
+        let keys = (0..<heads * 64).map { $0 % 64 < 32 ? Float(1000) : 1 }
+        let sensitivity = LayerSensitivity(keys: keys, values: ones, valueVariances: ones)
+        let profile = LayerProfile(meanSquaredQueries: keys.reversed(), sensitivity: sensitivity)
+        let compressed = try await CompressedCache(
+            compressing: cache.withProfile([profile]),
+            recipe: Recipe("think(bits=2,recent=0)")
+        )
+        for plan in compressed.layers[0].plan.heads {
+            let bits = plan.keyRuns.reduce(into: [0, 0]) { sums, run in
+                for channel in run.channels { sums[channel < 32 ? 0 : 1] += run.coding.width }
+            }
+            #expect(bits[0] > 2 * bits[1])
+        }
+    }
+
     @Test("what an earlier stage decided stays, and sinks are kept")
     func composition() async throws {
         let layer = try await Self.compressed(
@@ -111,21 +138,23 @@ import ThinkCompress
 
     @Test("writes what was meant in canonical text")
     func otherText() throws {
-        #expect(try Recipe("think(sinks=4,widths=0|2|3|4,bits=2.50,recent=128)").description == "think(bits=2.5)")
+        #expect(try Recipe("think(sinks=4,widths=0|2|3|4|5,bits=2.50,recent=128)").description == "think(bits=2.5)")
         #expect(try Recipe("think(bits=3.0)").description == "think(bits=3)")
     }
 
     @Test(
         "refuses what makes no sense, and names what is right",
         arguments: [
+            ("think(keys=0.4,values=2)", "values goes with bits", "think(bits=2.5)"),
+            ("think(bits=2,values=9)", "values=9 must be a decimal", "values=2.25"),
             ("think(bits=0.4)", "bits=0.4 must be a decimal from 0.5 to 8.5", "bits=2.5"),
             ("think(bits=9)", "must be a decimal", "bits=2.5"), ("think(bits=2.1234)", "must be a decimal", "bits=2.5"),
             ("think(bits=.5)", "must be a decimal", "bits=2.5"), ("think(bits=-2)", "must be a decimal", "bits=2.5"),
             ("think(bits=1e1)", "must be a decimal", "bits=2.5"),
-            ("think(bits=2.5,widths=2|0)", "ascending", "widths=0|2|3|4"),
-            ("think(bits=2.5,widths=0)", "ascending", "widths=0|2|3|4"),
-            ("think(bits=2.5,widths=0|6)", "ascending", "widths=0|2|3|4"),
-            ("think(bits=2.5,widths=1|2|3|4|5)", "up to 4", "widths=0|2|3|4"),
+            ("think(bits=2.5,widths=2|0)", "ascending", "widths=0|2|3|4|5"),
+            ("think(bits=2.5,widths=0)", "ascending", "widths=0|2|3|4|5"),
+            ("think(bits=2.5,widths=0|6)", "ascending", "widths=0|2|3|4|5"),
+            ("think(bits=2.5,widths=1|2|3|4|5)", "up to 4", "widths=0|2|3|4|5"),
             ("think(bits=2.5,keys=0.4)", "keys does not go with bits", "think(bits=2.5)"),
             ("think(bits=2.5,restore=mean)", "restore does not go with bits", "think(bits=2.5)"),
             ("think(keys=0.4,sinks=4)", "sinks goes with bits", "think(bits=2.5)"),
@@ -162,14 +191,125 @@ import ThinkCompress
         #expect(error?.message.contains("choose smaller blocks") == true)
     }
 
-    @Test("wants queries, unless it is told to do without")
+    @Test("goes by the keys' errors where no queries came, and says so")
     func missingQueries() async throws {
         let cache = try Self.cache(window: 0)
-        let error = await #expect(throws: CodecError.self) {
-            try await CompressedCache(compressing: cache, recipe: Recipe("think(bits=2)"))
+        let compressed = try await CompressedCache(compressing: cache, recipe: Recipe("think(bits=2)"))
+        let asked = try await CompressedCache(compressing: cache, recipe: Recipe("think(bits=2,score=keys)"))
+        #expect(compressed.recipe?.description == "think(bits=2,score=keys)")
+        #expect(compressed.metadata[CacheCompressor.rationaleKey]?.hasPrefix("no queries came") == true)
+        #expect(asked.metadata[CacheCompressor.rationaleKey] == nil)
+        #expect(compressed.layers[0].plan == asked.layers[0].plan)
+        var compressor = CacheCompressor(
+            geometry: cache.geometry,
+            tokenCount: cache.tokenCount,
+            elementType: cache.elementType,
+            recipe: try Recipe("think(bits=2)")
+        )
+        for layer in cache.layers { try await compressor.add(layer) }
+        #expect(compressor.layers[0].plan == asked.layers[0].plan)
+    }
+
+    @Test(
+        "values have the widest width within their budget",
+        arguments: [(1.25, 1), (2, 1), (2.25, 2), (4.2, 3), (8, 5)]
+    )
+    func uniformValues(bits: Double, width: Int) async throws {
+        let layer = try await Self.compressed(Self.cache(), "think(bits=2.5,values=\(bits))")
+        for plan in layer.plan.heads {
+            #expect(plan.values == (try Coding(width: width, scales: .compact, ranges: .fitted, rotation: .hadamard)))
+            #expect(plan.valueMeans.count == 64)
         }
-        #expect(error?.code == .missingQueries)
-        _ = try await CompressedCache(compressing: cache, recipe: Recipe("think(bits=2,score=keys)"))
+    }
+
+    @Test("with a profile values share their budget by what their errors cost")
+    func sharedValues() async throws {
+        var shape = TestCache()
+        (shape.layers, shape.headDimension, shape.tokens, shape.window) = (3, 64, 100, 40)
+        let cache = try shape.makeQuickly()
+        let heads = cache.geometry.layers[0].kvHeads
+        // Errors of each head cost 16 times as much as those of the head before.
+        var cost: Float = 1
+        var profile: [LayerProfile] = []
+        for _ in 0..<3 {
+            var values: [Float] = []
+            for _ in 0..<heads {
+                values += [Float](repeating: cost, count: 64)
+                cost *= 16
+            }
+            let ones = [Float](repeating: 1, count: heads * 64)
+            profile.append(
+                LayerProfile(
+                    meanSquaredQueries: ones,
+                    sensitivity: LayerSensitivity(keys: ones, values: values, valueVariances: ones)
+                )
+            )
+        }
+        let profiled = try cache.withProfile(profile)
+        let compressed = try await CompressedCache(
+            compressing: profiled,
+            recipe: Recipe("think(bits=2.5,values=2.25)")
+        )
+        let widths = compressed.layers.flatMap { $0.plan.heads.map { $0.values.width } }
+        #expect(widths == widths.sorted() && widths.first == 1 && widths.last == 5)
+        let stored = widths.reduce(0) { $0 + ValueWidths.byteCount(dimension: 64, width: $1, blockLength: 32) }
+        let budget = widths.count * 64 * 32 * 9 / 32
+        #expect(stored <= budget && stored > budget - 64 * 32 / 8)
+        // Layer by layer, with the profile known before, it is the same.
+        var compressor = CacheCompressor(
+            geometry: cache.geometry,
+            tokenCount: cache.tokenCount,
+            elementType: cache.elementType,
+            recipe: try Recipe("think(bits=2.5,values=2.25)"),
+            profile: profile
+        )
+        for layer in cache.layers { try await compressor.add(layer) }
+        #expect(compressor.layers.map(\.plan) == compressed.layers.map(\.plan))
+    }
+
+    @Test("values of a width take what a block has for them", arguments: [1, 16, 40, 64, 80, 128], 1...5)
+    func valueBytes(dimension: Int, width: Int) async throws {
+        let bits = ValueWidths.budgets(dimension: dimension, blockLength: 32)[width - 1]
+        guard BitBudget.range.contains(bits) else { return }
+        let cache = try await CompressedCache(
+            compressing: Self.cache(tokens: 32, dimension: dimension, kvHeads: 1, window: 0),
+            recipe: Recipe("think(bits=8,values=\(bits.text),widths=4,recent=0,sinks=0)")
+        )
+        let head = cache.layers[0].plan.heads[0]
+        #expect(head.values.width == width)
+        let coding = head.keyRuns[0].coding
+        let keys = KeyCodingErrors.byteCount(channels: dimension, coding: coding, blockLength: 32)
+        let values = ValueWidths.byteCount(dimension: dimension, width: width, blockLength: 32)
+        func padded(_ bytes: Int) -> Int { (bytes + 63) / 64 * 64 }
+        let size = try await SnapshotWriter().size(of: cache)
+        let pages = try #require(size.sections.first { $0.kind == .pages })
+        #expect(pages.length == padded(padded(keys) + values))
+    }
+
+    @Test("a block of channels weighs its mean variance times the sum of its sensitivities")
+    func weightsOfBlocks() throws {
+        // Two heads of dimension 80, which are rotated in blocks of 16.
+        let geometry = try LayerGeometry(kvHeads: 2, keyDimension: 1, valueDimension: 80)
+        let cache = try CacheGeometry([geometry])
+        var (sensitivities, variances) = ([Float](repeating: 0, count: 160), [Float](repeating: 0, count: 160))
+        // The first head: errors matter in one block, and vary in another. The second: a little of both in one.
+        (sensitivities[3], variances[20], sensitivities[81], variances[82]) = (1000, 1000, 1, 1)
+        let profile = LayerProfile(
+            meanSquaredQueries: [1, 1],
+            sensitivity: LayerSensitivity(keys: [1, 1], values: sensitivities, valueVariances: variances)
+        )
+        let widths = ValueWidths([profile], geometry: cache, budget: BitBudget(millibits: 2000), blockLength: 32)
+        let allocated = widths.allocated(layerCount: 1)
+        #expect(allocated == [[1, 2]])
+    }
+
+    @Test("a budget of values that can't be met names the least that can")
+    func valueBudgetTooSmall() async throws {
+        let error = await #expect(throws: CodecError.self) {
+            try await Self.compressed(Self.cache(), "think(bits=2.5,values=1.2)")
+        }
+        #expect(error?.code == .unsupportedPlan)
+        #expect(error?.message.contains("the least is values=1.25") == true)
     }
 
     @Test("names a key that can't be quantized", arguments: [Float.nan, .infinity, 70000])

@@ -44,7 +44,7 @@ import ThinkCompress
                     keys: tensor,
                     values: tensor,
                     queries: queries.map { KVTensor($0, elementType: type, heads: 1, headDimension: dimension) },
-                    profile: profile
+                    profile: profile.map { LayerProfile(meanSquaredQueries: $0) }
                 )
             ]
         )

@@ -36,6 +36,8 @@ import ThinkCompress
         }
     }
 
+    private static func lines(_ counts: [Int]) -> Int { (units(counts) + 7) / 8 }
+
     private static func loss(_ counts: [Int], of head: WidthAllocation.Head) -> Double {
         var next = 0
         var loss = 0.0
@@ -62,20 +64,20 @@ import ThinkCompress
         let heads = (0..<2).map { _ in Self.head(channels: channels, canPrune: canPrune, using: &generator) }
         let choices = Self.choices(channels: channels, canPrune: canPrune)
         let allocation = WidthAllocation(steps: Self.steps)
-        let least = heads.reduce(0) { $0 + allocation.leastUnits(channels: $1.pruningLosses.count, canPrune: canPrune) }
-        for budget in stride(from: 0, through: channels * 20, by: 3) {
+        let least = heads.reduce(0) { $0 + allocation.leastLines(channels: $1.pruningLosses.count, canPrune: canPrune) }
+        for budget in 0...channels * 3 {
             var best = Double.infinity
             for first in choices {
-                for second in choices where Self.units(first) + Self.units(second) <= budget {
+                for second in choices where Self.lines(first) + Self.lines(second) <= budget {
                     best = min(best, Self.loss(first, of: heads[0]) + Self.loss(second, of: heads[1]))
                 }
             }
-            guard let counts = allocation.allocate(heads, units: budget) else {
+            guard let counts = allocation.allocate(heads, lines: budget) else {
                 #expect(best == .infinity && budget < least)
                 continue
             }
             #expect(budget >= least)
-            #expect(counts.reduce(0) { $0 + Self.units($1) } <= budget)
+            #expect(counts.reduce(0) { $0 + Self.lines($1) } <= budget)
             let loss = zip(counts, heads).reduce(0) { $0 + Self.loss($1.0, of: $1.1) }
             #expect(abs(loss - best) <= 1e-12 * (1 + best), "budget \(budget): \(counts)")
         }
@@ -88,6 +90,6 @@ import ThinkCompress
             pruningLosses: [0, 0, 0, 0]
         )
         let allocation = WidthAllocation(steps: Self.steps)
-        #expect(allocation.allocate([head, head], units: 1000) == [[1, 0, 0], [1, 0, 0]])
+        #expect(allocation.allocate([head, head], lines: 1000) == [[1, 0, 0], [1, 0, 0]])
     }
 }

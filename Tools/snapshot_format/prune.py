@@ -57,7 +57,7 @@ def soft_runs(heads: list, weights: list, widths: list, sinks: int, g: int, bits
         order = sorted(range(d), key=lambda channel: (-losses[0][channel], channel))
         orders.append(order)
         choices.append(_choices({width: [losses[width][c] for c in order] for width in widths}, d, g))
-    available = len(heads) * d * g * bits.numerator // (64 * bits.denominator)
+    available = len(heads) * d * g * bits.numerator // (8 * 64 * bits.denominator)
     return [
         tuple(
             Run(compact(width, 1), tuple(sorted(c for c, chosen in zip(order, taken) if chosen == width)))
@@ -65,6 +65,12 @@ def soft_runs(heads: list, weights: list, widths: list, sinks: int, g: int, bits
         )
         for order, taken in zip(orders, _best(choices, available))
     ]
+
+
+def value_width(dimension: int, bits, g: int) -> int:
+    """The widest width whose values keep to the bits, where no sensitivities are known."""
+    available = dimension * g * bits.numerator // (8 * bits.denominator)
+    return max(b for b in range(1, 6) if g * (2 * b * -(-dimension // 16) + 2 * -(-dimension // 64)) <= available)
 
 
 def _losses(rows: list, width: int, sinks: int, g: int) -> list:
@@ -94,7 +100,7 @@ def _units(count: int, width: int, g: int) -> int:
 
 
 def _choices(losses: dict, d: int, g: int) -> dict:
-    """By the units that it takes: the least loss of a head, and the widths kept of it, in the
+    """By the lines that it takes: the least loss of a head, and the widths kept of it, in the
     order of the channels; `losses` are in this order, by width."""
     least = {(0, 0): (0.0, ())}  # by number of channels and units
     for width in sorted(losses.keys() - {0}, reverse=True):
@@ -108,10 +114,12 @@ def _choices(losses: dict, d: int, g: int) -> dict:
     pruned = [0.0]  # what is lost with the last channels, by their number
     for loss in reversed(losses.get(0, [])):
         pruned.append(pruned[-1] + loss)
-    choices = {}
+    by_units, choices = {}, {}
     for (count, units), (loss, taken) in least.items():
         if count and d - count < len(pruned):
-            _keep_least(choices, units, loss + pruned[d - count], taken)
+            _keep_least(by_units, units, loss + pruned[d - count], taken)
+    for units, (loss, taken) in sorted(by_units.items()):
+        _keep_least(choices, -(-units // 8), loss, taken)
     return choices
 
 
@@ -125,11 +133,11 @@ def _best(choices: list, available: int) -> list:
     totals = {0: (0.0, [])}
     for head in choices:
         sums = {}
-        for units, (loss, taken) in totals.items():
+        for lines, (loss, taken) in totals.items():
             for more, (added, widths) in head.items():
-                if units + more <= available:
-                    _keep_least(sums, units + more, loss + added, taken + [widths])
+                if lines + more <= available:
+                    _keep_least(sums, lines + more, loss + added, taken + [widths])
         totals = sums
     if not totals:
         raise ValueError("the bits are too few")
-    return min((loss, units, taken) for units, (loss, taken) in totals.items())[2]
+    return min((loss, lines, taken) for lines, (loss, taken) in totals.items())[2]

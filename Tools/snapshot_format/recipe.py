@@ -67,10 +67,14 @@ def _head_plans(cache: Cache, layer: Layer, block_length: int, kivi, think, q2: 
     if think and think.get("score") == "keys":
         q2 = [None] * len(heads)
     if think and "bits" in think:
-        widths = list(map(int, think.get("widths", "0|2|3|4").split("|")))
+        bits = Fraction(think["bits"])
+        widths = list(map(int, think.get("widths", "0|2|3|4|5").split("|")))
         weights = [weight or [1.0] * d for weight in q2]
         means = [dict(enumerate(prune.channel_means(rows[layer.sinks :], d))) for rows in heads]
-        runs = prune.soft_runs(heads, weights, widths, layer.sinks, block_length, Fraction(think["bits"]))
+        runs = prune.soft_runs(heads, weights, widths, layer.sinks, block_length, bits)
+        if "values" in think and layer.value_dimension:
+            width = prune.value_width(layer.value_dimension, Fraction(think["values"]), block_length)
+            value_coding = Coding(width, 2, 1, 1)
     elif think:
         kept = [prune.kept_channels(rows, Fraction(think["keys"]), weight) for rows, weight in zip(heads, q2)]
         runs = [(Run(key_coding, tuple(channels)),) for channels in kept]

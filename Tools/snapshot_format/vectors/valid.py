@@ -246,7 +246,7 @@ def valid_soft():
     def shape(heads: int, keys: int, values: int, sinks: int = 4, **more) -> Shape:
         return Shape(heads, keys, values, sinks=sinks, query_heads=2, **more)
 
-    yield Valid("soft", "think(bits=2.5)", F16, 161, shapes=[shape(1, 12, 1)], queries=4)
+    yield Valid("soft", "think(bits=2.5)", F16, 161, shapes=[shape(1, 20, 1)], queries=4)
     yield Valid("soft-two-heads", "think(bits=2,recent=0,sinks=0)", BF16, 33, shapes=[shape(2, 20, 1, 0)], queries=20)
     recipe = "think(bits=3.125,widths=0|1|3|5|8,recent=0,sinks=0)"
     yield Valid("soft-widths", recipe, BF16, 33, shapes=[shape(1, 36, 1, 0)], queries=6)
@@ -254,14 +254,18 @@ def valid_soft():
     yield Valid("soft-none-pruned", recipe, F16, 33, shapes=[shape(2, 18, 1, 0)], queries=6)
     yield Valid("soft-few-bits", "think(bits=0.5,recent=0,sinks=0)", F16, 32, shapes=[shape(1, 64, 1, 0)], queries=2)
     # Too few rows to lose anything of.
-    yield Valid("soft-few-tokens", "think(bits=2.5)", F16, 20, shapes=[shape(1, 12, 1)], queries=4)
+    yield Valid("soft-few-tokens", "think(bits=2.5)", F16, 20, shapes=[shape(1, 20, 1)], queries=4)
     recipe = "think(bits=2.25,recent=0,score=keys,sinks=0)"
     yield Valid("soft-keys", recipe, F32, 32, shapes=[Shape(1, 20, 1)], numbers=full_mantissas)
     recipe = "think(bits=2.5,recent=0,sinks=40)+kivi(bits=3,group=64,residual=0)"
     yield Valid("soft-kivi-group-64", recipe, F16, 129, shapes=[shape(1, 12, 1, 40)], queries=4, numbers=large_first_rows)
     recipe = "think(bits=2.5,recent=0)+kivi(bits=2,residual=0,sinks=4,ranges=fitted,scales=compact,rotate=values)"
     yield Valid("soft-kivi-rotated", recipe, F16, 66, shapes=[shape(1, 20, 12)], queries=4, numbers=large_first_rows)
-    layers = [shape(1, 12, 2), shape(1, 12, 2, 0, rows=50), shape(1, 8, 0, rows=66, listed=True), NO_CACHE]
+    recipe = "think(bits=2.5,values=2.75,recent=0)"
+    yield Valid("soft-values", recipe, F16, 66, shapes=[shape(1, 20, 32)], queries=4, numbers=large_first_rows)
+    recipe = "think(bits=4,values=5.5,recent=0,sinks=0)"
+    yield Valid("soft-values-wide", recipe, BF16, 33, shapes=[shape(2, 32, 48, 0)], queries=4)
+    layers = [shape(1, 20, 2), shape(1, 20, 2, 0, rows=50), shape(1, 16, 0, rows=66, listed=True), NO_CACHE]
     recipe = "think(bits=2.5,recent=0)+kivi(keys=2,values=4,residual=0,scales=compact)"
     yield Valid("soft-layers", recipe, BF16, 70, shapes=layers, queries=4)
     recipe = "think(bits=2.5,recent=0,sinks=0)"

@@ -47,7 +47,7 @@ enum Case {
         ComparedRecipe(windowedRecipe),
         ComparedRecipe("kivi(bits=2)"),
         ComparedRecipe("kivi(bits=2,\(compactCoding))"),
-        ComparedRecipe("think(bits=2.5)+kivi(bits=2,\(compactCoding))", isBalanced: true),
+        ComparedRecipe("think(bits=2.5,values=2.25)", isBalanced: true),
         ComparedRecipe("think(bits=2.5)+kivi(bits=3,\(compactCoding))"),
     ]
     private static let compactCoding = "sinks=4,ranges=fitted,scales=compact,rotate=values"

@@ -1,0 +1,237 @@
+public import ByteStorage
+public import KVCacheModel
+
+/// A model's profile in a file of its own: how large its queries are, and what errors of its cache cost.
+///
+/// Source: Formats/profile.md.
+public enum ModelProfile: Sendable {
+    /// The keys of metadata that say how a profile was made.
+    public enum MetadataKey: Sendable {
+        /// By what sensitivities were measured: `noise` or `gradients`.
+        public static let method = "profile.method"
+        /// How finely: the number that `think-compress profile --effort` takes.
+        public static let effort = "profile.effort"
+        /// The SHA-256 digests of the texts, in hex, separated by commas.
+        public static let texts = "profile.texts"
+        /// Tokens whose queries were squared.
+        public static let tokens = "profile.tokens"
+        /// Tokens of the prefixes whose errors were measured.
+        public static let prefix = "profile.prefix"
+        /// Tokens that follow a prefix.
+        public static let continuation = "profile.continuation"
+        /// How many prefixes there were.
+        public static let prefixes = "profile.prefixes"
+        /// What the noise follows from.
+        public static let seed = "profile.seed"
+    }
+
+    /// Reads the profile of every layer.
+    ///
+    /// - Parameters:
+    ///   - metadata: the model's; a profile of another model is refused.
+    ///   - geometry: the model's.
+    /// - Throws: `EngineFormatError` if the file isn't a profile of such a model.
+    public static func read(
+        _ file: SafetensorsFile,
+        metadata: [String: String],
+        geometry: CacheGeometry
+    ) throws(EngineFormatError) -> [LayerProfile] {
+        try check(file, geometry: geometry, metadata: metadata)
+        let hasSensitivities = file.tensors.names.contains { name in
+            CacheDump.parts(ofName: name).map { CacheDump.Part.sensitivities.contains($0.part) } ?? false
+        }
+        return try geometry.layers.enumerated().map { (layer, geometry) throws(EngineFormatError) in
+            if geometry.isEmpty { return .empty }
+            func numbers(_ part: CacheDump.Part) throws(EngineFormatError) -> [Float] {
+                try self.numbers(file, layer: layer, part: part, geometry: geometry)
+            }
+            return LayerProfile(
+                meanSquaredQueries: try numbers(.profile),
+                sensitivity: hasSensitivities
+                    ? LayerSensitivity(
+                        keys: try numbers(.keySensitivity),
+                        values: try numbers(.valueSensitivity),
+                        valueVariances: try numbers(.valueVariance)
+                    ) : nil
+            )
+        }
+    }
+
+    /// The shapes of the layers that a file is a profile of: those without keys have no heads, and none has query heads.
+    /// Where only queries were measured, values have the dimension 0.
+    ///
+    /// - Throws: `EngineFormatError` if a tensor is not of a profile's shape.
+    /// - Returns: nil if the file isn't a profile: it has no mean squared queries, or keys and values.
+    public static func geometry(of file: SafetensorsFile) throws(EngineFormatError) -> CacheGeometry? {
+        let parts = file.tensors.names.compactMap { CacheDump.parts(ofName: $0) }
+        let layers = parts.filter { $0.part == .profile }.map(\.layer)
+        guard let last = layers.max(), !parts.contains(where: { $0.part == .keys }) else { return nil }
+        do {
+            guard CacheGeometry.Limits.layers.contains(last + 1) else {
+                throw EngineFormatError(
+                    .unsupported,
+                    tensor: CacheDump.name(last, .profile),
+                    "is of a layer that no cache may have; remove it"
+                )
+            }
+            var shapes = [LayerGeometry](repeating: .none, count: last + 1)
+            for layer in layers {
+                let keys = try shape(file, layer: layer, part: .profile)
+                let values = try shape(file, layer: layer, part: .valueSensitivity)
+                shapes[layer] = try LayerGeometry(
+                    queryHeads: 0,
+                    kvHeads: keys?.heads ?? 0,
+                    keyDimension: keys?.dimension ?? 0,
+                    valueDimension: values?.dimension ?? 0
+                )
+            }
+            return try CacheGeometry(shapes)
+        } catch let error as EngineFormatError {
+            throw error
+        } catch {
+            throw EngineFormatError(.unsupported, "is no profile of a model that is possible: \(error)")
+        }
+    }
+
+    /// Writes the profile of every layer.
+    ///
+    /// - Parameters:
+    ///   - layers: of the geometry's shapes; all with sensitivities or none.
+    ///   - metadata: of the model, and how the profile was made (`MetadataKey`).
+    ///   - access: who may use the file.
+    /// - Throws: `FileError` if the file can't be written.
+    public static func write(
+        _ layers: [LayerProfile],
+        geometry: CacheGeometry,
+        metadata: [String: String],
+        to path: String,
+        replacingExisting: Bool,
+        access: FileAccess = .standard
+    ) throws {
+        precondition(layers.count == geometry.layers.count, "every layer has a profile")
+        var tensors: [(entry: SafetensorsWriter.Entry, numbers: [Float])] = []
+        for (index, (layer, geometry)) in zip(layers, geometry.layers).enumerated() where !geometry.isEmpty {
+            func add(_ part: CacheDump.Part, _ numbers: [Float]) {
+                tensors.append((entry(layer: index, part: part, geometry: geometry), numbers))
+            }
+            add(.profile, layer.meanSquaredQueries)
+            guard let sensitivity = layer.sensitivity else { continue }
+            add(.keySensitivity, sensitivity.keys)
+            add(.valueSensitivity, sensitivity.values)
+            add(.valueVariance, sensitivity.valueVariances)
+        }
+        let writer = try SafetensorsWriter(
+            path: path,
+            replacingExisting: replacingExisting,
+            access: access,
+            tensors: tensors.map(\.entry),
+            metadata: metadata
+        )
+        for (entry, numbers) in tensors {
+            try writer.write(SharedBytes(words: numbers.map(\.bitPattern)), to: entry.name)
+        }
+        try writer.commit()
+    }
+
+    /// What a part of a layer's profile is in a file.
+    static func entry(layer: Int, part: CacheDump.Part, geometry: LayerGeometry) -> SafetensorsWriter.Entry {
+        let shape = shape(of: part, geometry: geometry)
+        return .init(
+            name: CacheDump.name(layer, part),
+            elementType: ElementType.float32.name,
+            shape: shape,
+            byteCount: shape.reduce(ElementType.float32.byteCount, *)
+        )
+    }
+
+    private static func shape(of part: CacheDump.Part, geometry: LayerGeometry) -> [Int] {
+        let isOfKeys = part == .profile || part == .keySensitivity
+        return [geometry.kvHeads, isOfKeys ? geometry.keyDimension : geometry.valueDimension]
+    }
+
+    /// A profile must be of this model: of as many layers, and of no other name.
+    private static func check(
+        _ file: SafetensorsFile,
+        geometry: CacheGeometry,
+        metadata: [String: String]
+    ) throws(EngineFormatError) {
+        let wanted = geometry.layers.indices.filter { !geometry.layers[$0].isEmpty }
+        let found = file.tensors.names.count { CacheDump.parts(ofName: $0)?.part == .profile }
+        guard found == wanted.count, wanted.allSatisfy({ file.tensors[CacheDump.name($0, .profile)] != nil }) else {
+            throw EngineFormatError(
+                .unsupported,
+                "the profile has \(found) layers (layers.N.q2) and the cache \(wanted.count); pass that of its model"
+            )
+        }
+        // Equal weights are the same model, whatever its folder is called.
+        if CacheIdentity.haveSameWeights(file.metadata, metadata) { return }
+        if let mismatch = CacheIdentity.mismatch(metadata, file.metadata) {
+            throw EngineFormatError(
+                .unsupported,
+                "the profile has another \(mismatch.name) than the cache; pass that of its model"
+            )
+        }
+    }
+
+    /// The numbers of a part of a layer, which must be there.
+    private static func numbers(
+        _ file: SafetensorsFile,
+        layer: Int,
+        part: CacheDump.Part,
+        geometry: LayerGeometry
+    ) throws(EngineFormatError) -> [Float] {
+        let name = CacheDump.name(layer, part)
+        let shape = shape(of: part, geometry: geometry)
+        guard let numbers = try numbers(file, name: name, shape: shape) else {
+            throw EngineFormatError(
+                .unsupported,
+                tensor: name,
+                "is missing, and other sensitivities are there; make the profile anew"
+            )
+        }
+        if let number = numbers.first(where: { !($0.isFinite && $0 >= 0) }) {
+            let what = part == .profile ? "mean squared queries" : "sensitivities and variances"
+            throw EngineFormatError(
+                .unsupported,
+                tensor: name,
+                "holds \(number); \(what) are finite and not negative"
+            )
+        }
+        return numbers
+    }
+
+    /// The numbers of a tensor, or nil if the file has none of the name.
+    static func numbers(
+        _ file: SafetensorsFile,
+        name: String,
+        shape: [Int]
+    ) throws(EngineFormatError) -> [Float]? {
+        guard let tensor = file.tensors[name] else { return nil }
+        guard tensor.elementType == ElementType.float32.name, tensor.shape == shape else {
+            throw EngineFormatError(
+                .unsupported,
+                tensor: name,
+                "is \(tensor.elementType) \(tensor.shape), must be F32 \(shape)"
+            )
+        }
+        return tensor.words.map(Float.init(bitPattern:))
+    }
+
+    /// Heads and dimension of a part, or nil if the file has none.
+    private static func shape(
+        _ file: SafetensorsFile,
+        layer: Int,
+        part: CacheDump.Part
+    ) throws(EngineFormatError) -> (heads: Int, dimension: Int)? {
+        let name = CacheDump.name(layer, part)
+        guard let tensor = file.tensors[name] else { return nil }
+        guard tensor.shape.count == 2 else {
+            throw EngineFormatError(
+                .unsupported,
+                tensor: name,
+                "has the shape \(tensor.shape), must be [KV heads, dimension]"
+            )
+        }
+        return (tensor.shape[0], tensor.shape[1])
+    }
+}

@@ -1,0 +1,36 @@
+internal import ThinkCompress
+
+/// The mean width of a layer's codes in blocks, over KV heads and channels, without scales, as its plan says.
+struct CodeBits: Encodable {
+    /// Pruned channels count as 0 bits, full precision as 16 or 32; nil in layers without keys or values.
+    let keys: Double?
+    let values: Double?
+
+    init(_ plan: LayerPlan, valueDimension: Int, elementType: ElementType) {
+        func width(_ coding: Coding) -> Int {
+            coding.isFullPrecision ? elementType.byteCount * 8 : coding.width
+        }
+        let keyBits = plan.heads.reduce(0) { sum, head in
+            head.keyRuns.reduce(sum) { $0 + width($1.coding) * $1.channels.count }
+        }
+        let channels = plan.heads.reduce(0) { $0 + $1.keyDimension }
+        keys = channels > 0 ? Double(keyBits) / Double(channels) : nil
+        let widths = valueDimension > 0 ? plan.heads.map { width($0.values) } : []
+        values = widths.isEmpty ? nil : Double(widths.reduce(0, +)) / Double(widths.count)
+    }
+
+    /// The bits of all layers for a person: the least and the most of each; nil where every number has as many.
+    static func text(_ layers: [CodeBits]) -> String? {
+        let parts = [("keys", layers.compactMap(\.keys)), ("values", layers.compactMap(\.values))]
+        let isUniform = parts.allSatisfy { _, bits in Set(bits).count <= 1 && bits.allSatisfy(\.isWhole) }
+        if isUniform { return nil }
+        return parts.compactMap { name, bits in
+            guard let least = bits.min(), let most = bits.max() else { return nil }
+            return least == most ? "\(name) \(least.fixed(2))" : "\(name) \(least.fixed(2))...\(most.fixed(2)) by layer"
+        }.joined(separator: ", ")
+    }
+}
+
+extension Double {
+    fileprivate var isWhole: Bool { self == rounded() }
+}
