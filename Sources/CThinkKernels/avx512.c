@@ -142,7 +142,8 @@ typedef __m128i octets;
 TCK_INLINE octets octets_zero(void) { return _mm_setzero_si128(); }
 
 TCK_INLINE octets octets_load(const void *bytes, size_t count) {
-  return _mm_maskz_loadu_epi8((__mmask16)((1u << smaller(count, LANES)) - 1), bytes);
+  if (count >= LANES) return _mm_loadu_si128(bytes);
+  return _mm_maskz_loadu_epi8((__mmask16)((1u << count) - 1), bytes);
 }
 
 TCK_INLINE octets octets_larger(octets a, octets b) { return _mm_max_epu8(a, b); }

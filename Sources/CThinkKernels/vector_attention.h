@@ -168,28 +168,35 @@ static inline float score_error_share(float squared_step, size_t count, unsigned
   return variance * ln2 * ln2 / (limit * limit);
 }
 
-/// Folds a block's scales into the scaled queries: lines of 4 quads x 4 queries x 4 channels.
+/// What scores of a block have whatever the token is, of all runs: sums over channels of each query times the middles,
+/// and in every lane a part of what the codes' centres take away, lane l of query l % 4.
+typedef struct block_constants {
+  lanes middles[TCK_QUERY_ROWS], centres;
+} block_constants;
+
+/// Folds a block's scales into the scaled queries: lines of 4 quads x 4 queries x 4 channels. Adds to the block's
+/// constants.
 ///
-/// - sums: what does not depend on the token, per query, in steps.
-TCK_INLINE void fold_keys(const tck_key_run *run, const char *block, const float *scaled, size_t stride, size_t rows,
-                          bool is_precise, uint8_t *folded, size_t low_offset, float *sums) {
-  size_t padded = tck_padded_channels(run->count), scale_bytes = tck_scale_bytes(run->coding);
-  const float centre = tck_code_centre(run->coding.width);
-  lanes constant[TCK_QUERY_ROWS];
-  for (size_t row = 0; row < TCK_QUERY_ROWS; row++) constant[row] = lanes_splat(0);
+/// - queries, scaled: those of the run, as they are and divided by their steps.
+/// - steps: lane l that of query l % 4.
+TCK_INLINE void fold_keys(tck_key_run run, const char *block, const float *queries, const float *scaled, size_t stride,
+                          size_t rows, bool is_precise, lanes steps, uint8_t *folded, size_t low_offset,
+                          block_constants *constants) {
+  const size_t padded = tck_padded_channels(run.count), scale_bytes = tck_scale_bytes(run.coding);
+  const float centre = tck_code_centre(run.coding.width);
   line total = line_zero(), low_total = line_zero();
   for (size_t i = 0; i < padded; i += LANES) {
-    folded_groups groups = load_groups(run->coding, centre, block + run->scales + i * scale_bytes,
-                                       block + run->minima + i * scale_bytes, padded - i);
+    folded_groups groups = load_groups(run.coding, centre, block + run.scales + i * scale_bytes,
+                                       block + run.minima + i * scale_bytes, padded - i);
     lanes products[TCK_QUERY_ROWS];
     for (size_t row = 0; row < TCK_QUERY_ROWS; row++) {
       if (row >= rows) {
         products[row] = lanes_splat(0);
         continue;
       }
-      lanes query = lanes_load(TCK_FLOAT32, scaled + row * stride + i);
-      products[row] = lanes_multiply(query, groups.scale);
-      constant[row] = lanes_multiply_add(query, groups.middle, constant[row]);
+      lanes query = lanes_load(TCK_FLOAT32, queries + row * stride + i);
+      products[row] = lanes_multiply(lanes_load(TCK_FLOAT32, scaled + row * stride + i), groups.scale);
+      constants->middles[row] = lanes_multiply_add(query, groups.middle, constants->middles[row]);
     }
     if (is_precise) {
       line high, low;
@@ -206,7 +213,7 @@ TCK_INLINE void fold_keys(const tck_key_run *run, const char *block, const float
   }
   lanes whole = line_lanes(total);
   if (is_precise) whole = lanes_multiply_add(whole, lanes_splat(128), line_lanes(low_total));
-  lanes_store_fours(sums, lanes_subtract(lanes_transpose_add(constant), lanes_multiply(whole, lanes_splat(centre))));
+  constants->centres = lanes_multiply_add(lanes_multiply(whole, lanes_splat(-centre)), steps, constants->centres);
 }
 
 /// Widths of codes: 1...5 and 8.
@@ -280,21 +287,24 @@ TCK_INLINE void score_quantized(tile *it, size_t rows, key_dots_function *const 
                   work->scaled_queries + runs[i].start);
   }
   for (size_t block = 0; block < it->block_count; block++) {
-    float *constants = work->constants + block * TCK_QUERY_ROWS;
-    memcpy(constants, it->queries->offsets, rows * sizeof *constants);
+    const char *bytes = block_part(it, block, 0);
+    block_constants constants = {.centres = lanes_splat(0)};
+    for (size_t row = 0; row < TCK_QUERY_ROWS; row++) constants.middles[row] = lanes_splat(0);
     for (size_t i = 0; i < run_count; i++) {
-      const quantized_run *of = &runs[i];
-      const char *bytes = block_part(it, block, 0);
-      const float *scaled = work->scaled_queries + of->start;
-      uint8_t *folded = work->folded + block * folded_bytes + of->start * TCK_QUERY_ROWS;
-      float sums[TCK_QUERY_ROWS];
-      if (of->is_precise) {
-        fold_keys(of->run, bytes, scaled, kept, rows, true, folded, low_offset, sums);
+      const tck_key_run run = *runs[i].run;  // A copy: what is stored meanwhile can't change it.
+      const size_t start = runs[i].start;
+      const float *queries = it->queries->kept_rows + start, *scaled = work->scaled_queries + start;
+      uint8_t *folded = work->folded + block * folded_bytes + start * TCK_QUERY_ROWS;
+      lanes steps = lanes_splat_four(runs[i].steps.steps);
+      if (runs[i].is_precise) {
+        fold_keys(run, bytes, queries, scaled, kept, rows, true, steps, folded, low_offset, &constants);
       } else {
-        fold_keys(of->run, bytes, scaled, kept, rows, false, folded, 0, sums);
+        fold_keys(run, bytes, queries, scaled, kept, rows, false, steps, folded, 0, &constants);
       }
-      for (size_t row = 0; row < rows; row++) constants[row] += sums[row] * of->steps.steps[row];
     }
+    float *sums = work->constants + block * TCK_QUERY_ROWS;
+    lanes_store_fours(sums, lanes_add(lanes_transpose_add(constants.middles), constants.centres));
+    for (size_t row = 0; row < rows; row++) sums[row] += it->queries->offsets[row];
     fetch_lines_of_block(&ahead);
   }
   for (size_t block = 0; block < it->block_count; block++) {

@@ -85,11 +85,13 @@ TCK_INLINE void add_key_quad(tally sums[TCK_QUERY_ROWS][2], piece first, piece s
   }
 }
 
-/// Adds the first `count` quads of lines.
+/// Adds the first `count` quads, at most as many as fill lines; without low parts to sets of sums in turn, if asked.
 TCK_INLINE void add_key_quads(tally sums[TCK_DOT_SETS][TCK_QUERY_ROWS][2], code_lines lines, size_t count,
-                              unsigned width, const uint8_t *folded, size_t low_offset, size_t rows) {
-  const size_t last = TCK_DOT_SETS - 1, other = low_offset == 0 ? last : 0;
+                              unsigned width, const uint8_t *folded, size_t low_offset, size_t rows, bool alternates) {
+  const size_t last = TCK_DOT_SETS - 1, other = low_offset == 0 && alternates ? last : 0;
   const size_t units = units_of_lines(width);
+  // Whole lines must be unrolled, or else shifts are variable and sums are found in memory.
+#pragma GCC unroll 4
   for (size_t i = 0; i < count; i++, folded += QUERY_QUAD_BYTES) {
     piece first = unit_codes(lines, 0, 2 * i, units, width), second = unit_codes(lines, 0, 2 * i + 1, units, width);
     add_key_quad(sums[i % 2 == 0 ? 0 : other], first, second, folded, rows, width);
@@ -130,10 +132,10 @@ TCK_INLINE void sum_key_quads(tally sums[TCK_DOT_SETS][TCK_QUERY_ROWS][2], const
     quads -= count;
     if (has_parts(width)) zero_key_sums(parts, rows);
     for (; count >= step; count -= step, folded += step * QUERY_QUAD_BYTES) {
-      add_key_quads(to, lines, step, width, folded, low_offset, rows);
+      add_key_quads(to, lines, step, width, folded, low_offset, rows, true);
       skip_units(&lines, 2 * step, width);
     }
-    if (step > 1) add_key_quads(to, lines, count, width, folded, low_offset, rows);
+    if (step > 1) add_key_quads(to, lines, count, width, folded, low_offset, rows, false);
     if (has_parts(width)) add_key_parts(sums, parts, rows);
   }
   if (low_offset == 0 && TCK_DOT_SETS == 2) {
