@@ -56,6 +56,18 @@ static bool subtract_means(tck_rows source, size_t count, size_t dimension, cons
   return are_within;
 }
 
+static void add_means(const float *source, size_t count, size_t dimension, const float *means,
+                      tck_mutable_rows destination) {
+  for (size_t i = 0; i < count; i++, source += dimension) {
+    for (size_t channel = 0; channel < dimension; channel++) {
+      float sum = source[channel] + means[channel];
+      sum = sum < TCK_MAX_QUANTIZED_MAGNITUDE ? sum : TCK_MAX_QUANTIZED_MAGNITUDE;
+      sum = sum > -TCK_MAX_QUANTIZED_MAGNITUDE ? sum : -TCK_MAX_QUANTIZED_MAGNITUDE;
+      tck_store(destination.type, mutable_row(destination, i), channel, sum);
+    }
+  }
+}
+
 /// Formats/kivi.md, "Rotated values".
 static void rotate_rows(float *rows, size_t count, size_t dimension) {
   const size_t length = tck_rotated_length(dimension);
@@ -530,6 +542,7 @@ const tck_kernels tck_scalar_kernels = {
     .narrow = narrow,
     .add_channel_sums = add_channel_sums,
     .subtract_means = subtract_means,
+    .add_means = add_means,
     .rotate_rows = rotate_rows,
     .key_ranges = key_ranges,
     .value_ranges = value_ranges,

@@ -78,6 +78,7 @@
       .narrow = narrow,                    \
       .add_channel_sums = add_channel_sums,\
       .subtract_means = subtract_means,    \
+      .add_means = add_means,              \
       .rotate_rows = rotate_rows,          \
       .key_ranges = key_ranges,            \
       .value_ranges = value_ranges,        \

@@ -28,9 +28,44 @@ TCK_INLINE void add_distant(float *block, size_t length, size_t distance, float 
   }
 }
 
+/// The longest blocks that are rotated in registers: the usual dimensions of heads, 64 and 128.
+#define MOST_ROTATED_LANES (128 / LANES)
+
+/// Rotates a block of 64 or 128 numbers, in registers.
+TCK_INLINE void rotate_usual(float *block, size_t length, float factor) {
+  const size_t count = length / LANES;
+  lanes parts[MOST_ROTATED_LANES];
+#pragma GCC unroll 8
+  for (size_t i = 0; i < count; i++) {
+    parts[i] = rotate_within(lanes_load(TCK_FLOAT32, block + i * LANES), length);
+  }
+#pragma GCC unroll 3
+  for (size_t distance = 1; distance < count; distance *= 2) {
+#pragma GCC unroll 8
+    for (size_t i = 0; i < count; i++) {
+      if ((i & distance) != 0) continue;
+      lanes first = parts[i], second = parts[i + distance];
+      parts[i] = lanes_add(first, second);
+      parts[i + distance] = lanes_subtract(first, second);
+    }
+  }
+#pragma GCC unroll 8
+  for (size_t i = 0; i < count; i++) {
+    lanes_store(TCK_FLOAT32, block + i * LANES, lanes_multiply(parts[i], lanes_splat(factor)));
+  }
+}
+
 TCK_TARGET static void rotate_rows(float *rows, size_t count, size_t dimension) {
   const size_t length = tck_rotated_length(dimension);
   const float factor = tck_rotation_factor(length);
+  if (length == 64) {
+    for (size_t i = 0; i < count * dimension; i += 64) rotate_usual(rows + i, 64, factor);
+    return;
+  }
+  if (length == 128) {
+    for (size_t i = 0; i < count * dimension; i += 128) rotate_usual(rows + i, 128, factor);
+    return;
+  }
   // Blocks of less than 16 numbers: several at once, whichever rows they are of.
   const size_t step = length < LANES ? LANES : length;
   const float *end = rows + count * dimension;

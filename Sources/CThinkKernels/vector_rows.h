@@ -79,8 +79,9 @@ TCK_TARGET static void add_channel_sums(tck_rows source, size_t tokens, size_t h
 }
 
 TCK_INLINE bool subtract_from_lanes(tck_element_type type, const void *row, size_t count, const float *means,
-                                    float *destination) {
+                                    float *destination, prefetcher *ahead) {
   bool are_within = true;
+  prefetch_lines(ahead, (count * tck_element_bytes(type) + 63) / 64, false);
   for (size_t i = 0; i < count; i += LANES) {
     lanes value = lanes_load(type, offset(row, i * tck_element_bytes(type)));
     are_within &= lanes_are_within(value, TCK_MAX_QUANTIZED_MAGNITUDE);
@@ -93,13 +94,41 @@ TCK_TARGET static bool subtract_means(tck_rows source, size_t count, size_t dime
                                       float *destination) {
   const size_t whole = dimension / LANES * LANES;
   bool are_within = true;
+  // Of the next block: packing leaves time meanwhile.
+  prefetcher ahead = prefetch_after(source.bytes, count, whole * tck_element_bytes(source.type), source.token_stride);
   for (size_t i = 0; i < count; i++, destination += dimension) {
     const void *row = offset(source.bytes, i * source.token_stride);
-    FOR_TYPE(source.type, are_within &= subtract_from_lanes(TYPE, row, whole, means, destination));
+    FOR_TYPE(source.type, are_within &= subtract_from_lanes(TYPE, row, whole, means, destination, &ahead));
+    if (whole == dimension) continue;
     tck_rows rest = {offset(row, whole * tck_element_bytes(source.type)), 0, source.type};
     are_within &= tck_scalar_kernels.subtract_means(rest, 1, dimension - whole, means + whole, destination + whole);
   }
   return are_within;
+}
+
+TCK_INLINE void add_to_lanes(tck_element_type type, const float *row, size_t count, const float *means,
+                             void *destination) {
+  const float limit = TCK_MAX_QUANTIZED_MAGNITUDE;
+  for (size_t i = 0; i < count; i += LANES) {
+    lanes sum = lanes_add(lanes_load(TCK_FLOAT32, row + i), lanes_load(TCK_FLOAT32, means + i));
+    sum = lanes_larger(lanes_cap(sum, limit), lanes_splat(-limit));
+    lanes_store(type, offset_mutable(destination, i * tck_element_bytes(type)), sum);
+  }
+}
+
+TCK_TARGET static void add_means(const float *source, size_t count, size_t dimension, const float *means,
+                                 tck_mutable_rows destination) {
+  const size_t whole = dimension / LANES * LANES, row_bytes = whole * tck_element_bytes(destination.type);
+  // Of the next block, as subtract_means.
+  prefetcher ahead = prefetch_after(destination.bytes, count, row_bytes, destination.token_stride);
+  for (size_t i = 0; i < count; i++, source += dimension) {
+    void *row = offset_mutable(destination.bytes, i * destination.token_stride);
+    prefetch_lines(&ahead, (row_bytes + 63) / 64, true);
+    FOR_TYPE(destination.type, add_to_lanes(TYPE, source, whole, means, row));
+    if (whole == dimension) continue;
+    tck_mutable_rows rest = {offset_mutable(row, row_bytes), 0, destination.type};
+    tck_scalar_kernels.add_means(source + whole, 1, dimension - whole, means + whole, rest);
+  }
 }
 
 #endif

@@ -226,15 +226,8 @@ final class BlockCoder: Sendable {
         dimension: Int,
         into rows: tck_mutable_rows
     ) {
-        guard let from = unsafe source.bytes, let to = unsafe rows.bytes else { return }
-        for token in 0..<format.tokens {
-            let row = unsafe (from + token * source.token_stride).assumingMemoryBound(to: Float.self)
-            for channel in 0..<dimension {
-                let sum = unsafe row[channel] + means[channel]
-                unsafe row[channel] = max(min(sum, Coding.maximumMagnitude), -Coding.maximumMagnitude)
-            }
-            unsafe Kernels.best.narrow(rows.type, row, dimension, to + token * rows.token_stride)
-        }
+        let numbers = unsafe UnsafeRawPointer(source.bytes)?.assumingMemoryBound(to: Float.self)
+        unsafe Kernels.best.add_means(numbers, format.tokens, dimension, means, rows)
     }
 
     private func fillPruned(_ rows: tck_mutable_rows) {

@@ -260,6 +260,12 @@ static void compare_rotation(tck_element_type type, size_t dimension, pattern ki
   }
   expect(outputs_equal(), "subtract_means", pattern_names[kind], dimension, count, type, 0);
   for (size_t set = 0; set < 2; set++) {
+    const float *numbers = (const float *)(outputs[set][0] + GUARD);
+    tck_mutable_rows to = {outputs[set][2] + GUARD, stride, type};
+    (set ? other : scalar)->add_means(numbers, count, dimension, means, to);
+  }
+  expect(outputs_equal(), "add_means", pattern_names[kind], dimension, count, type, 0);
+  for (size_t set = 0; set < 2; set++) {
     (set ? other : scalar)->rotate_rows((float *)(outputs[set][0] + GUARD), count, dimension);
   }
   expect(outputs_equal(), "rotate_rows", pattern_names[kind], dimension, count, type, 0);

@@ -278,6 +278,11 @@ typedef struct tck_kernels {
   /// follow each other. Returns whether all numbers of the source are finite and at most TCK_MAX_QUANTIZED_MAGNITUDE.
   bool (*subtract_means)(tck_rows source, size_t count, size_t dimension, const float *means, float *destination);
 
+  /// Adds the mean of each channel to rows of `dimension` numbers that follow each other, keeps the sums within
+  /// TCK_MAX_QUANTIZED_MAGNITUDE, and stores them as narrow does.
+  void (*add_means)(const float *source, size_t count, size_t dimension, const float *means,
+                    tck_mutable_rows destination);
+
   /// Rotates rows that follow each other, in place: Formats/kivi.md, "Rotated values". The inverse of itself, but for
   /// rounding.
   void (*rotate_rows)(float *rows, size_t count, size_t dimension);
