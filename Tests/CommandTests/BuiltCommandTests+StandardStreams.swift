@@ -19,7 +19,7 @@ extension BuiltCommandTests {
                 "/bin/sh",
                 [
                     "-c", "tc=$0; d=$1; model=$2; export TMPDIR=$1/scratch; \(line)", BuiltCommand.found(), folder.path,
-                    ModelCommandTests.model,
+                    GenerationCommandTests.model,
                 ]
             )
             #expect(try FileManager.default.contentsOfDirectory(atPath: scratch).isEmpty)

@@ -7,7 +7,7 @@ import ThinkCompress
 
 /// `generate` from snapshots, and the snapshots that it saves, as a user runs it.
 @Suite(.serialized) struct ContinuationCommandTests {
-    private static let model = ModelCommandTests.model
+    private static let model = GenerationCommandTests.model
 
     private let folder: TemporaryFolder
     private var text: String { folder.file("text.txt") }
@@ -15,9 +15,7 @@ import ThinkCompress
 
     init() throws {
         folder = try TemporaryFolder()
-        let manual = try String(contentsOfFile: "\(Self.model)/text/python-manual.txt", encoding: .utf8)
-        let content = manual.prefix(700) + " The magic number for lantern is 48213." + manual.dropFirst(700).prefix(500)
-        try Data(content.utf8).write(to: URL(filePath: text))
+        try GenerationCommandTests.writeText(to: text, rest: 500)
     }
 
     private func makeSnapshot(codec: String) async throws {
@@ -47,7 +45,7 @@ import ThinkCompress
             "--snapshot",
             snapshot,
             "--prompt",
-            ModelCommandTests.question,
+            GenerationCommandTests.question,
             "--max-tokens",
             "4",
             "--json"
@@ -57,7 +55,7 @@ import ThinkCompress
         #expect((json["text"] as? String)?.hasPrefix("48213") == true)
         #expect(json["reusedTokens"] as? Int == count)
         let question = try LlamaModel(path: Self.model).tokenizer.encode(
-            ModelCommandTests.question,
+            GenerationCommandTests.question,
             addingSpecialTokens: false
         )
         #expect(json["promptTokens"] as? Int == count + question.count)
