@@ -1,3 +1,5 @@
+internal import KVCacheCodecs
+
 /// What an evaluation found, recipe by recipe: Formats/json.md, "eval".
 ///
 /// A number that was not measured is nil. Full precision is judged by all questions, the other recipes by those that
@@ -64,7 +66,7 @@ public struct EvaluationReport: Codable, Sendable, Equatable {
         }
 
         /// The recipe, after the name that was asked for.
-        public var title: String { name.map { "\($0): \(recipe)" } ?? recipe }
+        public var title: String { Recipe.title(recipe, name: name) }
         /// The name that was asked for, or else the recipe.
         public var shortTitle: String { name ?? recipe }
     }

@@ -99,5 +99,9 @@ public struct Recipe: Sendable, Equatable, CustomStringConvertible {
     /// The recipe in canonical text.
     public var description: String { steps.map(\.text).joined(separator: "+") }
 
+    /// A recipe's text for people: after the name of the preset that stands for it, or of the budget that chose it, if
+    /// there is one.
+    public static func title(_ text: String, name: String?) -> String { name.map { "\($0): \(text)" } ?? text }
+
     public static func == (left: Recipe, right: Recipe) -> Bool { left.description == right.description }
 }

@@ -130,7 +130,7 @@ struct BenchCommand: AsyncParsableCommand {
         }
         for figure in figures {
             table.add([
-                figure.name.map { "\($0): \(figure.recipe)" } ?? figure.recipe,
+                Recipe.title(figure.recipe, name: figure.name),
                 bytes(figure.cacheBytes, first.cacheBytes),
                 bytes(figure.peakMemoryBytes, first.peakMemoryBytes),
                 bytes(figure.peakMemoryBytesAtFirstBatch, first.peakMemoryBytesAtFirstBatch),

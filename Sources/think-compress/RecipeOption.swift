@@ -14,7 +14,7 @@ enum RecipeOption {
 
     /// A recipe, after the name of its preset if it has one.
     static func title(_ recipe: String) -> String {
-        CodecRegistry.standard.preset(of: recipe).map { "\($0.name): \(recipe)" } ?? recipe
+        Recipe.title(recipe, name: CodecRegistry.standard.preset(of: recipe)?.name)
     }
 
     /// - Throws: `ValidationError` that names the option and the nearest right form.

@@ -364,6 +364,12 @@ import ThinkCompress
         #expect(try Recipe(FullPrecisionCodec(elementType: .bfloat16)).description == "bf16")
     }
 
+    @Test("is told after the name that stands for it")
+    func title() {
+        #expect(Recipe.title("kivi(bits=2)", name: nil) == "kivi(bits=2)")
+        #expect(Recipe.title("think(bits=2.5)", name: "auto(ratio=4)") == "auto(ratio=4): think(bits=2.5)")
+    }
+
     @Test("a record of a recipe gives the recipe back", arguments: ["f16", "think(keys=0.4)+kivi(bits=2)"])
     func record(text: String) throws {
         let record = try Recipe(text).record
