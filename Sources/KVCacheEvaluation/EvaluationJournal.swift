@@ -87,42 +87,37 @@ public final class EvaluationJournal {
     ///   or profile; `FileError` if it can't be read or written.
     public init(path: String, access: FileAccess = .standard, subject: Subject) throws {
         self.subject = subject
-        guard let file = try JournalFile(path: path, access: access) else {
-            throw EvaluationError(path: path, "is no journal of an evaluation; choose another name")
-        }
+        guard let file = try JournalFile(path: path, access: access) else { throw Self.foreign(path) }
         self.file = file
+        try file.read(
+            heading: Heading(format: Self.format, version: Self.version, subject: subject),
+            check: { try Self.check($0, path: path, subject: subject) },
+            remember: remember
+        )
+    }
+
+    /// Checks the first line.
+    private static func check(_ line: Data, path: String, subject: Subject) throws(EvaluationError) {
         let decoder = JSONDecoder()
-        for (index, line) in file.lines.enumerated() {
-            if index == 0 {
-                guard let kind = try? decoder.decode(Kind.self, from: Data(line)), kind.format == Self.format else {
-                    throw EvaluationError(path: path, "is no journal of an evaluation; choose another name")
-                }
-                guard kind.version == Self.version, let heading = try? decoder.decode(Heading.self, from: Data(line))
-                else {
-                    throw EvaluationError(
-                        path: path,
-                        "is a journal of version \(kind.version), whose prompts were others than those of version "
-                            + "\(Self.version), which this program reads; choose another name"
-                    )
-                }
-                guard heading.subject.isSame(as: subject) else {
-                    throw EvaluationError(
-                        path: path,
-                        "holds results of another model, text, form of prompts, seed or profile (\(heading.subject.model), "
-                            + "\(heading.subject.text), \(heading.subject.prompts.rawValue)); choose another name"
-                    )
-                }
-                continue
-            }
-            guard let record = try? decoder.decode(TrialRecord.self, from: Data(line)), record.isPossible else {
-                throw EvaluationError(path: path, "line \(index + 1) is damaged; remove it")
-            }
-            remember(record)
+        guard let kind = try? decoder.decode(Kind.self, from: line), kind.format == format else { throw foreign(path) }
+        guard kind.version == version, let heading = try? decoder.decode(Heading.self, from: line) else {
+            throw EvaluationError(
+                path: path,
+                "is a journal of version \(kind.version), whose prompts were others than those of version "
+                    + "\(version), which this program reads; choose another name"
+            )
         }
-        try file.removeUnfinishedLine()
-        if file.lines.isEmpty {
-            try file.append(Heading(format: Self.format, version: Self.version, subject: subject))
+        guard heading.subject.isSame(as: subject) else {
+            throw EvaluationError(
+                path: path,
+                "holds results of another model, text, form of prompts, seed or profile (\(heading.subject.model), "
+                    + "\(heading.subject.text), \(heading.subject.prompts.rawValue)); choose another name"
+            )
         }
+    }
+
+    private static func foreign(_ path: String) -> EvaluationError {
+        EvaluationError(path: path, "is no journal of an evaluation; choose another name")
     }
 
     /// The outcome of a measurement, if it has been made.

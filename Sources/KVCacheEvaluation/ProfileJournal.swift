@@ -10,7 +10,7 @@ public final class ProfileJournal {
     static let version = 1
 
     /// A line of the journal but the first.
-    enum Record: Codable {
+    enum Record: Codable, JournalRecord {
         /// The mean squared queries of every layer over a piece of the texts.
         case queries(piece: Int, squares: [[Double]])
         /// The variances of every layer's value channels in a prefix.
@@ -50,35 +50,32 @@ public final class ProfileJournal {
     ///   can't be read or written.
     public init(path: String, access: FileAccess = .standard, settings: ProfileSettings) throws {
         self.settings = settings
-        let remedy = "remove it, or give the profile another name"
-        func foreign() -> EvaluationError {
-            EvaluationError(path: path, "is no journal of a profile's measurement; \(remedy)")
-        }
-        guard let file = try JournalFile(path: path, access: access) else { throw foreign() }
+        guard let file = try JournalFile(path: path, access: access) else { throw Self.foreign(path) }
         self.file = file
-        let decoder = JSONDecoder()
-        for (index, line) in file.lines.enumerated() {
-            if index == 0 {
-                guard let heading = try? decoder.decode(Heading.self, from: Data(line)), heading.format == Self.format,
-                    heading.version == Self.version
-                else { throw foreign() }
-                if let difference = heading.settings.difference(from: settings) {
-                    throw EvaluationError(
-                        path: path,
-                        "holds measurements of another \(difference) than this profile's; \(remedy)"
-                    )
-                }
-                continue
-            }
-            guard let record = try? decoder.decode(Record.self, from: Data(line)), record.isPossible else {
-                throw EvaluationError(path: path, "line \(index + 1) is damaged; remove it")
-            }
-            remember(record)
+        try file.read(
+            heading: Heading(format: Self.format, version: Self.version, settings: settings),
+            check: { try Self.check($0, path: path, settings: settings) },
+            remember: remember
+        )
+    }
+
+    /// Checks the first line.
+    private static func check(_ line: Data, path: String, settings: ProfileSettings) throws(EvaluationError) {
+        guard let heading = try? JSONDecoder().decode(Heading.self, from: line), heading.format == format,
+            heading.version == version
+        else { throw foreign(path) }
+        if let difference = heading.settings.difference(from: settings) {
+            throw EvaluationError(
+                path: path,
+                "holds measurements of another \(difference) than this profile's; \(remedy)"
+            )
         }
-        try file.removeUnfinishedLine()
-        if file.lines.isEmpty {
-            try file.append(Heading(format: Self.format, version: Self.version, settings: settings))
-        }
+    }
+
+    private static let remedy = "remove it, or give the profile another name"
+
+    private static func foreign(_ path: String) -> EvaluationError {
+        EvaluationError(path: path, "is no journal of a profile's measurement; \(remedy)")
     }
 
     /// Keeps what was measured, which is on disk when this returns.
@@ -106,7 +103,7 @@ extension ProfileJournal: Sendable {}
 
 extension ProfileJournal.Record {
     /// Whether a measurement can have given it, but for the number of layers and channels.
-    fileprivate var isPossible: Bool {
+    var isPossible: Bool {
         switch self {
         case .queries(_, let numbers), .variances(_, let numbers):
             numbers.allSatisfy { $0.allSatisfy { $0.isFinite && $0 >= 0 } }

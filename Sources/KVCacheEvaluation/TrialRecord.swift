@@ -44,7 +44,7 @@ public enum TrialOutcome: Codable, Sendable, Equatable {
 }
 
 /// A measurement's name and outcome: a line of the journal.
-public struct TrialRecord: Codable, Sendable, Equatable {
+public struct TrialRecord: Codable, JournalRecord, Sendable, Equatable {
     public let key: TrialKey
     /// The plain recipe that the key's recipe chose for the trial's cache; nil if it chooses none.
     public let chosen: String?
