@@ -76,11 +76,9 @@ public struct LayerStatistics: Sendable {
     ///
     /// - Throws: `CodecError` if a query is not finite.
     public func queryMeanSquares(head: Int, window: Int) throws(CodecError) -> [Double]? {
-        let dimension = geometry.keyDimension
-        if let profile = source.profile {
-            return profile.meanSquaredQueries[head * dimension..<(head + 1) * dimension].map(Double.init)
-        }
+        if let profile = source.profile { return keyChannels(of: profile.meanSquaredQueries, head: head) }
         guard let queries = source.queries else { return nil }
+        let dimension = geometry.keyDimension
         let group = queries.heads / geometry.kvHeads
         let rows = max(queries.tokens - window, 0)..<queries.tokens
         var total = [Double](repeating: 0, count: dimension)
@@ -101,10 +99,13 @@ public struct LayerStatistics: Sendable {
 
     /// What errors of a KV head's keys cost, channel by channel, where the model's profile says it; else nil.
     public func keySensitivities(head: Int) -> [Double]? {
+        source.profile?.sensitivity.map { keyChannels(of: $0.keys, head: head) }
+    }
+
+    /// A KV head's part of numbers that a profile has for every key channel.
+    private func keyChannels(of numbers: [Float], head: Int) -> [Double] {
         let dimension = geometry.keyDimension
-        return source.profile?.sensitivity.map { sensitivity in
-            sensitivity.keys[head * dimension..<(head + 1) * dimension].map(Double.init)
-        }
+        return numbers[head * dimension..<(head + 1) * dimension].map(Double.init)
     }
 
     private mutating func sumsOfKeys(head: Int) throws(CodecError) -> ChannelSums {
