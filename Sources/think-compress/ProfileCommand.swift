@@ -10,18 +10,22 @@ struct ProfileCommand: AsyncParsableCommand {
         commandName: "profile",
         abstract: "Measure a model's profile: how large its queries are, and what errors of its cache cost.",
         discussion: """
-            The mean squared query of every layer, KV head and channel, over all tokens of the texts: ThinK chooses key \
-            channels by it where a cache has no queries of its own, or in place of a prompt's last ones. And, by noise in \
-            one part of the cache at a time, how much the predictions of what follows suffer from errors there. --effort \
-            says how finely: 0 measures queries alone, 1 layers, 2 KV heads, 3 also bands of rotary pairs. A measurement \
-            that was interrupted goes on where it stopped: OUTPUT.journal has what was measured so far. Who may not read \
-            the texts may not read the profile either.
+            Recipes share bits out by a profile: think(bits=...,values=...), and so the presets and auto(...), gives \
+            them to the key channels and the values whose errors cost most. By its queries think(keys=...) chooses the \
+            channels to keep, also in caches that come without queries; where they alone were measured, think(bits=...) \
+            weighs key channels by them. snapshot, eval and bench take the file as --profile.
+
+            What is measured: the mean squared query of every layer, KV head and channel, over all tokens of the texts; \
+            and, by noise in one part of the cache at a time, how much the predictions of what follows suffer from errors \
+            there. --effort says how finely: 0 measures queries alone, 1 layers, 2 KV heads, 3 also bands of rotary pairs. \
+            A measurement that was interrupted goes on where it stopped: OUTPUT.journal has what was measured so far. \
+            Who may not read the texts may not read the profile either.
 
             Example:
               think-compress profile --model DIR --text a.txt --text b.txt -o model.profile
               think-compress inspect model.profile
-              think-compress snapshot dump.safetensors --profile model.profile \\
-                -o prompt.tkv --codec "think(keys=0.4)"
+              think-compress snapshot --model DIR --profile model.profile \\
+                --prompt-file long.txt -o prompt.tkv --codec "think(bits=2.5,values=2.25)"
 
             A file called '-' is standard input, or standard output for -o.
             """
