@@ -2,7 +2,7 @@ package import KVCacheModel
 
 /// A number that a codec refuses, and where it is.
 package struct UnsupportedValue {
-    let head: Int
+    package let head: Int
     package let row: Int
     let channel: Int
     let value: Float
@@ -34,8 +34,14 @@ package struct UnsupportedValue {
         return nil
     }
 
-    /// - Parameter token: the cache's token that the row is of.
-    package func error(layer: Int, token: Int) -> CodecError {
+    /// - Parameters:
+    ///   - token: the cache's token that the row is of.
+    ///   - remedy: what to do about it.
+    package func error(
+        layer: Int,
+        token: Int,
+        remedy: String = "only full precision (f16, bf16, f32) takes such a cache"
+    ) -> CodecError {
         let reason =
             value.isFinite
             ? "is \(value), beyond \(Coding.maximumMagnitude), what float16 scales can say" : "is \(value)"
@@ -45,7 +51,7 @@ package struct UnsupportedValue {
             head: head,
             token: token,
             channel: channel,
-            "a \(name) \(reason); only full precision (f16, bf16, f32) takes such a cache"
+            "a \(name) \(reason); \(remedy)"
         )
     }
 }

@@ -114,6 +114,20 @@ public struct BudgetCodec: CodecStage {
         throw CodecError(.unsupportedPlan, layer: statistics.layer, "auto chooses for a whole cache, not for a layer")
     }
 
+    /// Checks that attention can be computed, as numbers that are not finite hide errors.
+    ///
+    /// - Throws: `CodecError` naming the first number that is not finite.
+    private static func checkFinite(_ layers: [LayerStatistics]) throws(CodecError) {
+        for layer in layers {
+            try layer.checkFinite(
+                remedy: "auto(error=...) can measure no error of attention beside it; take auto(bits=...) instead"
+            )
+            for head in 0..<layer.geometry.kvHeads {
+                _ = try layer.ownQueryMeanSquares(head: head, window: QualityMeasurement.maximumQueries)
+            }
+        }
+    }
+
     /// The smallest budget by which the attention output keeps to an error, and the error that it has.
     private func leastBudget(
         _ cache: CacheOutline,
@@ -144,6 +158,7 @@ public struct BudgetCodec: CodecStage {
                         + "export it with queries, or take auto(bits=...)"
                 )
             }
+            if error.isNaN { try Self.checkFinite(layers) }
             return Double(error)
         }
         // Errors fall as budgets grow: the first budget that keeps to the limit is found by halving.

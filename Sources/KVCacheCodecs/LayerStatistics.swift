@@ -77,6 +77,13 @@ public struct LayerStatistics: Sendable {
     /// - Throws: `CodecError` if a query is not finite.
     public func queryMeanSquares(head: Int, window: Int) throws(CodecError) -> [Double]? {
         if let profile = source.profile { return keyChannels(of: profile.meanSquaredQueries, head: head) }
+        return try ownQueryMeanSquares(head: head, window: window)
+    }
+
+    /// The same of the queries that came with the cache, also where a profile did.
+    ///
+    /// - Throws: `CodecError` if a query is not finite.
+    package func ownQueryMeanSquares(head: Int, window: Int) throws(CodecError) -> [Double]? {
         guard let queries = source.queries else { return nil }
         let dimension = geometry.keyDimension
         let group = queries.heads / geometry.kvHeads
@@ -124,16 +131,35 @@ public struct LayerStatistics: Sendable {
         head: Int,
         isSupported: (Float) -> Bool = \.isFinite
     ) -> CodecError {
-        let name = part == .keys ? "key" : "value"
-        let found = UnsupportedValue.first(in: source[part], head: head, name: name, isSupported: isSupported)
-        guard let found else {
-            return CodecError(.unsupportedValue, layer: layer, head: head, "the \(name)s are too large to be added up")
+        guard let found = first(part, head: head, isSupported: isSupported) else {
+            let message = "the \(Self.name(part))s are too large to be added up"
+            return CodecError(.unsupportedValue, layer: layer, head: head, message)
         }
-        return found.error(
-            layer: layer,
-            token: held.token(ofRow: found.row, head: head, firstToken: tokenCount - rowCount)
-        )
+        return found.error(layer: layer, token: token(of: found))
     }
+
+    /// Checks that all keys and values are finite.
+    ///
+    /// - Parameter remedy: what to do about those that are not.
+    /// - Throws: `CodecError` naming the first that is not.
+    package func checkFinite(remedy: String) throws(CodecError) {
+        for part in CachePart.allCases {
+            for head in 0..<geometry.kvHeads {
+                guard let found = first(part, head: head, isSupported: \.isFinite) else { continue }
+                throw found.error(layer: layer, token: token(of: found), remedy: remedy)
+            }
+        }
+    }
+
+    private func first(_ part: CachePart, head: Int, isSupported: (Float) -> Bool) -> UnsupportedValue? {
+        UnsupportedValue.first(in: source[part], head: head, name: Self.name(part), isSupported: isSupported)
+    }
+
+    private func token(of found: UnsupportedValue) -> Int {
+        held.token(ofRow: found.row, head: found.head, firstToken: tokenCount - rowCount)
+    }
+
+    private static func name(_ part: CachePart) -> String { part == .keys ? "key" : "value" }
 }
 
 /// Sums and sums of squares per channel over a head's rows.

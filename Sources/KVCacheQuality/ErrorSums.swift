@@ -20,9 +20,17 @@ struct ErrorSums: Sendable {
             original += other.original
         }
 
-        /// The Frobenius norm of the difference over that of the original; 0 where both are zero.
+        /// The Frobenius norm of the difference over that of the original; 0 where nothing differs, and no number where
+        /// the original is not finite, against which any difference would be none.
         var relativeError: Float {
-            difference == 0 ? 0 : Float((difference / original).squareRoot())
+            if difference == 0 { return 0 }
+            return original.isFinite ? Float((difference / original).squareRoot()) : .nan
+        }
+
+        /// Makes the error no number if what is computed is not finite, and so may hide errors of what it is computed
+        /// from.
+        mutating func hide(errorsOf sources: Pair...) {
+            if !original.isFinite, !sources.allSatisfy({ $0.difference == 0 }) { difference = .nan }
         }
     }
 

@@ -57,9 +57,11 @@ struct LayerComparison: Sendable {
                 }
             }
         }
+        sums.scores?.hide(errorsOf: sums.keys)
         if let exact, let lossy {
             var pair = ErrorSums.Pair()
             for (left, right) in zip(exact.result, lossy.result) { pair.add(left, right) }
+            pair.hide(errorsOf: sums.keys, sums.values)
             sums.attention = pair
         }
         return sums

@@ -95,21 +95,57 @@ import ThinkCompress
         #expect(try #require(quality.total.attention) <= 0.3)
     }
 
-    @Test(
-        "numbers that no error can be measured of are an error, not a crash",
-        arguments: [Float.nan, 3e38]
-    )
-    func errorOfHugeSinks(number: Float) async throws {
+    /// A layer in float32 of which some numbers are replaced: those of head 0, token 1.
+    private static func layer(keys: Float? = nil, values: Float? = nil, queries: Float? = nil) throws -> KVCacheLayer {
         let source = try Self.cache().layers[0]
-        var numbers = source.values.numbers
-        numbers[70] = number
-        let values = KVTensor(numbers, elementType: .float32, heads: source.values.heads, headDimension: 64)
-        func float32(_ tensor: KVTensor) -> KVTensor {
-            KVTensor(tensor.numbers, elementType: .float32, heads: tensor.heads, headDimension: 64)
+        func float32(_ tensor: KVTensor, _ number: Float?) -> KVTensor {
+            var numbers = tensor.numbers
+            if let number { numbers[70] = number }
+            return KVTensor(numbers, elementType: .float32, heads: tensor.heads, headDimension: 64)
         }
-        let layer = KVCacheLayer(keys: float32(source.keys), values: values, queries: source.queries.map(float32))
-        let cache = try KVCache(layers: [layer])
-        await #expect(throws: (any Error).self) { try await Self.compressed(cache, "auto(error=0.01%)") }
+        return KVCacheLayer(
+            keys: float32(source.keys, keys),
+            values: float32(source.values, values),
+            queries: source.queries.map { float32($0, queries) }
+        )
+    }
+
+    @Test("values so large that errors are beyond all limits are an error, not a crash")
+    func errorOfHugeSinks() async throws {
+        let cache = try KVCache(layers: [Self.layer(values: 3e38)])
+        await #expect(throws: CodecError.self) { try await Self.compressed(cache, "auto(error=0.01%)") }
+    }
+
+    @Test(
+        "numbers that hide all errors are named, with what takes them",
+        arguments: CachePart.allCases,
+        [Float.infinity, -.infinity, .nan]
+    )
+    func errorOfSinksThatAreNotFinite(part: CachePart, number: Float) async throws {
+        let layer = try Self.layer(keys: part == .keys ? number : nil, values: part == .values ? number : nil)
+        let cache = try KVCache(layers: [Self.layer(), layer])
+        let error = await #expect(throws: CodecError.self) { try await Self.compressed(cache, "auto(error=2%)") }
+        #expect(error?.code == .unsupportedValue)
+        #expect([error?.layer, error?.head, error?.token, error?.channel] == [1, 0, 1, 6])
+        #expect(
+            error?.message
+                == "a \(part == .keys ? "key" : "value") is \(number); auto(error=...) can measure no error of attention "
+                + "beside it; take auto(bits=...) instead"
+        )
+        #expect(try await Self.compressed(cache, "auto(bits=2.4)").layers.count == 2)
+    }
+
+    @Test("queries that hide all errors are named, also where a profile decides in their place")
+    func errorOfQueriesThatAreNotFinite() async throws {
+        let layer = try Self.layer(queries: .nan)
+        let numbers = [Float](repeating: 1, count: layer.keys.heads * 64)
+        let sensitivity = LayerSensitivity(keys: numbers, values: numbers, valueVariances: numbers)
+        let profile = LayerProfile(meanSquaredQueries: numbers, sensitivity: sensitivity)
+        let cache = try KVCache(layers: [layer.withProfile(profile)])
+        let error = await #expect(throws: CodecError.self) { try await Self.compressed(cache, "auto(error=2%)") }
+        #expect(error?.code == .unsupportedValue)
+        #expect(error?.message.hasPrefix("a query of query head 0 is not finite") == true)
+        #expect(try await Self.compressed(cache, "auto(bits=2.4)").layers.count == 1)
     }
 
     @Test(

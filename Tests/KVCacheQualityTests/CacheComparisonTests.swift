@@ -224,6 +224,33 @@ import ThinkCompress
         #expect(!CompressionQuality(layers: [finite], total: undefined).isFinite)
     }
 
+    @Test(
+        "finds no finite error where infinities, or what is no number, hide it",
+        arguments: CachePart.allCases,
+        [Float.infinity, -.infinity, .nan]
+    )
+    func hiddenErrors(part: CachePart, number: Float) async throws {
+        var shape = TestCache()
+        (shape.layers, shape.headDimension, shape.tokens, shape.window) = (1, 16, 150, 10)
+        let source = try shape.makeQuickly().layers[0]
+        func changed(_ other: CachePart) -> KVTensor {
+            let tensor = source[other]
+            var numbers = tensor.numbers
+            // Of a sink, in every head.
+            if part == other { for head in 0..<tensor.heads { numbers[head * 150 * 16 + 19] = number } }
+            return KVTensor(numbers, elementType: .float16, heads: tensor.heads, headDimension: 16)
+        }
+        let layer = KVCacheLayer(keys: changed(.keys), values: changed(.values), queries: source.queries)
+        let cache = try KVCache(layers: [layer])
+        let lossy = try await Self.measure(cache, Self.compress(cache, "kivi(bits=2,residual=32,sinks=4)")).total
+        let scores = try #require(lossy.scores)
+        let attention = try #require(lossy.attention)
+        #expect(lossy.keys.isFinite == (part == .values) && lossy.values.isFinite == (part == .keys))
+        #expect(scores.isFinite == (part == .values) && !attention.isFinite)
+        let exact = try await Self.measure(cache, Self.compress(cache, "f16")).total
+        #expect(exact == CompressionQuality.Errors(keys: 0, values: 0, scores: 0, attention: 0))
+    }
+
     @Test("ends with a cancellation error when the task is cancelled")
     func cancels() async throws {
         let cache = try TestCache().makeQuickly()
