@@ -125,7 +125,9 @@ let package = Package(
         ),
         .target(
             name: "CompressionBudgets",
-            dependencies: ["KVCacheModel", "CachePacking", "KVCacheCodecs", "ThinKPruning", "KVCacheQuality"],
+            dependencies: [
+                "ComputeRuntime", "KVCacheModel", "CachePacking", "KVCacheCodecs", "ThinKPruning", "KVCacheQuality",
+            ],
             swiftSettings: sourceSettings
         ),
         // For the targets below alone: what it has is no interface of the library.

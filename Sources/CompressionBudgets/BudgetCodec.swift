@@ -1,4 +1,5 @@
 public import CachePacking
+internal import ComputeRuntime
 public import KVCacheCodecs
 internal import KVCacheModel
 internal import KVCacheQuality
@@ -142,15 +143,20 @@ public struct BudgetCodec: CodecStage {
         }
         let original = try KVCache(layers: layers.map(\.source), tokenCount: cache.tokenCount)
         // Infinite where the budget can't be kept.
-        func error(of budget: BitBudget) async throws -> Double {
+        func error(of budget: BitBudget, progress: ProgressHandler?) async throws -> Double {
             let compressed: CompressedCache
             do {
                 let recipe = try Recipe(try split.stage(budget))
-                compressed = try await CompressedCache(compressing: original, recipe: recipe)
+                compressed = try await CompressedCache(
+                    compressing: original,
+                    recipe: recipe,
+                    progress: progress?.part(0...0.5)
+                )
             } catch let error as CodecError where error.code == .unsupportedPlan {
                 return .infinity
             }
-            let quality = try await CacheComparison(original: original, compressed: compressed).measure()
+            let comparison = try CacheComparison(original: original, compressed: compressed)
+            let quality = try await comparison.measure(progress: progress?.part(0.5...1))
             guard let error = quality.total.attention else {
                 throw CodecError(
                     .missingQueries,
@@ -165,8 +171,12 @@ public struct BudgetCodec: CodecStage {
         var steps = BudgetSplit.steps[...]
         var best: (BitBudget, Double)?
         var last = Double.infinity
+        var trials = 0
         while let middle = steps.indices.middle {
-            let found = try await error(of: steps[middle])
+            let share = 1 / Double(BudgetSplit.mostTrials)
+            let part = cache.progress?.part(Double(trials) * share...Double(trials + 1) * share)
+            let found = try await error(of: steps[middle], progress: part)
+            trials += 1
             if found <= limit {
                 best = (steps[middle], found)
                 steps = steps[..<middle]

@@ -11,6 +11,8 @@ struct BudgetSplit {
     /// Budgets to search among, in eighths of a bit.
     static let steps = stride(from: range.lowerBound.millibits, through: range.upperBound.millibits, by: 125)
         .map { BitBudget(millibits: $0) }
+    /// Budgets of them that a binary search tries at most.
+    static let mostTrials = Int.bitWidth - steps.count.leadingZeroBitCount
 
     /// Numbers of a row, all layers and heads together.
     private let keys: Int

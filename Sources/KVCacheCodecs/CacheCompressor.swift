@@ -1,5 +1,5 @@
 public import CachePacking
-internal import ComputeRuntime
+public import ComputeRuntime
 public import KVCacheModel
 
 /// Compresses a cache layer by layer, so that only one layer at a time need be in full precision.
@@ -63,7 +63,7 @@ public struct CacheCompressor: Sendable {
     /// Compresses the next layers: as one by one, but for recipes that look at all layers before they decide.
     ///
     /// - Throws: as for one layer.
-    public mutating func add(_ sources: [KVCacheLayer]) async throws {
+    public mutating func add(_ sources: [KVCacheLayer], progress: ProgressHandler? = nil) async throws {
         precondition(layers.count + sources.count <= geometry.layers.count, "the cache has no more layers")
         var checked: [KVCacheLayer] = []
         for (index, source) in zip(layers.count..., sources) {
@@ -79,12 +79,15 @@ public struct CacheCompressor: Sendable {
             }
             checked.append(layer)
         }
-        try await add(checked: checked, progress: nil)
+        try await add(checked: checked, progress: progress)
     }
 
     /// Compresses the next layers, which are known to fit each other.
     mutating func add(checked sources: [KVCacheLayer], progress: ProgressHandler?) async throws {
         let first = layers.count
+        // A stage that looks at the whole cache compresses it several times.
+        let preparation = recipe.needsWholeCache ? progress?.part(0...0.8) : nil
+        let progress = recipe.needsWholeCache ? progress?.part(0.8...1) : progress
         let statistics = sources.enumerated().map { index, source in
             LayerStatistics(
                 layer: first + index,
@@ -97,7 +100,7 @@ public struct CacheCompressor: Sendable {
         // Layers without keys and values don't tell whether queries come, and nothing is decided about them.
         if stages.isEmpty, let one = sources.first(where: { !$0.isEmpty }) {
             let isWhole = sources.count == geometry.layers.count
-            let outline = CacheOutline(
+            var outline = CacheOutline(
                 geometry: geometry,
                 elementType: shape.elementType,
                 tokenCount: tokenCount,
@@ -108,7 +111,11 @@ public struct CacheCompressor: Sendable {
                 profile: try checkedProfile() ?? Self.profile(of: sources, layerCount: geometry.layers.count)
             )
             var prepared: [any CodecStage] = []
-            for step in recipe.steps { prepared.append(try await step.stage.prepared(for: outline)) }
+            for (index, step) in recipe.steps.enumerated() {
+                let share = 1 / Double(recipe.steps.count)
+                outline.progress = preparation?.part(Double(index) * share...Double(index + 1) * share)
+                prepared.append(try await step.stage.prepared(for: outline))
+            }
             stages = prepared
         }
         let (stages, observationWindow) = (stages, recipe.observationWindow)

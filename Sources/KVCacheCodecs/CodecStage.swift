@@ -1,4 +1,5 @@
 public import CachePacking
+public import ComputeRuntime
 public import KVCacheModel
 
 /// What a stage of a recipe decides; a recipe has at most one stage of each role, in this order.
@@ -76,4 +77,6 @@ public struct CacheOutline: Sendable {
     public let layers: [LayerStatistics]?
     /// The model's profile of every layer, if there is one; it is known also where layers come one by one.
     public let profile: [LayerProfile]?
+    /// Told how much of preparing the stage is done, where it looks at the whole cache.
+    public internal(set) var progress: ProgressHandler?
 }

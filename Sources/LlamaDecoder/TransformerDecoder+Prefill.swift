@@ -28,8 +28,10 @@ extension TransformerDecoder {
     ///   - recipe: how to compress. The cache's element type is the recipe's own if it is `bf16` or `f32`, else float16.
     ///   - profile: the model's profile of every layer, in place of the prompt's last queries.
     ///   - metadata: what the cache will say of its model; see `LlamaModel.metadata(producer:)`.
-    ///   - observe: called with each layer in full precision and compressed.
     ///   - progress: told how much of the prompt is done.
+    ///   - compressionProgress: told how much of compressing is done, where the recipe looks at the whole cache after
+    ///     the prompt; made when that begins.
+    ///   - observe: called with each layer in full precision and compressed.
     /// - Throws: `ModelError` if there are no tokens, or more than the model has positions; `CodecError` if the recipe
     ///   can't compress the cache; `CancellationError`.
     public func prefill(
@@ -38,6 +40,7 @@ extension TransformerDecoder {
         profile: [LayerProfile]? = nil,
         metadata: [String: String] = [:],
         progress: ProgressHandler? = nil,
+        compressionProgress: @autoclosure () -> ProgressHandler? = nil,
         observe: ((KVCacheLayer, CompressedLayer) async throws -> Void)? = nil
     ) async throws -> Prefill {
         let elementType = Self.elementType(for: recipe)
@@ -66,7 +69,7 @@ extension TransformerDecoder {
             }
         }
         if recipe.needsWholeCache {
-            try await compressor.add(whole)
+            try await compressor.add(whole, progress: compressionProgress())
             for (layer, compressed) in zip(whole, compressor.layers) { try await observe?(layer, compressed) }
         }
         return Prefill(

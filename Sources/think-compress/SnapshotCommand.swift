@@ -170,7 +170,8 @@ struct SnapshotCommand: AsyncParsableCommand {
                 recipe: recipe,
                 profile: try await profile?.layers(metadata: metadata, geometry: configuration.geometry),
                 metadata: metadata,
-                progress: Console.progress("reading the prompt", of: tokens.count, "tokens")
+                progress: Console.progress("reading the prompt", of: tokens.count, "tokens"),
+                compressionProgress: Console.progress("compressing")
             ) { original, compressed in
                 if skipsQuality { return }
                 try await measurement.add(

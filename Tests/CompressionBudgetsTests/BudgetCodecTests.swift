@@ -68,6 +68,19 @@ import ThinkCompress
         #expect(try await error("auto(bits=\(smaller.text))") > 0.1)
     }
 
+    @Test("reports the progress of its search, ascending up to 1")
+    func progress() async throws {
+        let fractions = Recorder<Double>()
+        _ = try await CompressedCache(
+            compressing: Self.cache(),
+            recipe: Recipe("auto(error=10%)"),
+            progress: ProgressHandler { fractions.add($0) }
+        )
+        #expect(fractions.values == fractions.values.sorted() && fractions.values.last == 1)
+        // Four or five budgets are tried, each by compressing two layers of two KV heads and measuring two layers.
+        #expect((4 * 8...5 * 8).contains(fractions.values.count { $0 <= 0.8 }))
+    }
+
     @Test("an error is kept by caches whose layers hold their last tokens alone")
     func errorOfPartlyHeldCache() async throws {
         let whole = try Self.cache()
