@@ -181,7 +181,8 @@ public struct CacheCompressor: Sendable {
     /// - Parameters:
     ///   - tokens: ids, one per token.
     ///   - positions: one per token; nil where token t has position t.
-    ///   - metadata: text that travels with the cache. What stages chose for it, and why, is added to it.
+    ///   - metadata: text that travels with the cache. What stages chose for it, and why, is added to it, if a snapshot
+    ///     has room for it beside the rest.
     public consuming func finish(
         tokens: [Int32]?,
         positions: [Int32]? = nil,
@@ -195,8 +196,11 @@ public struct CacheCompressor: Sendable {
         let known = profiles.compactMap { $0 }
         var metadata = metadata
         // One that came with the cache is of another recipe.
+        metadata[Self.rationaleKey] = nil
         let rationales = stages.compactMap(\.rationale)
-        metadata[Self.rationaleKey] = rationales.isEmpty ? nil : rationales.joined(separator: "; ")
+        if !rationales.isEmpty, metadata.count < KVCache.maximumMetadataEntries {
+            metadata[Self.rationaleKey] = rationales.joined(separator: "; ")
+        }
         let hasProfile = known.count == profiles.count && known.contains { !$0.isEmpty }
         return CompressedCache(
             geometry: geometry,

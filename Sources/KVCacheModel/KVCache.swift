@@ -12,6 +12,9 @@ public struct KVCache: Sendable {
     /// Text that travels with the cache; Formats/snapshot.md, "METADATA", lists the keys in use.
     public let metadata: [String: String]
 
+    /// Entries of metadata that a snapshot can say: Formats/snapshot.md, "METADATA".
+    package static let maximumMetadataEntries = 1024
+
     /// A cache whose parts fit each other.
     ///
     /// - Parameter tokenCount: tokens of the cache; nil for as many as there are ids or positions, or else rows in the

@@ -44,7 +44,8 @@ enum MetadataSection {
     /// Why metadata can't be written, or nil.
     static func problem(with metadata: [String: String]) -> String? {
         if metadata.count > SnapshotFormat.maximumMetadataPairs {
-            return "\(metadata.count) metadata entries are more than \(SnapshotFormat.maximumMetadataPairs)"
+            return
+                "\(metadata.count) metadata entries are more than \(SnapshotFormat.maximumMetadataPairs); leave some out"
         }
         for (key, value) in metadata {
             if !(1...SnapshotFormat.maximumMetadataKeyBytes).contains(key.utf8.count) {

@@ -1,3 +1,5 @@
+internal import KVCacheModel
+
 /// Numbers of the file format, version 2: Formats/snapshot.md.
 enum SnapshotFormat {
     static let magic: [UInt8] = [0x89, 0x54, 0x4B, 0x56, 0x0D, 0x0A, 0x1A, 0x0A]
@@ -10,7 +12,7 @@ enum SnapshotFormat {
     static let alignment = 64
     /// A zstd frame may expand so many times, so that nobody allocates much more than they were sent.
     static let maximumExpansion = 256
-    static let maximumMetadataPairs = 1024
+    static let maximumMetadataPairs = KVCache.maximumMetadataEntries
     static let maximumMetadataKeyBytes = 256
     static let maximumMetadataValueBytes = 65536
     static let pageTableEntryBytes = 8

@@ -202,6 +202,23 @@ import ThinkCompress
         #expect(try await Self.compressed(old, "exact").metadata == ["a": "b"])
     }
 
+    @Test("a rationale leaves room for as much metadata as a snapshot can have", arguments: [1023, 1024])
+    func fullMetadata(count: Int) async throws {
+        let own = Dictionary(uniqueKeysWithValues: (0..<count).map { ("key \($0)", "value \($0)") })
+        let cache = try KVCache(layers: Self.cache().layers, metadata: own)
+        let compressed = try await Self.compressed(cache, "auto(bits=2.4)")
+        #expect(compressed.metadata.filter { $0.key != CacheCompressor.rationaleKey } == own)
+        #expect((compressed.metadata[CacheCompressor.rationaleKey] != nil) == (count < 1024))
+        #expect(try await SnapshotWriter().size(of: compressed).fileBytes > 0)
+        // One that came with the cache leaves its place.
+        var older = own
+        older["key 0"] = nil
+        older[CacheCompressor.rationaleKey] = "auto"
+        let again = try KVCache(layers: cache.layers, metadata: older)
+        let rationale = try await Self.compressed(again, "auto(bits=2.4)").metadata[CacheCompressor.rationaleKey]
+        #expect(rationale?.hasPrefix("auto(bits=2.4): ") == true)
+    }
+
     @Test("exact keeps the cache's own type", arguments: [ElementType.float16, .bfloat16, .float32])
     func exact(type: ElementType) async throws {
         var shape = TestCache()
