@@ -105,11 +105,13 @@ extension ProfileJournal.Record {
     /// Whether a measurement can have given it, but for the number of layers and channels.
     var isPossible: Bool {
         switch self {
-        case .queries(_, let numbers), .variances(_, let numbers):
-            numbers.allSatisfy { $0.allSatisfy { $0.isFinite && $0 >= 0 } }
-        case .noise(_, _, let sensitivity): sensitivity.isFinite && sensitivity >= 0
+        case .queries(_, let numbers), .variances(_, let numbers): numbers.joined().allSatisfy(Self.isPossible)
+        case .noise(_, _, let sensitivity): Self.isPossible(sensitivity)
         }
     }
+
+    /// Whether a number is not negative, and one that a profile can say, which has float32.
+    private static func isPossible(_ number: Double) -> Bool { number >= 0 && Float(number).isFinite }
 }
 
 extension ProfileSettings {

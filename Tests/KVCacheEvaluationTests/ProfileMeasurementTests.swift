@@ -229,7 +229,8 @@ import ThinkCompress
     @Test(
         arguments: [
             #"{"noise":{"probe":{"layer":0,"isOfKeys":true},"prefix":0,"sensitivity":-1}}"#,
-            #"{"queries":{"piece":0,"squares":[[-1]]}}"#, #"{"other":{}}"#, "x",
+            #"{"queries":{"piece":0,"squares":[[-1]]}}"#, #"{"queries":{"piece":0,"squares":[[1e39]]}}"#,
+            #"{"other":{}}"#, "x",
         ]
     )
     func damagedLinesAreNamed(line: String) throws {
