@@ -34,6 +34,7 @@ public enum Corpus {
         case .gguf:
             ["llama", "qwen2", "qwen3", "gemma3"].map { GGUFBuilder.model($0).file } + [modelByScores().file]
         case .journal: [try journal()]
+        case .profileJournal: [try profileJournal()]
         case .recipe:
             [
                 "f16", "kivi(bits=2,residual=32)", "think(keys=0.5,restore=mean)+kivi(bits=2,residual=32)",
@@ -110,7 +111,44 @@ public enum Corpus {
     static var subject: EvaluationJournal.Subject {
         let metadata = ["model.id": "m", "model.fingerprint": "f", "tokenizer.sha256": "k"]
         let text: [UInt8] = [1]
-        return .init(metadata: metadata, text: "t", textBytes: text.span.bytes, prompts: .plain, seed: 0)
+        return .init(
+            metadata: metadata,
+            text: "t",
+            textBytes: text.span.bytes,
+            prompts: .plain,
+            seed: 0,
+            profile: "p"
+        )
+    }
+
+    /// Queries alone, as all else takes long to measure where a journal lacks it.
+    static let profileSettings = ProfileSettings(
+        metadata: ["model.id": "m", "model.fingerprint": "f", "tokenizer.sha256": "k"],
+        texts: ["d"],
+        effort: .queries,
+        context: 512,
+        prefix: 0,
+        seed: 0
+    )
+
+    /// The measurement that `profileSettings` are of.
+    static func profileMeasurement() throws -> ProfileMeasurement {
+        let model = try LlamaModel(path: ProjectFiles.fixture("models/llama-3"))
+        let decoder = TransformerDecoder(model: model, threadCount: 1)
+        return try ProfileMeasurement(decoder: decoder, texts: ["ab"], settings: profileSettings)
+    }
+
+    private static func profileJournal() throws -> [UInt8] {
+        let folder = try TemporaryFolder()
+        let path = folder.file("a.journal")
+        _ = try ProfileJournal(path: path, settings: profileSettings)
+        let numbers = "[\([String](repeating: "0.5", count: 64).joined(separator: ","))]"
+        let lines = [
+            #"{"queries":{"piece":0,"squares":[\#(numbers),\#(numbers)]}}"#,
+            #"{"variances":{"layers":[[1,0],[]],"prefix":1}}"#,
+            #"{"noise":{"prefix":0,"probe":{"band":1,"head":0,"isOfKeys":true,"layer":0},"sensitivity":0.25}}"#,
+        ]
+        return try fileBytes(path) + lines.flatMap { Array("\($0)\n".utf8) }
     }
 
     /// A model whose tokenizer merges by scores, and has bytes and a space before texts.

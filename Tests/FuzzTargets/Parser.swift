@@ -26,6 +26,7 @@ public final class Parser: Sendable {
     let target: ParserTarget
     private let folder: TemporaryFolder
     private let tokenizers: [Tokenizer]
+    private let measurement: ProfileMeasurement?
     private let workers = WorkerThreads(threadCount: 1)
 
     /// - Throws: what keeps the files beside the input from being made.
@@ -33,6 +34,7 @@ public final class Parser: Sendable {
         self.target = target
         folder = try TemporaryFolder()
         tokenizers = target == .text ? try Corpus.tokenizers.map { try Tokenizer(path: $0) } : []
+        measurement = target == .profileJournal ? try Corpus.profileMeasurement() : nil
         if target.modelFile != nil { try Corpus.writeModel(for: target, to: folder.path) }
     }
 
@@ -71,6 +73,7 @@ public final class Parser: Sendable {
         case .text: try useText(bytes)
         case .gguf: try await useGGUF(bytes)
         case .journal: try useJournal(bytes)
+        case .profileJournal: try await useProfileJournal(bytes)
         case .recipe: try await useRecipe(bytes)
         case .configuration, .generation, .tokenizerSettings, .weightIndex, .weights: try await useModel(bytes)
         }
@@ -169,6 +172,17 @@ public final class Parser: Sendable {
         let journal = try EvaluationJournal(path: path, subject: Corpus.subject)
         let report = EvaluationReport(journal, recipes: ["f16"], tasks: [])
         guard report.html.utf8.count > 0 else { throw Fault(description: "a page of no bytes") }
+    }
+
+    private func useProfileJournal(_ bytes: [UInt8]) async throws {
+        let path = folder.file("profile.journal")
+        try Data(bytes).write(to: URL(filePath: path))
+        let journal = try ProfileJournal(path: path, settings: Corpus.profileSettings)
+        for layer in try await measurement?.measure(journal: journal) ?? [] {
+            guard layer.meanSquaredQueries.allSatisfy({ $0.isFinite && $0 >= 0 }) else {
+                throw Fault(description: "mean squared queries \(layer.meanSquaredQueries)")
+            }
+        }
     }
 
     private func useRecipe(_ bytes: [UInt8]) async throws {

@@ -16,6 +16,8 @@ public enum ParserTarget: String, CaseIterable, Sendable, CustomStringConvertibl
     case gguf
     /// A journal of `eval`.
     case journal
+    /// A journal of `profile`.
+    case profileJournal
     /// The text of a recipe.
     case recipe
 
@@ -40,7 +42,8 @@ public enum ParserTarget: String, CaseIterable, Sendable, CustomStringConvertibl
         case .gguf: .gguf
         case .dump, .profile, .weights: .safetensors
         case .text, .recipe: .text
-        case .tokenizer, .configuration, .generation, .tokenizerSettings, .weightIndex, .journal: .json
+        case .tokenizer, .configuration, .generation, .tokenizerSettings, .weightIndex, .journal, .profileJournal:
+            .json
         }
     }
 

@@ -7,10 +7,9 @@ import Testing
 @Suite("Mutated inputs") struct MutationTests {
     /// How many of each parser's; `Tools/fuzz` asks for more.
     static let shares: [(target: ParserTarget, count: Int)] = [
-        (.snapshot, 3500), (.dump, 2000), (.profile, 2000), (.tokenizer, 2500), (.text, 1500), (.configuration, 2000),
+        (.snapshot, 3250), (.dump, 2000), (.profile, 2000), (.tokenizer, 2250), (.text, 1500), (.configuration, 2000),
         (.generation, 750), (.tokenizerSettings, 750), (.weightIndex, 750), (.weights, 750), (.gguf, 1000),
-        (.journal, 1000),
-        (.recipe, 1500),
+        (.journal, 1000), (.profileJournal, 500), (.recipe, 1500),
     ]
     static let total = shares.reduce(0) { $0 + $1.count }
     static let settings = ProcessInfo.processInfo.environment
