@@ -130,16 +130,18 @@ typedef struct query_steps {
 
 TCK_INLINE query_steps choose_steps(const lanes highest[TCK_QUERY_ROWS], size_t rows, size_t count, float limit) {
   query_steps result = {.mean_square = 0};
-  float products[TCK_QUERY_ROWS];
+  const float share = 1 / limit;
+  float products[TCK_QUERY_ROWS], squares = 0;
   lanes_store_highest(products, highest);
   for (size_t row = 0; row < rows; row++) {
     float largest = products[row];
     bool is_something = largest > SMALLEST_STEPS;
     // Where all scales are zero the minima still count, in steps of any size.
-    result.steps[row] = is_something ? largest / limit : 1;
+    result.steps[row] = is_something ? largest * share : 1;
     result.inverses[row] = is_something ? limit / largest : 1;
-    result.mean_square += is_something ? result.steps[row] * result.steps[row] / (float)count : 0;
+    squares += is_something ? result.steps[row] * result.steps[row] : 0;
   }
+  result.mean_square = squares / (float)count;
   return result;
 }
 
