@@ -26,8 +26,9 @@ let crypto = Target.Dependency.product(name: "Crypto", package: "swift-crypto")
 /// What the umbrella re-exports. Its users name these modules, too: a build that only repeats what changed would not see
 /// changes below the umbrella otherwise, and link code that disagrees about the size of types.
 let umbrella = [
-    "ByteStorage", "ComputeRuntime", "KVCacheModel", "CachePacking", "KVCacheCodecs", "KIVIQuantization",
-    "ThinKPruning", "CompressedAttention", "KVSnapshots", "KVCacheQuality", "CompressionBudgets", "EngineFormats",
+    "ByteStorage", "ComputeRuntime", "KVCacheModel", "CachePacking", "KVCacheCodecs", "TokenSelection",
+    "KIVIQuantization", "ThinKPruning", "CompressedAttention", "KVSnapshots", "KVCacheQuality", "CompressionBudgets",
+    "EngineFormats",
 ]
 /// Products of their own: a decoder to try recipes with, and what measures them with it.
 let decoder = ["TextTokenization", "LlamaDecoder"]
@@ -92,6 +93,11 @@ let package = Package(
         .target(
             name: "KVCacheCodecs",
             dependencies: ["CThinkKernels", "ComputeRuntime", "KVCacheModel", "CachePacking"],
+            swiftSettings: sourceSettings
+        ),
+        .target(
+            name: "TokenSelection",
+            dependencies: ["ByteStorage", "KVCacheModel", "CachePacking", "KVCacheCodecs"],
             swiftSettings: sourceSettings
         ),
         .target(

@@ -88,15 +88,7 @@ public struct CacheCompressor: Sendable {
         // A stage that looks at the whole cache compresses it several times.
         let preparation = recipe.needsWholeCache ? progress?.part(0...0.8) : nil
         let progress = recipe.needsWholeCache ? progress?.part(0.8...1) : progress
-        let statistics = sources.enumerated().map { index, source in
-            LayerStatistics(
-                layer: first + index,
-                geometry: geometry.layers[first + index],
-                source: source,
-                tokenCount: tokenCount,
-                blockLength: shape.blockLength
-            )
-        }
+        let statistics = try await selected(sources)
         // Layers without keys and values don't tell whether queries come, and nothing is decided about them.
         if stages.isEmpty, let one = sources.first(where: { !$0.isEmpty }) {
             let isWhole = sources.count == geometry.layers.count
@@ -106,7 +98,7 @@ public struct CacheCompressor: Sendable {
                 tokenCount: tokenCount,
                 blockLength: shape.blockLength,
                 hasQueries: one.queries != nil || one.profile != nil,
-                rowCounts: isWhole ? statistics.map(\.rowCount) : rowCounts,
+                rowCounts: isWhole ? statistics.map(\.rowCount) : expectedRowCounts,
                 layers: isWhole ? statistics : nil,
                 profile: try checkedProfile() ?? Self.profile(of: sources, layerCount: geometry.layers.count)
             )
@@ -127,7 +119,7 @@ public struct CacheCompressor: Sendable {
         var added: [CompressedLayer] = []
         var steps: [AppendStep] = []
         var heads: [(layer: Int, head: Int)] = []
-        for (index, source) in sources.enumerated() {
+        for (index, source) in statistics.map(\.source).enumerated() {
             let skippedTokens = source.held == .last ? tokenCount - source.keys.tokens : 0
             var layer = CompressedLayer(
                 shape: shape,
@@ -149,6 +141,31 @@ public struct CacheCompressor: Sendable {
         for index in added.indices { try added[index].finishAppend(steps[index]) }
         layers += added
         profiles += decisions.map(\.profile)
+    }
+
+    /// The statistics of the next layers, of what stays of them: all other stages see nothing else.
+    private func selected(_ sources: [KVCacheLayer]) async throws -> [LayerStatistics] {
+        let all = zip(layers.count..., sources).map { index, source in
+            LayerStatistics(
+                layer: index,
+                geometry: geometry.layers[index],
+                source: source,
+                tokenCount: tokenCount,
+                blockLength: shape.blockLength
+            )
+        }
+        guard let selection = recipe.tokenSelection else { return all }
+        let slots = Slots<LayerStatistics>(count: all.count)
+        try await forEachConcurrently(count: all.count) { index in
+            slots[index] = try all[index].selected(by: selection)
+        }
+        return slots.values
+    }
+
+    /// Rows of each layer's KV heads after the selection of tokens, as far as is known before the layers come.
+    private var expectedRowCounts: [Int] {
+        guard let selection = recipe.tokenSelection else { return rowCounts }
+        return rowCounts.map { $0 == 0 ? 0 : selection.keptCount(ofRows: $0) }
     }
 
     /// The metadata that says what stages chose, and why: Formats/snapshot.md, "METADATA".

@@ -11,7 +11,8 @@ public struct LayerStatistics: Sendable {
     public let source: KVCacheLayer
     /// Places of a block, by which keys will be grouped.
     public let blockLength: Int
-    private let tokenCount: Int
+    /// Tokens of the cache; the layer may hold fewer.
+    public let tokenCount: Int
     /// Head by head.
     private var keySums: [ChannelSums?]
 
@@ -40,6 +41,29 @@ public struct LayerStatistics: Sendable {
 
     /// Rows of each KV head: fewer than the cache has tokens where the layer doesn't hold them all.
     public var rowCount: Int { source.keys.tokens }
+
+    /// Which of the cache's tokens a row of a KV head is of.
+    public func token(ofRow row: Int, head: Int) -> Int {
+        held.token(ofRow: row, head: head, firstToken: tokenCount - rowCount)
+    }
+
+    /// The statistics of some rows of the layer.
+    ///
+    /// - Parameter rows: which of each KV head, ascending, as many of each.
+    /// - Throws: `CodecError` if there is no memory for them.
+    func keeping(_ rows: [[Int]]) throws(CodecError) -> LayerStatistics {
+        do {
+            return LayerStatistics(
+                layer: layer,
+                geometry: geometry,
+                source: try source.keeping(rows, tokenCount: tokenCount),
+                tokenCount: tokenCount,
+                blockLength: blockLength
+            )
+        } catch {
+            throw CodecError(error, layer: layer)
+        }
+    }
 
     /// The mean squared key of every channel of a KV head over the head's rows.
     ///
@@ -135,7 +159,7 @@ public struct LayerStatistics: Sendable {
             let message = "the \(Self.name(part))s are too large to be added up"
             return CodecError(.unsupportedValue, layer: layer, head: head, message)
         }
-        return found.error(layer: layer, token: token(of: found))
+        return found.error(layer: layer, token: token(ofRow: found.row, head: found.head))
     }
 
     /// Checks that all keys and values are finite.
@@ -146,17 +170,13 @@ public struct LayerStatistics: Sendable {
         for part in CachePart.allCases {
             for head in 0..<geometry.kvHeads {
                 guard let found = first(part, head: head, isSupported: \.isFinite) else { continue }
-                throw found.error(layer: layer, token: token(of: found), remedy: remedy)
+                throw found.error(layer: layer, token: token(ofRow: found.row, head: head), remedy: remedy)
             }
         }
     }
 
     private func first(_ part: CachePart, head: Int, isSupported: (Float) -> Bool) -> UnsupportedValue? {
         UnsupportedValue.first(in: source[part], head: head, name: Self.name(part), isSupported: isSupported)
-    }
-
-    private func token(of found: UnsupportedValue) -> Int {
-        held.token(ofRow: found.row, head: found.head, firstToken: tokenCount - rowCount)
     }
 
     private static func name(_ part: CachePart) -> String { part == .keys ? "key" : "value" }

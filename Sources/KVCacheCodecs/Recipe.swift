@@ -86,14 +86,21 @@ public struct Recipe: Sendable, Equatable, CustomStringConvertible {
         steps.compactMap(\.stage.observationWindow).max() ?? Self.defaultObservationWindow
     }
 
+    /// The stage that chooses which tokens stay, if there is one.
+    public var tokenSelection: (any TokenSelectionStage)? {
+        steps.lazy.compactMap { $0.stage as? any TokenSelectionStage }.first
+    }
+
     /// Whether a stage looks at all layers before it decides about the first.
     public var needsWholeCache: Bool { steps.contains { $0.stage.needsWholeCache } }
 
-    /// What the stages decide for a layer that shares nothing with others.
+    /// What the stages decide for a layer that shares nothing with others; where tokens are selected, `statistics` are
+    /// then those of what stays.
     ///
     /// - Throws: `CodecError` if a stage can't decide, or the format can't say what was decided.
     public func plan(for statistics: inout LayerStatistics) throws(CodecError) -> LayerPlan {
-        try LayerDraft.plan(for: &statistics, stages: steps.map(\.stage))
+        if let tokenSelection { statistics = try statistics.selected(by: tokenSelection) }
+        return try LayerDraft.plan(for: &statistics, stages: steps.map(\.stage))
     }
 
     /// The recipe in canonical text.

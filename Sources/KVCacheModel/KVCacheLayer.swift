@@ -1,3 +1,5 @@
+package import ByteStorage
+
 /// One layer of a full-precision cache, keys after rotary embedding.
 public struct KVCacheLayer: Sendable {
     /// `[kvHeads, rows, keyDimension]`.
@@ -41,6 +43,27 @@ public struct KVCacheLayer: Sendable {
     /// The same layer with a profile, which is used in place of its own profile and queries.
     public func withProfile(_ profile: LayerProfile?) -> KVCacheLayer {
         KVCacheLayer(keys: keys, values: values, held: held, queries: queries, profile: profile, state: state)
+    }
+
+    /// The layer with some of its rows, copied, and all that is not of single tokens: queries, profile and state.
+    ///
+    /// - Parameters:
+    ///   - rows: which of each KV head, ascending, as many of each.
+    ///   - tokenCount: tokens of the cache.
+    package func keeping(_ rows: [[Int]], tokenCount: Int) throws(MemoryError) -> KVCacheLayer {
+        let first = tokenCount - keys.tokens
+        return KVCacheLayer(
+            keys: try keys.keeping(rows),
+            values: try values.keeping(rows),
+            held: .listed(
+                rows.enumerated().map { head, list in
+                    list.map { UInt32(held.token(ofRow: $0, head: head, firstToken: first)) }
+                }
+            ),
+            queries: queries,
+            profile: profile,
+            state: state
+        )
     }
 
     /// The layer's shape.

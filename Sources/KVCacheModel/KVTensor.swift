@@ -65,6 +65,39 @@ public struct KVTensor: Sendable {
         )
     }
 
+    /// Some rows of each head, copied: `[heads, rows, headDimension]`.
+    ///
+    /// - Parameter rows: which of each head, as many of each.
+    func keeping(_ rows: [[Int]]) throws(MemoryError) -> KVTensor {
+        let count = rows.first?.count ?? 0
+        precondition(rows.count == heads && rows.allSatisfy { $0.count == count }, "every head keeps as many rows")
+        let rowBytes = headDimension * elementType.byteCount
+        let kept = try SharedBytes(byteCount: heads * count * rowBytes) { copy in
+            unsafe copy.withUnsafeMutableBytes { copy in
+                guard let base = copy.baseAddress else { return }
+                for (head, list) in rows.enumerated() {
+                    for (place, row) in list.enumerated() {
+                        precondition(row >= 0 && row < tokens, "rows outside of the tensor")
+                        unsafe withRows(head: head, from: row) { rows in
+                            guard rowBytes > 0, let start = unsafe rows.bytes else { return }
+                            unsafe (base + (head * count + place) * rowBytes).copyMemory(
+                                from: start,
+                                byteCount: rowBytes
+                            )
+                        }
+                    }
+                }
+            }
+        }
+        return KVTensor(
+            bytes: kept,
+            elementType: elementType,
+            heads: heads,
+            tokens: count,
+            headDimension: headDimension
+        )
+    }
+
     /// Bytes that the values take, without gaps.
     public var byteCount: Int { heads * tokens * headDimension * elementType.byteCount }
 

@@ -12,11 +12,15 @@
 @_exported public import KVCacheQuality
 @_exported public import KVSnapshots
 @_exported public import ThinKPruning
+@_exported public import TokenSelection
 
 extension CodecRegistry {
     /// Every codec of this package.
     public static let standard = CodecRegistry(
-        [KIVICodec.registration, ThinKCodec.registration, BudgetCodec.registration],
+        [
+            StreamingCodec.registration, SnapKVCodec.registration, KeyDiffCodec.registration,
+            KIVICodec.registration, ThinKCodec.registration, BudgetCodec.registration,
+        ],
         // Sizes and divergences are those of Evaluation.md: SmolLM2-135M after 2,048 tokens, with its profile.
         presets: [
             Preset(

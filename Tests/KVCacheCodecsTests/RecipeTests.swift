@@ -138,7 +138,9 @@ import ThinkCompress
         }
     }
 
-    private static let known = "(known: small, balanced, faithful, f16, bf16, f32, exact, kivi, think, auto)"
+    private static let known =
+        "(known: small, balanced, faithful, f16, bf16, f32, exact, streaming, snapkv, "
+        + "keydiff, kivi, think, auto)"
 
     static let textRefusals = [
         Refusal("kvi(bits=2)", "there is no codec 'kvi' \(known)", suggestion: "kivi(bits=2)"),

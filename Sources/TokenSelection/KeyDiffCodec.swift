@@ -1,0 +1,89 @@
+public import CachePacking
+public import KVCacheCodecs
+internal import KVCacheModel
+
+/// KeyDiff: keeps the tokens whose keys are least like the others, whatever will be asked.
+///
+/// Source: arXiv 2504.15364, section 3; Formats/selection.md.
+public struct KeyDiffCodec: TokenSelectionStage {
+    public static let defaultRecent = 32
+
+    /// How many tokens stay, the newest included.
+    public let kept: KeptTokens
+    /// The newest tokens, which always stay.
+    public let recent: Int
+
+    /// - Throws: `RecipeError` if a number is out of range.
+    public init(kept: KeptTokens, recent: Int = defaultRecent) throws(RecipeError) {
+        try self.init(
+            StageParameters(
+                stage: Self.registration.name,
+                text: "\(kept.parameter.text),recent=\(recent)",
+                allowed: Self.registration.parameterNames
+            )
+        )
+    }
+
+    init(_ parameters: StageParameters) throws(RecipeError) {
+        kept = try KeptTokens(parameters)
+        recent = try parameters.integer("recent", in: 0...BlockShape.residualWindows.upperBound) ?? Self.defaultRecent
+        try kept.check(newest: recent, name: "recent", stage: parameters.stage)
+    }
+
+    /// What recipes and files know the codec by.
+    public static let registration = CodecRegistration(
+        number: 10,
+        name: "keydiff",
+        role: .tokenSelection,
+        parameterNames: KeptTokens.parameterNames + ["recent"],
+        example: "keydiff(keep=0.5)",
+        help:
+            "KeyDiff: keeps this share of tokens, or tokens=1024, those whose keys differ most from the mean, and the "
+            + "last recent=32; needs no queries"
+    ) { (parameters) throws(RecipeError) in try KeyDiffCodec(parameters) }
+
+    public var codec: CodecRegistration { Self.registration }
+
+    public var parameters: [StageParameter] {
+        var result = [kept.parameter]
+        if recent != Self.defaultRecent { result.append(StageParameter("recent", recent)) }
+        return result
+    }
+
+    public func keptCount(ofRows rows: Int) -> Int { kept.count(ofRows: rows, newest: recent) }
+
+    /// The rows whose keys are least similar to the mean of all directions, and the newest.
+    ///
+    /// - Throws: `CodecError` if a key is not finite, or there is no memory.
+    public func keptRows(of statistics: LayerStatistics) throws(CodecError) -> [[Int]] {
+        let rows = statistics.rowCount
+        let older = rows - min(recent, rows)
+        let count = keptCount(ofRows: rows) - (rows - older)
+        var result: [[Int]] = []
+        for head in 0..<statistics.geometry.kvHeads {
+            let keys = try FiniteRows(statistics, keysOfHead: head)
+            let differences = Self.similarities(keys).prefix(older).map { -$0 }
+            result.append(differences.indicesOfHighest(count) + Array(older..<rows))
+        }
+        return result
+    }
+
+    /// The cosine similarity of each key to the sum of all directions, times the length of that sum.
+    private static func similarities(_ keys: FiniteRows) -> [Double] {
+        var sum = [Double](repeating: 0, count: keys.dimension)
+        var lengths: [Double] = []
+        for row in 0..<keys.count {
+            var squares = 0.0
+            for channel in 0..<keys.dimension { squares += Double(keys[row, channel]) * Double(keys[row, channel]) }
+            // A key of zeros has no direction.
+            let length = squares > 0 ? squares.squareRoot() : .infinity
+            for channel in 0..<keys.dimension { sum[channel] += Double(keys[row, channel]) / length }
+            lengths.append(length)
+        }
+        return lengths.enumerated().map { row, length in
+            var product = 0.0
+            for channel in 0..<keys.dimension { product += Double(keys[row, channel]) * sum[channel] }
+            return product / length
+        }
+    }
+}

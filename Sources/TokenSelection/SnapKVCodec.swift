@@ -1,0 +1,104 @@
+public import CachePacking
+public import KVCacheCodecs
+internal import KVCacheModel
+
+/// SnapKV: keeps the tokens that the prompt's last queries attend to, and those queries' own.
+///
+/// Source: arXiv 2404.14469, section 4; Formats/selection.md.
+public struct SnapKVCodec: TokenSelectionStage {
+    public static let defaultObserve = 32
+    public static let defaultKernel = 7
+
+    /// How many tokens stay, the observation window included.
+    public let kept: KeptTokens
+    /// The observation window: the last queries, which vote, and the newest tokens, which always stay.
+    public let observe: Int
+    /// Over how many tokens next to each other votes are pooled; odd.
+    public let kernel: Int
+
+    /// - Throws: `RecipeError` if a number is out of range.
+    public init(
+        kept: KeptTokens,
+        observe: Int = defaultObserve,
+        kernel: Int = defaultKernel
+    ) throws(RecipeError) {
+        try self.init(
+            StageParameters(
+                stage: Self.registration.name,
+                text: "\(kept.parameter.text),observe=\(observe),kernel=\(kernel)",
+                allowed: Self.registration.parameterNames
+            )
+        )
+    }
+
+    init(_ parameters: StageParameters) throws(RecipeError) {
+        kept = try KeptTokens(parameters)
+        observe =
+            try parameters.integer("observe", in: 1...BlockShape.residualWindows.upperBound) ?? Self.defaultObserve
+        kernel = try parameters.integer("kernel", in: 1...1023) ?? Self.defaultKernel
+        guard kernel % 2 == 1 else {
+            throw RecipeError(
+                "\(parameters.stage): kernel=\(kernel) must be odd, so that as many tokens are pooled on either side",
+                suggestion: "kernel=\(kernel + 1)"
+            )
+        }
+        try kept.check(newest: observe, name: "observe", stage: parameters.stage)
+    }
+
+    /// What recipes and files know the codec by.
+    public static let registration = CodecRegistration(
+        number: 9,
+        name: "snapkv",
+        role: .tokenSelection,
+        parameterNames: KeptTokens.parameterNames + ["observe", "kernel"],
+        example: "snapkv(keep=0.5)",
+        help: "SnapKV: keeps this share of tokens, or tokens=1024, those that the last observe=32 queries attend to; "
+            + "kernel=7"
+    ) { (parameters) throws(RecipeError) in try SnapKVCodec(parameters) }
+
+    public var codec: CodecRegistration { Self.registration }
+
+    public var parameters: [StageParameter] {
+        var result = [kept.parameter]
+        if observe != Self.defaultObserve { result.append(StageParameter("observe", observe)) }
+        if kernel != Self.defaultKernel { result.append(StageParameter("kernel", kernel)) }
+        return result
+    }
+
+    public var observationWindow: Int? { observe }
+
+    public func keptCount(ofRows rows: Int) -> Int { kept.count(ofRows: rows, newest: observe) }
+
+    /// The rows of most votes, and the observation window.
+    ///
+    /// - Throws: `CodecError` if no queries came, or a key or query is not finite.
+    public func keptRows(of statistics: LayerStatistics) throws(CodecError) -> [[Int]] {
+        guard let queries = statistics.source.queries else {
+            throw CodecError(
+                .missingQueries,
+                layer: statistics.layer,
+                "snapkv keeps tokens that the prompt's last queries attend to, and no queries came with the cache; export "
+                    + "it with queries (layers.N.queries, as Tools/export-cache does; a query profile is not enough), "
+                    + "or take keydiff or streaming, which need none"
+            )
+        }
+        let observed = queries[tokens: max(queries.tokens - observe, 0)..<queries.tokens]
+        let rows = statistics.rowCount
+        let older = rows - min(observe, rows)
+        let count = keptCount(ofRows: rows) - (rows - older)
+        var result: [[Int]] = []
+        for head in 0..<statistics.geometry.kvHeads {
+            let attention = try WindowAttention(statistics, head: head, queries: observed)
+            let votes = pooled(attention.weights.prefix(older))
+            result.append(votes.indicesOfHighest(count) + Array(older..<rows))
+        }
+        return result
+    }
+
+    /// The sum of each vote and its neighbors'.
+    private func pooled(_ votes: ArraySlice<Double>) -> [Double] {
+        votes.indices.map { index in
+            votes[max(index - kernel / 2, votes.startIndex)..<min(index + kernel / 2 + 1, votes.endIndex)].reduce(0, +)
+        }
+    }
+}
