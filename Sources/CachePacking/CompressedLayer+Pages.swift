@@ -41,16 +41,8 @@ extension CompressedLayer {
 
     /// The places of a head that have tokens of a range; those of tokens that the layer doesn't hold yet follow.
     package func places(ofTokens tokens: Range<Int>, head: Int) -> Range<Int> {
-        guard case .listed(let lists) = held else { return tokens }
-        let list = lists[head]
         func place(_ token: Int) -> Int {
-            guard token < tokenCount else { return extent.end + token - tokenCount }
-            var (low, high) = (0, list.count)
-            while low < high {
-                let middle = (low + high) / 2
-                if Int(list[middle]) < token { low = middle + 1 } else { high = middle }
-            }
-            return low
+            token < tokenCount ? held.place(ofTokensFrom: token, head: head) : extent.end + token - tokenCount
         }
         return place(tokens.lowerBound)..<place(tokens.upperBound)
     }

@@ -44,7 +44,7 @@ extension Evaluator {
             var outcome = TextOutcome(
                 fileBytes: size.fileBytes,
                 payloadBytes: size.payloadBytes,
-                values: cache.valueCount,
+                values: measured.valueCount,
                 tokens: continuation,
                 divergence: 0,
                 agreements: 0,

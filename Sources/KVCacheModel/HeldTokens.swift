@@ -42,6 +42,18 @@ public enum HeldTokens: Sendable, Equatable {
         return Int(lists[head][place])
     }
 
+    /// The place of a head's first token from one on: Formats/snapshot.md, "How a cache is cut".
+    package func place(ofTokensFrom token: Int, head: Int) -> Int {
+        guard case .listed(let lists) = self else { return token }
+        let list = lists[head]
+        var (low, high) = (0, list.count)
+        while low < high {
+            let middle = (low + high) / 2
+            if Int(list[middle]) < token { low = middle + 1 } else { high = middle }
+        }
+        return low
+    }
+
     /// Which token of the cache a row of a head is of.
     ///
     /// - Parameter firstToken: the token of row 0, unless tokens are listed.

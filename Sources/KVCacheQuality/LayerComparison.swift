@@ -5,8 +5,11 @@ internal import KVCacheModel
 
 /// A layer in full precision and compressed, to be compared head by head.
 struct LayerComparison: Sendable {
+    /// The rows of the tokens that the compressed layer holds.
     let original: KVCacheLayer
     let compressed: CompressedLayer
+    /// The layer with all of its rows, whose attention is the exact one; nil if the original has no others.
+    let whole: KVCacheLayer?
     /// How many tokens a query sees, its own included.
     let slidingWindow: Int
 
@@ -58,9 +61,30 @@ struct LayerComparison: Sendable {
             }
         }
         sums.scores?.hide(errorsOf: sums.keys)
-        if let exact, let lossy {
+        if let observation, let exact, let lossy {
+            var output = exact.result
+            if let whole {
+                let attention = try attention(observation)
+                for start in stride(from: 0, to: whole.keys.tokens, by: tile) {
+                    let count = min(tile, whole.keys.tokens - start)
+                    widen(whole.keys, head: head, from: start, count: count, into: &keys)
+                    widen(whole.values, head: head, from: start, count: count, into: &values)
+                    let visible = observation.visible(
+                        tokenCount: compressed.tokenCount,
+                        slidingWindow: slidingWindow
+                    ) { tokens in
+                        func row(_ token: Int) -> Int {
+                            let row = whole.row(ofTokensFrom: token, head: head, tokenCount: compressed.tokenCount)
+                            return min(max(row - start, 0), count)
+                        }
+                        return row(tokens.lowerBound)..<row(tokens.upperBound)
+                    }
+                    attention.add(keys: keys, values: values, count: count, visible: visible)
+                }
+                output = attention.result
+            }
             var pair = ErrorSums.Pair()
-            for (left, right) in zip(exact.result, lossy.result) { pair.add(left, right) }
+            for (left, right) in zip(output, lossy.result) { pair.add(left, right) }
             pair.hide(errorsOf: sums.keys, sums.values)
             sums.attention = pair
         }

@@ -95,7 +95,8 @@ extension TransformerDecoder {
             switch layer.held {
             case .all: true
             case .last: layer.rowCount >= attention.slidingWindow ?? .max
-            case .listed: false
+            // Others were chosen to be left out.
+            case .listed(let lists): lists.allSatisfy { $0.last.map(Int.init) == cache.tokenCount - 1 }
             }
         }
     }

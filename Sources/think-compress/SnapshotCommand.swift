@@ -121,6 +121,7 @@ struct SnapshotCommand: AsyncParsableCommand {
                     + "\(report.ratio.fixed(2)) times smaller than float16, \(report.bitsPerValue?.fixed(2) ?? "-") bits per value"
             )
             if codec != report.recipe { try output.print("recipe: \(RecipeOption.title(report.recipe))") }
+            if let share = report.listedShare { try output.print("tokens kept: \(share)") }
             if let rationale = compressed.metadata[CacheCompressor.rationaleKey] {
                 try output.print("note: \(rationale.printable)")
             }

@@ -44,19 +44,33 @@ struct SnapshotReport: Encodable {
         }
 
         /// Which tokens there are, for a person.
-        func tokenText(blockLength: Int) -> String {
+        func tokenText(of tokens: Int, blockLength: Int) -> String {
             let which =
                 switch held {
-                case "last": "the last "
-                case "listed": "listed "
-                default: ""
+                case "last": "the last \(heldTokens.grouped)"
+                case "listed":
+                    "listed \(heldTokens.grouped) of \(tokens.grouped), \(Self.share(heldTokens, of: tokens))"
+                default: heldTokens.grouped
                 }
             // Sinks in the window are rows like others.
             let sinkRows = min(sinks, blockTokens)
             let kept = sinkRows > 0 ? ", \(sinkRows) of them sinks" : ""
-            return "\(which)\(heldTokens.grouped): \(blockTokens.grouped) in blocks of \(blockLength)\(kept), "
+            return "\(which): \(blockTokens.grouped) in blocks of \(blockLength)\(kept), "
                 + "\(windowTokens.grouped) in full precision"
         }
+
+        /// A share of tokens in percent.
+        static func share(_ count: Int, of tokens: Int) -> String {
+            (Double(count) * 100 / Double(tokens)).fixed(1) + " %"
+        }
+    }
+
+    /// What layers list of the cache's tokens, for a person; nil if none lists any.
+    var listedShare: String? {
+        let listed = layerShapes.filter { $0.held == "listed" }
+        guard !listed.isEmpty else { return nil }
+        let share = LayerShape.share(listed.reduce(0) { $0 + $1.heldTokens }, of: listed.count * tokens)
+        return "\(share) in \(listed.count == layers ? "all" : "\(listed.count) of \(layers)") layers"
     }
 
     /// How many key channels the KV heads keep; the fewest and the most in JSON.
@@ -168,8 +182,11 @@ struct SnapshotReport: Encodable {
         for (shape, layers) in numbers.sorted(by: { $0.value[0] < $1.value[0] }) {
             let name = layers.count == layerShapes.count ? "" : " of layers \(Self.list(layers))"
             facts.append(("geometry\(name)", shape.text))
-            if shape.kvHeads > 0 { facts.append(("tokens held\(name)", shape.tokenText(blockLength: blockLength))) }
+            if shape.kvHeads > 0 {
+                facts.append(("tokens held\(name)", shape.tokenText(of: tokens, blockLength: blockLength)))
+            }
         }
+        if let listedShare { facts.append(("tokens kept", listedShare)) }
         if let kept = keptKeyChannels.text { facts.append(("key channels kept", kept)) }
         if let bits = CodeBits.text(codeBits) { facts.append(("code width (bits)", bits)) }
         facts += [

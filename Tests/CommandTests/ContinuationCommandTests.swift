@@ -61,6 +61,60 @@ import ThinkCompress
         #expect(json["promptTokens"] as? Int == count + question.count)
     }
 
+    @Test(arguments: [
+        "snapkv(keep=0.7)+think(keys=0.4)+kivi(bits=2)", "streaming(recent=250)+f16", "keydiff(keep=0.7)+kivi(bits=4)",
+    ])
+    func selectedTokensGoOnWholeOnly(codec: String) async throws {
+        try await makeSnapshot(codec: codec)
+        let count = try await tokens(of: snapshot)
+        let saved = folder.file("saved.tkv")
+        let result = try await generate(
+            "--snapshot",
+            snapshot,
+            "--prompt",
+            GenerationCommandTests.question,
+            "--max-tokens",
+            "4",
+            "--save",
+            saved,
+            "--json"
+        )
+        let json = try BuiltCommandTests.json(result)
+        #expect(json["reusedTokens"] as? Int == count)
+        // Queries that don't know the question don't vote for its answer.
+        #expect((json["text"] as? String)?.hasPrefix("48213") == !codec.hasPrefix("snapkv"), "\(json)")
+        #expect(try await BuiltCommand.run("verify", saved).status == 0)
+        let prompt = try #require(json["promptTokens"] as? Int)
+        #expect(try await tokens(of: saved) == prompt + 4)
+        // What was saved goes on, too.
+        let again = try BuiltCommandTests.json(try await generate("--snapshot", saved, "--max-tokens", "1", "--json"))
+        #expect(again["reusedTokens"] as? Int == prompt + 4)
+        // A text that shares the beginning alone is read anew, and the reason is said.
+        let content = try String(contentsOfFile: text, encoding: .utf8)
+        try Data((content.prefix(500) + " something else").utf8).write(to: URL(filePath: text))
+        let other = try await generate("--snapshot", snapshot, "--prompt-file", text, "--max-tokens", "1")
+        #expect(other.status == 0)
+        #expect(
+            other.errors.hasPrefix(
+                "the prompt is not all of the snapshot's text and more, and the snapshot can be used whole only, as layer 0 "
+                    + "does not hold all tokens, so it was read from its beginning\n"
+            ),
+            "\(other.errors)"
+        )
+    }
+
+    @Test func theQuestionsQueriesKeepItsAnswer() async throws {
+        let content = try String(contentsOfFile: text, encoding: .utf8) + GenerationCommandTests.question
+        try Data(content.utf8).write(to: URL(filePath: text))
+        try await makeSnapshot(codec: "snapkv(keep=0.3,observe=16)+kivi(bits=4,residual=32)")
+        let count = try await tokens(of: snapshot)
+        let json = try BuiltCommandTests.json(
+            try await generate("--snapshot", snapshot, "--max-tokens", "4", "--json")
+        )
+        #expect(json["reusedTokens"] as? Int == count)
+        #expect((json["text"] as? String)?.hasPrefix("48213") == true, "\(json)")
+    }
+
     @Test func textGoesOnFromWhatWasSavedAsIfMadeInOneGo() async throws {
         try await makeSnapshot(codec: "f16")
         let whole = folder.file("whole.tkv")

@@ -62,6 +62,26 @@ import ThinkCompress
         #expect(abs((two.perplexityChange ?? 9) - change) < 1e-12)
     }
 
+    @Test func selectedTokensAreMeasuredAgainstAll() async throws {
+        let recipes = ["streaming(recent=60)", "snapkv(keep=0.5)", "keydiff(keep=0.5)+think(keys=0.4)+kivi(bits=4)"]
+        let evaluator = try Self.evaluator(recipes)
+        let journal = try Self.journal()
+        let tasks: [EvaluationTask] = [
+            .text(prefix: 256, continuation: 20), .needles(context: 256, depths: [0.2]),
+            .recall(context: 256, pairs: 3, questions: 1),
+        ]
+        try await evaluator.run(tasks, trials: 1, journal: journal)
+        let report = EvaluationReport(journal, recipes: ["f16"] + recipes, tasks: tasks)
+        let full = report.recipes[0]
+        for (recipe, share) in zip(report.recipes.dropFirst(), [0.25, 0.5, 0.5]) {
+            #expect((recipe.kl ?? 0) > 0.001 && (recipe.kl ?? 9) < 3)
+            #expect((recipe.attentionError ?? 0) > 0.001)
+            // Bits and ratio are of all tokens.
+            #expect((recipe.bitsPerValue ?? 99) < 16 * share + 0.2)
+            #expect((recipe.ratio ?? 0) > (full.ratio ?? 9) * 0.8 / share)
+        }
+    }
+
     @Test func needlesAndPairsAreFoundInFullPrecision() async throws {
         let evaluator = try Self.evaluator(["kivi(bits=4,residual=32)"])
         let journal = try Self.journal()

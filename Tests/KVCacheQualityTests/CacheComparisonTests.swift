@@ -61,6 +61,75 @@ import ThinkCompress
         #expect(quality.isFinite)
     }
 
+    @Test(
+        "measures dropped tokens by what attention over all gives",
+        arguments: [
+            ("streaming(recent=40)", ""), ("snapkv(keep=0.5,observe=4)", "kivi(bits=4,residual=32)"),
+            ("keydiff(tokens=70)", "think(keys=0.4,recent=0)+kivi(bits=2,residual=0)"),
+        ],
+        [HeldTokens.all, .last]
+    )
+    func droppedTokens(recipe: (selection: String, later: String), held: HeldTokens) async throws {
+        var shape = TestCache()
+        (shape.headDimension, shape.tokens, shape.window, shape.queryHeads) = (16, 300, 10, 6)
+        let tokenCount = held == .all ? 300 : 350
+        let cache = try shape.makeQuickly()
+        let original = try KVCache(
+            layers: cache.layers.map {
+                KVCacheLayer(keys: $0.keys, values: $0.values, held: held, queries: $0.queries)
+            },
+            tokenCount: tokenCount
+        )
+        let exact = try await Self.compress(original, recipe.selection)
+        let text = [recipe.selection, recipe.later].filter { !$0.isEmpty }.joined(separator: "+")
+        let compressed = try await Self.compress(original, text)
+        let quality = try await Self.measure(original, compressed)
+        var total = NaiveErrors()
+        for (index, layer) in original.layers.enumerated() {
+            func rows(_ cache: CompressedCache) throws -> KVCacheLayer {
+                try cache.layers[index].decompress(rows: 0..<cache.layers[index].rowCount, as: .float32)
+            }
+            let kept = try rows(exact)
+            #expect(kept.keys.tokens < 151)
+            let expected = NaiveErrors(
+                original: layer,
+                kept: kept,
+                restored: try rows(compressed),
+                tokenCount: tokenCount
+            )
+            total.add(expected)
+            if recipe.later.isEmpty {
+                #expect([quality.layers[index].keys, quality.layers[index].values] == [0, 0])
+                #expect(quality.layers[index].scores == 0)
+                let attention = try #require(quality.layers[index].attention)
+                #expect(attention > 0.01)
+                let exact = expected.attention.relative
+                #expect(abs(Double(attention) - exact) <= Self.tolerance * exact)
+            } else {
+                try expect(quality.layers[index], equal: expected)
+            }
+        }
+        if !recipe.later.isEmpty { try expect(quality.total, equal: total) }
+    }
+
+    @Test("refuses tokens that the original lacks")
+    func lackingTokens() async throws {
+        let layer = try TestCache().makeQuickly().layers[0]
+        func cache(_ rows: Range<Int>, _ held: HeldTokens) throws -> KVCache {
+            let layer = KVCacheLayer(keys: layer.keys[tokens: rows], values: layer.values[tokens: rows], held: held)
+            return try KVCache(layers: [layer], tokenCount: 300)
+        }
+        let list = Array(100..<150) as [UInt32]
+        let listed = try await Self.compress(cache(0..<50, .listed([list, list])), "f16")
+        await #expect(throws: Never.self) { try await Self.measure(cache(0..<200, .last), listed) }
+        let error = await #expect(throws: CodecError.self) { try await Self.measure(cache(0..<180, .last), listed) }
+        #expect(error?.message == "the compressed layer holds a token that the original lacks")
+        #expect([error?.layer, error?.head, error?.token] == [0, 0, 100])
+        let last = try await Self.compress(cache(0..<50, .last), "f16")
+        let other = await #expect(throws: CodecError.self) { try await Self.measure(cache(0..<180, .last), last) }
+        #expect(other?.message == "the original has 180 tokens in this layer, and the compressed one 50")
+    }
+
     private func expect(_ errors: CompressionQuality.Errors, equal expected: NaiveErrors) throws {
         let pairs: [(Float, NaiveErrors.Pair)] = [
             (errors.keys, expected.keys), (errors.values, expected.values),

@@ -40,6 +40,22 @@ struct NaiveErrors {
         attention.add(exact.output, lossy.output)
     }
 
+    /// The errors of a layer that lists some of the original's tokens: those of its rows, and of attention against that over
+    /// all.
+    ///
+    /// - Parameter kept: the original's rows of these tokens.
+    init(original: KVCacheLayer, kept: KVCacheLayer, restored: KVCacheLayer, tokenCount: Int) {
+        self.init()
+        keys.add(kept.keys.numbers.map(Double.init), restored.keys.numbers.map(Double.init))
+        values.add(kept.values.numbers.map(Double.init), restored.values.numbers.map(Double.init))
+        guard let queries = original.queries else { return }
+        func reference(_ layer: KVCacheLayer) -> ReferenceAttention {
+            ReferenceAttention(queries, over: [layer], tokenCount: tokenCount)
+        }
+        scores.add(reference(kept).scores, reference(restored).scores)
+        attention.add(reference(original).output, reference(restored).output)
+    }
+
     mutating func add(_ other: NaiveErrors) {
         keys.add(other.keys)
         values.add(other.values)

@@ -17,7 +17,11 @@ import ThinkCompress
         TransformerDecoder(model: try LlamaModel(path: ProjectFiles.fixture("models/\(name)")), threadCount: threads)
     }
 
-    @Test(arguments: ["f16", "bf16", "f32", "kivi(bits=4)", recipe])
+    @Test(arguments: [
+        "f16", "bf16", "f32", "kivi(bits=4)", recipe, "snapkv(keep=0.5)+kivi(bits=2)",
+        "keydiff(tokens=99)+auto(bits=4)",
+        "streaming(recent=64)+think(keys=0.4)",
+    ])
     func compressingLayerByLayerGivesTheBytesOfTheWholeCache(text: String) async throws {
         let decoder = try Self.decoder()
         let tokens = Self.tokens(300, model: decoder.model)
@@ -31,7 +35,7 @@ import ThinkCompress
         let whole = try await CompressedCache(compressing: full, recipe: recipe)
         #expect(CacheContent(prefill.cache).difference(from: CacheContent(whole)) == nil)
         #expect(prefill.cache.tokens == tokens)
-        #expect(prefill.cache.metadata == ["model.id": "x"])
+        #expect(prefill.cache.metadata["model.id"] == "x")
         #expect(prefill.cache.geometry.layers[0].queryHeads == 4)
     }
 
@@ -255,6 +259,84 @@ import ThinkCompress
         let error = #expect(throws: CodecError.self) { try decoder.check(tooShort) }
         #expect(error?.code == .partialCache)
         #expect(error?.message.contains("of 400 tokens, and the model's attention sees") == true)
+    }
+
+    @Test(
+        "a cache of selected tokens goes on at the next position, whole only",
+        arguments: ["llama-3", "mistral", "gemma3"],
+        ["streaming(recent=60)", "snapkv(keep=0.5,observe=8)", "keydiff(tokens=100)"]
+    )
+    func selectedTokensGoOn(name: String, selection: String) async throws {
+        let decoder = try Self.decoder(name)
+        let tokens = Self.tokens(400, model: decoder.model)
+        let next = [5, 9, 17] as [Int32]
+        var cache = try await decoder.prefill(tokens, recipe: try Recipe("\(selection)+f32")).cache
+        let held = cache.layers.map(\.held)
+        #expect(cache.tokenCount == 400)
+        #expect(decoder.reusableTokens(of: cache, for: tokens + next) == 400)
+        #expect(decoder.reusableTokens(of: cache, for: Array(tokens.prefix(390)) + next) == 0)
+        #expect(decoder.wholeOnlyReason(of: cache)?.hasSuffix("does not hold all tokens") == true)
+        // Every head has the last token, which can be computed again.
+        #expect(decoder.reusableTokens(of: cache, for: tokens) == 400)
+        #expect(try decoder.repeatLastToken(of: cache).allSatisfy(\.isFinite))
+        #expect(try decoder.extend(&cache, with: next).allSatisfy(\.isFinite))
+        #expect(cache.tokens == tokens + next)
+        // Keys of the first layer depend on token and position alone.
+        let full = try await decoder.fullCache(tokens + next, elementType: .float32).layers[0]
+        let layer = cache.layers[0]
+        let rows = try layer.decompress(rows: layer.rowCount - 3..<layer.rowCount, as: .float32)
+        #expect(relativeError(rows.keys.numbers, full.keys[tokens: 400..<403].numbers) < 1e-5)
+        for (before, layer) in zip(held, cache.layers) {
+            guard case .listed(let lists) = before else {
+                #expect(layer.held == before)
+                continue
+            }
+            #expect(layer.held == .listed(lists.map { $0 + [400, 401, 402] }))
+        }
+    }
+
+    @Test("a cache that lists every token goes on as one that holds all")
+    func allTokensListed() async throws {
+        let decoder = try Self.decoder()
+        let tokens = Self.tokens(150, model: decoder.model)
+        let full = try await decoder.fullCache(tokens, elementType: .float32)
+        let listed = try KVCache(
+            layers: full.layers.map { layer in
+                let lists = [[UInt32]](repeating: Array(0..<150), count: layer.keys.heads)
+                return KVCacheLayer(keys: layer.keys, values: layer.values, held: .listed(lists))
+            },
+            tokens: tokens
+        )
+        var caches: [CompressedCache] = []
+        for cache in [full, listed] {
+            caches.append(try await CompressedCache(compressing: cache, recipe: Recipe("f32")))
+        }
+        let last = try caches.map { try decoder.repeatLastToken(of: $0) }
+        #expect(last[0] == last[1])
+        let whole = try decoder.extend(&caches[0], with: [7, 8], logits: .all)
+        #expect(try decoder.extend(&caches[1], with: [7, 8], logits: .all) == whole)
+    }
+
+    @Test("a cache that lacks its last token can't compute it again")
+    func lastTokenNotListed() async throws {
+        let decoder = try Self.decoder()
+        let tokens = Self.tokens(150, model: decoder.model)
+        let full = try await decoder.fullCache(tokens)
+        let cache = try KVCache(
+            layers: full.layers.map { layer in
+                let lists = [[UInt32]](repeating: Array(0..<149), count: layer.keys.heads)
+                let rows = 0..<149
+                return KVCacheLayer(
+                    keys: layer.keys[tokens: rows],
+                    values: layer.values[tokens: rows],
+                    held: .listed(lists)
+                )
+            },
+            tokens: tokens
+        )
+        let compressed = try await CompressedCache(compressing: cache, recipe: Recipe("f16"))
+        #expect(decoder.reusableTokens(of: compressed, for: tokens) == 0)
+        #expect(throws: CodecError.self) { try decoder.repeatLastToken(of: compressed) }
     }
 
     @Test("a prompt that a window sees as a whole can be cut", arguments: [9, 10])
