@@ -1,4 +1,4 @@
-"""What the stages of a recipe decide (kivi.md, full-precision.md, think.md).
+"""What the stages of a recipe decide (kivi.md, full-precision.md, think.md, selection.md).
 
 For writers: no reader needs this. Texts are taken to be right and canonical.
 """
@@ -6,11 +6,11 @@ For writers: no reader needs this. Texts are taken to be right and canonical.
 import re
 from fractions import Fraction
 
-from . import prune
+from . import prune, selection
 from .plan import FULL, Coding, HeadPlan, Run
 from .writer import Cache, Layer, Plan
 
-NUMBERS = {"f16": 1, "bf16": 2, "f32": 3, "kivi": 4, "think": 5}
+NUMBERS = {"f16": 1, "bf16": 2, "f32": 3, "kivi": 4, "think": 5, "streaming": 8, "snapkv": 9, "keydiff": 10}
 
 
 def _stages(text: str) -> dict:
@@ -26,8 +26,16 @@ def _floats(rows: list, element_type) -> list:
     return [[element_type.value(x) for x in row] for row in rows]
 
 
+def select_tokens(cache: Cache, text: str) -> Cache:
+    """The cache of the tokens that a recipe keeps."""
+    for name, parameters in _stages(text).items():
+        if name in selection.NAMES:
+            cache = selection.selected(cache, name, parameters)
+    return cache
+
+
 def decide(cache: Cache, text: str) -> Plan:
-    """The plan of a cache that is compressed with a recipe."""
+    """The plan of a cache of what stays that is compressed with a recipe."""
     stages = _stages(text)
     kivi, think = stages.get("kivi"), stages.get("think")
     block_length, residual = 32, 0

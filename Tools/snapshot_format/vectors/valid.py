@@ -2,7 +2,7 @@
 
 from ..elements import BF16, F16, F32, f32
 from ..plan import FULL, HeadPlan, Run, compact, quantized
-from ..recipe import decide
+from ..recipe import decide, select_tokens
 from ..writer import assemble, encode, raw
 from .caches import (
     METADATA_PAIRS, NO_CACHE, Generator, Shape, any_bits, equal_channels, far_from_means, few_values, full_mantissas,
@@ -21,12 +21,13 @@ class Valid:
         self.name = name
         shapes = shapes or [Shape(heads, d, d, query_heads=query_heads)] * layers
         self.cache = make_cache(name, element_type, tokens, shapes, **more)
-        plan = decide(self.cache, recipe)
+        kept = select_tokens(self.cache, recipe)
+        plan = decide(kept, recipe)
         if plans is not None:
             plan = plan._replace(heads=plans)
         if stages is not None:
             plan = plan._replace(recipe=stages)
-        header, sections = encode(self.cache, plan, zstd)
+        header, sections = encode(kept, plan, zstd)
         if unknown:
             sections[65536] = raw(b"readers pass over this")
         self.data = assemble(header, sections)
@@ -164,6 +165,7 @@ def valid_files():
     yield from valid_layers()
     yield from valid_sinks()
     yield from valid_states()
+    yield from valid_selections()
 
 
 def valid_plans():
@@ -346,3 +348,20 @@ def valid_states():
         NO_CACHE._replace(state={"s": bytes(300)}),
     ]
     yield Valid("zstd-of-all", "kivi(bits=2,residual=0)", F16, 600, shapes=shapes, zstd=True, numbers=few_values)
+
+
+def valid_selections():
+    """Tokens that stages drop, of layers that hold all, the last ones and listed ones."""
+    kivi = "kivi(bits=2,residual=0)"
+    yield Valid("streaming", f"streaming(recent=40)+{kivi}", F16, 70, 8, layers=2)
+    shapes = [
+        Shape(2, 6, 4, query_heads=4), Shape(2, 6, 4, query_heads=4, rows=50), NO_CACHE,
+        Shape(2, 4, 0, query_heads=2, rows=60, listed=True), Shape(1, 6, 4, query_heads=1, rows=34),
+    ]
+    recipe = f"snapkv(keep=0.6,observe=8,kernel=3)+think(keys=0.4,recent=0)+{kivi}"
+    yield Valid("snapkv-layers", recipe, F16, 75, shapes=shapes, queries=32, numbers=full_mantissas)
+    yield Valid("snapkv-f32", "snapkv(tokens=40)", F32, 90, 5, heads=2, query_heads=2, queries=20)
+    recipe = "keydiff(keep=0.55,recent=8)+kivi(keys=4,values=2,residual=32)"
+    yield Valid("keydiff-layers", recipe, BF16, 75, shapes=[shape._replace(query_heads=0) for shape in shapes])
+    yield Valid("keydiff-equal", "keydiff(tokens=34)", F16, 50, 4, numbers=few_values)
+    yield Valid("selection-of-all", f"snapkv(tokens=64)+{kivi}", F16, 64, 6)
