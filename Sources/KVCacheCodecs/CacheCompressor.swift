@@ -14,7 +14,7 @@ public struct CacheCompressor: Sendable {
     private let shape: BlockShape
     /// The model's profile of every layer, in place of what comes with the layers.
     private let profile: [LayerProfile]?
-    /// Rows of each layer's KV heads, as far as is known before they come.
+    /// Rows of each layer's KV heads before tokens are selected, as far as is known before the layers come.
     private let rowCounts: [Int]
     /// The recipe's stages for this cache, or those that they chose; empty before the first layer that has keys and values.
     private var stages: [any CodecStage] = []
@@ -24,7 +24,7 @@ public struct CacheCompressor: Sendable {
     /// - Parameters:
     ///   - tokenCount: tokens of the cache; a layer may hold fewer.
     ///   - profile: the model's profile of every layer, used in place of the layers' own profiles and queries.
-    ///   - rowCounts: rows of each layer's KV heads, for stages that estimate sizes before all layers came; nil where all
+    ///   - rowCounts: rows of each layer's KV heads before tokens are selected, for stages that estimate sizes before all layers came; nil where all
     ///     hold all tokens.
     public init(
         geometry: CacheGeometry,

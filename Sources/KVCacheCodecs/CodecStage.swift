@@ -71,7 +71,7 @@ public struct CacheOutline: Sendable {
     public let blockLength: Int
     /// Whether queries or a profile came with the cache, as far as is known.
     public let hasQueries: Bool
-    /// Rows of each layer's KV heads.
+    /// Rows of each layer's KV heads, of the tokens that were selected if a stage did.
     public let rowCounts: [Int]
     /// The statistics of all layers; nil where layers come one by one, so that only one at a time is in memory.
     public let layers: [LayerStatistics]?

@@ -16,16 +16,16 @@ public struct KeptTokens: Sendable, Equatable {
     ///
     /// - Throws: `RecipeError` if it is out of range.
     public static func share(_ share: Double) throws(RecipeError) -> KeptTokens {
-        guard share.isFinite, abs(share) <= 1 else { throw shareError("\(share)", stage: "share") }
+        guard share > 0, share <= 1 else { throw shareError("\(share)", stage: "kept") }
         let number = FixedPointNumber(units: Int((share * Double(million)).rounded()), places: places)
-        return try KeptTokens(share: number.description, stage: "share")
+        return try KeptTokens(share: number.description, stage: "kept")
     }
 
     /// So many tokens, or all where a layer holds fewer.
     ///
     /// - Throws: `RecipeError` if there are none, or more than a cache may have.
     public static func tokens(_ count: Int) throws(RecipeError) -> KeptTokens {
-        try KeptTokens(StageParameters(stage: "tokens", text: "tokens=\(count)", allowed: parameterNames))
+        try KeptTokens(StageParameters(stage: "kept", text: "tokens=\(count)", allowed: parameterNames))
     }
 
     /// The parameters of a stage that say how many tokens stay; one of them is given.

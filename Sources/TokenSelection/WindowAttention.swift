@@ -51,6 +51,7 @@ struct WindowAttention {
             seen[lane] = Int64(visible[first + lane])
             for channel in channels.indices { channels[channel][lane] = Double(queries[first + lane, channel]) }
         }
+        let seenByAll = seen.min()
         let scale = Lanes(repeating: Double(keys.dimension).squareRoot())
         var highest = Lanes(repeating: -.infinity)
         var scores = [Lanes](repeating: .zero, count: keys.count)
@@ -58,7 +59,7 @@ struct WindowAttention {
             var products = Lanes.zero
             for channel in channels.indices { products += channels[channel] * Double(keys[row, channel]) }
             products /= scale
-            for lane in 0..<Lanes.scalarCount where row >= seen[lane] { products[lane] = -.infinity }
+            if row >= seenByAll { products.replace(with: -.infinity, where: seen .<= Int64(row)) }
             scores[row] = products
             highest.replace(with: products, where: products .> highest)
         }

@@ -7,7 +7,8 @@ struct CompareCommand: AsyncParsableCommand {
         abstract: "Measure what a snapshot lost against the dump that it was made from.",
         discussion: """
             Errors are relative: the Frobenius norm of the difference over that of the original. Scores and attention
-            output are computed with the queries of the dump.
+            output are computed with the queries of the dump. Tokens that the snapshot dropped count in the attention output
+            alone, which is compared with attention over all.
 
             Example:
               think-compress compare dump.safetensors prompt.tkv

@@ -228,8 +228,20 @@ import ThinkCompress
         #expect(throws: RecipeError(message, suggestion: suggestion)) { try Recipe(text) }
     }
 
-    @Test("refuses shares that are none", arguments: [0, -0.5, 1.5, .nan, .infinity, 1e-9])
-    func shares(share: Double) {
-        #expect(throws: RecipeError.self) { try KeptTokens.share(share) }
+    @Test("refuses shares and numbers that are none")
+    func keptTokens() {
+        for share in [0, -0.5, 1.5, .nan, .infinity, 1e-9] {
+            #expect(throws: RecipeError.self) { try KeptTokens.share(share) }
+        }
+        let negative = RecipeError(
+            "kept: keep=-0.5 must be a decimal above 0 and at most 1 with at most six digits",
+            suggestion: "keep=0.5"
+        )
+        #expect(throws: negative) { try KeptTokens.share(-0.5) }
+        let none = RecipeError(
+            "kept: tokens=0 must be a whole number from 1 to 2147483647",
+            suggestion: "tokens=1"
+        )
+        #expect(throws: none) { try KeptTokens.tokens(0) }
     }
 }
