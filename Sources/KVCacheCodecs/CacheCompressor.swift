@@ -24,8 +24,8 @@ public struct CacheCompressor: Sendable {
     /// - Parameters:
     ///   - tokenCount: tokens of the cache; a layer may hold fewer.
     ///   - profile: the model's profile of every layer, used in place of the layers' own profiles and queries.
-    ///   - rowCounts: rows of each layer's KV heads before tokens are selected, for stages that estimate sizes before all layers came; nil where all
-    ///     hold all tokens.
+    ///   - rowCounts: rows of each layer's KV heads before tokens are selected, for stages that estimate sizes before all
+    ///     layers came; nil where all hold all tokens.
     public init(
         geometry: CacheGeometry,
         tokenCount: Int,

@@ -30,7 +30,12 @@ struct ErrorSums: Sendable {
         /// Makes the error no number if what is computed is not finite, and so may hide errors of what it is computed
         /// from.
         mutating func hide(errorsOf sources: Pair...) {
-            if !original.isFinite, !sources.allSatisfy({ $0.difference == 0 }) { difference = .nan }
+            if !sources.allSatisfy({ $0.difference == 0 }) { invalidateIfNotFinite() }
+        }
+
+        /// Makes the error no number if what is computed is not finite.
+        mutating func invalidateIfNotFinite() {
+            if !original.isFinite { difference = .nan }
         }
     }
 

@@ -85,7 +85,8 @@ struct LayerComparison: Sendable {
             }
             var pair = ErrorSums.Pair()
             for (left, right) in zip(output, lossy.result) { pair.add(left, right) }
-            pair.hide(errorsOf: sums.keys, sums.values)
+            // What was dropped is an error that no key or value shows.
+            if whole != nil { pair.invalidateIfNotFinite() } else { pair.hide(errorsOf: sums.keys, sums.values) }
             sums.attention = pair
         }
         return sums

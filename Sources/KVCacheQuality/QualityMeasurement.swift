@@ -14,12 +14,12 @@ public struct QualityMeasurement: Sendable {
     /// Compares the next layer on all processors. Scores and attention need the original's queries. While it runs,
     /// OpenBLAS works on one thread per caller.
     ///
-    /// A compressed layer may list some of the original's tokens: then keys, values and scores are compared for these, and
-    /// its attention with that over all that the original holds.
+    /// A compressed layer may list some of the original's tokens: then keys, values and scores are compared for these,
+    /// and its attention with that over all that the original holds.
     ///
     /// - Parameter slidingWindow: how many tokens a query of the layer sees, its own included; nil for all.
-    /// - Throws: `CodecError` if the compressed layer holds other tokens than the original, `CancellationError` if the task is cancelled,
-    ///   `MemoryError` if there is no memory for it.
+    /// - Throws: `CodecError` if the compressed layer holds other tokens than the original, `CancellationError` if the
+    ///   task is cancelled, `MemoryError` if there is no memory for it.
     public mutating func add(
         _ original: KVCacheLayer,
         compressed: CompressedLayer,

@@ -318,6 +318,9 @@ import ThinkCompress
         #expect(scores.isFinite == (part == .values) && !attention.isFinite)
         let exact = try await Self.measure(cache, Self.compress(cache, "f16")).total
         #expect(exact == CompressionQuality.Errors(keys: 0, values: 0, scores: 0, attention: 0))
+        // What stays is exact, but not what attention over all would give.
+        let selected = try await Self.measure(cache, Self.compress(cache, "streaming(recent=100)+f16")).total
+        #expect(selected.keys == 0 && selected.values == 0 && selected.attention?.isFinite == false)
     }
 
     @Test("ends with a cancellation error when the task is cancelled")
