@@ -170,8 +170,8 @@ static inline float score_error_share(float squared_step, size_t count, unsigned
   return variance * ln2 * ln2 / (limit * limit);
 }
 
-/// What scores of a block have whatever the token is, of all runs: sums over channels of each query times the middles,
-/// and in every lane a part of what the codes' centres take away, lane l of query l % 4.
+/// The part of a block's scores that does not depend on the token, of all runs: for each query the sums over channels of
+/// query times middle, and what the codes' centres take away, lane l for query l % 4.
 typedef struct block_constants {
   lanes middles[TCK_QUERY_ROWS], centres;
 } block_constants;

@@ -14,7 +14,10 @@ struct FiniteRows: Sendable {
     /// - Throws: `CodecError` if one is not finite, or there is no memory.
     init(_ statistics: LayerStatistics, keysOfHead head: Int) throws(CodecError) {
         try self.init(statistics.source.keys, head: head, layer: statistics.layer)
-        guard areFinite else { throw statistics.unsupported(.keys, head: head) }
+        guard areFinite else {
+            try statistics.checkFinite(remedy: "take streaming, which chooses tokens without looking at keys")
+            throw statistics.unsupported(.keys, head: head)
+        }
     }
 
     /// The queries of a query head.

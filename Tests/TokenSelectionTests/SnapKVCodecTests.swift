@@ -153,6 +153,7 @@ import ThinkCompress
         let inKeys = try await error(KVCacheLayer(keys: broken, values: fine, queries: fine))
         #expect(inKeys?.code == .unsupportedValue)
         #expect([inKeys?.layer, inKeys?.head, inKeys?.token, inKeys?.channel] == [0, 1, 7, 2])
+        #expect(inKeys?.message.hasSuffix("; take streaming, which chooses tokens without looking at keys") == true)
         // Head 1 has one beyond the window; a window of four tokens doesn't see it.
         let inQueries = try await error(KVCacheLayer(keys: fine, values: fine, queries: broken[tokens: 0..<30]))
         #expect(inQueries?.message == "a query of query head 1 is not finite; export the cache again")
