@@ -58,17 +58,56 @@ public struct Attention: Sendable, Equatable {
         using workers: WorkerThreads,
         into output: inout MutableSpan<Float>
     ) throws(CodecError) {
+        try withStep(queries, over: layer, followedBy: newer, into: &output) { (step) throws(CodecError) in
+            try step.run(on: workers)
+        }
+    }
+
+    /// Attends over tokens in full precision, and adds up the attention that each of them gets: H2O's accumulated
+    /// attention scores (arXiv 2306.14048, section 4).
+    ///
+    /// - Parameters:
+    ///   - queries: as for a cache.
+    ///   - layer: one without rows, of the tokens' shape; it says how many tokens come before them.
+    ///   - tokens: keys and values `[kvHeads, tokens, dimension]`.
+    ///   - workers: the threads to work on; the result is the same for any number of them.
+    ///   - output: as for a cache.
+    /// - Returns: for each KV head and token the sum of its softmax weights, over the queries and the query heads of the
+    ///   group.
+    /// - Throws: as for a cache.
+    public func attendAccumulating(
+        _ queries: KVTensor,
+        over layer: CompressedLayer,
+        followedBy tokens: KVCacheLayer,
+        using workers: WorkerThreads,
+        into output: inout MutableSpan<Float>
+    ) throws(CodecError) -> [[Double]] {
+        precondition(layer.extent.rowCount == 0, "only attention to tokens in full precision is added up")
+        var sums = [[Double]](
+            repeating: [Double](repeating: 0, count: tokens.keys.tokens),
+            count: layer.geometry.kvHeads
+        )
+        try withStep(queries, over: layer, followedBy: tokens, into: &output) { (step) throws(CodecError) in
+            sums = try step.runAccumulating(on: workers)
+        }
+        return sums
+    }
+
+    /// Lends the step that attends, if there are queries.
+    private func withStep(
+        _ queries: KVTensor,
+        over layer: CompressedLayer,
+        followedBy newer: KVCacheLayer?,
+        into output: inout MutableSpan<Float>,
+        body: (AttentionStep) throws(CodecError) -> Void
+    ) throws(CodecError) {
         try check(queries, layer: layer, newer: newer, outputCount: output.count)
         guard queries.tokens > 0 else { return }
         unsafe try output.withUnsafeMutableBufferPointer { (pointer) throws(CodecError) in
             guard let base = pointer.baseAddress else { return }
-            unsafe try AttentionStep(
-                attention: self,
-                queries: queries,
-                layer: layer,
-                newer: newer,
-                output: base
-            ).run(on: workers)
+            unsafe try body(
+                AttentionStep(attention: self, queries: queries, layer: layer, newer: newer, output: base)
+            )
         }
     }
 

@@ -22,6 +22,8 @@ struct AttentionStep {
     private let rowTiles: [RowTile]
     private let queries: KVTensor
     private let output: UnsafeMutablePointer<Float>
+    /// Adds up the attention that the newer rows get, where that is asked for.
+    private var totals: AttentionTotals?
 
     private let keyDimension: Int
     private let valueDimension: Int
@@ -76,6 +78,26 @@ struct AttentionStep {
         jobsPerHead = (queries.tokens + jobPositions - 1) / jobPositions
     }
 
+    /// Computes the step on all workers, and adds up the weights that the newer rows get; the layer has none.
+    ///
+    /// - Returns: for each KV head and newer row the sum over queries and the query heads of the group.
+    /// - Throws: as `run(on:)`.
+    func runAccumulating(on workers: WorkerThreads) throws(CodecError) -> [[Double]] {
+        var step = self
+        do {
+            let totals = try AttentionTotals(
+                kvHeads: layer.geometry.kvHeads,
+                jobsPerHead: jobsPerHead,
+                rowCount: newer?.keys.tokens ?? 0
+            )
+            step.totals = totals
+            try step.compute(on: workers)
+            return totals.sums
+        } catch {
+            throw CodecError(error, layer: layer.index)
+        }
+    }
+
     /// Computes the step on all workers.
     ///
     /// - Throws: `CodecError` if there is no memory to work in; nothing has been computed then.
@@ -95,7 +117,7 @@ struct AttentionStep {
         }
         let jobRows = jobPositions * group
         let least = unsafe Kernels.best.product_rows
-        let usesProducts = jobRows >= min(least.fast, least.precise, least.full)
+        let usesProducts = totals != nil || jobRows >= min(least.fast, least.precise, least.full)
         if usesProducts { try SingleThreadedProducts.reserve(callers: workers.threadCount) }
         let products = usesProducts ? SingleThreadedProducts() : nil
         defer { extendLifetime(products) }
@@ -104,8 +126,12 @@ struct AttentionStep {
             + 3
             * QueryRows.byteCount(capacity: jobRows, keyDimension: keyDimension, valueDimension: valueDimension)
             + (usesProducts
-                ? MatrixTile.byteCount(rows: jobRows, keyDimension: keyDimension, valueDimension: valueDimension) : 0)
-        let total = layer.geometry.kvHeads * jobsPerHead * tileCount
+                ? MatrixTile.byteCount(
+                    rows: jobRows,
+                    keyDimension: keyDimension,
+                    valueDimension: valueDimension,
+                    keptTiles: keptTileCount
+                ) : 0)
         let threads = workers.threadCount
         unsafe try withUnsafeTemporaryAllocation(
             of: Part?.self,
@@ -115,14 +141,15 @@ struct AttentionStep {
             try layer.withPages { (pages) throws(MemoryError) in
                 unsafe try workers.run(scratchBytes: bytes) { thread, memory in
                     unsafe work(
-                        on: total * thread / threads..<total * (thread + 1) / threads,
+                        on: shareStart(ofThread: thread, of: threads)..<shareStart(ofThread: thread + 1, of: threads),
                         pages: pages,
                         memory: ThreadMemory(
                             memory,
                             rows: jobRows,
                             keyDimension: keyDimension,
                             valueDimension: valueDimension,
-                            hasTile: usesProducts
+                            hasTile: usesProducts,
+                            keptTiles: keptTileCount
                         ),
                         parts: UnsafeMutableBufferPointer(rebasing: parts[2 * thread..<2 * thread + 2])
                     )
@@ -131,6 +158,15 @@ struct AttentionStep {
                 }
             }
         }
+    }
+
+    /// Tiles of a job whose scores are kept until all of it has been seen.
+    private var keptTileCount: Int { totals == nil ? 1 : tileCount }
+
+    /// The first of all jobs' tiles that a thread takes. Jobs whose scores are kept are not divided.
+    private func shareStart(ofThread thread: Int, of threads: Int) -> Int {
+        let jobs = layer.geometry.kvHeads * jobsPerHead
+        return totals == nil ? jobs * tileCount * thread / threads : jobs * thread / threads * tileCount
     }
 
     /// Up to 256 rows in full precision that lie one after another.
@@ -173,7 +209,14 @@ struct AttentionStep {
         let last: QueryRows
         let tile: MatrixTile?
 
-        init(_ memory: UnsafeMutableRawPointer, rows: Int, keyDimension: Int, valueDimension: Int, hasTile: Bool) {
+        init(
+            _ memory: UnsafeMutableRawPointer,
+            rows: Int,
+            keyDimension: Int,
+            valueDimension: Int,
+            hasTile: Bool,
+            keptTiles: Int
+        ) {
             var arena = unsafe QueryRows.Arena(memory)
             let workspaceBytes = tck_attention_workspace_bytes(keyDimension, valueDimension)
             unsafe workspace = UnsafeMutableRawPointer(arena.take(UInt8.self, count: workspaceBytes))
@@ -185,8 +228,13 @@ struct AttentionStep {
             last = queryRows()
             tile =
                 hasTile
-                ? MatrixTile(rows: rows, keyDimension: keyDimension, valueDimension: valueDimension, arena: &arena)
-                : nil
+                ? MatrixTile(
+                    rows: rows,
+                    keyDimension: keyDimension,
+                    valueDimension: valueDimension,
+                    keptTiles: keptTiles,
+                    arena: &arena
+                ) : nil
         }
     }
 
@@ -293,7 +341,17 @@ struct AttentionStep {
         }
         restoreValues(rows, head: head, products: products)
         for tile in tiles.clamped(to: chunks.count..<tileCount) {
-            attend(rows, job: job, head: head, tile: rowTiles[tile - chunks.count], products: products)
+            attend(
+                rows,
+                job: job,
+                head: head,
+                tile: rowTiles[tile - chunks.count],
+                products: totals == nil ? products : products?.keeping(tile)
+            )
+        }
+        guard let totals, let products else { return }
+        for (number, tile) in rowTiles.enumerated() where markVisible(rows, job: job, head: head, tile: tile) {
+            totals.add(products.keeping(number), of: rows, job: job, firstRow: tile.row, count: tile.count)
         }
     }
 
@@ -348,9 +406,8 @@ struct AttentionStep {
     }
 
     private func attend(_ rows: QueryRows, job: Int, head: Int, tile: RowTile, products: MatrixTile?) {
-        let places = tile.place..<tile.place + tile.count
-        guard markVisible(rows, job: job, head: head, places: places, start: tile.place) else { return }
-        if let products = products, unsafe rows.count >= Kernels.best.product_rows.full {
+        guard markVisible(rows, job: job, head: head, tile: tile) else { return }
+        if let products = products, unsafe totals != nil || rows.count >= Kernels.best.product_rows.full {
             unsafe tile.source.keys.widenRows(head: head, from: tile.row, count: tile.count, into: products.keys)
             unsafe tile.source.values.widenRows(head: head, from: tile.row, count: tile.count, into: products.values)
             products.score(rows, count: tile.count)
@@ -371,6 +428,10 @@ struct AttentionStep {
                 }
             }
         }
+    }
+
+    private func markVisible(_ rows: QueryRows, job: Int, head: Int, tile: RowTile) -> Bool {
+        markVisible(rows, job: job, head: head, places: tile.place..<tile.place + tile.count, start: tile.place)
     }
 
     /// Says which of a tile's rows each query sees.

@@ -27,7 +27,12 @@ package final class TileAttention {
                 keyDimension: keyDimension,
                 valueDimension: valueDimension
             )
-                + MatrixTile.byteCount(rows: count, keyDimension: keyDimension, valueDimension: valueDimension)
+                + MatrixTile.byteCount(
+                    rows: count,
+                    keyDimension: keyDimension,
+                    valueDimension: valueDimension,
+                    keptTiles: 1
+                )
                 + QueryRows.Arena.byteCount(UInt8.self, count: workspaceBytes)
         )
         // The memory lives as long as this object, and nobody else has it.
@@ -44,6 +49,7 @@ package final class TileAttention {
             rows: count,
             keyDimension: keyDimension,
             valueDimension: valueDimension,
+            keptTiles: 1,
             arena: &arena
         )
         let workspace = unsafe arena.take(UInt8.self, count: workspaceBytes)

@@ -98,6 +98,7 @@ public struct CacheCompressor: Sendable {
                 tokenCount: tokenCount,
                 blockLength: shape.blockLength,
                 hasQueries: one.queries != nil || one.profile != nil,
+                hasAccumulatedAttention: one.accumulatedAttention != nil,
                 rowCounts: isWhole ? statistics.map(\.rowCount) : expectedRowCounts,
                 layers: isWhole ? statistics : nil,
                 profile: try checkedProfile() ?? Self.profile(of: sources, layerCount: geometry.layers.count)

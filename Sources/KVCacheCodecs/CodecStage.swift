@@ -26,6 +26,9 @@ public protocol CodecStage: Sendable {
     /// The last queries of the prompt that the stage looks at, or nil if it looks at none.
     var observationWindow: Int? { get }
 
+    /// Whether the stage looks at the attention that tokens got from all queries of the prompt, where it can be had.
+    var needsAccumulatedAttention: Bool { get }
+
     /// The places that the stage wants in a block, or nil if it doesn't mind.
     var blockLength: Int? { get }
 
@@ -53,6 +56,7 @@ public protocol CodecStage: Sendable {
 extension CodecStage {
     public var residualWindow: Int { 0 }
     public var observationWindow: Int? { nil }
+    public var needsAccumulatedAttention: Bool { false }
     public var blockLength: Int? { nil }
 
     public var needsWholeCache: Bool { false }
@@ -71,6 +75,8 @@ public struct CacheOutline: Sendable {
     public let blockLength: Int
     /// Whether queries or a profile came with the cache, as far as is known.
     public let hasQueries: Bool
+    /// Whether the attention that tokens got from all queries of the prompt came, as far as is known.
+    public let hasAccumulatedAttention: Bool
     /// Rows of each layer's KV heads, of the tokens that were selected if a stage did.
     public let rowCounts: [Int]
     /// The statistics of all layers; nil where layers come one by one, so that only one at a time is in memory.

@@ -15,7 +15,12 @@ extension Evaluator {
         take: (Recipe, _ chosen: String?, TrialOutcome) throws -> Void
     ) async throws {
         let window = recipes.map(\.observationWindow).max() ?? 0
-        let full = try await decoder.fullCache(prompt.context, queryWindow: window, metadata: metadata)
+        let full = try await decoder.fullCache(
+            prompt.context,
+            queryWindow: window,
+            accumulatesAttention: recipes.contains(where: \.needsAccumulatedAttention),
+            metadata: metadata
+        )
         var unseen = [[Bool]](repeating: [], count: recipes.count)
         var chosen: [String?] = []
         for (index, recipe) in recipes.enumerated() {

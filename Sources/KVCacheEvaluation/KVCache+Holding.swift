@@ -15,7 +15,8 @@ extension KVCache {
                     keys: layer.keys[tokens: held],
                     values: layer.values[tokens: held],
                     held: held.count < tokenCount ? .last : .all,
-                    queries: count > 0 ? layer.queries.map { $0[tokens: max($0.tokens - count, 0)..<$0.tokens] } : nil
+                    queries: count > 0 ? layer.queries.map { $0[tokens: max($0.tokens - count, 0)..<$0.tokens] } : nil,
+                    accumulatedAttention: layer.accumulatedAttention.map { $0.map { Array($0[held]) } }
                 )
             },
             tokenCount: tokenCount,

@@ -150,6 +150,11 @@ extension KVCacheLayer {
                 )
             }
         }
+        if let accumulatedAttention {
+            guard accumulatedAttention.map(\.count) == [Int](repeating: keys.tokens, count: keys.heads) else {
+                throw error(.raggedLayers, "its accumulated attention is not one of \(keys.shapeText)")
+            }
+        }
         if let profile {
             let fault = profile.fault(
                 kvHeads: keys.heads,

@@ -12,6 +12,9 @@ public struct KVCacheLayer: Sendable {
     public let queries: KVTensor?
     /// What the model's profile says of the layer, or the query profile that came with the cache.
     public let profile: LayerProfile?
+    /// The attention that the rows got from all queries of the prompt: for each KV head and row the sum of its softmax
+    /// weights, over the queries and the query heads of the group. Nil where it was not added up.
+    public let accumulatedAttention: [[Double]]?
     /// What the layer keeps beside keys and values, by the bytes of their names, which differ.
     public let state: [LayerState]
 
@@ -21,6 +24,7 @@ public struct KVCacheLayer: Sendable {
         held: HeldTokens = .all,
         queries: KVTensor? = nil,
         profile: LayerProfile? = nil,
+        accumulatedAttention: [[Double]]? = nil,
         state: [LayerState] = []
     ) {
         self.keys = keys
@@ -28,6 +32,7 @@ public struct KVCacheLayer: Sendable {
         self.held = held
         self.queries = queries
         self.profile = profile
+        self.accumulatedAttention = accumulatedAttention
         self.state = state.sorted { $0.name.utf8.lexicographicallyPrecedes($1.name.utf8) }
     }
 
@@ -42,7 +47,15 @@ public struct KVCacheLayer: Sendable {
 
     /// The same layer with a profile, which is used in place of its own profile and queries.
     public func withProfile(_ profile: LayerProfile?) -> KVCacheLayer {
-        KVCacheLayer(keys: keys, values: values, held: held, queries: queries, profile: profile, state: state)
+        KVCacheLayer(
+            keys: keys,
+            values: values,
+            held: held,
+            queries: queries,
+            profile: profile,
+            accumulatedAttention: accumulatedAttention,
+            state: state
+        )
     }
 
     /// The layer with some of its rows, copied, and all that is not of single tokens: queries, profile and state.
@@ -62,6 +75,9 @@ public struct KVCacheLayer: Sendable {
             ),
             queries: queries,
             profile: profile,
+            accumulatedAttention: accumulatedAttention.map { heads in
+                zip(heads, rows).map { weights, list in list.map { weights[$0] } }
+            },
             state: state
         )
     }

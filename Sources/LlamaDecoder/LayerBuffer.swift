@@ -83,8 +83,15 @@ struct LayerBuffer: Sendable {
 
     /// The tokens that were written, with the queries or the profile that belong to them; they aren't written again.
     ///
-    /// - Parameter held: which of the cache's tokens they are.
-    func layer(tokens: Range<Int>, held: HeldTokens = .all, queries: KVTensor? = nil) -> KVCacheLayer {
+    /// - Parameters:
+    ///   - held: which of the cache's tokens they are.
+    ///   - accumulatedAttention: of each KV head, a number for each of the tokens.
+    func layer(
+        tokens: Range<Int>,
+        held: HeldTokens = .all,
+        queries: KVTensor? = nil,
+        accumulatedAttention: [[Double]]? = nil
+    ) -> KVCacheLayer {
         func tensor(_ buffer: AlignedBuffer) -> KVTensor {
             KVTensor(
                 bytes: unsafe buffer.shared,
@@ -94,6 +101,12 @@ struct LayerBuffer: Sendable {
                 headDimension: geometry.keyDimension
             )[tokens: tokens]
         }
-        return KVCacheLayer(keys: tensor(keys), values: tensor(values), held: held, queries: queries)
+        return KVCacheLayer(
+            keys: tensor(keys),
+            values: tensor(values),
+            held: held,
+            queries: queries,
+            accumulatedAttention: accumulatedAttention
+        )
     }
 }

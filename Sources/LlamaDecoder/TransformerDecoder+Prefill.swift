@@ -59,6 +59,7 @@ extension TransformerDecoder {
             tokens,
             elementType: elementType,
             queryWindow: recipe.observationWindow,
+            accumulatesAttention: recipe.needsAccumulatedAttention,
             progress: progress
         ) { index, layer in
             if recipe.needsWholeCache {
@@ -83,11 +84,13 @@ extension TransformerDecoder {
     ///
     /// - Parameters:
     ///   - queryWindow: how many of the last queries come along.
+    ///   - accumulatesAttention: whether the attention that tokens get from all queries comes along.
     /// - Throws: as `prefill`.
     public func fullCache(
         _ tokens: [Int32],
         elementType: ElementType = .float16,
         queryWindow: Int = Recipe.defaultObservationWindow,
+        accumulatesAttention: Bool = false,
         metadata: [String: String] = [:],
         progress: ProgressHandler? = nil
     ) async throws -> KVCache {
@@ -96,6 +99,7 @@ extension TransformerDecoder {
             tokens,
             elementType: elementType,
             queryWindow: queryWindow,
+            accumulatesAttention: accumulatesAttention,
             holdsAll: true,
             progress: progress
         ) { _, layer in
@@ -105,7 +109,7 @@ extension TransformerDecoder {
     }
 
     /// Computes tokens that follow a full-precision cache: what `fullCache` gives for all tokens at once, its last
-    /// queries included, but that where frequencies depend on a text's length (`dynamic`, `longrope`) the prefix keeps
+    /// queries included, and its accumulated attention where the prefix has it, but that where frequencies depend on a text's length (`dynamic`, `longrope`) the prefix keeps
     /// its own.
     ///
     /// - Parameters:
@@ -124,12 +128,20 @@ extension TransformerDecoder {
             following: prefix,
             elementType: prefix.elementType,
             queryWindow: queryWindow,
+            accumulatesAttention: prefix.layers.allSatisfy { $0.accumulatedAttention != nil },
             progress: nil
         ) { index, layer in
             let queries = try layer.queries.map { newer in
                 try self.lastQueries(queryWindow, of: prefix.layers[index].queries, followedBy: newer)
             }
-            layers.append(KVCacheLayer(keys: layer.keys, values: layer.values, queries: queries))
+            layers.append(
+                KVCacheLayer(
+                    keys: layer.keys,
+                    values: layer.values,
+                    queries: queries,
+                    accumulatedAttention: layer.accumulatedAttention
+                )
+            )
         }
         return try KVCache(
             layers: layers,
@@ -223,6 +235,7 @@ extension TransformerDecoder {
     /// - Parameters:
     ///   - prefix: what the tokens follow, of the same element type and with all tokens in every layer; layers are given
     ///     with its rows first, so with all of theirs.
+    ///   - accumulatesAttention: whether the attention that tokens get from all queries is added up.
     ///   - holdsAll: whether layers with a sliding window keep all tokens, too, and not only the last ones.
     /// - Returns: what leaves the last layer, a row per token of `tokens`.
     private func computeLayers(
@@ -230,6 +243,7 @@ extension TransformerDecoder {
         following prefix: KVCache? = nil,
         elementType: ElementType,
         queryWindow: Int,
+        accumulatesAttention: Bool = false,
         holdsAll: Bool = false,
         progress: ProgressHandler?,
         _ take: (_ index: Int, _ layer: KVCacheLayer) async throws -> Void
@@ -257,6 +271,9 @@ extension TransformerDecoder {
             /// The token of the buffer's first row.
             var first = 0
             let kept = try FloatMatrix(rows: window, columns: configuration.queryWidth)
+            /// For each KV head and token.
+            var accumulated = (prefix?.layers[index].accumulatedAttention ?? [[Double]](repeating: [], count: attention.kvHeads))
+                .map { $0 + [Double](repeating: 0, count: end - $0.count) }
             for chunk in 0..<chunkCount {
                 try Task.checkCancellation()
                 let start = chunk * Self.chunkTokens
@@ -279,14 +296,29 @@ extension TransformerDecoder {
                     unsafe kept[start + row - firstQuery].update(from: activations.queries[row], count: kept.columns)
                 }
                 let queries = activations.queries(rows: 0..<count, geometry: attention)
-                try attend(
-                    queries,
-                    layer: index,
-                    over: emptyLayer(index, elementType: elementType, skippedTokens: first),
-                    followedBy: buffer.layer(tokens: 0..<past + start + count - first),
-                    into: activations.attended,
-                    row: 0
-                )
+                let before = emptyLayer(index, elementType: elementType, skippedTokens: first)
+                let rows = buffer.layer(tokens: 0..<past + start + count - first)
+                if accumulatesAttention {
+                    let weights = try attendAccumulating(
+                        queries,
+                        layer: index,
+                        over: before,
+                        followedBy: rows,
+                        into: activations.attended
+                    )
+                    for (head, list) in weights.enumerated() {
+                        for (row, weight) in list.enumerated() { accumulated[head][first + row] += weight }
+                    }
+                } else {
+                    try attend(
+                        queries,
+                        layer: index,
+                        over: before,
+                        followedBy: rows,
+                        into: activations.attended,
+                        row: 0
+                    )
+                }
                 unsafe try complete(layer: index, hidden: hidden[start], count: count, activations: activations)
                 progress?(Double(index * chunkCount + chunk + 1) / Double(geometry.layers.count * chunkCount))
             }
@@ -299,7 +331,8 @@ extension TransformerDecoder {
             let layer = buffer.layer(
                 tokens: held.lowerBound - first..<held.upperBound - first,
                 held: held.count < end ? .last : .all,
-                queries: queries
+                queries: queries,
+                accumulatedAttention: accumulatesAttention ? accumulated.map { Array($0[held]) } : nil
             )
             try await take(index, layer)
         }
@@ -336,5 +369,24 @@ extension TransformerDecoder {
         let count = queries.tokens * attended.columns
         var output = unsafe MutableSpan(_unsafeStart: attended[row], count: count)
         try attentions[index].attend(queries, over: layer, followedBy: newer, using: workers, into: &output)
+    }
+
+    /// Writes the attention of some queries to rows, and adds up what tokens in full precision get of it.
+    private func attendAccumulating(
+        _ queries: KVTensor,
+        layer index: Int,
+        over layer: CompressedLayer,
+        followedBy tokens: KVCacheLayer,
+        into attended: FloatMatrix
+    ) throws(CodecError) -> [[Double]] {
+        let count = queries.tokens * attended.columns
+        var output = unsafe MutableSpan(_unsafeStart: attended[0], count: count)
+        return try attentions[index].attendAccumulating(
+            queries,
+            over: layer,
+            followedBy: tokens,
+            using: workers,
+            into: &output
+        )
     }
 }

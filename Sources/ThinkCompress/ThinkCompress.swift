@@ -18,7 +18,7 @@ extension CodecRegistry {
     /// Every codec of this package.
     public static let standard = CodecRegistry(
         [
-            StreamingCodec.registration, SnapKVCodec.registration, KeyDiffCodec.registration,
+            StreamingCodec.registration, SnapKVCodec.registration, H2OCodec.registration, KeyDiffCodec.registration,
             KIVICodec.registration, ThinKCodec.registration, BudgetCodec.registration,
         ],
         // Sizes and divergences are those of Evaluation.md: SmolLM2-135M after 2,048 tokens, with its profile.
