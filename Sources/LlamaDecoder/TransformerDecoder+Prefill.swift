@@ -272,7 +272,8 @@ extension TransformerDecoder {
             var first = 0
             let kept = try FloatMatrix(rows: window, columns: configuration.queryWidth)
             /// For each KV head and token.
-            var accumulated = (prefix?.layers[index].accumulatedAttention ?? [[Double]](repeating: [], count: attention.kvHeads))
+            var accumulated =
+                (prefix?.layers[index].accumulatedAttention ?? [[Double]](repeating: [], count: attention.kvHeads))
                 .map { $0 + [Double](repeating: 0, count: end - $0.count) }
             for chunk in 0..<chunkCount {
                 try Task.checkCancellation()

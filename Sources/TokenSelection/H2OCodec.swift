@@ -36,7 +36,8 @@ public struct H2OCodec: TokenSelectionStage {
         role: .tokenSelection,
         parameterNames: KeptTokens.parameterNames + ["recent"],
         example: "h2o(keep=0.5)",
-        help: "H2O: keeps this share of tokens, or tokens=1024: the last recent, by default half of them, and those that "
+        help:
+            "H2O: keeps this share of tokens, or tokens=1024: the last recent, by default half of them, and those that "
             + "all queries attended to most"
     ) { (parameters) throws(RecipeError) in try H2OCodec(parameters) }
 

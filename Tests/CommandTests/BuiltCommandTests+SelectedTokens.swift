@@ -114,7 +114,7 @@ extension BuiltCommandTests {
         @Test("the help of recipes tells of every selection")
         func help() async throws {
             let help = try await BuiltCommand.run("snapshot", "--help").output
-            for name in ["streaming(recent=1024)", "snapkv(keep=0.5)", "keydiff(keep=0.5)"] {
+            for name in ["streaming(recent=1024)", "snapkv(keep=0.5)", "h2o(keep=0.5)", "keydiff(keep=0.5)"] {
                 #expect(help.contains(name))
             }
         }

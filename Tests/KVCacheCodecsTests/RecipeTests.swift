@@ -139,7 +139,7 @@ import ThinkCompress
     }
 
     private static let known =
-        "(known: small, balanced, faithful, f16, bf16, f32, exact, streaming, snapkv, "
+        "(known: small, balanced, faithful, f16, bf16, f32, exact, streaming, snapkv, h2o, "
         + "keydiff, kivi, think, auto)"
 
     static let textRefusals = [

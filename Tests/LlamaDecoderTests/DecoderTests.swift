@@ -111,6 +111,51 @@ import ThinkCompress
         }
     }
 
+    /// In full precision, and by the definition of causal attention.
+    @Test(arguments: ["llama-3", "gemma3"])
+    func attentionIsAddedUp(name: String) async throws {
+        let decoder = try Self.decoder(name)
+        let tokens = Self.tokens(300, model: decoder.model)
+        let whole = try await decoder.fullCache(tokens, elementType: .float32, accumulatesAttention: true)
+        let plain = try await decoder.fullCache(tokens, elementType: .float32)
+        let prefix = try await decoder.fullCache(
+            Array(tokens.prefix(100)),
+            elementType: .float32,
+            accumulatesAttention: true
+        )
+        let found = try await decoder.fullCache(Array(tokens[100...]), following: prefix)
+        let group = Double(decoder.model.configuration.attention.queryHeads / decoder.model.configuration.attention.kvHeads)
+        for (index, layer) in whole.layers.enumerated() {
+            let weights = try #require(layer.accumulatedAttention)
+            #expect(plain.layers[index].accumulatedAttention == nil)
+            #expect(relativeError(layer.keys.numbers, plain.layers[index].keys.numbers) < 1e-5)
+            let other = try #require(found.layers[index].accumulatedAttention)
+            for (list, otherList) in zip(weights, other) {
+                #expect(abs(list.reduce(0, +) - 300 * group) < 0.01)
+                // The last token is seen by its own query alone.
+                #expect(list[299] <= group)
+                for (one, two) in zip(list, otherList) { #expect(abs(one - two) < 1e-3 * (1 + one)) }
+            }
+        }
+    }
+
+    @Test("heavy hitters are those of all queries of the prompt")
+    func heavyHitters() async throws {
+        let decoder = try Self.decoder()
+        let tokens = Self.tokens(300, model: decoder.model)
+        let recipe = try Recipe("h2o(tokens=64)+f32")
+        let cache = try await decoder.prefill(tokens, recipe: recipe).cache
+        let full = try await decoder.fullCache(tokens, elementType: .float32, accumulatesAttention: true)
+        #expect(cache.metadata["recipe.rationale"] == nil)
+        for (layer, whole) in zip(cache.layers, full.layers) {
+            let kept = try #require(whole.accumulatedAttention).map { weights -> [UInt32] in
+                let highest = (0..<268).sorted { weights[$0] > weights[$1] }.prefix(32).sorted()
+                return (highest + Array(268..<300)).map(UInt32.init)
+            }
+            #expect(layer.held == .listed(kept))
+        }
+    }
+
     @Test func onlyAWholeCacheOfTheModelGoesOn() async throws {
         let decoder = try Self.decoder()
         let other = try await Self.decoder("qwen3").fullCache([1, 2, 3])
@@ -264,7 +309,7 @@ import ThinkCompress
     @Test(
         "a cache of selected tokens goes on at the next position, whole only",
         arguments: ["llama-3", "mistral", "gemma3"],
-        ["streaming(recent=60)", "snapkv(keep=0.5,observe=8)", "keydiff(tokens=100)"]
+        ["streaming(recent=60)", "snapkv(keep=0.5,observe=8)", "h2o(keep=0.4)", "keydiff(tokens=100)"]
     )
     func selectedTokensGoOn(name: String, selection: String) async throws {
         let decoder = try Self.decoder(name)
