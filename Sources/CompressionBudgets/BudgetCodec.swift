@@ -67,6 +67,7 @@ public struct BudgetCodec: CodecStage {
     }
 
     public var residualWindow: Int { SoftThinKCodec.defaultRecent }
+    public var sinks: Int { SoftThinKCodec.defaultSinks }
     public var observationWindow: Int? { ThinKCodec.defaultObserve }
     public var endsRecipe: Bool { true }
     public var needsWholeCache: Bool { if case .error = goal { true } else { false } }

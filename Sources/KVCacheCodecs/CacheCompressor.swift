@@ -155,18 +155,30 @@ public struct CacheCompressor: Sendable {
                 blockLength: shape.blockLength
             )
         }
-        guard let selection = recipe.tokenSelection else { return all }
-        let slots = Slots<LayerStatistics>(count: all.count)
-        try await forEachConcurrently(count: all.count) { index in
-            slots[index] = try all[index].selected(by: selection)
+        guard let stage = recipe.tokenSelection else { return all }
+        let selections = all.map { LayerSelection($0, by: stage, sinks: recipe.sinks) }
+        let heads = selections.enumerated().filter { !$1.keepsAll }.flatMap { index, selection in
+            (0..<selection.statistics.geometry.kvHeads).map { (layer: index, head: $0) }
         }
-        return slots.values
+        let slots = Slots<[Int]>(count: heads.count)
+        try await forEachConcurrently(count: heads.count) { unit in
+            slots[unit] = try selections[heads[unit].layer].rows(ofHead: heads[unit].head)
+        }
+        let rows = Dictionary(grouping: zip(heads, slots.values), by: \.0.layer).mapValues { $0.map(\.1) }
+        let selected = Slots<LayerStatistics>(count: all.count)
+        try await forEachConcurrently(count: all.count) { index in
+            selected[index] = try rows[index].map { try all[index].keeping($0) } ?? all[index]
+        }
+        return selected.values
     }
 
     /// Rows of each layer's KV heads after the selection of tokens, as far as is known before the layers come.
     private var expectedRowCounts: [Int] {
         guard let selection = recipe.tokenSelection else { return rowCounts }
-        return rowCounts.map { $0 == 0 ? 0 : selection.keptCount(ofRows: $0) }
+        return rowCounts.map { rows in
+            // A layer that holds all tokens begins with the first ones.
+            rows == 0 ? 0 : selection.keptCount(ofRows: rows, sinks: rows == tokenCount ? min(recipe.sinks, rows) : 0)
+        }
     }
 
     /// The metadata that says what stages chose, and why: Formats/snapshot.md, "METADATA".

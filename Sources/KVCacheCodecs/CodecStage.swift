@@ -23,6 +23,9 @@ public protocol CodecStage: Sendable {
     /// The newest rows of each layer that the stage wants in full precision.
     var residualWindow: Int { get }
 
+    /// The first tokens that the stage wants in full precision.
+    var sinks: Int { get }
+
     /// The last queries of the prompt that the stage looks at, or nil if it looks at none.
     var observationWindow: Int? { get }
 
@@ -55,6 +58,7 @@ public protocol CodecStage: Sendable {
 
 extension CodecStage {
     public var residualWindow: Int { 0 }
+    public var sinks: Int { 0 }
     public var observationWindow: Int? { nil }
     public var needsAccumulatedAttention: Bool { false }
     public var blockLength: Int? { nil }

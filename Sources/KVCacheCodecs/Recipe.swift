@@ -81,6 +81,11 @@ public struct Recipe: Sendable, Equatable, CustomStringConvertible {
         return (longest + blockLength - 1) / blockLength * blockLength
     }
 
+    /// First tokens that stages keep in full precision, and the selection of tokens therefore keeps.
+    ///
+    /// A selection's own first tokens are no sinks: stages after it decide in what precision they are.
+    public var sinks: Int { steps.filter { $0.codec.role != .tokenSelection }.map(\.stage.sinks).max() ?? 0 }
+
     /// The last queries of the prompt that score channels.
     public var observationWindow: Int {
         steps.compactMap(\.stage.observationWindow).max() ?? Self.defaultObservationWindow
@@ -102,7 +107,9 @@ public struct Recipe: Sendable, Equatable, CustomStringConvertible {
     ///
     /// - Throws: `CodecError` if a stage can't decide, or the format can't say what was decided.
     public func plan(for statistics: inout LayerStatistics) throws(CodecError) -> LayerPlan {
-        if let tokenSelection { statistics = try statistics.selected(by: tokenSelection) }
+        if let tokenSelection {
+            statistics = try LayerSelection(statistics, by: tokenSelection, sinks: sinks).selected()
+        }
         return try LayerDraft.plan(for: &statistics, stages: steps.map(\.stage))
     }
 

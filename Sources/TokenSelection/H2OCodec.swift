@@ -57,22 +57,23 @@ public struct H2OCodec: TokenSelectionStage {
         return stage
     }
 
-    public func keptCount(ofRows rows: Int) -> Int { kept.count(ofRows: rows, newest: recent ?? 1) }
+    public func keptCount(ofRows rows: Int, sinks: Int) -> Int {
+        kept.count(ofRows: rows, sinks: sinks, newest: recent ?? 1)
+    }
 
     /// The rows of most attention, and the newest.
     ///
     /// - Throws: `CodecError` if neither accumulated attention nor queries came, or a key or query is not finite.
-    public func keptRows(of statistics: LayerStatistics) throws(CodecError) -> [[Int]] {
+    public func keptRows(of statistics: LayerStatistics, head: Int, sinks: Int) throws(CodecError) -> [Int] {
         let rows = statistics.rowCount
-        let kept = keptCount(ofRows: rows)
-        let newest = min(recent ?? (kept + 1) / 2, rows)
-        let older = rows - newest
-        var result: [[Int]] = []
-        for head in 0..<statistics.geometry.kvHeads {
-            let weights = try Array(accumulatedAttention(of: statistics, head: head).prefix(older))
-            result.append(weights.indicesOfHighest(kept - newest) + Array(older..<rows))
-        }
-        return result
+        let count = keptCount(ofRows: rows, sinks: sinks)
+        let newest = recent ?? min((count + 1) / 2, count - sinks)
+        return KeptTokens.rows(
+            scores: Array(try accumulatedAttention(of: statistics, head: head).prefix(rows - newest)),
+            count: count,
+            sinks: sinks,
+            newest: newest
+        )
     }
 
     /// The attention that each row of a KV head got: from all queries, or else from those that came with the cache.

@@ -70,14 +70,27 @@ public struct KeptTokens: Sendable, Equatable {
         }
     }
 
-    /// Rows that stay of `rows`: those of the newest tokens, `newest` of them, in any case.
-    func count(ofRows rows: Int, newest: Int) -> Int {
+    /// Rows that stay of `rows`: the first `sinks` and the last `newest` in any case.
+    func count(ofRows rows: Int, sinks: Int, newest: Int) -> Int {
         let count =
             switch amount {
             case .share(let share): rows * share.units / Self.million
             case .tokens(let count): count
             }
-        return min(max(count, newest, 1), rows)
+        return min(max(count, sinks + newest, 1), rows)
+    }
+
+    /// Which rows stay of those that have scores: the first `sinks`, the last `newest`, and of the others those of highest
+    /// score, of equal ones the earlier.
+    ///
+    /// - Parameters:
+    ///   - scores: of the rows before the newest.
+    ///   - count: rows that stay.
+    static func rows(scores: [Double], count: Int, sinks: Int, newest: Int) -> [Int] {
+        let highest = (sinks..<scores.count).sorted { (-scores[$0], $0) < (-scores[$1], $1) }
+            .prefix(count - sinks - newest)
+            .sorted()
+        return Array(0..<sinks) + highest + Array(scores.count..<scores.count + newest)
     }
 
     /// Checks that the tokens that always stay are no more than those that are to stay.

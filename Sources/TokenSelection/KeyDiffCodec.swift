@@ -50,22 +50,22 @@ public struct KeyDiffCodec: TokenSelectionStage {
         return result
     }
 
-    public func keptCount(ofRows rows: Int) -> Int { kept.count(ofRows: rows, newest: recent) }
+    public func keptCount(ofRows rows: Int, sinks: Int) -> Int {
+        kept.count(ofRows: rows, sinks: sinks, newest: recent)
+    }
 
     /// The rows whose keys are least similar to the mean of all directions, and the newest.
     ///
     /// - Throws: `CodecError` if a key is not finite, or there is no memory.
-    public func keptRows(of statistics: LayerStatistics) throws(CodecError) -> [[Int]] {
+    public func keptRows(of statistics: LayerStatistics, head: Int, sinks: Int) throws(CodecError) -> [Int] {
         let rows = statistics.rowCount
-        let older = rows - min(recent, rows)
-        let count = keptCount(ofRows: rows) - (rows - older)
-        var result: [[Int]] = []
-        for head in 0..<statistics.geometry.kvHeads {
-            let keys = try FiniteRows(statistics, keysOfHead: head)
-            let differences = Self.similarities(keys).prefix(older).map { -$0 }
-            result.append(differences.indicesOfHighest(count) + Array(older..<rows))
-        }
-        return result
+        let keys = try FiniteRows(statistics, keysOfHead: head)
+        return KeptTokens.rows(
+            scores: Self.similarities(keys).prefix(rows - recent).map { -$0 },
+            count: keptCount(ofRows: rows, sinks: sinks),
+            sinks: sinks,
+            newest: recent
+        )
     }
 
     /// The cosine similarity of each key to the sum of all directions, times the length of that sum.

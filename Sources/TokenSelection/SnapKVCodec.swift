@@ -67,12 +67,14 @@ public struct SnapKVCodec: TokenSelectionStage {
 
     public var observationWindow: Int? { observe }
 
-    public func keptCount(ofRows rows: Int) -> Int { kept.count(ofRows: rows, newest: observe) }
+    public func keptCount(ofRows rows: Int, sinks: Int) -> Int {
+        kept.count(ofRows: rows, sinks: sinks, newest: observe)
+    }
 
     /// The rows of most votes, and the observation window.
     ///
     /// - Throws: `CodecError` if no queries came, or a key or query is not finite.
-    public func keptRows(of statistics: LayerStatistics) throws(CodecError) -> [[Int]] {
+    public func keptRows(of statistics: LayerStatistics, head: Int, sinks: Int) throws(CodecError) -> [Int] {
         guard let queries = statistics.source.queries else {
             throw CodecError(
                 .missingQueries,
@@ -84,18 +86,16 @@ public struct SnapKVCodec: TokenSelectionStage {
         }
         let observed = queries[tokens: max(queries.tokens - observe, 0)..<queries.tokens]
         let rows = statistics.rowCount
-        let older = rows - min(observe, rows)
-        let count = keptCount(ofRows: rows) - (rows - older)
-        var result: [[Int]] = []
-        for head in 0..<statistics.geometry.kvHeads {
-            let attention = try WindowAttention(statistics, head: head, queries: observed)
-            let votes = pooled(attention.weights.prefix(older))
-            result.append(votes.indicesOfHighest(count) + Array(older..<rows))
-        }
-        return result
+        let attention = try WindowAttention(statistics, head: head, queries: observed)
+        return KeptTokens.rows(
+            scores: pooled(attention.weights.prefix(rows - observe)),
+            count: keptCount(ofRows: rows, sinks: sinks),
+            sinks: sinks,
+            newest: observe
+        )
     }
 
-    /// The sum of each vote and its neighbors'.
+    /// The sum of each vote and those next to it.
     private func pooled(_ votes: ArraySlice<Double>) -> [Double] {
         votes.indices.map { index in
             votes[max(index - kernel / 2, votes.startIndex)..<min(index + kernel / 2 + 1, votes.endIndex)].reduce(0, +)

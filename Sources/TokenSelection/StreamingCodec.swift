@@ -50,10 +50,9 @@ public struct StreamingCodec: TokenSelectionStage {
         return result
     }
 
-    public func keptCount(ofRows rows: Int) -> Int { min(sinks + recent, rows) }
+    public func keptCount(ofRows rows: Int, sinks: Int) -> Int { min(max(self.sinks, sinks) + recent, rows) }
 
-    public func keptRows(of statistics: LayerStatistics) -> [[Int]] {
-        let rows = Array(0..<sinks) + Array(statistics.rowCount - recent..<statistics.rowCount)
-        return [[Int]](repeating: rows, count: statistics.geometry.kvHeads)
+    public func keptRows(of statistics: LayerStatistics, head: Int, sinks: Int) -> [Int] {
+        Array(0..<max(self.sinks, sinks)) + Array(statistics.rowCount - recent..<statistics.rowCount)
     }
 }

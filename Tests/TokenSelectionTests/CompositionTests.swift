@@ -4,7 +4,7 @@ import ThinkCompress
 
 /// Selected tokens under the stages that follow.
 @Suite struct CompositionTests {
-    static let selections = ["streaming(recent=96)", "snapkv(keep=0.4)", "keydiff(tokens=120)"]
+    static let selections = ["streaming(recent=96)", "snapkv(keep=0.4)", "h2o(keep=0.4)", "keydiff(tokens=120)"]
     static let laterStages = [
         "think(keys=0.4,recent=0)", "think(keys=0.5,restore=mean,recent=64)", "kivi(bits=2,residual=32,sinks=4)",
         "think(keys=0.4)+kivi(keys=4,values=2,residual=64)", "think(bits=2.5,values=2.25,recent=32)",
@@ -14,12 +14,26 @@ import ThinkCompress
     private static func cache() throws -> KVCache {
         var maker = TestCache()
         (maker.layers, maker.window) = (2, 32)
-        return try maker.makeQuickly()
+        let cache = try maker.makeQuickly()
+        var generator = SplitMix64(seed: 6)
+        let layers = cache.layers.map { layer in
+            KVCacheLayer(
+                keys: layer.keys,
+                values: layer.values,
+                queries: layer.queries,
+                accumulatedAttention: (0..<layer.keys.heads).map { _ in
+                    (0..<layer.keys.tokens).map { _ in Double.random(in: 0..<1, using: &generator) }
+                }
+            )
+        }
+        return try KVCache(layers: layers, tokens: cache.tokens, metadata: cache.metadata)
     }
 
-    /// The cache of what a selection keeps, in full precision.
-    private static func kept(_ cache: KVCache, by selection: String) async throws -> KVCache {
-        let selected = try await CompressedCache(compressing: cache, recipe: Recipe(selection))
+    /// The cache of what a selection keeps, in full precision, the first `sinks` tokens among it.
+    private static func kept(_ cache: KVCache, by selection: String, sinks: Int) async throws -> KVCache {
+        // All of it lies in the window.
+        let recipe = try Recipe("\(selection)+kivi(bits=8,residual=320,sinks=\(sinks))")
+        let selected = try await CompressedCache(compressing: cache, recipe: recipe)
         let layers = try zip(cache.layers, selected.layers).map { source, layer in
             let rows = try layer.decompress(rows: 0..<layer.rowCount, as: cache.elementType)
             return KVCacheLayer(keys: rows.keys, values: rows.values, held: layer.held, queries: source.queries)
@@ -38,7 +52,7 @@ import ThinkCompress
         let recipe = try Recipe("\(selection)+\(later)")
         let atOnce = try await CompressedCache(compressing: cache, recipe: recipe)
         let afterwards = try await CompressedCache(
-            compressing: Self.kept(cache, by: selection),
+            compressing: Self.kept(cache, by: selection, sinks: recipe.sinks),
             recipe: Recipe(later)
         )
         let contents = [atOnce, afterwards].map { CacheContent($0.with(recipe: nil)) }
@@ -167,14 +181,14 @@ import ThinkCompress
             ) { (_) throws(RecipeError) in self }
         }
 
-        func keptCount(ofRows rows: Int) -> Int { count }
-        func keptRows(of statistics: LayerStatistics) -> [[Int]] { rows }
+        func keptCount(ofRows rows: Int, sinks: Int) -> Int { count }
+        func keptRows(of statistics: LayerStatistics, head: Int, sinks: Int) -> [Int] { rows[head] }
     }
 
     @Test(
         "refuses rows that a layer can't keep",
         arguments: [
-            (2, [[0, 1]]), (2, [[0, 1], [2]]), (2, [[1, 0], [2, 3]]), (2, [[0, 0], [2, 3]]), (2, [[0, 150], [2, 3]]),
+            (2, [[0, 1], [2]]), (2, [[1, 0], [2, 3]]), (2, [[0, 0], [2, 3]]), (2, [[0, 150], [2, 3]]),
             (2, [[-1, 3], [2, 3]]), (0, [[], []]), (151, [[0], [0]]),
         ]
     )
@@ -184,9 +198,40 @@ import ThinkCompress
             try await CompressedCache(compressing: SelectionSample().cache(), recipe: recipe)
         }
         #expect(error?.code == .unsupportedPlan)
-        #expect(
-            error?.description
-                == "fixed must keep the same number of the layer's 150 rows in each KV head, ascending (layer 0)"
-        )
+        #expect(error?.layer == 0)
+        #expect(error?.message == "fixed must keep the same number of the layer's 150 rows in each KV head, ascending")
+    }
+
+    @Test(
+        "what later stages keep as sinks stays, in place of others between it and the newest",
+        arguments: [
+            ("snapkv(keep=0.4)", 60), ("snapkv(tokens=33)", 36), ("h2o(keep=0.4)", 60), ("h2o(keep=0.03)", 5),
+            ("h2o(keep=0.03,recent=9)", 13), ("keydiff(tokens=60)", 60), ("keydiff(keep=0.01,recent=0)", 4),
+            ("streaming(sinks=0,recent=50)", 54), ("streaming(sinks=7,recent=50)", 57),
+        ],
+        ["kivi(bits=4,sinks=4)", "think(bits=3,recent=32)", "auto(bits=3)"]
+    )
+    func sinksStay(_ selected: (recipe: String, count: Int), later: String) async throws {
+        let (selection, count) = selected
+        let sample = SelectionSample(dimension: 32)
+        let alone = try await sample.compressed(selection)
+        let layer = try await sample.compressed("\(selection)+\(later)")
+        #expect(layer.plan.sinks == 4)
+        #expect(layer.rowCount == count)
+        guard case .listed(let lists) = layer.held, case .listed(let others) = alone.held else {
+            Issue.record("tokens must have been dropped")
+            return
+        }
+        for (list, other) in zip(lists, others) {
+            #expect(Array(list.prefix(4)) == [0, 1, 2, 3])
+            // Nothing else is new.
+            #expect(Set(list.dropFirst(4)).isSubset(of: other))
+        }
+        // Nothing changes where no stage keeps sinks, or a layer begins with others.
+        #expect(try await sample.compressed("\(selection)+kivi(bits=4)").held == alone.held)
+        let last = SelectionSample(held: .last, dimension: 32, tokenCount: 300)
+        let lastLayer = try await last.compressed("\(selection)+\(later)")
+        #expect(lastLayer.plan.sinks == 0)
+        #expect(try await last.compressed(selection).held == lastLayer.held)
     }
 }

@@ -10,7 +10,7 @@ from . import prune, selection
 from .plan import FULL, Coding, HeadPlan, Run
 from .writer import Cache, Layer, Plan
 
-NUMBERS = {"f16": 1, "bf16": 2, "f32": 3, "kivi": 4, "think": 5, "streaming": 8, "snapkv": 9, "keydiff": 10}
+NUMBERS = {"f16": 1, "bf16": 2, "f32": 3, "kivi": 4, "think": 5, "streaming": 8, "snapkv": 9, "keydiff": 10, "h2o": 11}
 
 
 def _stages(text: str) -> dict:

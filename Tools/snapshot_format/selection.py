@@ -1,39 +1,44 @@
-"""Which tokens streaming, snapkv and keydiff keep (selection.md)."""
+"""Which tokens streaming, snapkv, h2o and keydiff keep (selection.md)."""
 
 from fractions import Fraction
 from math import factorial, sqrt
 
 from .writer import ALL, LISTED, Cache, Layer
 
-NAMES = ("streaming", "snapkv", "keydiff")
+NAMES = ("streaming", "snapkv", "h2o", "keydiff")
 
 
 def selected(cache: Cache, name: str, parameters: dict) -> Cache:
-    """The cache of what a stage keeps."""
+    """The cache of what a stage keeps, the layers' sinks among it."""
     return cache._replace(layers=[_selected(cache, layer, name, parameters) for layer in cache.layers])
 
 
 def _selected(cache: Cache, layer: Layer, name: str, parameters: dict) -> Layer:
     if not layer.keys:
         return layer
-    n = layer.rows
+    n, first = layer.rows, layer.sinks
     if name == "streaming":
-        sinks, recent = int(parameters.get("sinks", 4)), int(parameters.get("recent", 1024))
+        sinks, recent = max(int(parameters.get("sinks", 4)), first), int(parameters.get("recent", 1024))
         k = min(sinks + recent, n)
         kept = [[*range(sinks), *range(n - recent, n)]] * len(layer.keys)
     else:
-        newest = int(parameters.get(*{"snapkv": ("observe", 32), "keydiff": ("recent", 32)}[name]))
+        newest = int(parameters.get(*{"snapkv": ("observe", 32), "h2o": ("recent", 1), "keydiff": ("recent", 32)}[name]))
         wish = int(parameters["tokens"]) if "tokens" in parameters else int(n * Fraction(parameters["keep"]))
-        k = min(max(wish, newest, 1), n)
+        k = min(max(wish, first + newest, 1), n)
+        if name == "h2o" and "recent" not in parameters:
+            newest = min((k + 1) // 2, k - first)
         older, kept = n - min(newest, n), []
         for head in range(len(layer.keys) if k < n else 0):
             keys = [[cache.type.value(x) for x in row] for row in layer.keys[head]]
-            if name == "snapkv":
-                scores = _pooled_votes(cache, layer, head, keys, older, newest, int(parameters.get("kernel", 7)))
-            else:
+            if name == "keydiff":
                 scores = [-similarity for similarity in _similarities(keys)[:older]]
-            highest = sorted(range(older), key=lambda row: (-scores[row], row))[: k - (n - older)]
-            kept.append([*sorted(highest), *range(older, n)])
+            else:
+                observe = newest if name == "snapkv" else cache.length
+                scores = _votes(cache, layer, head, keys, observe)[:older]
+            if name == "snapkv":
+                scores = _pooled(scores, int(parameters.get("kernel", 7)))
+            highest = sorted(range(first, older), key=lambda row: (-scores[row], row))[: k - first - newest]
+            kept.append([*range(first), *sorted(highest), *range(older, n)])
     if k == n:
         return layer
     return layer._replace(
@@ -48,7 +53,7 @@ def _token(cache: Cache, layer: Layer, head: int, row: int) -> int:
     return layer.listed[head][row] if layer.held == LISTED else cache.length - layer.rows + row
 
 
-def _pooled_votes(cache, layer, head, keys, older, observe, kernel) -> list:
+def _votes(cache, layer, head, keys, observe) -> list:
     votes = [0.0] * layer.rows
     group = len(layer.queries) // len(layer.keys)
     for rows in layer.queries[head * group : (head + 1) * group]:
@@ -58,12 +63,17 @@ def _pooled_votes(cache, layer, head, keys, older, observe, kernel) -> list:
             own = cache.length - len(rows) + j
             seen = [key for place, key in enumerate(keys) if _token(cache, layer, head, place) <= own]
             scores = [_product(query, key) / sqrt(layer.key_dimension) for key in seen]
-            exponentials = [_exponential(score - max(scores)) for score in scores]
+            highest = max(scores, default=0.0)
+            exponentials = [_exponential(score - highest) for score in scores]
             total = _sum(exponentials)
             for place, x in enumerate(exponentials):
                 votes[place] += x / total
+    return votes
+
+
+def _pooled(votes: list, kernel: int) -> list:
     reach = kernel // 2
-    return [_sum(votes[max(row - reach, 0) : min(row + reach + 1, older)]) for row in range(older)]
+    return [_sum(votes[max(row - reach, 0) : row + reach + 1]) for row in range(len(votes))]
 
 
 def _similarities(keys: list) -> list:

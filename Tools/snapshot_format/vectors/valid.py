@@ -2,6 +2,7 @@
 
 from ..elements import BF16, F16, F32, f32
 from ..plan import FULL, HeadPlan, Run, compact, quantized
+from .. import selection
 from ..recipe import decide, select_tokens
 from ..writer import assemble, encode, raw
 from .caches import (
@@ -37,7 +38,8 @@ class Valid:
             "reproducible": plans is None and stages is None and not zstd and not unknown,
         }
         sinks = max(shape.sinks for shape in shapes)
-        if sinks:
+        # Recipes of a selection, which keeps sinks, say themselves how many there are.
+        if sinks and not recipe.startswith(selection.NAMES):
             self.manifest["sinks"] = sinks
         if not appendable:
             self.manifest["appendable"] = False
@@ -364,4 +366,16 @@ def valid_selections():
     recipe = "keydiff(keep=0.55,recent=8)+kivi(keys=4,values=2,residual=32)"
     yield Valid("keydiff-layers", recipe, BF16, 75, shapes=[shape._replace(query_heads=0) for shape in shapes])
     yield Valid("keydiff-equal", "keydiff(tokens=34)", F16, 50, 4, numbers=few_values)
+    shapes = [Shape(2, 16, 16, query_heads=4, sinks=4), Shape(2, 16, 16, query_heads=4, rows=60)]
+    soft = "think(bits=3,values=3,recent=0)"
+    yield Valid("snapkv-sinks", f"snapkv(tokens=48,observe=8)+{soft}", F16, 90, shapes=shapes, queries=16)
+    shapes = [Shape(1, 8, 8, sinks=5)]
+    yield Valid("streaming-sinks", "streaming(sinks=2,recent=40)+kivi(bits=2,residual=0,sinks=5)", F16, 70, shapes=shapes)
+    shapes = [Shape(2, 8, 8, query_heads=2, sinks=3)]
+    pairs = METADATA_PAIRS | {
+        "recipe.rationale": "h2o added up the attention of the queries that came with the cache, not of all"
+    }
+    recipe = "h2o(keep=0.5)+kivi(bits=4,residual=0,sinks=3)"
+    yield Valid("h2o", recipe, F16, 80, shapes=shapes, queries=30, metadata=pairs)
+    yield Valid("h2o-recent", "h2o(tokens=36,recent=5)", BF16, 75, 6, query_heads=2, queries=40, metadata=pairs)
     yield Valid("selection-of-all", f"snapkv(tokens=64)+{kivi}", F16, 64, 6)
