@@ -12,7 +12,7 @@ struct SnapshotSizeEstimate {
     /// What slabs are padded to.
     private static let slabAlignment = 64
 
-    /// Bytes in float16.
+    /// Bytes in float16, of all tokens before some were dropped.
     private let original: Int
     /// Bytes that are there whatever the blocks take.
     private let fixed: Int
@@ -32,7 +32,7 @@ struct SnapshotSizeEstimate {
             let beginning = rows < tokens ? cache.blockLength - 1 : 0
             let blockRows = max(rows - windowRows - beginning, 0)
             let numbers = layer.kvHeads * (layer.keyDimension + layer.valueDimension)
-            original += rows * numbers * ElementType.float16.byteCount
+            original += cache.unselectedRowCounts[index] * numbers * ElementType.float16.byteCount
             blockNumbers += blockRows * numbers
             let fullRows = rows - blockRows + min(SoftThinKCodec.defaultSinks, blockRows)
             fixed += fullRows * numbers * cache.elementType.byteCount

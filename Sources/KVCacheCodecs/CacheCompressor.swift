@@ -100,6 +100,7 @@ public struct CacheCompressor: Sendable {
                 hasQueries: one.queries != nil || one.profile != nil,
                 hasAccumulatedAttention: one.accumulatedAttention != nil,
                 rowCounts: isWhole ? statistics.map(\.rowCount) : expectedRowCounts,
+                unselectedRowCounts: isWhole ? sources.map(\.keys.tokens) : rowCounts,
                 layers: isWhole ? statistics : nil,
                 profile: try checkedProfile() ?? Self.profile(of: sources, layerCount: geometry.layers.count)
             )

@@ -56,8 +56,17 @@ public struct CodecRegistry: Sendable {
     /// The codec of a name in recipes.
     public subscript(name name: String) -> CodecRegistration? { registrations.first { $0.name == name } }
 
-    /// The preset that stands for a recipe, if one does.
-    public func preset(of recipe: String) -> Preset? { presets.first { $0.recipe == recipe } }
+    /// What a recipe can be written as by the name of a preset, perhaps after a selection of tokens: `balanced`,
+    /// `snapkv(keep=0.5)+balanced`; nil if no preset stands for it.
+    ///
+    /// - Parameter recipe: canonical text.
+    public func name(of recipe: String) -> String? {
+        for preset in presets {
+            if recipe == preset.recipe { return preset.name }
+            if recipe.hasSuffix("+\(preset.recipe)") { return recipe.dropLast(preset.recipe.count) + preset.name }
+        }
+        return nil
+    }
 
     /// A line for each preset and each codec: a name or an example, and what it does.
     public var help: String {

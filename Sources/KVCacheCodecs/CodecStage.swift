@@ -83,6 +83,8 @@ public struct CacheOutline: Sendable {
     public let hasAccumulatedAttention: Bool
     /// Rows of each layer's KV heads, of the tokens that were selected if a stage did.
     public let rowCounts: [Int]
+    /// Rows of each layer's KV heads before tokens were selected.
+    public let unselectedRowCounts: [Int]
     /// The statistics of all layers; nil where layers come one by one, so that only one at a time is in memory.
     public let layers: [LayerStatistics]?
     /// The model's profile of every layer, if there is one; it is known also where layers come one by one.

@@ -2,7 +2,8 @@ extension Recipe {
     /// The longest text that is looked at.
     static let maximumTextLength = 4096
 
-    /// Reads a recipe from text: a preset's name, or stages joined by `+`, each `name` or `name(parameter=value,...)`.
+    /// Reads a recipe from text: stages joined by `+`, each `name` or `name(parameter=value,...)`. A preset's name stands
+    /// for its stages, alone or after a selection of tokens.
     ///
     /// - Throws: `RecipeError` that names the stage and the nearest right form.
     public init(_ text: String, registry: CodecRegistry) throws(RecipeError) {
@@ -10,11 +11,16 @@ extension Recipe {
             throw RecipeError("a recipe of \(text.utf8.count) bytes is too long")
         }
         guard !text.allSatisfy({ $0 == " " }) else { throw Self.emptyError }
-        let name = text[...].trimming(" ")
-        let text = registry.presets.first { $0.name == name }?.recipe ?? text
+        var parts = text.split(separator: "+", omittingEmptySubsequences: false).map { $0.trimming(" ") }
         var steps: [Step] = []
-        for part in text.split(separator: "+", omittingEmptySubsequences: false) {
-            steps.append(try Step(part.trimming(" "), registry: registry))
+        while !parts.isEmpty {
+            let part = parts.removeFirst()
+            let preset = registry.presets.first { $0.name == part }
+            if let preset, parts.isEmpty, steps.allSatisfy({ $0.codec.role == .tokenSelection }) {
+                parts = preset.recipe.split(separator: "+").map(String.init)
+            } else {
+                steps.append(try Step(part, registry: registry))
+            }
         }
         try self.init(steps: steps)
     }

@@ -42,8 +42,9 @@ public struct SnapshotSummary: Sendable {
         size = SnapshotSize(reader.sections, fileBytes: reader.fileByteCount)
     }
 
-    /// Numbers that the layers hold, keys and values together.
-    public var valueCount: Int { valueCount(of: \.rowCount) }
+    /// Numbers of the cache before tokens were dropped, keys and values together: of all tokens in layers that list those
+    /// which they hold, of the tokens that they hold in others. What a ratio or bits per value are relative to.
+    public var valueCount: Int { valueCount { $0.held == .listed ? tokenCount : $0.extent.rowCount } }
 
     /// Bytes that they would take in float16.
     public var float16ByteCount: Int { SnapshotFormat.product([valueCount, 2]) ?? .max }
@@ -54,7 +55,7 @@ public struct SnapshotSummary: Sendable {
     /// Bits of the blocks per number of the rows in blocks, sinks among them; nil if there are none.
     public var blockBitsPerValue: Double? {
         guard let pages = size.sections.first(where: { $0.kind == .pages }) else { return nil }
-        return Double(pages.storedLength) * 8 / Double(valueCount(of: { $0.rowCount - $0.windowRowCount }))
+        return Double(pages.storedLength) * 8 / Double(valueCount { $0.extent.rowCount - $0.extent.windowRowCount })
     }
 
     /// How many times smaller the whole file is than the cache's numbers in float16.
@@ -62,9 +63,9 @@ public struct SnapshotSummary: Sendable {
 
     /// Numbers of some rows of each layer. A file that lies may promise more than can be counted, before its pages are
     /// looked at: then it is the most there can be.
-    private func valueCount(of rows: (LayerExtent) -> Int) -> Int {
+    private func valueCount(rows: (LayerOutline) -> Int) -> Int {
         SnapshotFormat.sum(
-            layers.map { SnapshotFormat.product([rows($0.extent), $0.geometry.valuesPerToken]) }
+            layers.map { SnapshotFormat.product([rows($0), $0.geometry.valuesPerToken]) }
         ) ?? .max
     }
 }

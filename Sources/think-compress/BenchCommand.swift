@@ -92,7 +92,7 @@ struct BenchCommand: AsyncParsableCommand {
                 Figures(
                     recipe: single.recipe,
                     name: recipe.description == single.recipe
-                        ? CodecRegistry.standard.preset(of: single.recipe)?.name : recipe.description,
+                        ? CodecRegistry.standard.name(of: single.recipe) : recipe.description,
                     cacheBytes: single.cacheBytes,
                     peakMemoryBytes: single.peakMemoryBytes,
                     peakMemoryBytesAtFirstBatch: atFirst,

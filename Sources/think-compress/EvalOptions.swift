@@ -113,10 +113,12 @@ struct EvalOptions: ParsableArguments {
                 )
             }
         }
+        let measured = evaluator.recipes.map(\.description)
         let report = EvaluationReport(
             journal,
-            recipes: evaluator.recipes.map(\.description),
-            names: Dictionary(uniqueKeysWithValues: CodecRegistry.standard.presets.map { ($0.recipe, $0.name) }),
+            recipes: measured,
+            names: Dictionary(measured.compactMap { text in CodecRegistry.standard.name(of: text).map { (text, $0) } })
+            { one, _ in one },
             tasks: tasks
         )
         if let page {

@@ -7,14 +7,14 @@ enum RecipeOption {
     /// What there is to choose from, for lists of options.
     static var help: String {
         """
-        A recipe is a preset's name, or stages joined by '+':
+        A recipe is a preset's name, or stages joined by '+'; a preset may follow a selection of tokens:
         \(CodecRegistry.standard.help)
         """
     }
 
     /// A recipe, after the name of its preset if it has one.
     static func title(_ recipe: String) -> String {
-        Recipe.title(recipe, name: CodecRegistry.standard.preset(of: recipe)?.name)
+        Recipe.title(recipe, name: CodecRegistry.standard.name(of: recipe))
     }
 
     /// - Throws: `ValidationError` that names the option and the nearest right form.

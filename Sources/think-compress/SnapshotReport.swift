@@ -133,7 +133,7 @@ struct SnapshotReport: Encodable {
         file = path
         metadata = snapshot.metadata
         recipe = snapshot.recipe?.description ?? ""
-        preset = CodecRegistry.standard.preset(of: recipe)?.name
+        preset = CodecRegistry.standard.name(of: recipe)
         elementType = snapshot.shape.elementType.name
         tokens = snapshot.tokenCount
         layerShapes = snapshot.layers.map { LayerShape($0) }

@@ -19,6 +19,7 @@ extension BuiltCommandTests {
                 Case(recipe: "streaming(recent=64)", kept: (68, 64)),
                 Case(recipe: "snapkv(keep=0.5)+think(keys=0.4)+kivi(bits=2,residual=32)", kept: (150, 32)),
                 Case(recipe: "keydiff(tokens=200,recent=8)+kivi(bits=4,residual=32)", kept: (200, 64)),
+                Case(recipe: "h2o(keep=0.5)+balanced", kept: (150, 32)),
                 Case(recipe: "snapkv(keep=0.4)+think(bits=3,values=3,recent=32)", kept: (120, 32)),
             ]
         )

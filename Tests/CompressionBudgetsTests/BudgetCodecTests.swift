@@ -42,6 +42,20 @@ import ThinkCompress
         #expect(found >= ratio && found < ratio * 1.1)
     }
 
+    @Test("as many times smaller than all tokens, where some are dropped", arguments: [4, 5])
+    func ratioOfAllTokens(ratio: Double) async throws {
+        let cache = try Self.cache(layers: 4, tokens: 1600)
+        let compressed = try await Self.compressed(cache, "snapkv(keep=0.5)+auto(ratio=\(ratio))")
+        let size = try await SnapshotWriter().size(of: compressed)
+        let summary = SnapshotSummary(compressed, quality: nil, size: size)
+        #expect(summary.ratio >= ratio && summary.ratio < ratio * 1.15)
+        #expect(summary.valueCount == cache.valueCount)
+        let half = try await Self.compressed(cache, "snapkv(keep=0.5)")
+        let halfSize = try await SnapshotWriter().size(of: half)
+        let halfRatio = SnapshotSummary(half, quality: nil, size: halfSize).ratio
+        #expect(halfRatio > 1.9 && halfRatio < 2)
+    }
+
     @Test("a ratio out of reach names the greatest one")
     func tooGreatRatio() async throws {
         let error = await #expect(throws: CodecError.self) { try await Self.compressed(Self.cache(), "auto(ratio=9)") }
@@ -280,11 +294,17 @@ import ThinkCompress
         #expect(CodecRegistry.standard.presets.map(\.name) == ["small", "balanced", "faithful"])
         for preset in CodecRegistry.standard.presets {
             #expect(try Recipe(preset.name).description == preset.recipe)
-            #expect(CodecRegistry.standard.preset(of: preset.recipe)?.name == preset.name)
+            #expect(CodecRegistry.standard.name(of: preset.recipe) == preset.name)
+            let selected = try Recipe("snapkv(keep=0.50) + \(preset.name)")
+            #expect(selected.description == "snapkv(keep=0.5)+\(preset.recipe)")
+            #expect(CodecRegistry.standard.name(of: selected.description) == "snapkv(keep=0.5)+\(preset.name)")
         }
+        #expect(CodecRegistry.standard.name(of: "kivi(bits=2)") == nil)
         #expect(try Recipe(" balanced ") == Recipe("think(bits=2.5,values=2.25)"))
         let error = #expect(throws: RecipeError.self) { try Recipe("balanced+kivi(bits=2)") }
         #expect(error?.suggestion == "think(bits=2.5,values=2.25)")
-        #expect(throws: RecipeError.self) { try Recipe("blanced") }
+        for text in ["blanced", "think(keys=0.4)+balanced", "streaming+balanced+kivi(bits=2)", "balanced+streaming"] {
+            #expect(throws: RecipeError.self) { try Recipe(text) }
+        }
     }
 }

@@ -124,7 +124,8 @@ import ThinkCompress
             accumulatesAttention: true
         )
         let found = try await decoder.fullCache(Array(tokens[100...]), following: prefix)
-        let group = Double(decoder.model.configuration.attention.queryHeads / decoder.model.configuration.attention.kvHeads)
+        let geometry = decoder.model.configuration.attention
+        let group = Double(geometry.queryHeads / geometry.kvHeads)
         for (index, layer) in whole.layers.enumerated() {
             let weights = try #require(layer.accumulatedAttention)
             #expect(plain.layers[index].accumulatedAttention == nil)
