@@ -58,9 +58,7 @@ public struct Attention: Sendable, Equatable {
         using workers: WorkerThreads,
         into output: inout MutableSpan<Float>
     ) throws(CodecError) {
-        try withStep(queries, over: layer, followedBy: newer, into: &output) { (step) throws(CodecError) in
-            try step.run(on: workers)
-        }
+        _ = try attend(queries, over: layer, followedBy: newer, using: workers, into: &output, accumulates: false)
     }
 
     /// Attends over tokens in full precision, and adds up the attention that each of them gets: H2O's accumulated
@@ -73,7 +71,7 @@ public struct Attention: Sendable, Equatable {
     ///   - workers: the threads to work on; the result is the same for any number of them.
     ///   - output: as for a cache.
     /// - Returns: for each KV head and token the sum of its softmax weights, over the queries and the query heads of the
-    ///   group.
+    ///   group; nothing without queries.
     /// - Throws: as for a cache.
     public func attendAccumulating(
         _ queries: KVTensor,
@@ -83,31 +81,31 @@ public struct Attention: Sendable, Equatable {
         into output: inout MutableSpan<Float>
     ) throws(CodecError) -> [[Double]] {
         precondition(layer.extent.rowCount == 0, "only attention to tokens in full precision is added up")
-        var sums = [[Double]](
-            repeating: [Double](repeating: 0, count: tokens.keys.tokens),
-            count: layer.geometry.kvHeads
-        )
-        try withStep(queries, over: layer, followedBy: tokens, into: &output) { (step) throws(CodecError) in
-            sums = try step.runAccumulating(on: workers)
-        }
-        return sums
+        return try attend(queries, over: layer, followedBy: tokens, using: workers, into: &output, accumulates: true)
     }
 
-    /// Lends the step that attends, if there are queries.
-    private func withStep(
+    /// - Returns: the sums, if they are asked for and there are queries.
+    private func attend(
         _ queries: KVTensor,
         over layer: CompressedLayer,
         followedBy newer: KVCacheLayer?,
+        using workers: WorkerThreads,
         into output: inout MutableSpan<Float>,
-        body: (AttentionStep) throws(CodecError) -> Void
-    ) throws(CodecError) {
+        accumulates: Bool
+    ) throws(CodecError) -> [[Double]] {
         try check(queries, layer: layer, newer: newer, outputCount: output.count)
-        guard queries.tokens > 0 else { return }
-        unsafe try output.withUnsafeMutableBufferPointer { (pointer) throws(CodecError) in
-            guard let base = pointer.baseAddress else { return }
-            unsafe try body(
-                AttentionStep(attention: self, queries: queries, layer: layer, newer: newer, output: base)
+        return unsafe try output.withUnsafeMutableBufferPointer { (pointer) throws(CodecError) in
+            guard let base = pointer.baseAddress, queries.tokens > 0 else { return [] }
+            let step = unsafe try AttentionStep(
+                attention: self,
+                queries: queries,
+                layer: layer,
+                newer: newer,
+                output: base,
+                accumulates: accumulates
             )
+            try step.run(on: workers)
+            return step.sums
         }
     }
 

@@ -15,6 +15,8 @@ internal import KVCacheModel
 struct AttentionStep {
     /// Queries of a job at the most: matrix products of so many rows keep their operands in the second-level cache.
     private static let maximumJobRows = 512
+    /// Scores that a thread keeps at the most, of all a job's tiles, where weights are added up: 32 MiB.
+    private static let maximumKeptScores = 1 << 23
 
     private let layer: CompressedLayer
     private let newer: KVCacheLayer?
@@ -22,8 +24,8 @@ struct AttentionStep {
     private let rowTiles: [RowTile]
     private let queries: KVTensor
     private let output: UnsafeMutablePointer<Float>
-    /// Adds up the attention that the newer rows get, where that is asked for.
-    private var totals: AttentionTotals?
+    /// Adds up the weights that the newer rows get, where that is asked for.
+    private let totals: AttentionTotals?
 
     private let keyDimension: Int
     private let valueDimension: Int
@@ -46,8 +48,9 @@ struct AttentionStep {
         queries: KVTensor,
         layer: CompressedLayer,
         newer: KVCacheLayer?,
-        output: UnsafeMutablePointer<Float>
-    ) {
+        output: UnsafeMutablePointer<Float>,
+        accumulates: Bool = false
+    ) throws(CodecError) {
         self.layer = layer
         self.newer = newer
         self.queries = queries
@@ -72,31 +75,28 @@ struct AttentionStep {
             + RowTile.tiles(of: newer, firstPlace: layer.extent.end)
         tileCount = chunks.count + rowTiles.count
         // Jobs of about equal size, since threads share tiles evenly.
-        let largest = max(min(Self.maximumJobRows / group, queries.tokens), 1)
+        let mostRows =
+            accumulates ? min(Self.maximumKeptScores / max(tokenCount, 1), Self.maximumJobRows) : Self.maximumJobRows
+        let largest = max(min(mostRows / group, queries.tokens), 1)
         let jobs = (queries.tokens + largest - 1) / largest
         jobPositions = (queries.tokens + jobs - 1) / jobs
         jobsPerHead = (queries.tokens + jobPositions - 1) / jobPositions
-    }
-
-    /// Computes the step on all workers, and adds up the weights that the newer rows get; the layer has none.
-    ///
-    /// - Returns: for each KV head and newer row the sum over queries and the query heads of the group.
-    /// - Throws: as `run(on:)`.
-    func runAccumulating(on workers: WorkerThreads) throws(CodecError) -> [[Double]] {
-        var step = self
         do {
-            let totals = try AttentionTotals(
-                kvHeads: layer.geometry.kvHeads,
-                jobsPerHead: jobsPerHead,
-                rowCount: newer?.keys.tokens ?? 0
-            )
-            step.totals = totals
-            try step.compute(on: workers)
-            return totals.sums
+            totals =
+                accumulates
+                ? try AttentionTotals(
+                    kvHeads: layer.geometry.kvHeads,
+                    jobsPerHead: jobsPerHead,
+                    rowCount: newer?.keys.tokens ?? 0
+                ) : nil
         } catch {
             throw CodecError(error, layer: layer.index)
         }
     }
+
+    /// The sum of the weights that each newer row got, for each KV head: over queries and the query heads of the group.
+    /// None unless they were asked for.
+    var sums: [[Double]] { totals?.sums ?? [] }
 
     /// Computes the step on all workers.
     ///

@@ -109,8 +109,8 @@ extension TransformerDecoder {
     }
 
     /// Computes tokens that follow a full-precision cache: what `fullCache` gives for all tokens at once, its last
-    /// queries included, and its accumulated attention where the prefix has it, but that where frequencies depend on a text's length (`dynamic`, `longrope`) the prefix keeps
-    /// its own.
+    /// queries included, and its accumulated attention where the prefix has it, but that where frequencies depend on a
+    /// text's length (`dynamic`, `longrope`) the prefix keeps its own.
     ///
     /// - Parameters:
     ///   - prefix: from `fullCache` of the same model; it stays as it is.
