@@ -82,6 +82,32 @@ bool tck_pack_values(const tck_kernels *kernels, tck_rows source, size_t tokens,
   return true;
 }
 
+static void copy_element(char *to, const char *from, size_t size) {
+  if (size == sizeof(uint32_t)) {
+    memcpy(to, from, sizeof(uint32_t));
+  } else {
+    memcpy(to, from, sizeof(uint16_t));
+  }
+}
+
+void tck_gather_channels(tck_rows source, size_t tokens, tck_channels channels, void *destination) {
+  const size_t size = tck_element_bytes(source.type);
+  char *to = destination;
+  for (size_t token = 0; token < tokens; token++) {
+    const char *row = (const char *)source.bytes + token * source.token_stride;
+    for (size_t i = 0; i < channels.count; i++, to += size) copy_element(to, row + channels.indices[i] * size, size);
+  }
+}
+
+void tck_scatter_channels(const void *source, size_t tokens, tck_channels channels, tck_mutable_rows destination) {
+  const size_t size = tck_element_bytes(destination.type);
+  const char *from = source;
+  for (size_t token = 0; token < tokens; token++) {
+    char *row = (char *)destination.bytes + token * destination.token_stride;
+    for (size_t i = 0; i < channels.count; i++, from += size) copy_element(row + channels.indices[i] * size, from, size);
+  }
+}
+
 static bool is_centered(tck_coding coding) { return coding.scales == TCK_COMPACT_SCALES; }
 
 static bool centers_keys(const tck_block_format *format) {

@@ -1,3 +1,4 @@
+internal import ByteStorage
 internal import CThinkKernels
 internal import ComputeRuntime
 internal import KVCacheModel
@@ -12,15 +13,21 @@ final class BlockCoder: Sendable {
     private let channels: [UInt16]
     /// The mean of every key channel that is pruned or centered, zero for others; empty if the plan has no means of keys.
     let keyMeans: [Float]
+    /// The value channels that blocks have, if they don't have all; nil if they do.
+    let keptValueChannels: [UInt16]?
+    /// The means of the value channels that blocks have, if these are coded less their mean, else empty.
+    let keptValueMeans: [Float]
+    /// What stands in for pruned value channels, by channel; empty for zeros.
+    let prunedValueMeans: [Float]
     /// Whether some run's keys are coded less their channel's mean.
     private let centersKeys: Bool
 
     /// Bytes of a block.
     var blockByteCount: Int { format.byte_count }
 
-    init(plan: HeadPlan, geometry: LayerGeometry, shape: BlockShape) {
+    init(plan: HeadPlan, shape: BlockShape) {
         self.plan = plan
-        format = plan.blockFormat(geometry: geometry, shape: shape)
+        format = plan.blockFormat(shape: shape)
         runs = unsafe withUnsafeBytes(of: format.key_runs) { [count = format.key_run_count] bytes in
             unsafe Array(bytes.bindMemory(to: tck_key_run.self).prefix(count))
         }
@@ -28,6 +35,9 @@ final class BlockCoder: Sendable {
         centersKeys = plan.keyRuns.contains(where: \.coding.isCentered)
         // Only where the file has means: a row for each head may be much more than the file.
         keyMeans = plan.keyMeans.isEmpty ? [] : plan.keyMeanRow
+        keptValueChannels = plan.valuePruning == .none ? nil : plan.valueChannels
+        prunedValueMeans = plan.valuePruning == .means ? plan.valueMeanRow : []
+        keptValueMeans = plan.keptValueMeans
     }
 
     /// A coder for each head of a layer; heads whose plans are equal share theirs.
@@ -36,10 +46,10 @@ final class BlockCoder: Sendable {
         return plan.heads.map { head in
             // Means that are equal as numbers may differ in the sign of zero.
             guard !head.hasMeans else {
-                return BlockCoder(plan: head, geometry: plan.geometry, shape: shape)
+                return BlockCoder(plan: head, shape: shape)
             }
             if let coder = known[head] { return coder }
-            let coder = BlockCoder(plan: head, geometry: plan.geometry, shape: shape)
+            let coder = BlockCoder(plan: head, shape: shape)
             known[head] = coder
             return coder
         }
@@ -48,7 +58,9 @@ final class BlockCoder: Sendable {
     /// Which channels of keys or values are quantized: pruned and full-precision ones may hold any number.
     func quantizedChannels(_ part: CachePart) -> [Bool] {
         switch part {
-        case .values: return [Bool](repeating: !plan.values.isFullPrecision, count: format.value_dimension)
+        case .values:
+            return plan.values.isFullPrecision
+                ? [Bool](repeating: false, count: plan.valueDimension) : plan.valueKeepMask
         case .keys:
             var quantized = [Bool](repeating: false, count: format.key_dimension)
             for run in plan.keyRuns where !run.coding.isFullPrecision {
@@ -62,10 +74,23 @@ final class BlockCoder: Sendable {
     ///
     /// - Returns: whether all numbers could be quantized; if not, the bytes are of no use.
     func pack(keys: tck_rows, values: tck_rows, into block: UnsafeMutableRawPointer) -> Bool {
+        guard let keptValueChannels else { return unsafe packKept(keys: keys, values: values, into: block) }
+        return unsafe withValueScratch(of: values.type) { scratch in
+            unsafe keptValueChannels.withUnsafeBufferPointer { indices in
+                let channels = unsafe tck_channels(indices: indices.baseAddress, count: indices.count)
+                unsafe tck_gather_channels(values, format.tokens, channels, scratch.bytes)
+            }
+            let kept = unsafe tck_rows(bytes: scratch.bytes, token_stride: scratch.token_stride, type: scratch.type)
+            return unsafe packKept(keys: keys, values: kept, into: block)
+        }
+    }
+
+    /// Packs a block of rows whose values have the kept channels only.
+    private func packKept(keys: tck_rows, values: tck_rows, into block: UnsafeMutableRawPointer) -> Bool {
         unsafe withUnsafePointer(to: format) { format in
             unsafe withUnsafeTemporaryAllocation(of: Float.self, capacity: tck_packing_floats(format)) { floats in
                 unsafe keyMeans.withUnsafeBufferPointer { keyMeans in
-                    unsafe plan.valueMeans.withUnsafeBufferPointer { valueMeans in
+                    unsafe keptValueMeans.withUnsafeBufferPointer { valueMeans in
                         unsafe tck_pack_block(
                             Kernels.bestPointer,
                             format,
@@ -94,7 +119,7 @@ final class BlockCoder: Sendable {
                 unsafe addMeans(keyMeans, to: scratch, dimension: format.key_dimension, into: rows)
             }
         } else if channels.count < format.key_dimension {
-            unsafe fillPruned(rows)
+            unsafe fillPruned(rows, means: keyMeans, dimension: format.key_dimension)
         }
         unsafe unpackKeyRuns(of: block, into: rows) { !isCentered($0) }
     }
@@ -139,6 +164,33 @@ final class BlockCoder: Sendable {
 
     /// Restores the values of a block into rows.
     func unpackValues(of block: UnsafeRawPointer, into rows: tck_mutable_rows) {
+        guard let keptValueChannels else {
+            unsafe unpackKeptValues(of: block, into: rows)
+            return
+        }
+        unsafe fillPruned(rows, means: prunedValueMeans, dimension: plan.valueDimension)
+        unsafe withValueScratch(of: rows.type) { scratch in
+            unsafe unpackKeptValues(of: block, into: scratch)
+            unsafe keptValueChannels.withUnsafeBufferPointer { indices in
+                let channels = unsafe tck_channels(indices: indices.baseAddress, count: indices.count)
+                unsafe tck_scatter_channels(scratch.bytes, format.tokens, channels, rows)
+            }
+        }
+    }
+
+    /// Lends memory for the values of a block's kept channels: rows that follow each other.
+    private func withValueScratch<Result>(of type: tck_element_type, _ body: (tck_mutable_rows) -> Result) -> Result {
+        let stride = format.value_dimension * type.byteCount
+        return unsafe withUnsafeTemporaryAllocation(
+            byteCount: format.tokens * stride,
+            alignment: AlignedBuffer.alignment
+        ) { scratch in
+            unsafe body(tck_mutable_rows(bytes: scratch.baseAddress, token_stride: stride, type: type))
+        }
+    }
+
+    /// Restores the values of the channels that a block has.
+    private func unpackKeptValues(of block: UnsafeRawPointer, into rows: tck_mutable_rows) {
         guard format.value_coding.width > 0 else {
             let stored = unsafe tck_rows(
                 bytes: block + format.value_codes,
@@ -159,7 +211,7 @@ final class BlockCoder: Sendable {
                 let numbers = unsafe scratch.bytes?.assumingMemoryBound(to: Float.self)
                 unsafe Kernels.best.rotate_rows(numbers, format.tokens, dimension)
             }
-            unsafe addMeans(plan.valueMeans, to: scratch, dimension: dimension, into: rows)
+            unsafe addMeans(keptValueMeans, to: scratch, dimension: dimension, into: rows)
         }
     }
 
@@ -230,13 +282,16 @@ final class BlockCoder: Sendable {
         unsafe Kernels.best.add_means(numbers, format.tokens, dimension, means, rows)
     }
 
-    private func fillPruned(_ rows: tck_mutable_rows) {
+    /// Fills rows with what stands in for pruned channels.
+    ///
+    /// - Parameter means: of all channels; empty for zeros.
+    private func fillPruned(_ rows: tck_mutable_rows, means: [Float], dimension: Int) {
         guard let base = unsafe rows.bytes else { return }
-        let rowBytes = unsafe format.key_dimension * rows.type.byteCount
-        if keyMeans.isEmpty {
+        let rowBytes = unsafe dimension * rows.type.byteCount
+        if means.isEmpty {
             unsafe base.initializeMemory(as: UInt8.self, repeating: 0, count: rowBytes)
         } else {
-            unsafe Kernels.best.narrow(rows.type, keyMeans, format.key_dimension, base)
+            unsafe Kernels.best.narrow(rows.type, means, dimension, base)
         }
         for row in 1..<format.tokens {
             unsafe (base + row * rows.token_stride).copyMemory(from: base, byteCount: rowBytes)
@@ -254,11 +309,11 @@ final class BlockCoder: Sendable {
 
 extension HeadPlan {
     /// What a block of this plan holds, and where.
-    func blockFormat(geometry: LayerGeometry, shape: BlockShape) -> tck_block_format {
+    func blockFormat(shape: BlockShape) -> tck_block_format {
         var plan = tck_block_plan()
         plan.tokens = shape.blockLength
-        plan.key_dimension = geometry.keyDimension
-        plan.value_dimension = geometry.valueDimension
+        plan.key_dimension = keyDimension
+        plan.value_dimension = keptValueChannelCount
         plan.full_type = shape.elementType.kernelType
         plan.values = values.kernelCoding
         plan.key_run_count = keyRuns.count

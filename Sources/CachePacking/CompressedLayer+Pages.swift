@@ -34,6 +34,15 @@ extension CompressedLayer {
         plan.heads[head].keyMeans.isEmpty ? nil : coders[head].keyMeans
     }
 
+    /// The value channels that a head's blocks have, ascending; nil if they have all.
+    package func keptValueChannels(head: Int) -> [UInt16]? { coders[head].keptValueChannels }
+
+    /// Means of a head's values: of the kept channels, one after another, if they are coded less their mean; and what
+    /// stands in for pruned ones, by channel of all. Empty where there are none.
+    package func valueMeans(head: Int) -> (kept: [Float], pruned: [Float]) {
+        (coders[head].keptValueMeans, coders[head].prunedValueMeans)
+    }
+
     /// The places whose rows are to be read from the blocks of a chunk.
     package func readablePlaces(ofChunk chunk: Int) -> Range<Int> {
         extent.readablePlaces(ofBlocks: extent.blocks(ofChunk: chunk), sinks: plan.sinks)

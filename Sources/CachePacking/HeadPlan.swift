@@ -23,11 +23,17 @@ public struct HeadPlan: Sendable, Hashable {
         }
     }
 
+    /// Whether value channels are pruned, and what stands in for them: the number that a file has.
+    package enum ValuePruning: UInt8 {
+        case none, zeros, means
+    }
+
     /// A plan that is put together from its fields, which come in the order that a file has them, so that the first
     /// rule that is broken is that of the first field that is wrong. The format's rules stand here and nowhere else.
     package struct Outline {
         private let runCount: Int
         private let geometry: LayerGeometry
+        private var valuePruning = ValuePruning.none
         private var values = Coding.fullPrecision
         private var meanCount = 0
         private var codings: [Coding] = []
@@ -35,6 +41,9 @@ public struct HeadPlan: Sendable, Hashable {
         private var runs: [KeyRun] = []
         /// Channels of the runs so far.
         package private(set) var keptCount = 0
+        /// Value channels that the plan lists; 0 if it keeps them all and lists none.
+        package private(set) var listedValueCount = 0
+        private var valueChannels: [UInt16]?
 
         /// - Throws: `PlanError` if there can't be so many runs.
         package init(runCount: Int, geometry: LayerGeometry) throws(PlanError) {
@@ -45,6 +54,23 @@ public struct HeadPlan: Sendable, Hashable {
             self.geometry = geometry
         }
 
+        /// Says whether value channels are pruned.
+        ///
+        /// - Parameter valuePruning: the number of a `ValuePruning`.
+        /// - Throws: `PlanError` if it is the number of none, or there are no two channels of which one could be kept.
+        package mutating func set(valuePruning number: Int) throws(PlanError) {
+            guard let pruning = UInt8(exactly: number).flatMap(ValuePruning.init) else {
+                throw PlanError(.valuePruning, "value channels are pruned in way \(number), must be 0...2")
+            }
+            guard pruning == .none || geometry.valueDimension > 1 else {
+                throw PlanError(.valuePruning, "pruned value channels of \(geometry.valueDimension)")
+            }
+            valuePruning = pruning
+        }
+
+        /// Whether the plan lists the value channels that are kept.
+        package var listsValueChannels: Bool { valuePruning != .none }
+
         /// - Throws: `PlanError` if the layer has no values that could have this coding.
         package mutating func set(values: Coding) throws(PlanError) {
             guard geometry.valueDimension > 0 || values.isFullPrecision else {
@@ -53,8 +79,11 @@ public struct HeadPlan: Sendable, Hashable {
             self.values = values
         }
 
-        /// Means of value channels that the plan must have.
-        package var valueMeanCount: Int { values.isCentered ? geometry.valueDimension : 0 }
+        /// Means of value channels that the plan must have, once their list is there.
+        package var valueMeanCount: Int {
+            let kept = listsValueChannels ? listedValueCount : geometry.valueDimension
+            return (values.isCentered ? kept : 0) + (valuePruning == .means ? geometry.valueDimension - kept : 0)
+        }
 
         /// Adds a run; `set(count:)` comes next.
         ///
@@ -111,26 +140,70 @@ public struct HeadPlan: Sendable, Hashable {
             var end = 0
             for (coding, count) in zip(codings, counts) {
                 let ofRun = end..<min(end + count, channels.count)
-                var previous = -1
-                for index in ofRun {
-                    let channel = Int(channels[index])
-                    guard channel < geometry.keyDimension else {
-                        throw PlanError(
-                            .channel(index),
-                            "a channel is \(channel), must be below \(geometry.keyDimension)"
-                        )
-                    }
-                    guard channel > previous, isKept.isEmpty || !isKept[channel] else {
-                        throw PlanError(.channel(index), "channel \(channel) comes twice or out of order")
-                    }
-                    if !isKept.isEmpty { isKept[channel] = true }
-                    previous = channel
+                try Self.checkAscending(channels, ofRun, of: .keys, dimension: geometry.keyDimension) { channel in
+                    guard !isKept.isEmpty else { return true }
+                    defer { isKept[channel] = true }
+                    return !isKept[channel]
                 }
                 runs.append(KeyRun(coding, channels: Array(channels[ofRun])))
                 end = ofRun.upperBound
             }
             guard channels.count == keptCount else {
                 throw PlanError(.channel(channels.count), "\(channels.count) channels of \(keptCount) are there")
+            }
+        }
+
+        /// Says how many value channels are kept, where `listsValueChannels`; their list comes next.
+        ///
+        /// - Throws: `PlanError` if there are none, or none is pruned.
+        package mutating func set(valueChannelCount count: Int) throws(PlanError) {
+            precondition(listsValueChannels, "a list of value channels that the plan doesn't have")
+            guard (1..<geometry.valueDimension).contains(count) else {
+                throw PlanError(
+                    .valueChannelCount,
+                    "\(count) value channels of \(geometry.valueDimension), must be 1...\(geometry.valueDimension - 1)"
+                )
+            }
+            listedValueCount = count
+        }
+
+        /// Gives the value channels that are kept.
+        ///
+        /// - Parameter channels: `listedValueCount` of them; if there are fewer, the first that isn't there is wrong.
+        /// - Throws: `PlanError` for the first channel that is wrong.
+        package mutating func set(valueChannels channels: [UInt16]) throws(PlanError) {
+            precondition(listsValueChannels && channels.count <= listedValueCount, "channels are those of the list")
+            try Self.checkAscending(channels, channels.indices, of: .values, dimension: geometry.valueDimension)
+            guard channels.count == listedValueCount else {
+                throw PlanError(
+                    .valueChannel(channels.count),
+                    "\(channels.count) value channels of \(listedValueCount) are there"
+                )
+            }
+            valueChannels = channels
+        }
+
+        /// Checks that channels are below a dimension and ascend.
+        ///
+        /// - Parameter isNew: whether a channel comes for the first time.
+        private static func checkAscending(
+            _ channels: [UInt16],
+            _ indices: Range<Int>,
+            of part: CachePart,
+            dimension: Int,
+            isNew: (Int) -> Bool = { _ in true }
+        ) throws(PlanError) {
+            var previous = -1
+            for index in indices {
+                let channel = Int(channels[index])
+                let place: PlanError.Place = part == .keys ? .channel(index) : .valueChannel(index)
+                guard channel < dimension else {
+                    throw PlanError(place, "a channel is \(channel), must be below \(dimension)")
+                }
+                guard channel > previous, isNew(channel) else {
+                    throw PlanError(place, "channel \(channel) comes twice or out of order")
+                }
+                previous = channel
             }
         }
 
@@ -141,11 +214,15 @@ public struct HeadPlan: Sendable, Hashable {
         /// - Throws: `PlanError` for the first mean that is wrong.
         package func plan(means: [Float]) throws(PlanError) -> HeadPlan {
             let count = meanCount + valueMeanCount
-            precondition(runs.count == runCount && means.count <= count, "means come after the channels")
-            let isCentered = codings.contains(where: \.isCentered)
+            precondition(
+                runs.count == runCount && listsValueChannels == (valueChannels != nil) && means.count <= count,
+                "means come after the channels"
+            )
+            let areKeysCentered = codings.contains(where: \.isCentered)
             for (index, mean) in means.enumerated() {
                 guard mean.isFinite else { throw PlanError(.mean(index), "a mean is \(mean), must be finite") }
-                guard !isCentered && index < meanCount || Coding.isQuantizable(mean) else {
+                let isCentered = index < meanCount ? areKeysCentered : values.isCentered
+                guard !isCentered || Coding.isQuantizable(mean) else {
                     throw PlanError(
                         .mean(index),
                         "a mean is \(mean), must be at most \(Coding.maximumMagnitude) in magnitude"
@@ -160,7 +237,8 @@ public struct HeadPlan: Sendable, Hashable {
                 values: values,
                 keyMeans: Array(means.prefix(meanCount)),
                 valueMeans: Array(means.dropFirst(meanCount)),
-                keyDimension: geometry.keyDimension
+                listedValueChannels: valueChannels,
+                geometry: geometry
             )
         }
     }
@@ -175,10 +253,15 @@ public struct HeadPlan: Sendable, Hashable {
     /// they are subtracted; ascending by channel. Empty if there are none of the latter, and zeros stand in for the
     /// former.
     public let keyMeans: [Float]
-    /// Means of the value channels if their scales are compact, else empty.
+    /// Means of the value channels that are pruned, whose place they take, unless zeros do, and of those that are kept if
+    /// their scales are compact; ascending by channel.
     public let valueMeans: [Float]
+    /// The value channels that are kept; nil if all are.
+    private let listedValueChannels: [UInt16]?
     /// The dimension of the keys that the channels are of.
     public let keyDimension: Int
+    /// The dimension of the values.
+    public let valueDimension: Int
 
     /// A plan that keeps everything in full precision.
     public init(fullPrecision geometry: LayerGeometry) {
@@ -186,20 +269,30 @@ public struct HeadPlan: Sendable, Hashable {
         values = .fullPrecision
         keyMeans = []
         valueMeans = []
+        listedValueChannels = nil
         keyDimension = geometry.keyDimension
+        valueDimension = geometry.valueDimension
     }
 
     /// A plan for the heads of a layer.
     ///
+    /// - Parameters:
+    ///   - valueChannels: the value channels that are kept, ascending; nil for all.
+    ///   - valueMeans: those of the property; pruned channels are zeros where it has none for them.
     /// - Throws: `PlanError` for the first rule of the format that is broken.
     public init(
         keyRuns: [KeyRun],
         values: Coding,
         keyMeans: [Float] = [],
+        valueChannels: [UInt16]? = nil,
         valueMeans: [Float] = [],
         geometry: LayerGeometry
     ) throws(PlanError) {
         var outline = try Outline(runCount: keyRuns.count, geometry: geometry)
+        if let valueChannels {
+            let hasMeans = valueMeans.count > (values.isCentered ? valueChannels.count : 0)
+            try outline.set(valuePruning: Int((hasMeans ? ValuePruning.means : .zeros).rawValue))
+        }
         try outline.set(values: values)
         for run in keyRuns {
             try outline.add(run.coding)
@@ -207,6 +300,10 @@ public struct HeadPlan: Sendable, Hashable {
         }
         try outline.set(meanCount: keyMeans.count)
         try outline.set(channels: keyRuns.flatMap(\.channels))
+        if let valueChannels {
+            try outline.set(valueChannelCount: valueChannels.count)
+            try outline.set(valueChannels: valueChannels)
+        }
         guard valueMeans.count <= outline.valueMeanCount else {
             throw PlanError(
                 .mean(keyMeans.count + outline.valueMeanCount),
@@ -221,18 +318,21 @@ public struct HeadPlan: Sendable, Hashable {
         values: Coding,
         keyMeans: [Float],
         valueMeans: [Float],
-        keyDimension: Int
+        listedValueChannels: [UInt16]?,
+        geometry: LayerGeometry
     ) {
         keyRuns = checkedRuns
         self.values = values
         self.keyMeans = keyMeans
         self.valueMeans = valueMeans
-        self.keyDimension = keyDimension
+        self.listedValueChannels = listedValueChannels
+        keyDimension = geometry.keyDimension
+        valueDimension = geometry.valueDimension
     }
 
     /// Whether it is a plan for heads of a layer's shape.
     func fits(_ geometry: LayerGeometry) -> Bool {
-        keyDimension == geometry.keyDimension && (geometry.valueDimension > 0 || values.isFullPrecision)
+        keyDimension == geometry.keyDimension && valueDimension == geometry.valueDimension
     }
 
     /// The codings of all runs and of the values.
@@ -242,11 +342,26 @@ public struct HeadPlan: Sendable, Hashable {
     public var keptChannelCount: Int { keyRuns.reduce(0) { $0 + $1.channels.count } }
 
     /// The keep mask: whether each key channel is kept.
-    public var keepMask: [Bool] {
-        var mask = [Bool](repeating: false, count: keyDimension)
-        for run in keyRuns {
-            for channel in run.channels { mask[Int(channel)] = true }
-        }
+    public var keepMask: [Bool] { Self.mask(of: keyRuns.lazy.flatMap(\.channels), dimension: keyDimension) }
+
+    /// The value channels that are kept, ascending: all, or those that blocks have.
+    public var valueChannels: [UInt16] { listedValueChannels ?? (0..<UInt16(valueDimension)).map { $0 } }
+
+    /// Value channels that are kept.
+    public var keptValueChannelCount: Int { listedValueChannels?.count ?? valueDimension }
+
+    /// Whether each value channel is kept.
+    public var valueKeepMask: [Bool] { Self.mask(of: valueChannels, dimension: valueDimension) }
+
+    /// What stands in for pruned value channels, where there are any.
+    package var valuePruning: ValuePruning {
+        guard let listedValueChannels else { return .none }
+        return valueMeans.count > (values.isCentered ? listedValueChannels.count : 0) ? .means : .zeros
+    }
+
+    private static func mask(of channels: some Sequence<UInt16>, dimension: Int) -> [Bool] {
+        var mask = [Bool](repeating: false, count: dimension)
+        for channel in channels { mask[Int(channel)] = true }
         return mask
     }
 
@@ -263,6 +378,23 @@ public struct HeadPlan: Sendable, Hashable {
             for channel in run.channels { hasMean[Int(channel)] = false }
         }
         for (channel, mean) in zip(row.indices.filter { hasMean[$0] }, keyMeans) { row[channel] = mean }
+        return row
+    }
+
+    /// The means of the value channels that are kept, if their scales are compact, else none.
+    var keptValueMeans: [Float] {
+        guard values.isCentered else { return [] }
+        guard valuePruning == .means else { return valueMeans }
+        let row = valueMeanRow
+        return valueChannels.map { row[Int($0)] }
+    }
+
+    /// The mean of every value channel: zero for those that `valueMeans` doesn't have.
+    package var valueMeanRow: [Float] {
+        let mask = valueKeepMask
+        let hasMean = mask.map { isKept in isKept ? values.isCentered : valuePruning == .means }
+        var row = [Float](repeating: 0, count: valueDimension)
+        for (channel, mean) in zip(row.indices.filter { hasMean[$0] }, valueMeans) { row[channel] = mean }
         return row
     }
 }

@@ -45,7 +45,7 @@ public struct KeyCodingErrors: Sendable {
             geometry: geometry
         )
         let shape = BlockShape(elementType: keys.elementType, blockLength: blockLength, residualWindow: 0)
-        let coder = BlockCoder(plan: plan, geometry: geometry, shape: shape)
+        let coder = BlockCoder(plan: plan, shape: shape)
         let noValues = unsafe tck_rows(bytes: nil, token_stride: 0, type: keys.elementType.kernelType)
         return unsafe measure { block, restored in
             unsafe keys.withRows(head: head, from: block) { rows in

@@ -24,6 +24,6 @@ public struct LayerPlan: Sendable, Equatable {
 
     /// Bytes of a block of all KV heads: Formats/snapshot.md, "PLAN".
     public func blockByteCount(shape: BlockShape) -> Int {
-        heads.reduce(0) { $0 + $1.blockFormat(geometry: geometry, shape: shape).byte_count }
+        heads.reduce(0) { $0 + $1.blockFormat(shape: shape).byte_count }
     }
 }

@@ -3,6 +3,8 @@ public struct PlanError: Error, Sendable, Equatable, CustomStringConvertible {
     /// The part of a plan that a rule is broken at.
     public enum Place: Sendable, Equatable {
         case keyRunCount, meanCount
+        /// Whether value channels are pruned.
+        case valuePruning
         /// A byte of a coding that belongs to no plan yet.
         case coding(byte: Int)
         case valueCoding(byte: Int)
@@ -11,6 +13,9 @@ public struct PlanError: Error, Sendable, Equatable, CustomStringConvertible {
         case runCount(run: Int)
         /// A channel, counted over all runs.
         case channel(Int)
+        /// The number of value channels that are listed, and one of them.
+        case valueChannelCount
+        case valueChannel(Int)
         case mean(Int)
     }
 

@@ -356,11 +356,20 @@ struct AttentionStep {
     }
 
     /// Turns what blocks alone have given so far into values: where these are centered the kernels have added up rotated
-    /// numbers less their means, unless pages were restored.
+    /// numbers less their means, and where channels were pruned those that are kept, unless pages were restored.
     private func restoreValues(_ rows: QueryRows, head: Int, products: MatrixTile?) {
-        let plan = layer.plan.heads[head]
-        guard plan.values.isCentered, products == nil || !prefersProducts(rows, head: head) else { return }
-        rows.restoreValues(isRotated: plan.values.rotation == .hadamard, means: plan.valueMeans)
+        let values = layer.plan.heads[head].values
+        let keptChannels = layer.keptValueChannels(head: head)
+        guard values.isCentered || keptChannels != nil, products == nil || !prefersProducts(rows, head: head) else {
+            return
+        }
+        let means = layer.valueMeans(head: head)
+        rows.restoreValues(
+            isRotated: values.rotation == .hadamard,
+            keptChannels: keptChannels,
+            keptMeans: means.kept,
+            prunedMeans: means.pruned
+        )
     }
 
     private func attend(

@@ -132,13 +132,47 @@ struct QueryRows {
         }
     }
 
-    /// Rotates back what has been given so far, and adds what the means of values that were subtracted give.
-    func restoreValues(isRotated: Bool, means: [Float]) {
-        for row in 0..<count {
-            let output = unsafe outputs + row * outputStride
-            if isRotated { unsafe Kernels.best.rotate_rows(output, 1, valueDimension) }
+    /// Turns what blocks have given so far into outputs of all value channels: rotates back, adds what the means of
+    /// values that were subtracted give, and expands the rows where channels were pruned.
+    ///
+    /// - Parameters:
+    ///   - keptChannels: those that blocks have; nil for all.
+    ///   - keptMeans: of these channels, one after another; empty if none were subtracted.
+    ///   - prunedMeans: what stands in for pruned channels, by channel of all; empty for zeros.
+    func restoreValues(isRotated: Bool, keptChannels: [UInt16]?, keptMeans: [Float], prunedMeans: [Float]) {
+        let keptDimension = keptChannels?.count ?? valueDimension
+        let keptStride = tck_padded_dimension(keptDimension)
+        // From the last row on: an expanded row lies over its own kept channels and those of rows after it.
+        for row in (0..<count).reversed() {
+            let (four, member) = row.quotientAndRemainder(dividingBy: Self.rowsPerGroup)
+            let kept = unsafe outputs + four * Self.rowsPerGroup * outputStride + member * keptStride
+            if isRotated { unsafe Kernels.best.rotate_rows(kept, 1, keptDimension) }
             let sum = unsafe sums[row]
-            for channel in 0..<valueDimension { unsafe output[channel] += sum * means[channel] }
+            for (channel, mean) in keptMeans.enumerated() { unsafe kept[channel] += sum * mean }
+            guard let keptChannels else { continue }
+            unsafe expand(kept, channels: keptChannels, sum: sum, means: prunedMeans, to: outputs + row * outputStride)
+        }
+    }
+
+    /// Puts kept channels where they belong, `sum` times their means in the place of pruned ones.
+    ///
+    /// - Parameter output: may be where `kept` is, or begin behind it.
+    private func expand(
+        _ kept: UnsafePointer<Float>,
+        channels: [UInt16],
+        sum: Float,
+        means: [Float],
+        to output: UnsafeMutablePointer<Float>
+    ) {
+        unsafe (output + valueDimension).update(repeating: 0, count: outputStride - valueDimension)
+        var index = channels.count
+        for channel in (0..<valueDimension).reversed() {
+            if index > 0 && Int(channels[index - 1]) == channel {
+                index -= 1
+                unsafe output[channel] = kept[index]
+            } else {
+                unsafe output[channel] = means.isEmpty ? 0 : sum * means[channel]
+            }
         }
     }
 

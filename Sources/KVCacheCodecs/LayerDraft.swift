@@ -12,7 +12,7 @@ public struct LayerDraft: Sendable {
     /// A draft that keeps every channel, undecided how.
     public init(geometry: LayerGeometry) {
         self.geometry = geometry
-        heads = [HeadDraft](repeating: HeadDraft(keyDimension: geometry.keyDimension), count: geometry.kvHeads)
+        heads = [HeadDraft](repeating: HeadDraft(geometry), count: geometry.kvHeads)
     }
 
     /// The plan that stages decide for a layer.
@@ -75,11 +75,16 @@ public struct HeadDraft: Sendable {
     public var keyRuns: [KeyRun]
     /// How values are coded; nil while no stage has decided.
     public var values: Coding?
-    /// What stands in for pruned channels; zeros for those that have nothing here.
+    /// What stands in for pruned key channels; zeros for those that have nothing here.
     public private(set) var means: [UInt16: Float] = [:]
+    /// The value channels that are kept, ascending.
+    public private(set) var valueChannels: [UInt16]
+    /// What stands in for pruned value channels; zeros for those that have nothing here.
+    public private(set) var valueMeans: [UInt16: Float] = [:]
 
-    init(keyDimension: Int) {
-        keyRuns = [KeyRun(channels: (0..<UInt16(keyDimension)).map { $0 })]
+    init(_ geometry: LayerGeometry) {
+        keyRuns = [KeyRun(channels: (0..<UInt16(geometry.keyDimension)).map { $0 })]
+        valueChannels = (0..<UInt16(geometry.valueDimension)).map { $0 }
     }
 
     /// The key channels that are kept and about whose coding no stage has decided, ascending.
@@ -91,6 +96,14 @@ public struct HeadDraft: Sendable {
     public mutating func prune(_ channels: Set<UInt16>, mean: (UInt16) -> Float? = { _ in nil }) {
         for index in keyRuns.indices { keyRuns[index].channels.removeAll(where: channels.contains) }
         for channel in channels { means[channel] = mean(channel) }
+    }
+
+    /// Prunes value channels.
+    ///
+    /// - Parameter mean: what stands in for a channel; nil for zero.
+    public mutating func pruneValues(_ channels: Set<UInt16>, mean: (UInt16) -> Float? = { _ in nil }) {
+        valueChannels.removeAll(where: channels.contains)
+        for channel in channels { valueMeans[channel] = mean(channel) }
     }
 
     /// Decides what no stage has decided yet.
@@ -133,11 +146,21 @@ public struct HeadDraft: Sendable {
                 }
             }
         }
+        let keptValues = Set(valueChannels)
+        var ofValues: [Float] = []
+        for channel in 0..<UInt16(geometry.valueDimension) {
+            if !keptValues.contains(channel) {
+                if !valueMeans.isEmpty { ofValues.append(valueMeans[channel] ?? 0) }
+            } else if values.isCentered {
+                ofValues.append(given[.values]?[Int(channel)] ?? 0)
+            }
+        }
         return try HeadPlan(
             keyRuns: runs,
             values: values,
             keyMeans: keyMeans,
-            valueMeans: values.isCentered ? given[.values] ?? [] : [],
+            valueChannels: keptValues.count < geometry.valueDimension ? valueChannels : nil,
+            valueMeans: ofValues,
             geometry: geometry
         )
     }

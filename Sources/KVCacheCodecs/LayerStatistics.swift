@@ -13,8 +13,8 @@ public struct LayerStatistics: Sendable {
     public let blockLength: Int
     /// Tokens of the cache; the layer may hold fewer.
     public let tokenCount: Int
-    /// Head by head.
-    private var keySums: [ChannelSums?]
+    /// Of keys and of values, head by head.
+    private var sums: [CachePart: [ChannelSums?]] = [:]
 
     /// The statistics of `source`, which is the cache's layer `layer`.
     ///
@@ -31,7 +31,6 @@ public struct LayerStatistics: Sendable {
         self.source = source
         self.tokenCount = tokenCount
         self.blockLength = blockLength
-        keySums = [ChannelSums?](repeating: nil, count: geometry.kvHeads)
     }
 
     public var elementType: ElementType { source.keys.elementType }
@@ -69,16 +68,26 @@ public struct LayerStatistics: Sendable {
     ///
     /// - Throws: `CodecError` if a key is not finite.
     public mutating func keyMeanSquares(head: Int) throws(CodecError) -> [Double] {
-        let sums = try sumsOfKeys(head: head)
-        return sums.squares.map { $0 / Double(rowCount) }
+        try meanSquares(.keys, head: head)
     }
 
     /// The mean key of every channel of a KV head over the head's rows.
     ///
     /// - Throws: `CodecError` if a key is not finite.
-    public mutating func keyMeans(head: Int) throws(CodecError) -> [Double] {
-        let sums = try sumsOfKeys(head: head)
-        return sums.sums.map { $0 / Double(rowCount) }
+    public mutating func keyMeans(head: Int) throws(CodecError) -> [Double] { try means(.keys, head: head) }
+
+    /// The mean squared key or value of every channel of a KV head over the head's rows.
+    ///
+    /// - Throws: `CodecError` if a number is not finite.
+    public mutating func meanSquares(_ part: CachePart, head: Int) throws(CodecError) -> [Double] {
+        try sums(part, head: head).squares.map { $0 / Double(rowCount) }
+    }
+
+    /// The mean key or value of every channel of a KV head over the head's rows.
+    ///
+    /// - Throws: `CodecError` if a number is not finite.
+    public mutating func means(_ part: CachePart, head: Int) throws(CodecError) -> [Double] {
+        try sums(part, head: head).sums.map { $0 / Double(rowCount) }
     }
 
     /// The mean key or value of every channel of a KV head over its rows from one on; zeros if there are none.
@@ -100,7 +109,7 @@ public struct LayerStatistics: Sendable {
     ///
     /// - Throws: `CodecError` if a query is not finite.
     public func queryMeanSquares(head: Int, window: Int) throws(CodecError) -> [Double]? {
-        if let profile = source.profile { return keyChannels(of: profile.meanSquaredQueries, head: head) }
+        if let profile = source.profile { return channels(.keys, of: profile.meanSquaredQueries, head: head) }
         return try ownQueryMeanSquares(head: head, window: window)
     }
 
@@ -130,21 +139,27 @@ public struct LayerStatistics: Sendable {
 
     /// What errors of a KV head's keys cost, channel by channel, where the model's profile says it; else nil.
     public func keySensitivities(head: Int) -> [Double]? {
-        source.profile?.sensitivity.map { keyChannels(of: $0.keys, head: head) }
+        source.profile?.sensitivity.map { channels(.keys, of: $0.keys, head: head) }
     }
 
-    /// A KV head's part of numbers that a profile has for every key channel.
-    private func keyChannels(of numbers: [Float], head: Int) -> [Double] {
-        let dimension = geometry.keyDimension
+    /// How much the model's output projection weighs each value channel of a KV head, where the model's profile or else
+    /// the layer says it; nil if neither does.
+    public func outputWeights(head: Int) -> [Double]? {
+        (source.profile?.outputWeights ?? source.outputWeights).map { channels(.values, of: $0, head: head) }
+    }
+
+    /// A KV head's part of numbers that there are for every channel.
+    private func channels(_ part: CachePart, of numbers: [Float], head: Int) -> [Double] {
+        let dimension = geometry.dimension(part)
         return numbers[head * dimension..<(head + 1) * dimension].map(Double.init)
     }
 
-    private mutating func sumsOfKeys(head: Int) throws(CodecError) -> ChannelSums {
-        if let sums = keySums[head] { return sums }
-        let sums = ChannelSums(source.keys, head: head)
-        guard sums.areFinite else { throw unsupported(.keys, head: head) }
-        keySums[head] = sums
-        return sums
+    private mutating func sums(_ part: CachePart, head: Int) throws(CodecError) -> ChannelSums {
+        if let known = sums[part]?[head] { return known }
+        let new = ChannelSums(source[part], head: head)
+        guard new.areFinite else { throw unsupported(part, head: head) }
+        sums[part, default: [ChannelSums?](repeating: nil, count: geometry.kvHeads)][head] = new
+        return new
     }
 
     /// What is wrong with keys or values that have no sums, or that can't be quantized.

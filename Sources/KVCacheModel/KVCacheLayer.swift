@@ -15,6 +15,9 @@ public struct KVCacheLayer: Sendable {
     /// The attention that the rows got from all queries of the prompt: for each KV head and row the sum of its softmax
     /// weights, over the queries and the query heads of the group. Nil where it was not added up.
     public let accumulatedAttention: [[Double]]?
+    /// How much the model's output projection weighs each value channel, where the model is at hand: as in
+    /// `LayerProfile`, whose own are used in place of these.
+    public let outputWeights: [Float]?
     /// What the layer keeps beside keys and values, by the bytes of their names, which differ.
     public let state: [LayerState]
 
@@ -25,6 +28,7 @@ public struct KVCacheLayer: Sendable {
         queries: KVTensor? = nil,
         profile: LayerProfile? = nil,
         accumulatedAttention: [[Double]]? = nil,
+        outputWeights: [Float]? = nil,
         state: [LayerState] = []
     ) {
         self.keys = keys
@@ -33,6 +37,7 @@ public struct KVCacheLayer: Sendable {
         self.queries = queries
         self.profile = profile
         self.accumulatedAttention = accumulatedAttention
+        self.outputWeights = outputWeights
         self.state = state.sorted { $0.name.utf8.lexicographicallyPrecedes($1.name.utf8) }
     }
 
@@ -54,6 +59,7 @@ public struct KVCacheLayer: Sendable {
             queries: queries,
             profile: profile,
             accumulatedAttention: accumulatedAttention,
+            outputWeights: outputWeights,
             state: state
         )
     }
@@ -78,6 +84,7 @@ public struct KVCacheLayer: Sendable {
             accumulatedAttention: accumulatedAttention.map { heads in
                 zip(heads, rows).map { weights, list in list.map { weights[$0] } }
             },
+            outputWeights: outputWeights,
             state: state
         )
     }

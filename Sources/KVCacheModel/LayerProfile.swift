@@ -4,10 +4,18 @@ public struct LayerProfile: Sendable, Equatable {
     public let meanSquaredQueries: [Float]
     /// What errors of the layer cost; nil where only queries were measured.
     public let sensitivity: LayerSensitivity?
+    /// The squared norm of the output projection's column of a value channel, the mean over the query heads of its KV head:
+    /// `kvHeads * valueDimension` numbers; nil where it isn't known.
+    public let outputWeights: [Float]?
 
-    public init(meanSquaredQueries: [Float], sensitivity: LayerSensitivity? = nil) {
+    public init(
+        meanSquaredQueries: [Float],
+        sensitivity: LayerSensitivity? = nil,
+        outputWeights: [Float]? = nil
+    ) {
         self.meanSquaredQueries = meanSquaredQueries
         self.sensitivity = sensitivity
+        self.outputWeights = outputWeights
     }
 
     /// The profile of a layer without keys and values.
@@ -45,6 +53,7 @@ extension LayerProfile {
             ("a sensitivity of keys", sensitivity?.keys, keyDimension),
             ("a sensitivity of values", sensitivity?.values, valueDimension),
             ("a variance of values", sensitivity?.valueVariances, valueDimension),
+            ("output weights", outputWeights, valueDimension),
         ]
         for (name, numbers, dimension) in parts {
             guard let numbers else { continue }

@@ -7,7 +7,8 @@ enum PlanSection {
     static func encode(_ layers: [LayerPlan]) -> [UInt8] {
         var writer = ByteWriter()
         for plan in layers.lazy.flatMap(\.heads) {
-            writer.append(UInt16(plan.keyRuns.count))
+            writer.append(UInt8(plan.keyRuns.count))
+            writer.append(plan.valuePruning.rawValue)
             writer.append(UInt16(plan.keyMeans.count))
             writer.append(plan.values.bytes)
             for run in plan.keyRuns {
@@ -18,6 +19,11 @@ enum PlanSection {
                 for channel in run.channels { writer.append(channel) }
             }
             if !plan.keptChannelCount.isMultiple(of: 2) { writer.append(UInt16(0)) }
+            if plan.valuePruning != .none {
+                writer.append(UInt16(plan.keptValueChannelCount))
+                for channel in plan.valueChannels { writer.append(channel) }
+                if plan.keptValueChannelCount.isMultiple(of: 2) { writer.append(UInt16(0)) }
+            }
             for mean in plan.keyMeans + plan.valueMeans { writer.append(mean) }
         }
         return writer.bytes
@@ -46,6 +52,7 @@ enum PlanSection {
         /// The coding that is being read.
         var coding = 0
         var channels = 0
+        var valueChannels = 0
         var means = 0
 
         /// Bytes of the counts, and of what comes before the runs.
@@ -56,12 +63,15 @@ enum PlanSection {
         func offset(of place: PlanError.Place) -> Int {
             switch place {
             case .keyRunCount: start
+            case .valuePruning: start + MemoryLayout<UInt8>.size
             case .meanCount: start + MemoryLayout<UInt16>.size
             case .coding(let byte): coding + byte
             case .valueCoding(let byte): start + Self.counts + byte
             case .runCoding(let run, let byte): start + Self.runs + run * Self.runBytes + byte
             case .runCount(let run): start + Self.runs + run * Self.runBytes + Coding.byteCount
             case .channel(let index): channels + index * MemoryLayout<UInt16>.size
+            case .valueChannelCount: valueChannels
+            case .valueChannel(let index): valueChannels + (1 + index) * MemoryLayout<UInt16>.size
             case .mean(let index): means + index * MemoryLayout<Float>.size
             }
         }
@@ -85,10 +95,12 @@ enum PlanSection {
             let bytes = reader.integers(UInt8.self, upTo: Coding.byteCount)
             return try checked { () throws(PlanError) in try Coding(bytes: bytes) }
         }
-        let runCount = Int(try reader.integer(UInt16.self, "the number of key runs"))
+        let runCount = Int(try reader.integer(UInt8.self, "the number of key runs"))
         var outline = try checked { () throws(PlanError) in
             try HeadPlan.Outline(runCount: runCount, geometry: geometry)
         }
+        let valuePruning = Int(try reader.integer(UInt8.self, "whether value channels are pruned"))
+        try checked { () throws(PlanError) in try outline.set(valuePruning: valuePruning) }
         let meanCount = Int(try reader.integer(UInt16.self, "the number of means"))
         let values = try readCoding()
         try checked { () throws(PlanError) in try outline.set(values: values) }
@@ -103,6 +115,14 @@ enum PlanSection {
         let channels = reader.integers(UInt16.self, upTo: outline.keptCount)
         try checked { () throws(PlanError) in try outline.set(channels: channels) }
         if !outline.keptCount.isMultiple(of: 2) { _ = try reader.integer(UInt16.self, "padding", in: 0...0) }
+        if outline.listsValueChannels {
+            places.valueChannels = reader.position
+            let count = Int(try reader.integer(UInt16.self, "the number of value channels"))
+            try checked { () throws(PlanError) in try outline.set(valueChannelCount: count) }
+            let channels = reader.integers(UInt16.self, upTo: count)
+            try checked { () throws(PlanError) in try outline.set(valueChannels: channels) }
+            if count.isMultiple(of: 2) { _ = try reader.integer(UInt16.self, "padding", in: 0...0) }
+        }
         places.means = reader.position
         let means = reader.integers(UInt32.self, upTo: meanCount + outline.valueMeanCount).map(Float.init(bitPattern:))
         return try checked { () throws(PlanError) in try outline.plan(means: means) }

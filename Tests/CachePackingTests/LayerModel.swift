@@ -119,19 +119,39 @@ struct LayerModel {
     }
 
     private func restoredValues(_ block: [[Float]], head: Int) -> [[Float]] {
-        let coding = plan.heads[head].values
-        guard !coding.isFullPrecision else { return block }
-        let (means, isRotated) = (plan.heads[head].valueMeans, coding.rotation == .hadamard)
-        let length = coding.isCentered ? 64 : shape.blockLength
-        return block.map { row in
-            let row = coding.isCentered ? ReferenceCentering.centered(row, means: means, isRotated: isRotated) : row
-            let restored = stride(from: 0, to: row.count, by: length).flatMap { start in
-                let numbers = row[start..<min(start + length, row.count)]
-                return numbers.map(ReferenceGroup(numbers, coding: coding).restored)
+        let plan = plan.heads[head]
+        let coding = plan.values
+        let isKept = plan.valueKeepMask
+        let hasPrunedMeans = plan.valueMeans.count > (coding.isCentered ? plan.keptValueChannelCount : 0)
+        var (means, pruned): ([Float], [Float]) = ([], [])
+        var given = plan.valueMeans[...]
+        for isKept in isKept {
+            if isKept {
+                if coding.isCentered { means.append(given.popFirst() ?? 0) }
+            } else {
+                pruned.append(hasPrunedMeans ? given.popFirst() ?? 0 : 0)
             }
-            guard coding.isCentered else { return restored }
-            return ReferenceCentering.restored(restored, means: means, isRotated: isRotated)
         }
+        return block.map { row in
+            var kept = zip(row, isKept).filter(\.1).map(\.0)[...]
+            kept = restoredValues(Array(kept), coding: coding, means: means)[...]
+            var standIns = pruned[...]
+            return isKept.map { ($0 ? kept.popFirst() : standIns.popFirst()) ?? .nan }
+        }
+    }
+
+    /// A row of the value channels that a block has.
+    private func restoredValues(_ row: [Float], coding: Coding, means: [Float]) -> [Float] {
+        guard !coding.isFullPrecision else { return row }
+        let isRotated = coding.rotation == .hadamard
+        let length = coding.isCentered ? 64 : shape.blockLength
+        let row = coding.isCentered ? ReferenceCentering.centered(row, means: means, isRotated: isRotated) : row
+        let restored = stride(from: 0, to: row.count, by: length).flatMap { start in
+            let numbers = row[start..<min(start + length, row.count)]
+            return numbers.map(ReferenceGroup(numbers, coding: coding).restored)
+        }
+        guard coding.isCentered else { return restored }
+        return ReferenceCentering.restored(restored, means: means, isRotated: isRotated)
     }
 
     private func rounded(_ row: [Float]) -> [Float] {

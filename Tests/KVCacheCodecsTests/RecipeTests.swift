@@ -236,7 +236,21 @@ import ThinkCompress
             "kivi: residual=-32 must be a whole number from 0 to 65536",
             suggestion: "residual=0"
         ),
-        Refusal("think", "think needs the share of key channels to prune", suggestion: "think(keys=0.4)"),
+        Refusal(
+            "think",
+            "think needs the share of key channels, or of value channels, to prune",
+            suggestion: "think(keys=0.4)"
+        ),
+        Refusal(
+            "think(keys=0.4,values=1)",
+            "think: values=1 must be a decimal from 0 to less than 1 with at most six digits",
+            suggestion: "values=0.2"
+        ),
+        Refusal(
+            "think(values=-0.2)",
+            "think: values=-0.2 must be a decimal from 0 to less than 1 with at most six digits",
+            suggestion: "values=0.2"
+        ),
         Refusal(
             "think(keys=0.4,observe=0)",
             "think: observe=0 must be a whole number from 1 to 65536",

@@ -1,7 +1,8 @@
 package import ThinkCompress
 
 extension HeadPlan {
-    /// A plan with key runs of full precision and of three other codings and, if there are enough channels, pruned ones.
+    /// A plan with key runs of full precision and of three other codings and, if there are enough channels, pruned ones;
+    /// some plans prune value channels, too.
     ///
     /// Channels are dealt at random, and so is the order of the runs; no run has a whole number of quads.
     package static func mixed(
@@ -21,12 +22,22 @@ extension HeadPlan {
         }
         let centered = runs.filter(\.coding.isCentered).reduce(0) { $0 + $1.channels.count }
         let meanCount = hasMeans || centered > 0 ? channels.count + centered : 0
+        let keyMeans = (0..<meanCount).map { _ in generator.normal() / 8 }
+        var valueChannels: [UInt16]?
+        if geometry.valueDimension > 1, Bool.random(using: &generator) {
+            let count = Int.random(in: 1..<geometry.valueDimension, using: &generator)
+            valueChannels = (0..<UInt16(geometry.valueDimension)).shuffled(using: &generator).prefix(count).sorted()
+        }
+        let keptValues = valueChannels?.count ?? geometry.valueDimension
+        let valueMeanCount =
+            (values.isCentered ? keptValues : 0) + (hasMeans ? geometry.valueDimension - keptValues : 0)
         return try HeadPlan(
             keyRuns: runs,
             values: geometry.valueDimension == 0 ? .fullPrecision : values,
             // Those that are subtracted are about the means of random rows.
-            keyMeans: (0..<meanCount).map { _ in generator.normal() / 8 },
-            valueMeans: values.isCentered ? (0..<geometry.valueDimension).map { _ in generator.normal() / 8 } : [],
+            keyMeans: keyMeans,
+            valueChannels: valueChannels,
+            valueMeans: (0..<valueMeanCount).map { _ in generator.normal() / 8 },
             geometry: geometry
         )
     }

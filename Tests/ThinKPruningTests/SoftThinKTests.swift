@@ -145,7 +145,9 @@ import ThinkCompress
     @Test(
         "refuses what makes no sense, and names what is right",
         arguments: [
-            ("think(keys=0.4,values=2)", "values goes with bits", "think(bits=2.5)"),
+            ("think(keys=0.4,values=2)", "values=2 must be a decimal from 0 to less than 1", "values=0.2"),
+            ("think(keys=0.4,widths=2|4)", "widths goes with bits", "think(bits=2.5)"),
+            ("think(bits=2.5,values=0.2)", "values=0.2 must be a decimal", "values=2.25"),
             ("think(bits=2,values=9)", "values=9 must be a decimal", "values=2.25"),
             ("think(bits=0.4)", "bits=0.4 must be a decimal from 0.5 to 8.5", "bits=2.5"),
             ("think(bits=9)", "must be a decimal", "bits=2.5"), ("think(bits=2.1234)", "must be a decimal", "bits=2.5"),

@@ -198,7 +198,10 @@ def _get_range(block, scale_at: int, minimum_at: int, coding):
 
 def encode_block(keys: list, values: list, plan, layout, element_type) -> bytes:
     """Keys and values are bit patterns [token][channel] of one block."""
-    g, d = len(keys), len(values[0])
+    g, value_dimension = len(keys), len(values[0])
+    kept_values = plan.kept_values(value_dimension)
+    d = len(kept_values)
+    values = [[row[channel] for channel in kept_values] for row in values]
     block = bytearray(layout.length)
     size, number_of = element_type.size, element_type.value
     means = dict(zip(plan.channels_of_means(len(keys[0])), plan.means))
@@ -224,10 +227,11 @@ def encode_block(keys: list, values: list, plan, layout, element_type) -> bytes:
         data = b"".join(map(element_type.pack, values))
         block[layout.values : layout.values + len(data)] = data
         return bytes(block)
+    means = dict(zip(plan.channels_of_value_means(value_dimension), plan.value_means))
     for token, row in enumerate(values):
         numbers = [number_of(x) for x in row]
         if coding.compact:
-            numbers = [f32(x - mean) for x, mean in zip(numbers, plan.value_means)]
+            numbers = [f32(x - means[channel]) for x, channel in zip(numbers, kept_values)]
             numbers = [clamp_number(x) for x in (rotated(numbers) if coding.rotation else numbers)]
         for group in range(layout.groups):
             first = group * layout.group
@@ -240,8 +244,8 @@ def encode_block(keys: list, values: list, plan, layout, element_type) -> bytes:
     return bytes(block)
 
 
-def decode_block(block, plan, layout, element_type, g: int, key_dimension: int, d: int):
-    """Bit patterns [token][channel] of keys and values of one block; d is the value dimension."""
+def decode_block(block, plan, layout, element_type, g: int, key_dimension: int, value_dimension: int):
+    """Bit patterns [token][channel] of keys and values of one block."""
     size, bits_of = element_type.size, element_type.bits
     keys = [[0] * key_dimension for _ in range(g)]
     means = dict(zip(plan.channels_of_means(key_dimension), plan.means))
@@ -265,11 +269,24 @@ def decode_block(block, plan, layout, element_type, g: int, key_dimension: int, 
                 column = map(bits_of, numbers)
             for row, x in zip(keys, column):
                 row[channel] = x
-    coding = plan.values
+    kept_values = plan.kept_values(value_dimension)
+    means = dict(zip(plan.channels_of_value_means(value_dimension), plan.value_means))
+    kept_means = [means.get(channel) for channel in kept_values]
+    coding, d = plan.values, len(kept_values)
+
+    def row_of(kept: list) -> list:
+        """A row of all channels."""
+        row = [0] * value_dimension
+        for channel, mean in means.items():  # those of kept channels are overwritten below
+            row[channel] = bits_of(clamp_number(mean) if coding.compact else mean)
+        for channel, x in zip(kept_values, kept):
+            row[channel] = x
+        return row
+
     if not coding.width:
         row_size = d * size
         starts = [layout.values + token * row_size for token in range(g)]
-        return keys, [element_type.unpack(block[at : at + row_size]) for at in starts]
+        return keys, [row_of(element_type.unpack(block[at : at + row_size])) for at in starts]
     values = []
     for token in range(g):
         numbers = []
@@ -282,6 +299,6 @@ def decode_block(block, plan, layout, element_type, g: int, key_dimension: int, 
         if coding.rotation:
             numbers = rotated(numbers)
         if coding.compact:
-            numbers = [uncentered(x, mean) for x, mean in zip(numbers, plan.value_means)]
-        values.append([bits_of(x) for x in numbers])
+            numbers = [uncentered(x, mean) for x, mean in zip(numbers, kept_means)]
+        values.append(row_of([bits_of(x) for x in numbers]))
     return keys, values

@@ -75,7 +75,10 @@ class HeadPlan(NamedTuple):
     runs: tuple
     values: Coding
     means: tuple  # of the key channels that are pruned or compact, ascending; empty if the pruned ones are 0
-    value_means: tuple = ()  # where the values have compact scales
+    # Of the value channels that are pruned and those that are kept and compact, ascending; without
+    # the former if these are 0.
+    value_means: tuple = ()
+    value_channels: tuple = ()  # those that are kept; empty if all are
 
     def kept(self) -> list:
         return [channel for run in self.runs for channel in run.channels]
@@ -88,12 +91,29 @@ class HeadPlan(NamedTuple):
         """The channels that `means` are of, if there are any."""
         return sorted({*range(key_dimension)} - {*self.kept()} | {*self.compact_keys()})
 
+    def kept_values(self, value_dimension: int) -> list:
+        return list(self.value_channels or range(value_dimension))
+
+    def value_pruning(self) -> int:
+        if not self.value_channels:
+            return 0
+        return 2 if len(self.value_means) > (len(self.value_channels) if self.values.compact else 0) else 1
+
+    def channels_of_value_means(self, value_dimension: int) -> list:
+        kept = {*self.kept_values(value_dimension)}
+        pruned = {*range(value_dimension)} - kept if self.value_pruning() == 2 else set()
+        return sorted(pruned | (kept if self.values.compact else set()))
+
     def encoded(self) -> bytes:
         kept = self.kept()
-        data = struct.pack("<2H4B", len(self.runs), len(self.means), *self.values)
+        counts = len(self.runs), self.value_pruning(), len(self.means)
+        data = struct.pack("<2BH4B", *counts, *self.values)
         for run in self.runs:
             data += struct.pack("<4BI", *run.coding, len(run.channels))
         data += struct.pack(f"<{len(kept)}H", *kept) + bytes(2 * (len(kept) % 2))
+        if self.value_channels:
+            count = len(self.value_channels)
+            data += struct.pack(f"<{1 + count}H", count, *self.value_channels) + bytes(2 * (1 - count % 2))
         means = self.means + self.value_means
         return data + struct.pack(f"<{len(means)}f", *means)
 
@@ -117,6 +137,7 @@ class BlockLayout:
                     starts[number] = at
                     at += run.scale_bytes()
         self.values = at = align64(at)
+        value_dimension = len(plan.kept_values(value_dimension))
         self.group = 64 if plan.values.compact else block_length  # channels of values
         self.groups = -(-value_dimension // self.group)
         if plan.values.width:

@@ -1,4 +1,4 @@
-"""Which key channels think keeps, and in how many bits (think.md, Decision and Soft pruning)."""
+"""Which channels think keeps, and of keys in how many bits (think.md, Decision and Soft pruning)."""
 
 from itertools import accumulate
 
@@ -35,11 +35,12 @@ def query_profile(heads: list, observe: int) -> list:
     return [total / count for total in totals]
 
 
-def kept_channels(rows: list, ratio, q2) -> list:
-    """The channels kept, ascending; q2 is None with `score=keys`."""
+def kept_channels(rows: list, ratio, weights) -> list:
+    """The channels of keys or values kept, ascending; weights are q2 of keys, None with
+    `score=keys`, and o2 of values, None where no model is at hand."""
     scores = [total / len(rows) for total in _square_sums(rows)]
-    if q2 is not None:
-        scores = [q * k for q, k in zip(q2, scores)]
+    if weights is not None:
+        scores = [weight * square for weight, square in zip(weights, scores)]
     # Of equal scores the lower channel is kept, so the higher one goes first.
     order = sorted(range(len(scores)), key=lambda channel: (scores[channel], -channel))
     return sorted(order[len(scores) * ratio.numerator // ratio.denominator :])

@@ -286,7 +286,8 @@ class Snapshot:
 
     def _read_head_plan(self, content: Content, layer: LayerGeometry) -> HeadPlan:
         d = layer.keyDimension
-        run_count = content.field("H", range(1, 5), "keyRunCount")
+        run_count = content.field("B", range(1, 5), "keyRunCount")
+        value_pruning = content.field("B", range(3 if layer.valueDimension > 1 else 1), "valueChannels")
         mean_at = content.at
         mean_count = content.field("H")
         values_at = content.at
@@ -317,9 +318,25 @@ class Snapshot:
             runs.append(Run(coding, tuple(channels)))
         if kept % 2:
             content.field("H", (0,), "padding")
+        value_channels = self._read_value_channels(content, layer.valueDimension) if value_pruning else ()
         means = self._read_means(content, mean_count, any(coding.compact for coding, _ in shapes))
-        value_means = self._read_means(content, layer.valueDimension if values.compact else 0, True)
-        return HeadPlan(tuple(runs), values, means, value_means)
+        kept_values = len(value_channels) or layer.valueDimension
+        value_mean_count = kept_values if values.compact else 0
+        if value_pruning == 2:
+            value_mean_count += layer.valueDimension - kept_values
+        value_means = self._read_means(content, value_mean_count, values.compact)
+        return HeadPlan(tuple(runs), values, means, value_means, value_channels)
+
+    def _read_value_channels(self, content: Content, dimension: int) -> tuple:
+        count = content.field("H", range(1, dimension), "number of value channels")
+        channels = []
+        for _ in range(count):
+            channels.append(content.field("H", range(dimension), "value channel"))
+            if channels[-1] in channels[:-1] or channels[-1] < max(channels):
+                content.fail(content.at - 2, f"value channel {channels[-1]} out of order or a second time")
+        if count % 2 == 0:
+            content.field("H", (0,), "padding")
+        return tuple(channels)
 
     def _layouts(self) -> list:
         """Layouts of blocks [layer][KV head]: plans of many heads are alike."""

@@ -84,7 +84,8 @@ def _head_plans(cache: Cache, layer: Layer, block_length: int, kivi, think, q2: 
             width = prune.value_width(layer.value_dimension, Fraction(think["values"]), block_length)
             value_coding = Coding(width, 2, 1, 1)
     elif think:
-        kept = [prune.kept_channels(rows, Fraction(think["keys"]), weight) for rows, weight in zip(heads, q2)]
+        ratio = Fraction(think.get("keys", 0))
+        kept = [prune.kept_channels(rows, ratio, weight) if ratio else [*range(d)] for rows, weight in zip(heads, q2)]
         runs = [(Run(key_coding, tuple(channels)),) for channels in kept]
         if think.get("restore") == "mean":
             for rows, channels, known in zip(heads, kept, means):
@@ -95,14 +96,25 @@ def _head_plans(cache: Cache, layer: Layer, block_length: int, kivi, think, q2: 
         value_coding = FULL
     plans = []
     for rows, values, head_runs, known in zip(heads, layer.values, runs, means):
-        plan, value_means = HeadPlan(head_runs, value_coding, ()), []
+        plan, rows_of_values = HeadPlan(head_runs, value_coding, ()), _floats(values, cache.type)
+        pruned_means = {}
+        if think and "values" in think and "bits" not in think and layer.value_dimension:
+            kept = prune.kept_channels(rows_of_values, Fraction(think["values"]), None)  # no model is at hand
+            if len(kept) < layer.value_dimension:
+                plan = plan._replace(value_channels=tuple(kept))
+                if think.get("restore") == "mean":
+                    of_rows = enumerate(prune.channel_means(rows_of_values, layer.value_dimension))
+                    pruned_means = {c: x for c, x in of_rows if c not in kept}
         if plan.compact_keys():
             of_rows = prune.channel_means(rows[layer.sinks :], d)
             kept = plan.kept()
             known = {c: of_rows[c] if c in kept else known.get(c, 0.0) for c in plan.channels_of_means(d)}
+        value_means = pruned_means
         if value_coding.compact:
-            value_means = prune.channel_means(_floats(values[layer.sinks :], cache.type), layer.value_dimension)
-        plans.append(plan._replace(means=tuple(known[c] for c in sorted(known)), value_means=tuple(value_means)))
+            of_rows = prune.channel_means(rows_of_values[layer.sinks :], layer.value_dimension)
+            value_means |= {c: of_rows[c] for c in plan.kept_values(layer.value_dimension)}
+        means, value_means = (tuple(x for _, x in sorted(part.items())) for part in (known, value_means))
+        plans.append(plan._replace(means=means, value_means=value_means))
     return plans
 
 

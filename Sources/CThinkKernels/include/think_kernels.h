@@ -414,6 +414,13 @@ bool tck_pack_keys(const tck_kernels *kernels, tck_rows source, size_t tokens, t
 bool tck_pack_values(const tck_kernels *kernels, tck_rows source, size_t tokens, size_t head_dimension, size_t group,
                      tck_coding coding, tck_mutable_packed destination);
 
+/// Copies some channels of rows, those of `channels` in their order, to rows of as many elements that follow each other.
+void tck_gather_channels(tck_rows source, size_t tokens, tck_channels channels, void *destination);
+
+/// Copies rows of as many elements as there are channels, which follow each other, to those channels of rows; others stay
+/// as they are. The elements are of the destination's type.
+void tck_scatter_channels(const void *source, size_t tokens, tck_channels channels, tck_mutable_rows destination);
+
 /// What is subtracted from numbers with compact scales before they are packed, and memory to do it in.
 typedef struct tck_centering {
   /// The mean of every channel, which does not count where a run's keys have no compact scales. Null where none have.

@@ -512,6 +512,7 @@ def damaged_plans(bases):
     yield case("trailing-value-means", whole + b"\0", 44)
     yield case("ends-before-value-means", whole[:28], 28)
     yield case("ends-in-value-means", whole[:38], 36)
+    yield from damaged_value_channels(case, bases)
     whole = content([(two, 2)], [0, 1], mean_count=2, means=[0.5, 0.5])
     yield case("trailing", whole + b"\0", 28)
     for name, length, offset in (
@@ -580,14 +581,44 @@ def damaged_states(held):
     yield case("trailing", good + b"\0", len(good))
 
 
+def value_list(pruning, *numbers, values=(2, 1, 0, 0), means=()):
+    """A head's plan of key channels 0 and 1 whose list of value channels, from 20 on, is the numbers."""
+    data = struct.pack("<2BH4B", 1, pruning, 0, *values) + struct.pack("<4BI2H", 2, 1, 0, 0, 2, 0, 1)
+    return data + struct.pack(f"<{len(numbers)}H{len(means)}f", *numbers, *means)
+
+
+def damaged_value_channels(case, bases):
+    """Value dimension 4, but for one base, which has none."""
+    compact = (2, 2, 0, 0)
+    yield case("value-channels-3", value_list(3, 3, 0, 1, 2), 1)
+    yield case("value-channels-of-no-values", value_list(1, 3, 0, 1, 2, values=(0, 0, 0, 0)), 1, bases.no_values)
+    yield case("value-channel-count-0", value_list(1, 0, 0), 20)
+    yield case("value-channel-count-of-all", value_list(2, 4, 0, 1, 2, 3, 0), 20)
+    yield case("value-channel-count-huge", value_list(1, 65535, 0, 1, 2), 20)
+    yield case("value-channel-beyond", value_list(1, 3, 0, 1, 4), 26)
+    yield case("value-channel-twice", value_list(1, 3, 0, 2, 2), 26)
+    yield case("value-channel-descending", value_list(1, 3, 1, 0, 2), 24)
+    yield case("value-channel-padding", value_list(1, 2, 0, 1, 1), 26)
+    yield case("ends-before-value-channels", value_list(1), 20)
+    yield case("ends-in-value-channel-count", value_list(1, 3)[:21], 20)
+    yield case("ends-in-value-channels", value_list(1, 3, 0, 1)[:25], 24)
+    yield case("ends-before-value-channel-padding", value_list(1, 2, 0, 1), 26)
+    yield case("ends-before-pruned-value-means", value_list(2, 3, 0, 1, 2), 28)
+    yield case("pruned-value-mean-nan", value_list(2, 1, 2, means=[0.5, 0.5, float("nan")]), 32)
+    data = value_list(2, 1, 2, values=compact, means=[0.5, 0.5, 0.5, 65536.0])
+    yield case("pruned-value-mean-too-large", data, 36)
+    yield case("value-means-of-zeros", value_list(1, 3, 0, 1, 2, means=[0.5]), 28)
+    yield case("value-means-of-kept-alone", value_list(2, 3, 0, 1, 2, values=compact, means=[0.5] * 3), 40)
+
+
 def first_of_two(bases):
     """Files with two faults each: readers must check fields in the order of the text."""
     two, wrong = (2, 1, 0, 0), (6, 1, 0, 0)
     nan = float("nan")
 
-    def plan(name, offset, runs, *rest, values=two, means=0, base=bases.small):
+    def plan(name, offset, runs, *rest, values=two, means=0, pruning=0, base=bases.small):
         """A head of key dimension 4; runs, of coding and count, from 8 on, then what is packed as `rest` says."""
-        data = struct.pack("<2H4B", len(runs), means, *values)
+        data = struct.pack("<2BH4B", len(runs), pruning, means, *values)
         data += b"".join(struct.pack("<4BI", *coding, count) for coding, count in runs)
         data += b"".join(struct.pack("<" + code, *numbers) for code, *numbers in rest)
         return f"order-plan-{name}", base.with_section(PLAN, data), "invalidPlan", base.offset(PLAN) + offset
@@ -605,6 +636,11 @@ def first_of_two(bases):
     yield plan("means-then-channel", 2, [(two, 2)], ("2H", 9, 9), means=3)
     yield plan("padding-then-mean", 22, [(two, 3)], ("4H", 0, 1, 2, 1), ("f", nan), means=1)
     yield plan("channel-then-padding", 16, [(two, 3)], ("4H", 9, 1, 2, 1))
+    yield plan("padding-then-value-channels", 22, [(two, 3)], ("6H", 0, 1, 2, 1, 0, 0), pruning=1)
+    yield plan("value-channels-then-means", 1, [(two, 2)], ("2H", 0, 1), pruning=3, means=3)
+    yield plan("means-then-value-channel-count", 2, [(two, 2)], ("4H", 0, 1, 0, 0), pruning=1, means=3)
+    yield plan("value-channel-count-then-mean", 20, [(two, 2)], ("4H2f", 0, 1, 0, 0, nan, nan), pruning=1, means=2)
+    yield plan("value-channel-then-padding", 24, [(two, 2)], ("6H", 0, 1, 2, 1, 1, 1), pruning=1)
     # The second fault is that the section ends.
     small = bases.small
 

@@ -108,6 +108,10 @@ def compact_plans() -> list:
     return [[HeadPlan(runs, values, means(count), means(6) if values.compact else ()) for runs, values, count in heads]]
 
 
+def two_values_of_six(values, value_means: tuple) -> HeadPlan:
+    return HeadPlan((Run(quantized(4), (0, 2, 3)),), values, (), value_means, (1, 4))
+
+
 def large_means() -> list:
     """Heads of 6 channels and 4 values with the largest means that there may be: where no run is
     compact any number stands in for a pruned channel."""
@@ -155,6 +159,10 @@ def valid_files():
     yield Valid("think-mean-kivi-4", "think(keys=0.5,restore=mean)+kivi(bits=4,residual=32)", F16, 101, 10, heads=2, query_heads=2, queries=20)
     yield Valid("think-keys", "think(keys=0.3,score=keys)", F16, 70, 20, numbers=equal_channels)
     yield Valid("think-observe", f"think(keys=0.35,observe=16,recent=0)+kivi(bits=2,{tail})", F32, 37, 10, query_heads=2, queries=24)
+    yield Valid("think-values", "think(keys=0.4,values=0.2)", F16, 70, 12, heads=2, query_heads=4, queries=32)
+    shapes = [Shape(2, 10, 35, query_heads=2, sinks=4)]
+    recipe = f"think(keys=0.5,values=0.4,recent=0,restore=mean)+kivi(bits=2,{tail},sinks=4,scales=compact,rotate=values)"
+    yield Valid("think-values-rotated", recipe, F16, 37, shapes=shapes, queries=8)
     yield Valid("two-chunks", f"kivi(bits=2,{tail})", F16, 329, shapes=[Shape(2, 2, 3)] * 2, positions=list(range(329)))
     yield Valid("mixed-widths", f"kivi(keys=4,values=2,{tail})", F16, 37, 20, heads=2, plans=mixed_plans())
     yield Valid("zstd", f"kivi(bits=2,{tail})", F16, 300, 8, zstd=True, numbers=few_values)
@@ -230,6 +238,8 @@ def valid_compact():
     yield Valid("runs-compact", f"kivi(bits=2,{tail})", F16, 33, shapes=[Shape(5, 20, 6)], plans=plans)
     plans, recipe = [plans[0][:1]], f"kivi(bits=2,group=64,{tail})"
     yield Valid("runs-compact-group-64", recipe, BF16, 65, shapes=[Shape(1, 20, 6)], plans=plans)
+    plans = [[two_values_of_six(*head) for head in ((FULL, ()), (quantized(3), (f32(0.1), 7e4, 0, -1)))]]
+    yield Valid("runs-values", "kivi(bits=4,residual=0)", F16, 35, shapes=[Shape(2, 6, 6)], plans=plans)
     yield Valid("means-large", f"kivi(bits=4,{tail})", F16, 33, shapes=[Shape(2, 6, 4)], plans=large_means())
 
 
