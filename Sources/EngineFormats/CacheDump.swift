@@ -49,9 +49,12 @@ public enum CacheDump: Sendable {
         case keySensitivity = "key_sensitivity"
         case valueSensitivity = "value_sensitivity"
         case valueVariance = "value_variance"
+        case outputWeights = "o2"
 
-        /// What a profile has beside the mean squared queries.
+        /// What a profile has of errors.
         static let sensitivities: [Part] = [.keySensitivity, .valueSensitivity, .valueVariance]
+        /// What only profiles have.
+        static let ofProfilesAlone = sensitivities + [.outputWeights]
     }
 
     /// The name of the number of tokens, where nothing else says it.
@@ -124,8 +127,8 @@ public enum CacheDump: Sendable {
         var states = [[LayerState]](repeating: [], count: count)
         for name in file.tensors.names {
             guard let (layer, part, stateName) = parts(ofName: name) else { continue }
-            // Sensitivities are none of a dump's, so they are ignored like any other tensor.
-            guard layer < count || Part.sensitivities.contains(part) else {
+            // What only profiles have is none of a dump's, so it is ignored like any other tensor.
+            guard layer < count || Part.ofProfilesAlone.contains(part) else {
                 throw EngineFormatError(.unsupported, tensor: name, "there are keys of \(count) layers only")
             }
             guard part == .state, let tensor = file.tensors[name] else { continue }

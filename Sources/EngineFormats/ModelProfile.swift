@@ -1,7 +1,8 @@
 public import ByteStorage
 public import KVCacheModel
 
-/// A model's profile in a file of its own: how large its queries are, and what errors of its cache cost.
+/// A model's profile in a file of its own: how large its queries are, what errors of its cache cost, and how much its
+/// output projections weigh values.
 ///
 /// Source: Formats/profile.md.
 public enum ModelProfile: Sendable {
@@ -37,9 +38,8 @@ public enum ModelProfile: Sendable {
         geometry: CacheGeometry
     ) throws(EngineFormatError) -> [LayerProfile] {
         try check(file, geometry: geometry, metadata: metadata)
-        let hasSensitivities = file.tensors.names.contains { name in
-            CacheDump.parts(ofName: name).map { CacheDump.Part.sensitivities.contains($0.part) } ?? false
-        }
+        let parts = Set(file.tensors.names.compactMap { CacheDump.parts(ofName: $0)?.part })
+        let hasSensitivities = !parts.isDisjoint(with: CacheDump.Part.sensitivities)
         return try geometry.layers.enumerated().map { (layer, geometry) throws(EngineFormatError) in
             if geometry.isEmpty { return .empty }
             func numbers(_ part: CacheDump.Part) throws(EngineFormatError) -> [Float] {
@@ -52,13 +52,14 @@ public enum ModelProfile: Sendable {
                         keys: try numbers(.keySensitivity),
                         values: try numbers(.valueSensitivity),
                         valueVariances: try numbers(.valueVariance)
-                    ) : nil
+                    ) : nil,
+                outputWeights: parts.contains(.outputWeights) ? try numbers(.outputWeights) : nil
             )
         }
     }
 
     /// The shapes of the layers that a file is a profile of: those without keys have no heads, and none has query heads.
-    /// Where only queries were measured, values have the dimension 0.
+    /// Where nothing is said of values, they have the dimension 0.
     ///
     /// - Throws: `EngineFormatError` if a tensor is not of a profile's shape.
     /// - Returns: nil if the file isn't a profile: it has no mean squared queries, or keys and values.
@@ -77,7 +78,9 @@ public enum ModelProfile: Sendable {
             var shapes = [LayerGeometry](repeating: .none, count: last + 1)
             for layer in layers {
                 let keys = try shape(file, layer: layer, part: .profile)
-                let values = try shape(file, layer: layer, part: .valueSensitivity)
+                let values =
+                    try shape(file, layer: layer, part: .valueSensitivity)
+                    ?? shape(file, layer: layer, part: .outputWeights)
                 shapes[layer] = try LayerGeometry(
                     queryHeads: 0,
                     kvHeads: keys?.heads ?? 0,
@@ -96,7 +99,7 @@ public enum ModelProfile: Sendable {
     /// Writes the profile of every layer.
     ///
     /// - Parameters:
-    ///   - layers: of the geometry's shapes; all with sensitivities or none.
+    ///   - layers: of the geometry's shapes; all with sensitivities or none, and all with output weights or none.
     ///   - metadata: of the model, and how the profile was made (`MetadataKey`).
     ///   - access: who may use the file.
     /// - Throws: `FileError` if the file can't be written.
@@ -115,6 +118,7 @@ public enum ModelProfile: Sendable {
                 tensors.append((entry(layer: index, part: part, geometry: geometry), numbers))
             }
             add(.profile, layer.meanSquaredQueries)
+            if let outputWeights = layer.outputWeights { add(.outputWeights, outputWeights) }
             guard let sensitivity = layer.sensitivity else { continue }
             add(.keySensitivity, sensitivity.keys)
             add(.valueSensitivity, sensitivity.values)
@@ -186,11 +190,17 @@ public enum ModelProfile: Sendable {
             throw EngineFormatError(
                 .unsupported,
                 tensor: name,
-                "is missing, and other sensitivities are there; make the profile anew"
+                "is missing, and \(part == .outputWeights ? "those of other layers" : "other sensitivities") are there; "
+                    + "make the profile anew"
             )
         }
         if let number = numbers.first(where: { !($0.isFinite && $0 >= 0) }) {
-            let what = part == .profile ? "mean squared queries" : "sensitivities and variances"
+            let what =
+                switch part {
+                case .profile: "mean squared queries"
+                case .outputWeights: "output weights"
+                default: "sensitivities and variances"
+                }
             throw EngineFormatError(
                 .unsupported,
                 tensor: name,

@@ -16,7 +16,8 @@ extension KVCache {
                     values: layer.values[tokens: held],
                     held: held.count < tokenCount ? .last : .all,
                     queries: count > 0 ? layer.queries.map { $0[tokens: max($0.tokens - count, 0)..<$0.tokens] } : nil,
-                    accumulatedAttention: layer.accumulatedAttention.map { $0.map { Array($0[held]) } }
+                    accumulatedAttention: layer.accumulatedAttention.map { $0.map { Array($0[held]) } },
+                    outputWeights: layer.outputWeights
                 )
             },
             tokenCount: tokenCount,

@@ -80,18 +80,25 @@ public struct ProfileMeasurement: Sendable {
         precondition(journal.settings == settings, "the journal is of other settings")
         var work = Work(self, progress: progress)
         let squares = try await meanSquaredQueries(journal: journal, work: &work)
-        guard settings.effort > .queries else {
-            return squares.map { LayerProfile(meanSquaredQueries: $0.map { Float($0) }) }
-        }
         let outputs = try geometry.layers.indices.map { try decoder.model.outputWeightSquares(layer: $0) }
+        func profile(of layer: Int, sensitivity: LayerSensitivity?) -> LayerProfile {
+            LayerProfile(
+                meanSquaredQueries: squares[layer].map { Float($0) },
+                sensitivity: sensitivity,
+                outputWeights: outputs[layer].map { Float($0) }
+            )
+        }
+        guard settings.effort > .queries else {
+            return geometry.layers.indices.map { profile(of: $0, sensitivity: nil) }
+        }
         for prefix in prefixes.indices {
             try await probe(prefix, journal: journal, work: &work) { probe in
                 probe.weights(squares: squares[probe.layer], outputs: outputs[probe.layer])
             }
         }
         return geometry.layers.indices.map { layer in
-            LayerProfile(
-                meanSquaredQueries: squares[layer].map { Float($0) },
+            profile(
+                of: layer,
                 sensitivity: sensitivity(of: layer, journal: journal) { probe in
                     probe.weights(squares: squares[layer], outputs: outputs[layer])
                 }

@@ -124,8 +124,8 @@ extension KVCacheLayer {
             throw error(.invalidState, "two of its states have the same name")
         }
         guard !isEmpty else {
-            guard queries == nil, profile == nil else {
-                throw error(.invalidQueries, "queries or a query profile for a layer without keys")
+            guard queries == nil, profile == nil, outputWeights == nil else {
+                throw error(.invalidQueries, "queries, a query profile or output weights for a layer without keys")
             }
             return geometry
         }
@@ -160,6 +160,15 @@ extension KVCacheLayer {
                 kvHeads: keys.heads,
                 keyDimension: keys.headDimension,
                 valueDimension: values.headDimension
+            )
+            if let fault { throw error(.invalidProfile, fault) }
+        }
+        if let outputWeights {
+            let fault = LayerProfile.fault(
+                LayerProfile.outputWeightsName,
+                outputWeights,
+                kvHeads: keys.heads,
+                dimension: values.headDimension
             )
             if let fault { throw error(.invalidProfile, fault) }
         }

@@ -53,16 +53,24 @@ extension LayerProfile {
             ("a sensitivity of keys", sensitivity?.keys, keyDimension),
             ("a sensitivity of values", sensitivity?.values, valueDimension),
             ("a variance of values", sensitivity?.valueVariances, valueDimension),
-            ("output weights", outputWeights, valueDimension),
+            (Self.outputWeightsName, outputWeights, valueDimension),
         ]
         for (name, numbers, dimension) in parts {
-            guard let numbers else { continue }
-            guard numbers.count == kvHeads * dimension else {
-                return "\(name) of \(numbers.count) numbers for \(kvHeads) KV heads of dimension \(dimension)"
-            }
-            guard numbers.allSatisfy({ $0.isFinite && $0 >= 0 }) else {
-                return "\(name) with numbers below 0 or not finite"
-            }
+            let fault = numbers.flatMap { Self.fault(name, $0, kvHeads: kvHeads, dimension: dimension) }
+            if let fault { return fault }
+        }
+        return nil
+    }
+
+    static let outputWeightsName = "output weights"
+
+    /// What is wrong with numbers that there should be for every KV head and channel, or nil.
+    static func fault(_ name: String, _ numbers: [Float], kvHeads: Int, dimension: Int) -> String? {
+        guard numbers.count == kvHeads * dimension else {
+            return "\(name) of \(numbers.count) numbers for \(kvHeads) KV heads of dimension \(dimension)"
+        }
+        guard numbers.allSatisfy({ $0.isFinite && $0 >= 0 }) else {
+            return "\(name) with numbers below 0 or not finite"
         }
         return nil
     }

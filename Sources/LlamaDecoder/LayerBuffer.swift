@@ -81,16 +81,18 @@ struct LayerBuffer: Sendable {
         }
     }
 
-    /// The tokens that were written, with the queries or the profile that belong to them; they aren't written again.
+    /// The tokens that were written, with the queries that belong to them; they aren't written again.
     ///
     /// - Parameters:
     ///   - held: which of the cache's tokens they are.
     ///   - accumulatedAttention: of each KV head, a number for each of the tokens.
+    ///   - outputWeights: the layer's, if the model's are known.
     func layer(
         tokens: Range<Int>,
         held: HeldTokens = .all,
         queries: KVTensor? = nil,
-        accumulatedAttention: [[Double]]? = nil
+        accumulatedAttention: [[Double]]? = nil,
+        outputWeights: [Float]? = nil
     ) -> KVCacheLayer {
         func tensor(_ buffer: AlignedBuffer) -> KVTensor {
             KVTensor(
@@ -106,7 +108,8 @@ struct LayerBuffer: Sendable {
             values: tensor(values),
             held: held,
             queries: queries,
-            accumulatedAttention: accumulatedAttention
+            accumulatedAttention: accumulatedAttention,
+            outputWeights: outputWeights
         )
     }
 }

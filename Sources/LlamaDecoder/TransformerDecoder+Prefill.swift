@@ -139,7 +139,8 @@ extension TransformerDecoder {
                     keys: layer.keys,
                     values: layer.values,
                     queries: queries,
-                    accumulatedAttention: layer.accumulatedAttention
+                    accumulatedAttention: layer.accumulatedAttention,
+                    outputWeights: layer.outputWeights
                 )
             )
         }
@@ -333,7 +334,8 @@ extension TransformerDecoder {
                 tokens: held.lowerBound - first..<held.upperBound - first,
                 held: held.count < end ? .last : .all,
                 queries: queries,
-                accumulatedAttention: accumulatesAttention ? accumulated.map { Array($0[held]) } : nil
+                accumulatedAttention: accumulatesAttention ? accumulated.map { Array($0[held]) } : nil,
+                outputWeights: try outputWeights(layer: index)
             )
             try await take(index, layer)
         }

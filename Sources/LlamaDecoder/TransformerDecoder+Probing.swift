@@ -107,7 +107,7 @@ extension TransformerDecoder {
 
 extension LlamaModel {
     /// How much a layer's output weighs each value channel: the sum of the squared weights that multiply it, the mean over
-    /// the query heads of a KV head.
+    /// the query heads of a KV head (`o2` of Formats/profile.md).
     ///
     /// - Returns: `kvHeads * valueDimension` numbers.
     /// - Throws: `MemoryError` if there is no room for a row of the weights.
@@ -115,16 +115,19 @@ extension LlamaModel {
         let shape = configuration.attention
         let matrix = weights.layers[index].output.weights
         let row = try FloatMatrix(rows: 1, columns: matrix.columns)
-        var squares = [Double](repeating: 0, count: shape.kvHeads * shape.valueDimension)
-        let group = shape.queryHeads / shape.kvHeads
+        var columns = [Double](repeating: 0, count: matrix.columns)
         for number in 0..<matrix.rows {
             unsafe matrix.widen(from: number, count: 1, into: row[0])
-            for column in 0..<matrix.columns {
-                let (head, channel) = column.quotientAndRemainder(dividingBy: shape.valueDimension)
+            for column in columns.indices {
                 let weight = unsafe Double(row[0][column])
-                squares[head / group * shape.valueDimension + channel] += weight * weight / Double(group)
+                columns[column] += weight * weight
             }
         }
-        return squares
+        let (dimension, group) = (shape.valueDimension, shape.queryHeads / shape.kvHeads)
+        return (0..<shape.kvHeads * dimension).map { number in
+            let (head, channel) = number.quotientAndRemainder(dividingBy: dimension)
+            let sum = (head * group..<(head + 1) * group).reduce(0) { $0 + columns[$1 * dimension + channel] }
+            return sum / Double(group)
+        }
     }
 }

@@ -19,6 +19,8 @@ public final class TransformerDecoder: Sendable {
     let attentions: [Attention]
     /// Room from the last step, for the next one of the same size.
     private let idle = Mutex<Activations?>(nil)
+    /// What `outputWeights(layer:)` has given, by layer.
+    private let knownOutputWeights = Mutex<[Int: [Float]]>([:])
 
     /// - Parameters:
     ///   - threadCount: threads that work, the caller's included; nil for one per processor.
@@ -57,6 +59,17 @@ public final class TransformerDecoder: Sendable {
                 "token id \(token) is not of the model, which has \(configuration.vocabularySize) tokens"
             )
         }
+    }
+
+    /// How much a layer's output weighs each value channel (`LlamaModel.outputWeightSquares`); computed once.
+    ///
+    /// - Returns: `kvHeads * valueDimension` numbers; nil if one is not finite.
+    func outputWeights(layer index: Int) throws -> [Float]? {
+        if let known = knownOutputWeights.withLock({ $0[index] }) { return known }
+        let weights = try model.outputWeightSquares(layer: index).map { Float($0) }
+        guard weights.allSatisfy(\.isFinite) else { return nil }
+        knownOutputWeights.withLock { $0[index] = weights }
+        return weights
     }
 
     // MARK: - Parts of a layer

@@ -6,17 +6,17 @@ struct CodeBits: Encodable {
     let keys: Double?
     let values: Double?
 
-    init(_ plan: LayerPlan, valueDimension: Int, elementType: ElementType) {
+    init(_ plan: LayerPlan, elementType: ElementType) {
         func width(_ coding: Coding) -> Int {
             coding.isFullPrecision ? elementType.byteCount * 8 : coding.width
         }
         let keyBits = plan.heads.reduce(0) { sum, head in
             head.keyRuns.reduce(sum) { $0 + width($1.coding) * $1.channels.count }
         }
-        let channels = plan.heads.reduce(0) { $0 + $1.keyDimension }
-        keys = channels > 0 ? Double(keyBits) / Double(channels) : nil
-        let widths = valueDimension > 0 ? plan.heads.map { width($0.values) } : []
-        values = widths.isEmpty ? nil : Double(widths.reduce(0, +)) / Double(widths.count)
+        let valueBits = plan.heads.reduce(0) { $0 + width($1.values) * $1.keptValueChannelCount }
+        func mean(_ bits: Int, of channels: Int) -> Double? { channels > 0 ? Double(bits) / Double(channels) : nil }
+        keys = mean(keyBits, of: plan.heads.reduce(0) { $0 + $1.keyDimension })
+        values = mean(valueBits, of: plan.heads.reduce(0) { $0 + $1.valueDimension })
     }
 
     /// The bits of all layers for a person: the least and the most of each; nil where every number has as many.

@@ -11,12 +11,12 @@ struct ProfileCommand: AsyncParsableCommand {
         abstract: "Measure a model's profile: how large its queries are, and what errors of its cache cost.",
         discussion: """
             Recipes share bits out by a profile: think(bits=...,values=...), and so the presets and auto(...), gives \
-            them to the key channels and the values whose errors cost most. By its queries think(keys=...) chooses the \
-            channels to keep, also in caches that come without queries; where they alone were measured, think(bits=...) \
-            weighs key channels by them. snapshot, eval and bench take the file as --profile.
+            them to the key channels and the values whose errors cost most. By its queries and output weights \
+            think(keys=...,values=...) chooses the channels to keep, also in caches that come without queries; where no \
+            errors were measured, think(bits=...) weighs key channels by queries. snapshot, eval and bench take the file as --profile.
 
             What is measured: the mean squared query of every layer, KV head and channel, over all tokens of the texts; \
-            and, by noise in one part of the cache at a time, how much the predictions of what follows suffer from errors \
+            how much the output projection weighs each value channel; and, by noise in one part of the cache at a time, how much the predictions of what follows suffer from errors \
             there. --effort says how finely: 0 measures queries alone, 1 layers, 2 KV heads, 3 also bands of rotary pairs. \
             A measurement that was interrupted goes on where it stopped: OUTPUT.journal has what was measured so far. \
             Who may not read the texts may not read the profile either.

@@ -7,7 +7,7 @@ struct ProfileReport: Encodable {
         let layer: Int
         let kvHeads: Int
         let keyDim: Int
-        /// Unknown where only queries were measured.
+        /// Unknown where nothing is said of values.
         let valueDim: Int?
         /// The mean over KV heads and channels.
         let meanSquaredQuery: Double
@@ -16,6 +16,8 @@ struct ProfileReport: Encodable {
         let valueSensitivity: Double?
         /// The mean over KV heads and channels.
         let valueVariance: Double?
+        /// The mean over KV heads and channels.
+        let outputWeight: Double?
 
         init(_ profile: LayerProfile, index: Int, geometry: LayerGeometry) {
             func sum(_ numbers: [Float]) -> Double { numbers.reduce(0) { $0 + Double($1) } }
@@ -23,11 +25,12 @@ struct ProfileReport: Encodable {
             layer = index
             kvHeads = geometry.kvHeads
             keyDim = geometry.keyDimension
-            valueDim = profile.sensitivity == nil ? nil : geometry.valueDimension
+            valueDim = profile.sensitivity == nil && profile.outputWeights == nil ? nil : geometry.valueDimension
             meanSquaredQuery = mean(profile.meanSquaredQueries)
             keySensitivity = profile.sensitivity.map { sum($0.keys) }
             valueSensitivity = profile.sensitivity.map { sum($0.values) }
             valueVariance = profile.sensitivity.map { mean($0.valueVariances) }
+            outputWeight = profile.outputWeights.map(mean)
         }
     }
 

@@ -73,16 +73,18 @@ struct SnapshotReport: Encodable {
         return "\(share) in \(listed.count == layers ? "all" : "\(listed.count) of \(layers)") layers"
     }
 
-    /// How many key channels the KV heads keep; the fewest and the most in JSON.
+    /// How many channels of keys or of values the KV heads keep; the fewest and the most in JSON.
     struct KeptChannels: Encodable {
         private let counts: [Int]
-        /// The key dimensions of the heads.
+        /// The dimensions of the heads.
         private let dimensions: [Int]
 
-        init(_ plans: [LayerPlan]) {
+        init(_ part: CachePart, of plans: [LayerPlan]) {
             let heads = plans.flatMap(\.heads)
-            counts = heads.map(\.keptChannelCount)
-            dimensions = heads.map(\.keyDimension)
+            switch part {
+            case .keys: (counts, dimensions) = (heads.map(\.keptChannelCount), heads.map(\.keyDimension))
+            case .values: (counts, dimensions) = (heads.map(\.keptValueChannelCount), heads.map(\.valueDimension))
+            }
         }
 
         func encode(to encoder: any Encoder) throws {
@@ -118,6 +120,7 @@ struct SnapshotReport: Encodable {
     let headDim: Int?
     let layerShapes: [LayerShape]
     let keptKeyChannels: KeptChannels
+    let keptValueChannels: KeptChannels
     /// Layer by layer.
     let codeBits: [CodeBits]
     let fileBytes: Int
@@ -147,10 +150,9 @@ struct SnapshotReport: Encodable {
         queryHeads = common?.queryHeads
         kvHeads = common?.kvHeads
         headDim = common.flatMap { $0.keyDim == $0.valueDim ? $0.keyDim : nil }
-        keptKeyChannels = KeptChannels(snapshot.plans)
-        codeBits = zip(snapshot.plans, layerShapes).map { plan, shape in
-            CodeBits(plan, valueDimension: shape.valueDim, elementType: snapshot.shape.elementType)
-        }
+        keptKeyChannels = KeptChannels(.keys, of: snapshot.plans)
+        keptValueChannels = KeptChannels(.values, of: snapshot.plans)
+        codeBits = snapshot.plans.map { CodeBits($0, elementType: snapshot.shape.elementType) }
         fileBytes = snapshot.size.fileBytes
         payloadBytes = snapshot.size.payloadBytes
         float16Bytes = snapshot.float16ByteCount
@@ -188,6 +190,7 @@ struct SnapshotReport: Encodable {
         }
         if let listedShare { facts.append(("tokens kept", listedShare)) }
         if let kept = keptKeyChannels.text { facts.append(("key channels kept", kept)) }
+        if let kept = keptValueChannels.text { facts.append(("value channels kept", kept)) }
         if let bits = CodeBits.text(codeBits) { facts.append(("code width (bits)", bits)) }
         facts += [
             (

@@ -104,6 +104,7 @@ extension BuiltCommandTests {
             #expect(report.headDim == 64)
             // 64 - floor(0.4 * 64)
             #expect(report.keptKeyChannels == [39, 39])
+            #expect(report.keptValueChannels == [64, 64])
             #expect(report.fileBytes == surgery.bytes.count)
             #expect(report.float16Bytes == 2 * 4 * 2 * 64 * 2048 * 2)
             let payload = [3, 4, 7, 8, 10].reduce(0) { $0 + (surgery.section($1)?.range.count ?? 0) }
@@ -225,9 +226,47 @@ extension BuiltCommandTests {
             #expect(text.status == 0)
             #expect(text.output.contains(test.text), "\(text.output)")
             // Nothing is pruned.
-            #expect(!text.output.contains("key channels kept"), "\(text.output)")
+            #expect(!text.output.contains("channels kept"), "\(text.output)")
             let report = try json(await BuiltCommand.run("inspect", folder.file("a.tkv"), "--json"))
             #expect(report["keptKeyChannels"] as? [Int] == [8, 16])
+            #expect(report["keptValueChannels"] as? [Int] == [8, 16])
+        }
+
+        @Test("a cache without some of its value channels goes the whole way")
+        func valueChannels() async throws {
+            let folder = try TemporaryFolder()
+            let dump = try writeSmallDump(in: folder, tokens: 300)
+            let recipe = "think(keys=0.4,values=0.2)+kivi(bits=2)"
+            let snapshot = try await BuiltCommand.run(
+                "snapshot",
+                dump,
+                "-o",
+                folder.file("a.tkv"),
+                "--codec",
+                recipe
+            )
+            #expect(snapshot.status == 0, "\(snapshot.errors)")
+            let text = try await BuiltCommand.run("inspect", folder.file("a.tkv"))
+            #expect(text.output.contains("value channels kept"), "\(text.output)")
+            let report = try json(await BuiltCommand.run("inspect", folder.file("a.tkv"), "--json"))
+            let kept = try #require(report["keptValueChannels"] as? [Int])
+            let dimension = try #require(report["headDim"] as? Int)
+            #expect(kept == [dimension - dimension / 5, dimension - dimension / 5])
+            // Of 2 bits, of 0 where they are pruned.
+            let bits = try #require(report["codeBits"] as? [[String: Double]])
+            #expect(bits.allSatisfy { $0["values"] == Double(2 * kept[0]) / Double(dimension) })
+            let verified = try await BuiltCommand.run("verify", folder.file("a.tkv"))
+            #expect(verified.status == 0, "\(verified.errors)")
+            let compared = try await BuiltCommand.run("compare", dump, folder.file("a.tkv"))
+            #expect(compared.status == 0, "\(compared.errors)")
+            let restored = folder.file("b.safetensors")
+            let restoring = try await BuiltCommand.run("restore", folder.file("a.tkv"), "-o", restored)
+            #expect(restoring.status == 0, "\(restoring.errors)")
+            // What was pruned is 0 in blocks, and there in the window.
+            let values = try CacheDump.read(path: restored).layers[0].values
+            let numbers = values[tokens: 0..<1].numbers.prefix(dimension)
+            #expect(numbers.count { $0 == 0 } == dimension - kept[0])
+            #expect(!values[tokens: 299..<300].numbers.prefix(dimension).contains(0))
         }
 
         @Test("a zstd snapshot is smaller and holds the same", arguments: [1, 19])

@@ -7,8 +7,8 @@ struct Inspection: Decodable {
     static let keys: Set = [
         "file", "formatVersion", "metadata", "recipe", "elementType", "tokens", "blockTokens", "windowTokens",
         "blockLength", "residualWindow", "layers", "queryHeads", "kvHeads", "headDim", "layerShapes", "keptKeyChannels",
-        "codeBits", "fileBytes", "payloadBytes", "float16Bytes", "bitsPerValue", "blockBitsPerValue", "ratio",
-        "quality", "sections",
+        "keptValueChannels", "codeBits", "fileBytes", "payloadBytes", "float16Bytes", "bitsPerValue",
+        "blockBitsPerValue", "ratio", "quality", "sections",
     ]
 
     struct Errors: Decodable, Equatable {
@@ -41,6 +41,7 @@ struct Inspection: Decodable {
     let kvHeads: Int
     let headDim: Int
     let keptKeyChannels: [Int]
+    let keptValueChannels: [Int]
     let fileBytes: Int
     let payloadBytes: Int
     let float16Bytes: Int

@@ -15,7 +15,7 @@ import ThinkCompress
 
     private static let metadata = ["model.id": "m", "rope.theta": "10000.0", "profile.method": "noise"]
 
-    private static func layers(hasSensitivities: Bool) throws -> [LayerProfile] {
+    private static func layers(hasSensitivities: Bool, hasOutputWeights: Bool = true) throws -> [LayerProfile] {
         try geometry().layers.enumerated().map { index, shape in
             if shape.isEmpty { return .empty }
             func numbers(_ dimension: Int, _ first: Float) -> [Float] {
@@ -28,16 +28,19 @@ import ThinkCompress
                         keys: numbers(shape.keyDimension, 1),
                         values: numbers(shape.valueDimension, 2),
                         valueVariances: numbers(shape.valueDimension, 3)
-                    ) : nil
+                    ) : nil,
+                outputWeights: hasOutputWeights ? numbers(shape.valueDimension, 4) : nil
             )
         }
     }
 
-    private static func builder(hasSensitivities: Bool = true) throws -> SafetensorsBuilder {
+    private static func builder(
+        hasSensitivities: Bool = true,
+        hasOutputWeights: Bool = true
+    ) throws -> SafetensorsBuilder {
         var builder = SafetensorsBuilder(metadata: metadata)
-        for (index, (layer, shape)) in zip(try layers(hasSensitivities: hasSensitivities), try geometry().layers)
-            .enumerated() where !shape.isEmpty
-        {
+        let layers = try layers(hasSensitivities: hasSensitivities, hasOutputWeights: hasOutputWeights)
+        for (index, (layer, shape)) in zip(layers, try geometry().layers).enumerated() where !shape.isEmpty {
             func add(_ name: String, _ dimension: Int, _ numbers: [Float]?) {
                 guard let numbers else { return }
                 builder.tensors.append(.init("layers.\(index).\(name)", [shape.kvHeads, dimension], floats: numbers))
@@ -46,6 +49,7 @@ import ThinkCompress
             add("key_sensitivity", shape.keyDimension, layer.sensitivity?.keys)
             add("value_sensitivity", shape.valueDimension, layer.sensitivity?.values)
             add("value_variance", shape.valueDimension, layer.sensitivity?.valueVariances)
+            add("o2", shape.valueDimension, layer.outputWeights)
         }
         return builder
     }
@@ -61,16 +65,17 @@ import ThinkCompress
         try ModelProfile.read(file(builder), metadata: metadata, geometry: geometry())
     }
 
-    @Test("a profile is read with all that it has", arguments: [false, true])
-    func readsEverything(hasSensitivities: Bool) throws {
-        let read = try Self.read(Self.builder(hasSensitivities: hasSensitivities))
-        #expect(read == (try Self.layers(hasSensitivities: hasSensitivities)))
+    @Test("a profile is read with all that it has", arguments: [false, true], [false, true])
+    func readsEverything(hasSensitivities: Bool, hasOutputWeights: Bool) throws {
+        let builder = try Self.builder(hasSensitivities: hasSensitivities, hasOutputWeights: hasOutputWeights)
+        let expected = try Self.layers(hasSensitivities: hasSensitivities, hasOutputWeights: hasOutputWeights)
+        #expect(try Self.read(builder) == expected)
     }
 
-    @Test("what is written is read back", arguments: [false, true])
-    func writes(hasSensitivities: Bool) throws {
+    @Test("what is written is read back", arguments: [false, true], [false, true])
+    func writes(hasSensitivities: Bool, hasOutputWeights: Bool) throws {
         let folder = try TemporaryFolder()
-        let layers = try Self.layers(hasSensitivities: hasSensitivities)
+        let layers = try Self.layers(hasSensitivities: hasSensitivities, hasOutputWeights: hasOutputWeights)
         try ModelProfile.write(
             layers,
             geometry: Self.geometry(),
@@ -80,7 +85,7 @@ import ThinkCompress
         )
         let file = try SafetensorsFile(MappedFile.bytes(path: folder.file("p")))
         #expect(file.metadata == Self.metadata)
-        #expect(Array(file.tensors.names).count == (hasSensitivities ? 8 : 2))
+        #expect(Array(file.tensors.names).count == (hasSensitivities ? 8 : 2) + (hasOutputWeights ? 2 : 0))
         #expect(try ModelProfile.read(file, metadata: Self.metadata, geometry: Self.geometry()) == layers)
     }
 
@@ -90,6 +95,12 @@ import ThinkCompress
         #expect(shapes.map(\.kvHeads) == [2, 0, 1])
         #expect(shapes.map(\.keyDimension) == [3, 0, 4])
         #expect(shapes.map(\.valueDimension) == [3, 0, 2])
+        let ofWeights = try ModelProfile.geometry(of: Self.file(Self.builder(hasSensitivities: false)))
+        #expect(ofWeights?.layers == shapes)
+        let ofQueries = try ModelProfile.geometry(
+            of: Self.file(Self.builder(hasSensitivities: false, hasOutputWeights: false))
+        )
+        #expect(ofQueries?.layers.map(\.valueDimension) == [0, 0, 0])
         #expect(try ModelProfile.geometry(of: Self.file(SafetensorsBuilder())) == nil)
         #expect(try ModelProfile.geometry(of: Self.file(SafetensorsBuilder(CacheDumpTests.makeCache()))) == nil)
         var strange = try Self.builder(hasSensitivities: false)
@@ -119,8 +130,8 @@ import ThinkCompress
     }
 
     @Test(
-        "sensitivities are whole or not there",
-        arguments: ["key_sensitivity", "value_sensitivity", "value_variance"]
+        "sensitivities and output weights are whole or not there",
+        arguments: ["key_sensitivity", "value_sensitivity", "value_variance", "o2"]
     )
     func missingTensors(name: String) throws {
         var builder = try Self.builder()
@@ -131,7 +142,7 @@ import ThinkCompress
 
     @Test(
         "numbers are finite and not negative",
-        arguments: ["q2", "key_sensitivity", "value_sensitivity", "value_variance"],
+        arguments: ["q2", "key_sensitivity", "value_sensitivity", "value_variance", "o2"],
         [-1, Float.nan, .infinity]
     )
     func impossibleNumbers(name: String, number: Float) throws {
@@ -183,7 +194,8 @@ import ThinkCompress
             meanSquaredQueries: zeros,
             sensitivity: LayerSensitivity(keys: zeros, values: [1], valueVariances: zeros)
         )
-        for profile in [[whole], [whole, plain], [narrow, narrow]] {
+        let weighty = LayerProfile(meanSquaredQueries: zeros, outputWeights: zeros + [1])
+        for profile in [[whole], [whole, plain], [narrow, narrow], [weighty, weighty]] {
             let error = #expect(throws: KVCacheError.self) { try cache.withProfile(profile) }
             #expect(error?.code == .invalidProfile)
         }

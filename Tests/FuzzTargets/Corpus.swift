@@ -81,7 +81,8 @@ public enum Corpus {
             let values = [Float](repeating: 2, count: shape.kvHeads * shape.valueDimension)
             return LayerProfile(
                 meanSquaredQueries: keys,
-                sensitivity: LayerSensitivity(keys: keys, values: values, valueVariances: values)
+                sensitivity: LayerSensitivity(keys: keys, values: values, valueVariances: values),
+                outputWeights: values
             )
         }
         try ModelProfile.write(layers, geometry: geometry, metadata: [:], to: path, replacingExisting: false)
