@@ -13,12 +13,14 @@ struct ProfileCommand: AsyncParsableCommand {
             Recipes share bits out by a profile: think(bits=...,values=...), and so the presets and auto(...), gives \
             them to the key channels and the values whose errors cost most. By its queries and output weights \
             think(keys=...,values=...) chooses the channels to keep, also in caches that come without queries; where no \
-            errors were measured, think(bits=...) weighs key channels by queries. snapshot, eval and bench take the file as --profile.
+            errors were measured, think(bits=...) weighs key channels by queries. snapshot, eval and bench take the \
+            file as --profile.
 
             What is measured: the mean squared query of every layer, KV head and channel, over all tokens of the texts; \
-            how much the output projection weighs each value channel; and, by noise in one part of the cache at a time, how much the predictions of what follows suffer from errors \
-            there. --effort says how finely: 0 measures queries alone, 1 layers, 2 KV heads, 3 also bands of rotary pairs. \
-            A measurement that was interrupted goes on where it stopped: OUTPUT.journal has what was measured so far. \
+            how much the output projection weighs each value channel; and, by noise in one part of the cache at a time, \
+            how much the predictions of what follows suffer from errors there. --effort says how finely: \
+            0 measures no errors, 1 those of layers, 2 of KV heads, 3 also of bands of rotary pairs. A measurement \
+            that was interrupted goes on where it stopped: OUTPUT.journal has what was measured so far. \
             Who may not read the texts may not read the profile either.
 
             Example:

@@ -68,6 +68,8 @@ import ThinkCompress
         var valueWidth = 2
         var means: [Float] = []
         var valueDimension = 4
+        var valueChannels: [UInt16]?
+        var valueMeans: [Float] = []
         let error: PlanError
         var testDescription: String { error.message }
     }
@@ -131,6 +133,51 @@ import ThinkCompress
             means: [.nan],
             error: PlanError(.mean(0), "a mean is nan, must be finite")
         ),
+        Fault(
+            runs: [(2, [0])],
+            valueDimension: 1,
+            valueChannels: [0],
+            error: PlanError(.valuePruning, "pruned value channels of 1")
+        ),
+        Fault(
+            runs: [(2, [0])],
+            valueChannels: [],
+            error: PlanError(.valueChannelCount, "0 value channels of 4, must be 1...3")
+        ),
+        Fault(
+            runs: [(2, [0])],
+            valueChannels: [0, 1, 2, 3],
+            error: PlanError(.valueChannelCount, "4 value channels of 4, must be 1...3")
+        ),
+        Fault(
+            runs: [(2, [0])],
+            valueChannels: [0, 4],
+            error: PlanError(.valueChannel(1), "a channel is 4, must be below 4")
+        ),
+        Fault(
+            runs: [(2, [0])],
+            valueChannels: [2, 1],
+            error: PlanError(.valueChannel(1), "channel 1 comes twice or out of order")
+        ),
+        Fault(
+            runs: [(2, [0, 1, 2, 3, 4, 5, 6])],
+            means: [1],
+            valueChannels: [2, 3],
+            valueMeans: [1],
+            error: PlanError(.mean(2), "2 means of 3 are there")
+        ),
+        Fault(
+            runs: [(2, [0])],
+            valueChannels: [2, 3],
+            valueMeans: [1, .nan],
+            error: PlanError(.mean(1), "a mean is nan, must be finite")
+        ),
+        Fault(
+            runs: [(2, [0])],
+            valueChannels: [2, 3],
+            valueMeans: [1, 1, 1],
+            error: PlanError(.mean(2), "3 means of values, must be 2")
+        ),
     ]
 
     private static func coding(_ width: Int) throws -> Coding {
@@ -143,7 +190,14 @@ import ThinkCompress
         let runs = try fault.runs.map { HeadPlan.KeyRun(try Self.coding($0.width), channels: $0.channels) }
         let values = try Self.coding(fault.valueWidth)
         #expect(throws: fault.error) {
-            try HeadPlan(keyRuns: runs, values: values, keyMeans: fault.means, geometry: geometry)
+            try HeadPlan(
+                keyRuns: runs,
+                values: values,
+                keyMeans: fault.means,
+                valueChannels: fault.valueChannels,
+                valueMeans: fault.valueMeans,
+                geometry: geometry
+            )
         }
     }
 
@@ -179,5 +233,16 @@ import ThinkCompress
         let full = HeadPlan(fullPrecision: geometry)
         #expect(full.keepMask == [Bool](repeating: true, count: 8))
         #expect(full.values.isFullPrecision)
+        #expect(full.valueChannels == [0, 1, 2, 3] && full.keptValueChannelCount == 4)
+        #expect(full.valueKeepMask == [true, true, true, true])
+        let pruned = try HeadPlan(
+            keyRuns: runs,
+            values: .fullPrecision,
+            valueChannels: [0, 3],
+            valueMeans: [1, 2],
+            geometry: geometry
+        )
+        #expect(pruned.valueChannels == [0, 3] && pruned.keptValueChannelCount == 2)
+        #expect(pruned.valueKeepMask == [true, false, false, true])
     }
 }

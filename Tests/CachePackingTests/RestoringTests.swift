@@ -16,6 +16,7 @@ import ThinkCompress
         Case(recipe: "kivi(bits=2,residual=32)"), Case(recipe: "kivi(keys=8,values=4,group=128)", type: .float32),
         Case(recipe: "think(keys=0.5,restore=mean)+kivi(bits=4)", type: .bfloat16),
         Case(recipe: "think(keys=0.5)+f16"),
+        Case(recipe: "think(keys=0.5,values=0.3)+f16"),
     ]
 
     private func layer(_ test: Case) async throws -> CompressedLayer {

@@ -16,6 +16,7 @@ import ThinkCompress
         Case(recipe: "kivi(keys=4,values=8,group=64,residual=0)", type: .float32),
         Case(recipe: "think(keys=0.4,restore=mean)+kivi(bits=4,residual=0)", type: .bfloat16),
         Case(recipe: "think(keys=0.4,recent=0)+f32", type: .float32),
+        Case(recipe: "think(keys=0.4,values=0.3,restore=mean)+kivi(bits=4,residual=0)"),
     ]
 
     private func make(_ test: Case) throws -> KVCache {

@@ -10,10 +10,19 @@ enum Tolerance {
 
 @Suite("Attention over a compressed layer agrees with float64 attention over what it restores")
 struct AttentionTests {
-    static let recipes = [
-        "f16", "think(keys=0.4)", "kivi(bits=2)", "kivi(bits=4)", "kivi(bits=8)", "kivi(keys=2,values=4)",
-        "think(keys=0.4)+kivi(bits=2)", "think(keys=0.4,restore=mean)+kivi(bits=2)",
-        "think(keys=0.5,restore=mean)", "kivi(bits=2,group=64,residual=0)", "kivi(bits=2,group=128)",
+    static let recipes =
+        [
+            "f16", "think(keys=0.4)", "kivi(bits=2)", "kivi(bits=4)", "kivi(bits=8)", "kivi(keys=2,values=4)",
+            "think(keys=0.4)+kivi(bits=2)", "think(keys=0.4,restore=mean)+kivi(bits=2)",
+            "think(keys=0.5,restore=mean)", "kivi(bits=2,group=64,residual=0)", "kivi(bits=2,group=128)",
+        ] + prunedValues
+
+    /// Recipes that prune value channels.
+    static let prunedValues = [
+        "think(keys=0.4,values=0.2)", "think(values=0.35,restore=mean)", "think(keys=0.4,values=0.2)+kivi(bits=2)",
+        "think(values=0.9,restore=mean)+kivi(bits=4,residual=32)",
+        "think(values=0.4,recent=0)+kivi(keys=4,values=2,residual=0,sinks=4,scales=compact,rotate=values)",
+        "think(keys=0.3,values=0.7,restore=mean)+kivi(bits=3,sinks=4,ranges=fitted,scales=compact)",
     ]
 
     @Test("with every recipe", arguments: recipes)
@@ -25,7 +34,12 @@ struct AttentionTests {
 
     @Test("of every head dimension and type", arguments: [64, 80, 96, 128, 256, 20], ElementType.allCases)
     func headDimension(_ dimension: Int, type: ElementType) async throws {
-        for recipe in ["think(keys=0.4)+kivi(bits=2)", "kivi(bits=4,group=64)", type.fullPrecisionRecipe] {
+        let recipes = [
+            "think(keys=0.4)+kivi(bits=2)", "kivi(bits=4,group=64)", type.fullPrecisionRecipe,
+            "think(values=0.45,restore=mean)+\(type.fullPrecisionRecipe)",
+            "think(values=0.45)+kivi(bits=4,scales=compact,rotate=values)",
+        ]
+        for recipe in recipes {
             let sample = try await AttentionSample(
                 recipe: recipe,
                 tokens: 430,
@@ -40,14 +54,13 @@ struct AttentionTests {
 
     @Test("with 1 to 9 queries to a KV head", arguments: 1...9)
     func group(_ group: Int) async throws {
-        let sample = try await AttentionSample(
-            recipe: "think(keys=0.4,restore=mean)+kivi(bits=2)",
-            tokens: 500,
-            group: group
-        )
-        for threads in 1...3 {
-            #expect(try sample.error(Attention(precision: .precise), threads: threads) < Tolerance.precise)
-            #expect(try sample.error(Attention(precision: .fast), threads: threads) < Tolerance.fast)
+        for recipe in ["think(keys=0.4,restore=mean)+kivi(bits=2)"] + Self.prunedValues.suffix(2) {
+            let sample = try await AttentionSample(recipe: recipe, tokens: 500, group: group)
+            for threads in 1...3 {
+                let precise = try sample.error(Attention(precision: .precise), threads: threads)
+                #expect(precise < Tolerance.precise, "\(recipe)")
+                #expect(try sample.error(Attention(precision: .fast), threads: threads) < Tolerance.fast, "\(recipe)")
+            }
         }
     }
 
@@ -80,7 +93,11 @@ struct AttentionTests {
         arguments: [(1, 1), (1, 5), (7, 7), (7, 3), (40, 40), (200, 0), (300, 20), (600, 600)]
     )
     func manyQueries(queryCount: Int, newTokens: Int) async throws {
-        for recipe in ["think(keys=0.4,restore=mean)+kivi(bits=2,residual=32)", "f16"] {
+        let recipes = [
+            "think(keys=0.4,restore=mean)+kivi(bits=2,residual=32)", "f16", "think(values=0.3)",
+            "think(values=0.4,restore=mean)+kivi(bits=2,residual=32,sinks=4,scales=compact,rotate=values)",
+        ]
+        for recipe in recipes {
             let sample = try await AttentionSample(
                 recipe: recipe,
                 tokens: 400,
@@ -117,9 +134,12 @@ struct AttentionTests {
         }
     }
 
-    @Test("with tokens that were appended one by one, and after a cut")
-    func appendedAndCut() async throws {
-        let first = try await AttentionSample(recipe: "kivi(bits=2,residual=32)", tokens: 300, newTokens: 75)
+    @Test(
+        "with tokens that were appended one by one, and after a cut",
+        arguments: ["kivi(bits=2,residual=32)", "think(values=0.4,restore=mean)+kivi(bits=2,residual=32)"]
+    )
+    func appendedAndCut(recipe: String) async throws {
+        let first = try await AttentionSample(recipe: recipe, tokens: 300, newTokens: 75)
         var layer = first.layer
         let newer = try #require(first.newer)
         for token in 0..<75 {

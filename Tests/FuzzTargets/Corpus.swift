@@ -38,7 +38,7 @@ public enum Corpus {
         case .recipe:
             [
                 "f16", "kivi(bits=2,residual=32)", "think(keys=0.5,restore=mean)+kivi(bits=2,residual=32)",
-                "think(keys=0.4)+kivi(keys=4,values=2,group=64)", "kivi(bits=8,group=128,residual=0)",
+                "think(keys=0.4,values=0.2)+kivi(keys=4,values=2,group=64)", "kivi(bits=8,group=128,residual=0)",
             ].map { Array($0.utf8) }
         }
     }

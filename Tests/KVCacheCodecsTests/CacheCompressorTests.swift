@@ -4,7 +4,10 @@ import ThinkCompress
 
 /// Compressing layer by layer, and caches in memory of their own.
 @Suite struct CacheCompressorTests {
-    static let recipes = ["f16", "kivi(bits=2,residual=32)", "think(keys=0.4,restore=mean)+kivi(bits=4,residual=64)"]
+    static let recipes = [
+        "f16", "kivi(bits=2,residual=32)", "think(keys=0.4,restore=mean)+kivi(bits=4,residual=64)",
+        "think(keys=0.4,values=0.2)",
+    ]
 
     private static func make(
         tokens: Int = 330,

@@ -13,6 +13,7 @@ import ThinkCompress
             "kivi(bits=2,sinks=4)", "kivi(bits=2,sinks=4,ranges=fitted)",
             "kivi(keys=4,values=2,group=64,residual=0,sinks=64)", "think(keys=0.5)+f16", "kivi(keys=5,values=1)",
             "kivi(bits=3,sinks=4,ranges=fitted,scales=compact,rotate=values)",
+            "think(keys=0.4,values=0.2)", "think(values=0.2)", "think(keys=0.4,values=0.2,restore=mean)+kivi(bits=2)",
             "think(keys=0.000001)", "think(keys=0.999999,recent=0)",
             "think(keys=0.4,observe=16,recent=64,restore=mean,score=keys)+kivi(bits=4)",
         ]
@@ -32,6 +33,9 @@ import ThinkCompress
             ("kivi(residual=0,values=2,keys=4)", "kivi(keys=4,values=2,residual=0)"),
             ("think(keys=0.40)", "think(keys=0.4)"),
             ("think(keys=0.0)", "think(keys=0)"),
+            ("think(values=0.20,keys=0.4)", "think(keys=0.4,values=0.2)"),
+            ("think(keys=0,values=0.2)", "think(values=0.2)"), ("think(keys=0.4,values=0)", "think(keys=0.4)"),
+            ("think(values=0)", "think(keys=0)"),
             ("think(score=queries,restore=none,recent=32,observe=32,keys=0.100000)", "think(keys=0.1)"),
             ("f16()", "f16"),
             (" think ( keys = 0.4 , recent = 64 )  +  kivi( bits = 2 ) ", "think(keys=0.4,recent=64)+kivi(bits=2)"),

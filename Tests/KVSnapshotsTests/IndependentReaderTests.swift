@@ -28,6 +28,7 @@ struct IndependentReaderTests {
         Case(recipe: "kivi(bits=8,group=128)", type: .float32),
         Case(recipe: "kivi(keys=4,values=2)", type: .float16, dimension: 40),
         Case(recipe: "think(keys=0.4)+kivi(bits=2)", type: .float16, measured: true),
+        Case(recipe: "think(keys=0.4,values=0.2,restore=mean)+kivi(bits=2)", type: .float16, measured: true),
         Case(recipe: "think(keys=0.5,restore=mean)+kivi(bits=4)", type: .bfloat16),
         Case(recipe: "think(keys=0.3,restore=mean)", type: .float32),
         Case(recipe: "kivi(bits=2,residual=0)", type: .float16, tokens: 600, dimension: 16),

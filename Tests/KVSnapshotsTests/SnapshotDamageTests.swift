@@ -22,7 +22,7 @@ import ThinkCompress
             let cache = try model.make()
             let compressed = try await CompressedCache(
                 compressing: cache,
-                recipe: Recipe("think(keys=0.5,restore=mean)+kivi(bits=2,residual=32)"),
+                recipe: Recipe("think(keys=0.5,values=0.3,restore=mean)+kivi(bits=2,residual=32)"),
                 sinks: 4
             )
             let quality = try await CacheComparison(original: cache, compressed: compressed).measure()

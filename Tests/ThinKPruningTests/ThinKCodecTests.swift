@@ -373,6 +373,11 @@ import ThinkCompress
         let codec = try ThinKCodec(keyRatio: 0.29, observe: 8, recent: 0, restoration: .mean, score: .keys)
         #expect(codec.parameters.map(\.text) == ["keys=0.29", "observe=8", "recent=0", "restore=mean", "score=keys"])
         #expect(codec.keyRatio == 0.29)
+        let both = try ThinKCodec(keyRatio: 0.4, valueRatio: 0.2, recent: 0)
+        #expect(both.parameters.map(\.text) == ["keys=0.4", "values=0.2", "recent=0"])
+        #expect(both.valueRatio == 0.2)
+        #expect(try ThinKCodec(keyRatio: 0, valueRatio: 0.5).parameters.map(\.text) == ["values=0.5"])
+        #expect(throws: RecipeError.self) { try ThinKCodec(keyRatio: 0.4, valueRatio: 1) }
         #expect(try ThinKCodec(keyRatio: 0).parameters.map(\.text) == ["keys=0"])
         #expect(try ThinKCodec(keyRatio: 0.000001).parameters.map(\.text) == ["keys=0.000001"])
         #expect(try ThinKCodec(keyRatio: 0.999999).parameters.map(\.text) == ["keys=0.999999"])

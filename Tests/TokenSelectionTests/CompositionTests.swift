@@ -6,7 +6,8 @@ import ThinkCompress
 @Suite struct CompositionTests {
     static let selections = ["streaming(recent=96)", "snapkv(keep=0.4)", "h2o(keep=0.4)", "keydiff(tokens=120)"]
     static let laterStages = [
-        "think(keys=0.4,recent=0)", "think(keys=0.5,restore=mean,recent=64)", "kivi(bits=2,residual=32,sinks=4)",
+        "think(keys=0.4,recent=0)", "think(keys=0.4,values=0.2,recent=0)+kivi(bits=2,residual=32)",
+        "think(keys=0.5,restore=mean,recent=64)", "kivi(bits=2,residual=32,sinks=4)",
         "think(keys=0.4)+kivi(keys=4,values=2,residual=64)", "think(bits=2.5,values=2.25,recent=32)",
         "auto(bits=3)", "exact",
     ]
