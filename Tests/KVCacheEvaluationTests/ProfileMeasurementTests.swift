@@ -46,6 +46,10 @@ import ThinkCompress
         let measurement = try Self.measurement(settings)
         let layers = try await measurement.measure(journal: ProfileJournal(settings: settings))
         #expect(layers.count == 2 && layers.allSatisfy { $0.sensitivity == nil })
+        let model = try LlamaModel(path: Self.tiny)
+        for (index, layer) in layers.enumerated() {
+            #expect(try layer.outputWeights == model.outputWeightSquares(layer: index).map { Float($0) })
+        }
         #expect(layers.allSatisfy { $0.meanSquaredQueries.count == 64 && $0.meanSquaredQueries.allSatisfy { $0 > 0 } })
         #expect(measurement.metadata["profile.effort"] == "0" && measurement.metadata["profile.method"] == nil)
         #expect(measurement.metadata["profile.tokens"] == "\(measurement.tokenCount)")
@@ -58,6 +62,7 @@ import ThinkCompress
         for layer in first {
             let sensitivity = try #require(layer.sensitivity)
             #expect(sensitivity.keys.count == 64 && sensitivity.values.count == 64)
+            #expect(layer.outputWeights?.count == 64)
             for numbers in [sensitivity.keys, sensitivity.values, sensitivity.valueVariances] {
                 #expect(numbers.allSatisfy { $0 >= 0 && $0.isFinite } && numbers.contains { $0 > 0 })
             }

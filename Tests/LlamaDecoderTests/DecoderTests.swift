@@ -234,6 +234,37 @@ import ThinkCompress
         #expect(cache.profile == profile)
     }
 
+    @Test func valueChannelsAreWeighedByTheModelsOutput() async throws {
+        let decoder = try Self.decoder()
+        let model = decoder.model
+        let tokens = Self.tokens(100, model: model)
+        let full = try await decoder.fullCache(tokens)
+        let recipe = try Recipe("think(values=0.5)")
+        let cache = try await decoder.prefill(tokens, recipe: recipe).cache
+        let others = try await CompressedCache(
+            compressing: KVCache(layers: full.layers.map { KVCacheLayer(keys: $0.keys, values: $0.values) }),
+            recipe: recipe
+        )
+        let shape = model.configuration.attention
+        for (index, layer) in full.layers.enumerated() {
+            let weights = try model.outputWeightSquares(layer: index)
+            #expect(layer.outputWeights == weights.map { Float($0) })
+            let numbers = layer.values.numbers
+            for (head, plan) in cache.layers[index].plan.heads.enumerated() {
+                let scores = (0..<shape.valueDimension).map { channel in
+                    let squares = (0..<100).reduce(0.0) { sum, row in
+                        let number = Double(numbers[(head * 100 + row) * shape.valueDimension + channel])
+                        return sum + number * number
+                    }
+                    return squares * weights[head * shape.valueDimension + channel]
+                }
+                let threshold = scores.sorted()[shape.valueDimension / 2]
+                #expect(plan.valueKeepMask == scores.map { $0 >= threshold })
+            }
+        }
+        #expect(cache.layers.map(\.plan) != others.layers.map(\.plan))
+    }
+
     @Test func prefillCanBeCancelled() async throws {
         let decoder = try Self.decoder()
         let tokens = Self.tokens(200, model: decoder.model)
