@@ -75,11 +75,8 @@ final class BlockCoder: Sendable {
     /// - Returns: whether all numbers could be quantized; if not, the bytes are of no use.
     func pack(keys: tck_rows, values: tck_rows, into block: UnsafeMutableRawPointer) -> Bool {
         guard let keptValueChannels else { return unsafe packKept(keys: keys, values: values, into: block) }
-        return unsafe withValueScratch(of: values.type) { scratch in
-            unsafe keptValueChannels.withUnsafeBufferPointer { indices in
-                let channels = unsafe tck_channels(indices: indices.baseAddress, count: indices.count)
-                unsafe tck_gather_channels(values, format.tokens, channels, scratch.bytes)
-            }
+        return unsafe withValueScratch(of: values.type, channels: keptValueChannels) { scratch, channels in
+            unsafe tck_gather_channels(values, format.tokens, channels, scratch.bytes)
             let kept = unsafe tck_rows(bytes: scratch.bytes, token_stride: scratch.token_stride, type: scratch.type)
             return unsafe packKept(keys: keys, values: kept, into: block)
         }
@@ -169,23 +166,29 @@ final class BlockCoder: Sendable {
             return
         }
         unsafe fillPruned(rows, means: prunedValueMeans, dimension: plan.valueDimension)
-        unsafe withValueScratch(of: rows.type) { scratch in
+        unsafe withValueScratch(of: rows.type, channels: keptValueChannels) { scratch, channels in
             unsafe unpackKeptValues(of: block, into: scratch)
-            unsafe keptValueChannels.withUnsafeBufferPointer { indices in
-                let channels = unsafe tck_channels(indices: indices.baseAddress, count: indices.count)
-                unsafe tck_scatter_channels(scratch.bytes, format.tokens, channels, rows)
-            }
+            unsafe tck_scatter_channels(scratch.bytes, format.tokens, channels, rows)
         }
     }
 
-    /// Lends memory for the values of a block's kept channels: rows that follow each other.
-    private func withValueScratch<Result>(of type: tck_element_type, _ body: (tck_mutable_rows) -> Result) -> Result {
-        let stride = format.value_dimension * type.byteCount
+    /// Lends memory for the values of a block's kept channels, rows that follow each other, and these channels.
+    private func withValueScratch<Result>(
+        of type: tck_element_type,
+        channels: [UInt16],
+        _ body: (tck_mutable_rows, tck_channels) -> Result
+    ) -> Result {
+        let stride = channels.count * type.byteCount
         return unsafe withUnsafeTemporaryAllocation(
             byteCount: format.tokens * stride,
             alignment: AlignedBuffer.alignment
         ) { scratch in
-            unsafe body(tck_mutable_rows(bytes: scratch.baseAddress, token_stride: stride, type: type))
+            unsafe channels.withUnsafeBufferPointer { indices in
+                unsafe body(
+                    tck_mutable_rows(bytes: scratch.baseAddress, token_stride: stride, type: type),
+                    tck_channels(indices: indices.baseAddress, count: indices.count)
+                )
+            }
         }
     }
 

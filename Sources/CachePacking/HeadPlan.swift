@@ -351,7 +351,10 @@ public struct HeadPlan: Sendable, Hashable {
     public var keptValueChannelCount: Int { listedValueChannels?.count ?? valueDimension }
 
     /// Whether each value channel is kept.
-    public var valueKeepMask: [Bool] { Self.mask(of: valueChannels, dimension: valueDimension) }
+    public var valueKeepMask: [Bool] {
+        listedValueChannels.map { Self.mask(of: $0, dimension: valueDimension) }
+            ?? [Bool](repeating: true, count: valueDimension)
+    }
 
     /// What stands in for pruned value channels, where there are any.
     package var valuePruning: ValuePruning {
