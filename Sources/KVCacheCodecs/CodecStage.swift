@@ -29,8 +29,8 @@ public protocol CodecStage: Sendable {
     /// The last queries of the prompt that the stage looks at, or nil if it looks at none.
     var observationWindow: Int? { get }
 
-    /// Whether the stage looks at the attention that tokens got from all queries of the prompt, where it can be had.
-    var needsAccumulatedAttention: Bool { get }
+    /// What the stage looks at where the model can give it.
+    var modelStatistics: ModelStatistics { get }
 
     /// The places that the stage wants in a block, or nil if it doesn't mind.
     var blockLength: Int? { get }
@@ -60,7 +60,7 @@ extension CodecStage {
     public var residualWindow: Int { 0 }
     public var sinks: Int { 0 }
     public var observationWindow: Int? { nil }
-    public var needsAccumulatedAttention: Bool { false }
+    public var modelStatistics: ModelStatistics { [] }
     public var blockLength: Int? { nil }
 
     public var needsWholeCache: Bool { false }

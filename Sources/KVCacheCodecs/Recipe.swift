@@ -99,8 +99,8 @@ public struct Recipe: Sendable, Equatable, CustomStringConvertible {
     /// Whether a stage looks at all layers before it decides about the first.
     public var needsWholeCache: Bool { steps.contains { $0.stage.needsWholeCache } }
 
-    /// Whether a stage looks at the attention that tokens got from all queries of the prompt.
-    public var needsAccumulatedAttention: Bool { steps.contains { $0.stage.needsAccumulatedAttention } }
+    /// What stages look at where the model can give it.
+    public var modelStatistics: ModelStatistics { steps.reduce(into: []) { $0.formUnion($1.stage.modelStatistics) } }
 
     /// What the stages decide for a layer that shares nothing with others; where tokens are selected, `statistics` are
     /// then those of what stays.

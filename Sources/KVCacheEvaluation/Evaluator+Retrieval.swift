@@ -18,7 +18,7 @@ extension Evaluator {
         let full = try await decoder.fullCache(
             prompt.context,
             queryWindow: window,
-            accumulatesAttention: recipes.contains(where: \.needsAccumulatedAttention),
+            statistics: recipes.reduce(into: []) { $0.formUnion($1.modelStatistics) },
             metadata: metadata
         )
         var unseen = [[Bool]](repeating: [], count: recipes.count)

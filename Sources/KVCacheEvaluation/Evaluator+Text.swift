@@ -30,7 +30,7 @@ extension Evaluator {
         let full = try await decoder.fullCache(
             Array(tokens[..<prefix]),
             queryWindow: max(recipes.map(\.observationWindow).max() ?? 0, Recipe.defaultObservationWindow),
-            accumulatesAttention: recipes.contains(where: \.needsAccumulatedAttention),
+            statistics: recipes.reduce(into: []) { $0.formUnion($1.modelStatistics) },
             metadata: metadata
         )
         let measured = try full.held(

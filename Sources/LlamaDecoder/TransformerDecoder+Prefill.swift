@@ -59,7 +59,7 @@ extension TransformerDecoder {
             tokens,
             elementType: elementType,
             queryWindow: recipe.observationWindow,
-            accumulatesAttention: recipe.needsAccumulatedAttention,
+            statistics: recipe.modelStatistics,
             progress: progress
         ) { index, layer in
             if recipe.needsWholeCache {
@@ -84,13 +84,13 @@ extension TransformerDecoder {
     ///
     /// - Parameters:
     ///   - queryWindow: how many of the last queries come along.
-    ///   - accumulatesAttention: whether the attention that tokens get from all queries comes along.
+    ///   - statistics: what comes along beside.
     /// - Throws: as `prefill`.
     public func fullCache(
         _ tokens: [Int32],
         elementType: ElementType = .float16,
         queryWindow: Int = Recipe.defaultObservationWindow,
-        accumulatesAttention: Bool = false,
+        statistics: ModelStatistics = [],
         metadata: [String: String] = [:],
         progress: ProgressHandler? = nil
     ) async throws -> KVCache {
@@ -99,7 +99,7 @@ extension TransformerDecoder {
             tokens,
             elementType: elementType,
             queryWindow: queryWindow,
-            accumulatesAttention: accumulatesAttention,
+            statistics: statistics,
             holdsAll: true,
             progress: progress
         ) { _, layer in
@@ -109,7 +109,7 @@ extension TransformerDecoder {
     }
 
     /// Computes tokens that follow a full-precision cache: what `fullCache` gives for all tokens at once, its last
-    /// queries included, and its accumulated attention where the prefix has it, but that where frequencies depend on a
+    /// queries included, and the statistics that the prefix has, but that where frequencies depend on a
     /// text's length (`dynamic`, `longrope`) the prefix keeps its own.
     ///
     /// - Parameters:
@@ -122,13 +122,16 @@ extension TransformerDecoder {
         queryWindow: Int = Recipe.defaultObservationWindow
     ) async throws -> KVCache {
         try checkWhole(prefix)
+        var statistics: ModelStatistics = []
+        if prefix.layers.allSatisfy({ $0.accumulatedAttention != nil }) { statistics.insert(.accumulatedAttention) }
+        if prefix.layers.allSatisfy({ $0.outputWeights != nil }) { statistics.insert(.outputWeights) }
         var layers: [KVCacheLayer] = []
         _ = try await computeLayers(
             tokens,
             following: prefix,
             elementType: prefix.elementType,
             queryWindow: queryWindow,
-            accumulatesAttention: prefix.layers.allSatisfy { $0.accumulatedAttention != nil },
+            statistics: statistics,
             progress: nil
         ) { index, layer in
             let queries = try layer.queries.map { newer in
@@ -236,7 +239,7 @@ extension TransformerDecoder {
     /// - Parameters:
     ///   - prefix: what the tokens follow, of the same element type and with all tokens in every layer; layers are given
     ///     with its rows first, so with all of theirs.
-    ///   - accumulatesAttention: whether the attention that tokens get from all queries is added up.
+    ///   - statistics: what layers are given with beside their last queries.
     ///   - holdsAll: whether layers with a sliding window keep all tokens, too, and not only the last ones.
     /// - Returns: what leaves the last layer, a row per token of `tokens`.
     private func computeLayers(
@@ -244,7 +247,7 @@ extension TransformerDecoder {
         following prefix: KVCache? = nil,
         elementType: ElementType,
         queryWindow: Int,
-        accumulatesAttention: Bool = false,
+        statistics: ModelStatistics = [],
         holdsAll: Bool = false,
         progress: ProgressHandler?,
         _ take: (_ index: Int, _ layer: KVCacheLayer) async throws -> Void
@@ -300,7 +303,7 @@ extension TransformerDecoder {
                 let queries = activations.queries(rows: 0..<count, geometry: attention)
                 let before = emptyLayer(index, elementType: elementType, skippedTokens: first)
                 let rows = buffer.layer(tokens: 0..<past + start + count - first)
-                if accumulatesAttention {
+                if statistics.contains(.accumulatedAttention) {
                     let weights = try attendAccumulating(
                         queries,
                         layer: index,
@@ -334,8 +337,9 @@ extension TransformerDecoder {
                 tokens: held.lowerBound - first..<held.upperBound - first,
                 held: held.count < end ? .last : .all,
                 queries: queries,
-                accumulatedAttention: accumulatesAttention ? accumulated.map { Array($0[held]) } : nil,
-                outputWeights: try outputWeights(layer: index)
+                accumulatedAttention: statistics.contains(.accumulatedAttention)
+                    ? accumulated.map { Array($0[held]) } : nil,
+                outputWeights: statistics.contains(.outputWeights) ? try outputWeights(layer: index) : nil
             )
             try await take(index, layer)
         }

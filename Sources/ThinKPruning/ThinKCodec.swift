@@ -133,6 +133,7 @@ public struct ThinKCodec: CodecStage {
 
     public var residualWindow: Int { recent }
     public var observationWindow: Int? { observe }
+    public var modelStatistics: ModelStatistics { valueMillionths > 0 ? .outputWeights : [] }
 
     /// Prunes the channels of lowest score, of those that no stage has decided about.
     ///

@@ -47,7 +47,7 @@ public struct H2OCodec: TokenSelectionStage {
         [kept.parameter] + (recent.map { [StageParameter("recent", $0)] } ?? [])
     }
 
-    public var needsAccumulatedAttention: Bool { true }
+    public var modelStatistics: ModelStatistics { .accumulatedAttention }
 
     public func prepared(for cache: CacheOutline) -> any CodecStage {
         var stage = self

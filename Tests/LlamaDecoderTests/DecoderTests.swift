@@ -116,12 +116,12 @@ import ThinkCompress
     func attentionIsAddedUp(name: String) async throws {
         let decoder = try Self.decoder(name)
         let tokens = Self.tokens(300, model: decoder.model)
-        let whole = try await decoder.fullCache(tokens, elementType: .float32, accumulatesAttention: true)
+        let whole = try await decoder.fullCache(tokens, elementType: .float32, statistics: .accumulatedAttention)
         let plain = try await decoder.fullCache(tokens, elementType: .float32)
         let prefix = try await decoder.fullCache(
             Array(tokens.prefix(100)),
             elementType: .float32,
-            accumulatesAttention: true
+            statistics: .accumulatedAttention
         )
         let found = try await decoder.fullCache(Array(tokens[100...]), following: prefix)
         let geometry = decoder.model.configuration.attention
@@ -146,7 +146,7 @@ import ThinkCompress
         let tokens = Self.tokens(300, model: decoder.model)
         let recipe = try Recipe("h2o(tokens=64)+f32")
         let cache = try await decoder.prefill(tokens, recipe: recipe).cache
-        let full = try await decoder.fullCache(tokens, elementType: .float32, accumulatesAttention: true)
+        let full = try await decoder.fullCache(tokens, elementType: .float32, statistics: .accumulatedAttention)
         #expect(cache.metadata["recipe.rationale"] == nil)
         for (layer, whole) in zip(cache.layers, full.layers) {
             let kept = try #require(whole.accumulatedAttention).map { weights -> [UInt32] in
@@ -238,7 +238,7 @@ import ThinkCompress
         let decoder = try Self.decoder()
         let model = decoder.model
         let tokens = Self.tokens(100, model: model)
-        let full = try await decoder.fullCache(tokens)
+        let full = try await decoder.fullCache(tokens, statistics: .outputWeights)
         let recipe = try Recipe("think(values=0.5)")
         let cache = try await decoder.prefill(tokens, recipe: recipe).cache
         let others = try await CompressedCache(

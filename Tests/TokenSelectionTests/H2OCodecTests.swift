@@ -103,8 +103,8 @@ import ThinkCompress
         #expect(try Recipe("h2o(recent=64,keep=0.50)").description == "h2o(keep=0.5,recent=64)")
         #expect(try Recipe(H2OCodec(kept: .share(0.25))).description == "h2o(keep=0.25)")
         #expect(try Recipe(H2OCodec(kept: .tokens(100), recent: 10)).description == "h2o(tokens=100,recent=10)")
-        #expect(try Recipe("h2o(keep=0.5)").needsAccumulatedAttention)
-        #expect(try !Recipe("snapkv(keep=0.5)").needsAccumulatedAttention)
+        #expect(try Recipe("h2o(keep=0.5)").modelStatistics == .accumulatedAttention)
+        #expect(try Recipe("snapkv(keep=0.5)").modelStatistics.isEmpty)
         let tooFew = RecipeError(
             "h2o: tokens=8 must be at least recent=9, the newest tokens, which always stay",
             suggestion: "h2o(tokens=8,recent=8)"
