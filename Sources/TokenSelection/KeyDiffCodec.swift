@@ -4,21 +4,30 @@ internal import KVCacheModel
 
 /// KeyDiff: keeps the tokens whose keys are least like the others, whatever will be asked.
 ///
-/// Source: arXiv 2504.15364, section 3; Formats/selection.md.
+/// Source: arXiv 2504.15364, section 3, with differences pooled over tokens next to each other as SnapKV pools votes;
+/// Formats/selection.md.
 public struct KeyDiffCodec: TokenSelectionStage {
     public static let defaultRecent = 32
+    public static let defaultKernel = TokenPooling.defaultKernel
 
     /// How many tokens stay, the newest included.
     public let kept: KeptTokens
     /// The newest tokens, which always stay.
     public let recent: Int
+    /// Over how many tokens next to each other differences are pooled; odd. 1 is the paper's own.
+    public var kernel: Int { pooling.kernel }
+    private let pooling: TokenPooling
 
     /// - Throws: `RecipeError` if a number is out of range.
-    public init(kept: KeptTokens, recent: Int = defaultRecent) throws(RecipeError) {
+    public init(
+        kept: KeptTokens,
+        recent: Int = defaultRecent,
+        kernel: Int = defaultKernel
+    ) throws(RecipeError) {
         try self.init(
             StageParameters(
                 stage: Self.registration.name,
-                text: "\(kept.parameter.text),recent=\(recent)",
+                text: "\(kept.parameter.text),recent=\(recent),kernel=\(kernel)",
                 allowed: Self.registration.parameterNames
             )
         )
@@ -27,6 +36,7 @@ public struct KeyDiffCodec: TokenSelectionStage {
     init(_ parameters: StageParameters) throws(RecipeError) {
         kept = try KeptTokens(parameters)
         recent = try parameters.integer("recent", in: 0...BlockShape.residualWindows.upperBound) ?? Self.defaultRecent
+        pooling = try TokenPooling(parameters)
         try kept.check(newest: recent, name: "recent", stage: parameters.stage)
     }
 
@@ -35,11 +45,11 @@ public struct KeyDiffCodec: TokenSelectionStage {
         number: 10,
         name: "keydiff",
         role: .tokenSelection,
-        parameterNames: KeptTokens.parameterNames + ["recent"],
+        parameterNames: KeptTokens.parameterNames + ["recent", "kernel"],
         example: "keydiff(keep=0.5)",
         help:
-            "KeyDiff: keeps this share of tokens, or tokens=1024, those whose keys differ most from the mean, and the "
-            + "last recent=32; needs no queries"
+            "KeyDiff: keeps this share of tokens, or tokens=1024, those whose keys differ most from the mean of all, and "
+            + "the last recent=32; kernel=7; needs no queries"
     ) { (parameters) throws(RecipeError) in try KeyDiffCodec(parameters) }
 
     public var codec: CodecRegistration { Self.registration }
@@ -47,7 +57,7 @@ public struct KeyDiffCodec: TokenSelectionStage {
     public var parameters: [StageParameter] {
         var result = [kept.parameter]
         if recent != Self.defaultRecent { result.append(StageParameter("recent", recent)) }
-        return result
+        return result + pooling.parameter
     }
 
     public func keptCount(ofRows rows: Int, sinks: Int) -> Int {
@@ -61,7 +71,7 @@ public struct KeyDiffCodec: TokenSelectionStage {
         let rows = statistics.rowCount
         let keys = try FiniteRows(statistics, keysOfHead: head)
         return KeptTokens.rows(
-            scores: Self.similarities(keys).prefix(rows - recent).map { -$0 },
+            scores: pooling.pooled(Self.similarities(keys).prefix(rows - recent).map { -$0 }),
             count: keptCount(ofRows: rows, sinks: sinks),
             sinks: sinks,
             newest: recent

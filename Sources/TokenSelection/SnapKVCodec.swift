@@ -7,14 +7,15 @@ internal import KVCacheModel
 /// Source: arXiv 2404.14469, section 4; Formats/selection.md.
 public struct SnapKVCodec: TokenSelectionStage {
     public static let defaultObserve = 32
-    public static let defaultKernel = 7
+    public static let defaultKernel = TokenPooling.defaultKernel
 
     /// How many tokens stay, the observation window included.
     public let kept: KeptTokens
     /// The observation window: the last queries, which vote, and the newest tokens, which always stay.
     public let observe: Int
     /// Over how many tokens next to each other votes are pooled; odd.
-    public let kernel: Int
+    public var kernel: Int { pooling.kernel }
+    private let pooling: TokenPooling
 
     /// - Throws: `RecipeError` if a number is out of range.
     public init(
@@ -35,13 +36,7 @@ public struct SnapKVCodec: TokenSelectionStage {
         kept = try KeptTokens(parameters)
         observe =
             try parameters.integer("observe", in: 1...BlockShape.residualWindows.upperBound) ?? Self.defaultObserve
-        kernel = try parameters.integer("kernel", in: 1...1023) ?? Self.defaultKernel
-        guard kernel % 2 == 1 else {
-            throw RecipeError(
-                "\(parameters.stage): kernel=\(kernel) must be odd, so that as many tokens are pooled on either side",
-                suggestion: "kernel=\(kernel + 1)"
-            )
-        }
+        pooling = try TokenPooling(parameters)
         try kept.check(newest: observe, name: "observe", stage: parameters.stage)
     }
 
@@ -61,8 +56,7 @@ public struct SnapKVCodec: TokenSelectionStage {
     public var parameters: [StageParameter] {
         var result = [kept.parameter]
         if observe != Self.defaultObserve { result.append(StageParameter("observe", observe)) }
-        if kernel != Self.defaultKernel { result.append(StageParameter("kernel", kernel)) }
-        return result
+        return result + pooling.parameter
     }
 
     public var observationWindow: Int? { observe }
@@ -88,17 +82,10 @@ public struct SnapKVCodec: TokenSelectionStage {
         let rows = statistics.rowCount
         let attention = try WindowAttention(statistics, head: head, queries: observed)
         return KeptTokens.rows(
-            scores: pooled(attention.weights.prefix(rows - observe)),
+            scores: pooling.pooled(attention.weights.prefix(rows - observe)),
             count: keptCount(ofRows: rows, sinks: sinks),
             sinks: sinks,
             newest: observe
         )
-    }
-
-    /// The sum of each vote and those next to it.
-    private func pooled(_ votes: ArraySlice<Double>) -> [Double] {
-        votes.indices.map { index in
-            votes[max(index - kernel / 2, votes.startIndex)..<min(index + kernel / 2 + 1, votes.endIndex)].reduce(0, +)
-        }
     }
 }

@@ -25,8 +25,9 @@ import ThinkCompress
         "keeps the tokens, and after them the channels, that kvpress keeps",
         arguments: [
             "streaming(recent=96)", "snapkv(keep=0.5)", "snapkv(keep=0.25)", "snapkv(keep=0.75,observe=16,kernel=5)",
-            "keydiff(keep=0.5,recent=0)", "keydiff(keep=0.25,recent=0)", "snapkv(keep=0.5)+think(keys=0.4)",
-            "keydiff(keep=0.25,recent=0)+think(keys=0.5)",
+            "keydiff(keep=0.5,recent=0,kernel=1)", "keydiff(keep=0.25,recent=0,kernel=1)",
+            "snapkv(keep=0.5)+think(keys=0.4)",
+            "keydiff(keep=0.25,recent=0,kernel=1)+think(keys=0.5)",
         ]
     )
     func agrees(recipe: String) async throws {

@@ -4,7 +4,12 @@ import ThinkCompress
 
 @Suite struct KeyDiffCodecTests {
     /// The rows that KeyDiff keeps, by its formulas: cosine similarity to the mean of the normalized keys.
-    private static func kept(_ sample: SelectionSample, count: Int, recent: Int) throws -> [[Int]] {
+    private static func kept(
+        _ sample: SelectionSample,
+        count: Int,
+        recent: Int,
+        kernel: Int = 7
+    ) throws -> [[Int]] {
         let (keys, d) = (try sample.layer().keys.numbers, sample.dimension)
         func length(_ row: [Double]) -> Double { row.map { $0 * $0 }.reduce(0, +).squareRoot() }
         return (0..<sample.kvHeads).map { head in
@@ -18,7 +23,11 @@ import ThinkCompress
                 -zip(row, anchor).map { $0 * $1 }.reduce(0, +) / (length(row) * length(anchor))
             }
             let older = sample.rows - recent
-            return SelectionSample.highest(Array(scores.prefix(older)), count: count - recent)
+            let pooled = (0..<older).map { row in
+                (row - kernel / 2...row + kernel / 2).filter { (0..<older).contains($0) }.map { scores[$0] }
+                    .reduce(0, +)
+            }
+            return SelectionSample.highest(pooled, count: count - recent)
                 + Array(older..<sample.rows)
         }
     }
@@ -33,10 +42,12 @@ import ThinkCompress
         [0, 32]
     )
     func agreesWithPlain(_ sample: SelectionSample, recent: Int) async throws {
-        let layer = try await sample.compressed("keydiff(keep=0.3,recent=\(recent))")
         let tokens = SelectionSample.tokens(try sample.layer(), of: sample.tokenCount)
-        let rows = try Self.kept(sample, count: 45, recent: recent)
-        #expect(layer.held == .listed(zip(tokens, rows).map { tokens, rows in rows.map { UInt32(tokens[$0]) } }))
+        for kernel in [1, 3, 7] {
+            let layer = try await sample.compressed("keydiff(keep=0.3,recent=\(recent),kernel=\(kernel))")
+            let rows = try Self.kept(sample, count: 45, recent: recent, kernel: kernel)
+            #expect(layer.held == .listed(zip(tokens, rows).map { tokens, rows in rows.map { UInt32(tokens[$0]) } }))
+        }
     }
 
     @Test("keys of zeros are like none, and of equal ones the earlier stays")
@@ -45,7 +56,10 @@ import ThinkCompress
         let rows = (0..<16).flatMap { row -> [Float] in row % 4 == 1 ? [0, 0] : row % 4 == 2 ? [-1, -0.5] : [2, 1] }
         let keys = KVTensor(rows + rows.map { _ in 0 }, elementType: .float32, heads: 2, headDimension: 2)
         let cache = try KVCache(layers: [KVCacheLayer(keys: keys, values: keys)])
-        let compressed = try await CompressedCache(compressing: cache, recipe: Recipe("keydiff(tokens=6,recent=0)"))
+        let compressed = try await CompressedCache(
+            compressing: cache,
+            recipe: Recipe("keydiff(tokens=6,recent=0,kernel=1)")
+        )
         #expect(compressed.layers[0].held == .listed([[1, 2, 5, 6, 10, 14], [0, 1, 2, 3, 4, 5]]))
     }
 

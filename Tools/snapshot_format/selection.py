@@ -35,7 +35,7 @@ def _selected(cache: Cache, layer: Layer, name: str, parameters: dict) -> Layer:
             else:
                 observe = newest if name == "snapkv" else cache.length
                 scores = _votes(cache, layer, head, keys, observe)[:older]
-            if name == "snapkv":
+            if name != "h2o":
                 scores = _pooled(scores, int(parameters.get("kernel", 7)))
             highest = sorted(range(first, older), key=lambda row: (-scores[row], row))[: k - first - newest]
             kept.append([*range(first), *sorted(highest), *range(older, n)])

@@ -375,7 +375,8 @@ def valid_selections():
     yield Valid("snapkv-f32", "snapkv(tokens=40)", F32, 90, 5, heads=2, query_heads=2, queries=20)
     recipe = "keydiff(keep=0.55,recent=8)+kivi(keys=4,values=2,residual=32)"
     yield Valid("keydiff-layers", recipe, BF16, 75, shapes=[shape._replace(query_heads=0) for shape in shapes])
-    yield Valid("keydiff-equal", "keydiff(tokens=34)", F16, 50, 4, numbers=few_values)
+    yield Valid("keydiff-equal", "keydiff(tokens=34,kernel=1)", F16, 50, 4, numbers=few_values)
+    yield Valid("keydiff-pooled", "keydiff(tokens=30,recent=5,kernel=5)", F32, 60, 4)
     shapes = [Shape(2, 16, 16, query_heads=4, sinks=4), Shape(2, 16, 16, query_heads=4, rows=60)]
     soft = "think(bits=3,values=3,recent=0)"
     yield Valid("snapkv-sinks", f"snapkv(tokens=48,observe=8)+{soft}", F16, 90, shapes=shapes, queries=16)
