@@ -290,8 +290,8 @@ public struct HeadPlan: Sendable, Hashable {
     ) throws(PlanError) {
         var outline = try Outline(runCount: keyRuns.count, geometry: geometry)
         if let valueChannels {
-            let hasMeans = valueMeans.count > (values.isCentered ? valueChannels.count : 0)
-            try outline.set(valuePruning: Int((hasMeans ? ValuePruning.means : .zeros).rawValue))
+            let pruning = Self.valuePruning(kept: valueChannels, values: values, means: valueMeans)
+            try outline.set(valuePruning: Int(pruning.rawValue))
         }
         try outline.set(values: values)
         for run in keyRuns {
@@ -358,8 +358,12 @@ public struct HeadPlan: Sendable, Hashable {
 
     /// What stands in for pruned value channels, where there are any.
     package var valuePruning: ValuePruning {
-        guard let listedValueChannels else { return .none }
-        return valueMeans.count > (values.isCentered ? listedValueChannels.count : 0) ? .means : .zeros
+        listedValueChannels.map { Self.valuePruning(kept: $0, values: values, means: valueMeans) } ?? .none
+    }
+
+    /// What stands in for channels other than those that are kept: means, if there are more than these need.
+    private static func valuePruning(kept: [UInt16], values: Coding, means: [Float]) -> ValuePruning {
+        means.count > (values.isCentered ? kept.count : 0) ? .means : .zeros
     }
 
     private static func mask(of channels: some Sequence<UInt16>, dimension: Int) -> [Bool] {

@@ -71,7 +71,7 @@ public struct Attention: Sendable, Equatable {
     ///   - workers: the threads to work on; the result is the same for any number of them.
     ///   - output: as for a cache.
     /// - Returns: for each KV head and token the sum of its softmax weights, over the queries and the query heads of the
-    ///   group; nothing without queries.
+    ///   group; an empty array without queries.
     /// - Throws: as for a cache.
     public func attendAccumulating(
         _ queries: KVTensor,

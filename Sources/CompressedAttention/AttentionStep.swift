@@ -15,7 +15,9 @@ internal import KVCacheModel
 struct AttentionStep {
     /// Queries of a job at the most: matrix products of so many rows keep their operands in the second-level cache.
     private static let maximumJobRows = 512
-    /// Scores that a thread keeps at the most, of all a job's tiles, where weights are added up: 32 MiB.
+    /// The same where weights are added up: jobs are not divided then, and all threads are to have some.
+    private static let maximumAccumulatingRows = 128
+    /// Scores that a thread keeps then, of all a job's tiles: about 32 MiB, unless one position's are more.
     private static let maximumKeptScores = 1 << 23
 
     private let layer: CompressedLayer
@@ -76,7 +78,8 @@ struct AttentionStep {
         tileCount = chunks.count + rowTiles.count
         // Jobs of about equal size, since threads share tiles evenly.
         let mostRows =
-            accumulates ? min(Self.maximumKeptScores / max(tokenCount, 1), Self.maximumJobRows) : Self.maximumJobRows
+            accumulates
+            ? min(Self.maximumKeptScores / max(tokenCount, 1), Self.maximumAccumulatingRows) : Self.maximumJobRows
         let largest = max(min(mostRows / group, queries.tokens), 1)
         let jobs = (queries.tokens + largest - 1) / largest
         jobPositions = (queries.tokens + jobs - 1) / jobs

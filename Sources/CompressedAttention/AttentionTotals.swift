@@ -2,7 +2,7 @@ internal import ByteStorage
 
 /// The weights that rows in full precision get from queries, added up while attention is computed.
 ///
-/// Every job adds up its own, so that the sums don't depend on which thread was first.
+/// Every job adds up its own, so that the sums don't depend on which thread was first: some 4 bytes for each job and row.
 @safe
 final class AttentionTotals: Sendable {
     private let kvHeads: Int

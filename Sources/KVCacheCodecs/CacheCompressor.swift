@@ -85,10 +85,12 @@ public struct CacheCompressor: Sendable {
     /// Compresses the next layers, which are known to fit each other.
     mutating func add(checked sources: [KVCacheLayer], progress: ProgressHandler?) async throws {
         let first = layers.count
+        let selecting = recipe.tokenSelection == nil ? 0 : 0.2
+        let statistics = try await selected(sources, progress: progress?.part(0...selecting))
         // A stage that looks at the whole cache compresses it several times.
-        let preparation = recipe.needsWholeCache ? progress?.part(0...0.8) : nil
-        let progress = recipe.needsWholeCache ? progress?.part(0.8...1) : progress
-        let statistics = try await selected(sources)
+        let preparing = recipe.needsWholeCache ? selecting + (1 - selecting) * 0.8 : selecting
+        let preparation = progress?.part(selecting...preparing)
+        let progress = progress?.part(preparing...1)
         // Layers without keys and values don't tell whether queries come, and nothing is decided about them.
         if stages.isEmpty, let one = sources.first(where: { !$0.isEmpty }) {
             let isWhole = sources.count == geometry.layers.count
@@ -146,7 +148,7 @@ public struct CacheCompressor: Sendable {
     }
 
     /// The statistics of the next layers, of what stays of them: all other stages see nothing else.
-    private func selected(_ sources: [KVCacheLayer]) async throws -> [LayerStatistics] {
+    private func selected(_ sources: [KVCacheLayer], progress: ProgressHandler?) async throws -> [LayerStatistics] {
         let all = zip(layers.count..., sources).map { index, source in
             LayerStatistics(
                 layer: index,
@@ -162,7 +164,7 @@ public struct CacheCompressor: Sendable {
             (0..<selection.statistics.geometry.kvHeads).map { (layer: index, head: $0) }
         }
         let slots = Slots<[Int]>(count: heads.count)
-        try await forEachConcurrently(count: heads.count) { unit in
+        try await forEachConcurrently(count: heads.count, progress: progress) { unit in
             slots[unit] = try selections[heads[unit].layer].rows(ofHead: heads[unit].head)
         }
         let rows = Dictionary(grouping: zip(heads, slots.values), by: \.0.layer).mapValues { $0.map(\.1) }
@@ -189,6 +191,7 @@ public struct CacheCompressor: Sendable {
     private func checkedProfile() throws(KVCacheError) -> [LayerProfile]? {
         guard let profile else { return nil }
         let hasSensitivities = profile.contains { $0.sensitivity != nil }
+        let hasOutputWeights = profile.contains { $0.outputWeights != nil }
         for (index, layer) in geometry.layers.enumerated() where !layer.isEmpty {
             var fault = profile[index].fault(
                 kvHeads: layer.kvHeads,
@@ -196,6 +199,9 @@ public struct CacheCompressor: Sendable {
                 valueDimension: layer.valueDimension
             )
             if hasSensitivities, profile[index].sensitivity == nil { fault = "no sensitivities, and others have some" }
+            if hasOutputWeights, profile[index].outputWeights == nil {
+                fault = "no output weights, and others have some"
+            }
             if let fault { throw KVCacheError(.invalidProfile, layer: index, fault) }
         }
         return profile

@@ -64,18 +64,6 @@ public struct LayerStatistics: Sendable {
         }
     }
 
-    /// The mean squared key of every channel of a KV head over the head's rows.
-    ///
-    /// - Throws: `CodecError` if a key is not finite.
-    public mutating func keyMeanSquares(head: Int) throws(CodecError) -> [Double] {
-        try meanSquares(.keys, head: head)
-    }
-
-    /// The mean key of every channel of a KV head over the head's rows.
-    ///
-    /// - Throws: `CodecError` if a key is not finite.
-    public mutating func keyMeans(head: Int) throws(CodecError) -> [Double] { try means(.keys, head: head) }
-
     /// The mean squared key or value of every channel of a KV head over the head's rows.
     ///
     /// - Throws: `CodecError` if a number is not finite.

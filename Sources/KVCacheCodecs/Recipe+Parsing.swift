@@ -46,7 +46,10 @@ extension Recipe.Step {
         }
         guard let codec = registry[name: name] else {
             if let preset = registry.presets.first(where: { $0.name == name }) {
-                throw RecipeError("\(name) is a whole recipe and no stage of one", suggestion: preset.recipe)
+                throw RecipeError(
+                    "\(name) stands for a whole recipe: only a selection of tokens may come before it, and nothing after",
+                    suggestion: preset.recipe
+                )
             }
             let nearest = registry.names.nearest(to: name)
             throw RecipeError(

@@ -3,8 +3,8 @@ internal import KVCacheModel
 
 /// A stage that chooses which tokens a layer keeps: token eviction.
 ///
-/// It comes first in a recipe, so that all other stages see what stays and nothing else. It decides layer by layer and
-/// is not prepared for a cache. Formats/selection.md.
+/// It comes first in a recipe, so that all other stages see what stays and nothing else. It decides layer by layer, as
+/// it stands in the recipe: what `prepared(for:)` returns in its place has no say in what stays. Formats/selection.md.
 public protocol TokenSelectionStage: CodecStage {
     /// Rows that stay of each KV head of a layer that has `rows` of them: at least one, at most all.
     ///

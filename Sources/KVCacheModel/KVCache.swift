@@ -124,8 +124,11 @@ extension KVCacheLayer {
             throw error(.invalidState, "two of its states have the same name")
         }
         guard !isEmpty else {
-            guard queries == nil, profile == nil, outputWeights == nil else {
-                throw error(.invalidQueries, "queries, a query profile or output weights for a layer without keys")
+            guard queries == nil, profile == nil, outputWeights == nil, accumulatedAttention == nil else {
+                throw error(
+                    .invalidQueries,
+                    "queries, accumulated attention, a query profile or output weights for a layer without keys"
+                )
             }
             return geometry
         }
@@ -152,7 +155,13 @@ extension KVCacheLayer {
         }
         if let accumulatedAttention {
             guard accumulatedAttention.map(\.count) == [Int](repeating: keys.tokens, count: keys.heads) else {
-                throw error(.raggedLayers, "its accumulated attention is not one of \(keys.shapeText)")
+                throw error(
+                    .raggedLayers,
+                    "accumulated attention must have a number for each of \(keys.tokens) rows of \(keys.heads) KV heads"
+                )
+            }
+            guard accumulatedAttention.allSatisfy({ $0.allSatisfy { $0.isFinite && $0 >= 0 } }) else {
+                throw error(.invalidQueries, "accumulated attention with numbers below 0 or not finite")
             }
         }
         if let profile {

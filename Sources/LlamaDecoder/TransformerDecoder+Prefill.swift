@@ -275,10 +275,13 @@ extension TransformerDecoder {
             /// The token of the buffer's first row.
             var first = 0
             let kept = try FloatMatrix(rows: window, columns: configuration.queryWidth)
-            /// For each KV head and token.
-            var accumulated =
-                (prefix?.layers[index].accumulatedAttention ?? [[Double]](repeating: [], count: attention.kvHeads))
-                .map { $0 + [Double](repeating: 0, count: end - $0.count) }
+            /// For each KV head and token, where attention is added up.
+            var accumulated: [[Double]] = []
+            if statistics.contains(.accumulatedAttention) {
+                let older = prefix?.layers[index].accumulatedAttention
+                accumulated = (older ?? [[Double]](repeating: [], count: attention.kvHeads))
+                    .map { $0 + [Double](repeating: 0, count: end - $0.count) }
+            }
             for chunk in 0..<chunkCount {
                 try Task.checkCancellation()
                 let start = chunk * Self.chunkTokens

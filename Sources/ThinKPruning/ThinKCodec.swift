@@ -5,7 +5,7 @@ internal import KVCacheModel
 /// ThinK: prunes the key channels that matter least to the queries, and the value channels that matter least to the
 /// layer's output.
 ///
-/// Source: arXiv 2407.21018, section 3 and, for values, its appendix; Formats/think.md.
+/// Source: arXiv 2407.21018, section 3, and what it says of value channels; Formats/think.md.
 public struct ThinKCodec: CodecStage {
     /// What key channels are scored by, beside the keys.
     public enum Score: String, Sendable, CaseIterable {
@@ -89,7 +89,7 @@ public struct ThinKCodec: CodecStage {
         keyMillionths = ofKeys ?? 0
         valueMillionths = ofValues ?? 0
         if let soft = ["widths", "sinks"].first(where: { parameters[$0] != nil }) {
-            throw RecipeError("think: \(soft) goes with bits, not with keys", suggestion: "think(bits=2.5)")
+            throw RecipeError("think: \(soft) goes with bits, not with a share to prune", suggestion: "think(bits=2.5)")
         }
         observe = try parameters.integer("observe", in: Self.windows) ?? Self.defaultObserve
         recent = try parameters.integer("recent", in: 0...Self.windows.upperBound) ?? Self.defaultRecent
@@ -183,9 +183,9 @@ public struct ThinKCodec: CodecStage {
     static var missingQueries: CodecError {
         CodecError(
             .missingQueries,
-            "think scores channels by queries, and neither queries nor a query profile came with the cache; "
+            "think scores key channels by queries, and neither queries nor a query profile came with the cache; "
                 + "export it with queries (layers.N.queries, as Tools/export-cache does), pass a query "
-                + "profile (layers.N.q2), or write think(...,score=keys) to score by key norms alone"
+                + "profile (layers.N.q2), write think(...,score=keys) to score by key norms alone, or prune values only"
         )
     }
 

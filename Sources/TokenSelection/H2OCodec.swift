@@ -51,7 +51,7 @@ public struct H2OCodec: TokenSelectionStage {
 
     public func prepared(for cache: CacheOutline) -> any CodecStage {
         var stage = self
-        if !cache.hasAccumulatedAttention {
+        if !cache.hasAccumulatedAttention, cache.rowCounts != cache.unselectedRowCounts {
             stage.rationale = "h2o added up the attention of the queries that came with the cache, not of all"
         }
         return stage

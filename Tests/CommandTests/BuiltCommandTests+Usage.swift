@@ -81,7 +81,7 @@ extension BuiltCommandTests {
                 ("kivi(bits=2,speed=9)", "speed"), ("kivi(bits=2)+think(keys=0.4)", "before"),
                 ("kivi(bits=2)+kivi(bits=4)", "same work"), ("think(keys=1)", "keys=1"), ("think", "think(keys=0.4)"),
                 ("think(keys=0.4)+", "no codec ''"), ("f16(bits=2)", "bits"), ("F16", "f16"),
-                ("balancd", "did you mean balanced?"), ("balanced+kivi(bits=2)", "a whole recipe"),
+                ("balancd", "did you mean balanced?"), ("balanced+kivi(bits=2)", "stands for a whole recipe"),
                 ("auto(bits=9)", "from 1.5 to 5.25"), ("auto(error=2)", "auto(error=2%)"),
             ].map { Case("snapshot", "IN", "-o", "OUT", "--codec", $0.0, word: $0.1) }
 

@@ -39,6 +39,7 @@ public enum Corpus {
             [
                 "f16", "kivi(bits=2,residual=32)", "think(keys=0.5,restore=mean)+kivi(bits=2,residual=32)",
                 "think(keys=0.4,values=0.2)+kivi(keys=4,values=2,group=64)", "kivi(bits=8,group=128,residual=0)",
+                "h2o(keep=0.5)+balanced", "streaming(sinks=0,recent=9)+keydiff(tokens=40,kernel=5)",
             ].map { Array($0.utf8) }
         }
     }

@@ -24,10 +24,10 @@ import ThinkCompress
         var statistics = try Self.statistics(held: held)
         #expect(statistics.rowCount == 3)
         #expect(statistics.held == held)
-        #expect(try statistics.keyMeans(head: 0) == [3, 4])
-        #expect(try statistics.keyMeans(head: 1) == [2, 8])
-        #expect(try statistics.keyMeanSquares(head: 0) == [35.0 / 3, 56.0 / 3])
-        #expect(try statistics.keyMeanSquares(head: 1) == [26.0 / 3, 64])
+        #expect(try statistics.means(.keys, head: 0) == [3, 4])
+        #expect(try statistics.means(.keys, head: 1) == [2, 8])
+        #expect(try statistics.meanSquares(.keys, head: 0) == [35.0 / 3, 56.0 / 3])
+        #expect(try statistics.meanSquares(.keys, head: 1) == [26.0 / 3, 64])
         #expect(try statistics.queryMeanSquares(head: 0, window: 2) == nil)
     }
 
@@ -47,10 +47,10 @@ import ThinkCompress
         var keys = Self.keys
         keys[11] = .infinity
         var statistics = try Self.statistics(held: held, keys: keys)
-        #expect(try statistics.keyMeans(head: 0) == [3, 4])
+        #expect(try statistics.means(.keys, head: 0) == [3, 4])
         let message = "a key is inf; only full precision (f16, bf16, f32) takes such a cache"
         #expect(throws: CodecError(.unsupportedValue, layer: 3, head: 1, token: token, channel: 1, message)) {
-            try statistics.keyMeans(head: 1)
+            try statistics.means(.keys, head: 1)
         }
     }
 }

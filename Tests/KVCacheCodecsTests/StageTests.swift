@@ -89,7 +89,7 @@ import ThinkCompress
             prepare: { outline throws(CodecError) in
                 var energies: [Double] = []
                 for var layer in outline.layers ?? [] {
-                    energies.append(try layer.keyMeanSquares(head: 0).reduce(0, +))
+                    energies.append(try layer.meanSquares(.keys, head: 0).reduce(0, +))
                 }
                 let largest = energies.indices.max { energies[$0] < energies[$1] }
                 return Stage { statistics, draft in

@@ -24,7 +24,7 @@ struct OutlierStage: CodecStage {
 
     func decide(_ statistics: inout LayerStatistics, draft: inout LayerDraft) throws(CodecError) {
         for head in draft.heads.indices {
-            let squares = try statistics.keyMeanSquares(head: head)
+            let squares = try statistics.meanSquares(.keys, head: head)
             let largest = Set(squares.indices.sorted { (-squares[$0], $0) < (-squares[$1], $1) }.prefix(keys))
             draft.heads[head].keyRuns = draft.heads[head].keyRuns.flatMap { run -> [HeadDraft.KeyRun] in
                 guard run.coding == nil else { return [run] }

@@ -34,7 +34,9 @@ import ThinkCompress
         let layer = try SelectionSample().layer()
         let cache = try KVCache(layers: [KVCacheLayer(keys: layer.keys, values: layer.values)])
         for recipe in ["h2o(keep=1)", "h2o(tokens=150)", "h2o(keep=0.1,recent=150)"] {
-            #expect(try await CompressedCache(compressing: cache, recipe: Recipe(recipe)).layers[0].held == .all)
+            let compressed = try await CompressedCache(compressing: cache, recipe: Recipe(recipe))
+            #expect(compressed.layers[0].held == .all)
+            #expect(compressed.metadata["recipe.rationale"] == nil)
         }
     }
 
@@ -91,11 +93,20 @@ import ThinkCompress
         #expect(error?.message.hasSuffix("or take keydiff or streaming, which need none") == true)
     }
 
-    @Test("refuses accumulated attention of another shape")
-    func otherShape() async throws {
+    @Test("refuses accumulated attention of another shape, and numbers that it can't have")
+    func impossibleAttention() async throws {
         let layer = try SelectionSample().layer()
-        let wrong = KVCacheLayer(keys: layer.keys, values: layer.values, accumulatedAttention: [[1, 2], [3, 4]])
-        #expect(throws: KVCacheError.self) { try KVCache(layers: [wrong]) }
+        let fine = [[Double]](repeating: [Double](repeating: 1, count: 150), count: 2)
+        var (infinite, negative) = (fine, fine)
+        infinite[1][149] = .nan
+        negative[0][3] = -1
+        for weights in [[[1, 2], [3, 4]], [fine[0]], infinite, negative] {
+            let wrong = KVCacheLayer(keys: layer.keys, values: layer.values, accumulatedAttention: weights)
+            #expect(throws: KVCacheError.self) { try KVCache(layers: [wrong]) }
+        }
+        let none = KVCacheLayer(elementType: .float32)
+        let empty = KVCacheLayer(keys: none.keys, values: none.values, accumulatedAttention: [])
+        #expect(throws: KVCacheError.self) { try KVCache(layers: [layer, empty], tokenCount: 150) }
     }
 
     @Test("reads its parameters, and writes those that are not the defaults")

@@ -287,7 +287,7 @@ class Snapshot:
     def _read_head_plan(self, content: Content, layer: LayerGeometry) -> HeadPlan:
         d = layer.keyDimension
         run_count = content.field("B", range(1, 5), "keyRunCount")
-        value_pruning = content.field("B", range(3 if layer.valueDimension > 1 else 1), "valueChannels")
+        value_pruning = content.field("B", range(3 if layer.valueDimension > 1 else 1), "valuePruning")
         mean_at = content.at
         mean_count = content.field("H")
         values_at = content.at
