@@ -45,6 +45,8 @@ let package = Package(
         .library(name: "LlamaDecoder", targets: decoder),
         .library(name: "KVCacheEvaluation", targets: evaluation),
         .executable(name: "think-compress", targets: ["think-compress"]),
+        // For Tools/build-library, which links it into libthink_compress.
+        .library(name: "ThinkCompressABI", type: .static, targets: ["ThinkCompressABI"]),
         // For Tools/Benchmarks.
         .library(name: "CThinkKernels", targets: ["CThinkKernels"]),
         .library(name: "COpenBLAS", targets: ["COpenBLAS"]),
@@ -174,9 +176,16 @@ let package = Package(
             dependencies: umbrella.map { Target.Dependency(stringLiteral: $0) },
             swiftSettings: sourceSettings
         ),
+        // The library for other languages: the header, and what implements it.
+        .target(name: "CThinkCompress"),
+        .target(
+            name: "ThinkCompressABI",
+            dependencies: (["CThinkKernels"] + umbrella + ["ThinkCompress", "CThinkCompress"]).map { Target.Dependency(stringLiteral: $0) },
+            swiftSettings: sourceSettings
+        ),
         .executableTarget(
             name: "think-compress",
-            dependencies: library + ["CCommandStart", "CProcessGuard", argumentParser],
+            dependencies: library + ["CCommandStart", "CProcessGuard", "CThinkCompress", argumentParser],
             swiftSettings: sourceSettings
         ),
         .target(name: "FaultInjection", path: "Tests/FaultInjection"),
@@ -217,6 +226,11 @@ let package = Package(
             )
         }
         + [
+            .testTarget(
+                name: "ThinkCompressABITests",
+                dependencies: library + ["CThinkCompress", "ThinkCompressABI", "TestSupport"],
+                swiftSettings: testSettings
+            ),
             // Runs the built command as a user would.
             .testTarget(
                 name: "CommandTests",

@@ -49,7 +49,7 @@ enum Program {
 
     /// Runs the command line in a task that SIGINT, SIGTERM and SIGHUP cancel, so that nothing is left behind.
     private static func runUntilInterrupted() throws {
-        let executor = CommandExecutor()
+        let executor = CallerExecutor()
         let outcome = Mutex<Result<Void, any Error>>(.success(()))
         let run = Task(executorPreference: executor) {
             do {
@@ -68,7 +68,7 @@ enum Program {
         _ = SystemThread.start {
             if tcg_wait_for_interruption() { run.cancel() }
         }
-        executor.runUntilFinished { run.cancel() }
+        executor.runUntilFinished { if tcg_is_interrupted() { run.cancel() } }
         try outcome.withLock { try $0.get() }
     }
 

@@ -1,8 +1,9 @@
 internal import ArgumentParser
+internal import CThinkCompress
 
 /// The command `think-compress`; each subcommand has a file of its own.
 struct ThinkCompressCommand: AsyncParsableCommand {
-    static let version = "0.2.0"
+    static let version = TC_VERSION
 
     static let configuration = CommandConfiguration(
         commandName: "think-compress",

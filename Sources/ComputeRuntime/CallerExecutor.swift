@@ -1,20 +1,22 @@
-internal import CProcessGuard
-internal import ComputeRuntime
-
-/// Runs the command's tasks on the main thread and on others, as far as these can be started.
+/// Runs tasks on the thread that waits for them and on others, as far as these can be started.
 ///
 /// Swift's own executor works on libdispatch's threads, and waits for ever where the system has none to give.
 @safe
-final class CommandExecutor: TaskExecutor, @unchecked Sendable {
+package final class CallerExecutor: TaskExecutor, @unchecked Sendable {
     // All under the lock of `changes`.
     private var jobs: [UnownedJob] = []
-    /// Threads that wait for a job; the main thread will be one as soon as `runUntilFinished` is called.
+    /// Threads that wait for a job; the caller's will be one as soon as `runUntilFinished` is called.
     private var idle = 1
-    private var threadsToStart = SystemThread.processorCount - 1
+    private var threadsToStart: Int
     private var isFinished = false
     private let changes = ConditionLock()
 
-    func enqueue(_ job: consuming ExecutorJob) {
+    /// - Parameter threadCount: threads that work, the caller's included; nil for one per processor.
+    package init(threadCount: Int? = nil) {
+        threadsToStart = max(threadCount ?? SystemThread.processorCount, 1) - 1
+    }
+
+    package func enqueue(_ job: consuming ExecutorJob) {
         let job = UnownedJob(job)
         changes.withLock {
             jobs.append(job)
@@ -28,26 +30,22 @@ final class CommandExecutor: TaskExecutor, @unchecked Sendable {
     }
 
     /// Lets `runUntilFinished` return; jobs that are left are not run.
-    func finish() {
+    package func finish() {
         changes.withLock {
             isFinished = true
             changes.broadcast()
         }
     }
 
-    /// Runs jobs on the calling thread, the main one, until `finish` is called.
+    /// Runs jobs on the calling thread until `finish` is called.
     ///
-    /// - Parameter onInterruption: called once if a signal asks the process to end, as soon as this thread is between
-    ///   two jobs: for the case that no other thread can tell.
-    func runUntilFinished(onInterruption: () -> Void) {
+    /// - Parameter betweenJobs: called on this thread before each job and about ten times a second while there is none:
+    ///   for what no other thread can do.
+    package func runUntilFinished(betweenJobs: () -> Void) {
         changes.withLock { idle -= 1 }
-        var hasTold = false
         while true {
-            if !hasTold, tcg_is_interrupted() {
-                hasTold = true
-                onInterruption()
-            }
-            guard let job = nextJob(waitingMilliseconds: hasTold ? nil : 100) else {
+            betweenJobs()
+            guard let job = nextJob(waitingMilliseconds: 100) else {
                 if changes.withLock({ isFinished }) { return }
                 continue
             }

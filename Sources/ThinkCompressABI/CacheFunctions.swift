@@ -1,0 +1,266 @@
+internal import ByteStorage
+public import CThinkCompress
+internal import CachePacking
+internal import CompressedAttention
+internal import ComputeRuntime
+internal import KVCacheModel
+internal import Synchronization
+
+/// A cache that any threads read and change: who reads it works on a copy, which shares its memory.
+final class CacheHandle: Handle {
+    private let content: Mutex<CompressedCache>
+
+    init(_ cache: CompressedCache) { content = Mutex(cache) }
+
+    var cache: CompressedCache { content.withLock { $0 } }
+
+    func change(_ body: (inout CompressedCache) throws -> Void) throws {
+        try content.withLock { try body(&$0) }
+    }
+
+    /// A layer of the cache behind an argument.
+    static func layer(_ index: Int, of cache: OpaquePointer?) throws -> CompressedLayer {
+        let layers = unsafe try borrow(cache, "cache").cache.layers
+        try (0...layers.count - 1).check(index, "layer")
+        return layers[index]
+    }
+}
+
+// MARK: - What it is
+
+@c @implementation
+public func tc_cache_get_info(_ cache: OpaquePointer?, _ info: UnsafeMutablePointer<tc_cache_info>?) -> tc_status {
+    statusOf {
+        let cache = unsafe try CacheHandle.borrow(cache, "cache").cache
+        guard let info = unsafe info else { throw Failure.null("info") }
+        let size = unsafe try checkedSize(of: UnsafeRawPointer(info), "info")
+        let bytes = cache.blockByteCount + cache.fullPrecisionByteCount
+        let values = cache.valueCount
+        let result = tc_cache_info(
+            size: size,
+            tokens: cache.tokenCount,
+            layers: cache.layers.count,
+            type: tc_type(cache.shape.elementType),
+            block_bytes: cache.blockByteCount,
+            full_precision_bytes: cache.fullPrecisionByteCount,
+            bits_per_value: values > 0 ? Double(bytes) * 8 / Double(values) : 0
+        )
+        unsafe withUnsafeBytes(of: result) { result in
+            unsafe UnsafeMutableRawPointer(info).copyMemory(
+                from: result.baseAddress ?? UnsafeRawPointer(info),
+                byteCount: min(size, result.count)
+            )
+        }
+    }
+}
+
+extension tc_type {
+    init(_ type: ElementType) { self.init(rawValue: type.rawValue) }
+}
+
+@c @implementation
+public func tc_cache_get_layer(
+    _ cache: OpaquePointer?,
+    _ layer: Int,
+    _ shape: UnsafeMutablePointer<tc_layer_shape>?,
+    _ rows: UnsafeMutablePointer<Int>?
+) -> tc_status {
+    statusOf {
+        let cache = unsafe try CacheHandle.borrow(cache, "cache").cache
+        try (0...cache.layers.count - 1).check(layer, "layer")
+        guard let shape = unsafe shape else { throw Failure.null("shape") }
+        guard let rows = unsafe rows else { throw Failure.null("rows") }
+        let geometry = cache.geometry.layers[layer]
+        unsafe shape.pointee = tc_layer_shape(
+            query_heads: geometry.queryHeads,
+            kv_heads: geometry.kvHeads,
+            key_dimension: geometry.keyDimension,
+            value_dimension: geometry.valueDimension
+        )
+        unsafe rows.pointee = cache.layers[layer].rowCount
+    }
+}
+
+@c @implementation
+public func tc_cache_get_token_ids(
+    _ cache: OpaquePointer?,
+    _ token_ids: UnsafeMutablePointer<Int32>?,
+    _ count: Int
+) -> tc_status {
+    statusOf {
+        let cache = unsafe try CacheHandle.borrow(cache, "cache").cache
+        unsafe try copyTokens(cache.tokens, of: cache.tokenCount, to: token_ids, count: count)
+    }
+}
+
+/// Copies token ids to the caller.
+func copyTokens(_ tokens: [Int32]?, of tokenCount: Int, to destination: UnsafeMutablePointer<Int32>?, count: Int) throws {
+    guard let tokens else { throw Failure(TC_NOT_FOUND, "the cache's token ids are not known") }
+    guard let destination = unsafe destination else { throw Failure.null("token_ids") }
+    try (tokenCount...tokenCount).check(count, "count")
+    for (index, token) in tokens.enumerated() { unsafe destination[index] = token }
+}
+
+// MARK: - Changing it
+
+@c @implementation
+public func tc_cache_append(
+    _ cache: OpaquePointer?,
+    _ layers: UnsafePointer<tc_layer>?,
+    _ layer_count: Int,
+    _ tokens: Int,
+    _ token_ids: UnsafePointer<Int32>?
+) -> tc_status {
+    statusOf {
+        let handle = unsafe try CacheHandle.borrow(cache, "cache")
+        guard let layers = unsafe layers else { throw Failure.null("layers") }
+        let (geometry, elementType) = (handle.cache.geometry, handle.cache.shape.elementType)
+        try (geometry.layers.count...geometry.layers.count).check(layer_count, "layer_count")
+        try CacheGeometry.Limits.tokens.check(tokens, "tokens")
+        let stride = unsafe try checkedSize(of: UnsafeRawPointer(layers), "layers[0]")
+        let sources = try geometry.layers.enumerated().map { index, geometry in
+            let name = "layers[\(index)]"
+            let pointer = unsafe UnsafeRawPointer(layers) + index * stride
+            let layer = unsafe try sized(pointer.assumingMemoryBound(to: tc_layer.self), name, absent: tc_layer())
+            guard unsafe layer.size == stride else { throw Failure.invalid(unsafe "\(name).size is \(layer.size), and not \(stride)") }
+            guard unsafe layer.tokens == 0 || layer.tokens == tokens else {
+                throw Failure.invalid(unsafe "\(name).tokens is \(layer.tokens), and \(tokens) are appended")
+            }
+            return unsafe try KVCacheLayer(
+                copying: layer,
+                geometry: geometry,
+                elementType: elementType,
+                tokens: tokens,
+                takesQueries: false,
+                name: name
+            )
+        }
+        let ids = unsafe array(token_ids, count: tokens)
+        try handle.change { try $0.append(sources, tokens: ids) }
+    }
+}
+
+@c @implementation
+public func tc_cache_truncate(_ cache: OpaquePointer?, _ tokens: Int) -> tc_status {
+    statusOf {
+        unsafe try CacheHandle.borrow(cache, "cache").change { cache in
+            try (0...cache.tokenCount).check(tokens, "tokens")
+            try cache.truncate(to: tokens)
+        }
+    }
+}
+
+@c @implementation
+public func tc_cache_fork(_ cache: OpaquePointer?, _ fork: UnsafeMutablePointer<OpaquePointer?>?) -> tc_status {
+    unsafe statusOf(handingOut: fork, "fork") { unsafe CacheHandle(try CacheHandle.borrow(cache, "cache").cache) }
+}
+
+@c @implementation
+public func tc_cache_free(_ cache: OpaquePointer?) { unsafe CacheHandle.release(cache) }
+
+// MARK: - Using it
+
+@c @implementation
+public func tc_cache_restore(
+    _ cache: OpaquePointer?,
+    _ layer: Int,
+    _ first_row: Int,
+    _ row_count: Int,
+    _ keys: UnsafePointer<tc_mutable_tensor>?,
+    _ values: UnsafePointer<tc_mutable_tensor>?
+) -> tc_status {
+    statusOf {
+        let layer = unsafe try CacheHandle.layer(layer, of: cache)
+        try (0...layer.rowCount).check(first_row, "first_row")
+        try (0...layer.rowCount - first_row).check(row_count, "row_count")
+        let rows = first_row..<first_row + row_count
+        if let keys = unsafe keys { unsafe try layer.restore(.keys, rows: rows, to: keys.pointee) }
+        if let values = unsafe values { unsafe try layer.restore(.values, rows: rows, to: values.pointee) }
+    }
+}
+
+extension CompressedLayer {
+    /// Restores rows to where the caller wants them.
+    fileprivate func restore(_ part: CachePart, rows: Range<Int>, to tensor: tc_mutable_tensor) throws {
+        let layout = unsafe try TensorLayout(
+            type: tensor.type,
+            heads: geometry.kvHeads,
+            tokens: rows.count,
+            channels: geometry.dimension(part),
+            strides: [tensor.head_stride, tensor.token_stride, tensor.channel_stride],
+            name: "\(part)"
+        )
+        guard layout.byteCount > 0 else { return }
+        guard let data = unsafe tensor.data else { throw Failure.null("\(part).data") }
+        if layout.hasDenseRows {
+            for head in 0..<layout.heads {
+                unsafe decompress(part, head: head, rows: rows, as: layout.type, to: data + head * layout.headStride)
+            }
+            return
+        }
+        let oneHead = layout.oneHead
+        let memory = try AlignedBuffer(byteCount: oneHead.byteCount)
+        for head in 0..<layout.heads {
+            unsafe memory.withUnsafeMutableBytes { memory in
+                guard let base = memory.baseAddress else { return }
+                unsafe decompress(part, head: head, rows: rows, as: layout.type, to: base)
+                unsafe oneHead.dense.copy(from: base, to: data + head * layout.headStride, layout: oneHead)
+            }
+        }
+    }
+}
+
+@c @implementation
+public func tc_cache_attend(
+    _ cache: OpaquePointer?,
+    _ layer: Int,
+    _ queries: UnsafePointer<tc_tensor>?,
+    _ query_heads: Int,
+    _ query_count: Int,
+    _ options: UnsafePointer<tc_attention_options>?,
+    _ workers: OpaquePointer?,
+    _ output: UnsafeMutablePointer<Float>?,
+    _ output_count: Int
+) -> tc_status {
+    statusOf {
+        let layer = unsafe try CacheHandle.layer(layer, of: cache)
+        guard let queries = unsafe queries else { throw Failure.null("queries") }
+        guard let output = unsafe output else { throw Failure.null("output") }
+        guard Int(bitPattern: output) % MemoryLayout<Float>.alignment == 0 else {
+            throw Failure.invalid("output is not aligned to float")
+        }
+        let options = unsafe try sized(options, "options", absent: tc_attention_options())
+        try CacheGeometry.Limits.queryHeads.check(query_heads, "query_heads")
+        try CacheGeometry.Limits.tokens.check(query_count, "query_count")
+        let needed = query_heads * query_count * layer.geometry.valueDimension
+        try (needed...needed).check(output_count, "output_count")
+        let window = unsafe options.sliding_window
+        try (0...Int.max).check(window, "options.sliding_window")
+        let attention = unsafe Attention(
+            scale: options.scale == 0 ? nil : options.scale,
+            slidingWindow: window == 0 ? nil : window,
+            logitSoftCap: options.soft_cap == 0 ? nil : options.soft_cap
+        )
+        var newer: KVCacheLayer?
+        if let more = unsafe options.newer {
+            newer = unsafe try KVCacheLayer(
+                copying: unsafe sized(more, "options.newer", absent: tc_layer()),
+                geometry: layer.geometry,
+                elementType: layer.shape.elementType,
+                tokens: nil,
+                takesQueries: false,
+                name: "options.newer"
+            )
+        }
+        let rows = unsafe try KVTensor(
+            copying: queries.pointee,
+            heads: query_heads,
+            tokens: query_count,
+            channels: layer.geometry.keyDimension,
+            name: "queries"
+        )
+        let team = unsafe try workers.map { unsafe try WorkersHandle.borrow($0, "workers").workers } ?? WorkerThreads(threadCount: 1)
+        var span = unsafe UnsafeMutableBufferPointer(start: output, count: output_count).mutableSpan
+        try attention.attend(rows, over: layer, followedBy: newer, using: team, into: &span)
+    }
+}

@@ -1,0 +1,43 @@
+public import CThinkCompress
+internal import CThinkKernels
+internal import ComputeRuntime
+
+private let version = CText(TC_VERSION)
+private let statusNames = [
+    "TC_OK", "TC_INVALID_ARGUMENT", "TC_INVALID_RECIPE", "TC_UNSUPPORTED", "TC_UNSUPPORTED_VALUE", "TC_WHOLE_ONLY",
+    "TC_OUT_OF_MEMORY", "TC_CANCELLED", "TC_FILE_ERROR", "TC_FILE_EXISTS", "TC_DAMAGED", "TC_NOT_FOUND", "TC_INTERNAL",
+].map(CText.init)
+
+@c @implementation
+public func tc_version() -> UnsafePointer<CChar>? { unsafe version.pointer }
+
+@c @implementation
+public func tc_kernels() -> UnsafePointer<CChar>? { Kernels.areAvailable ? unsafe Kernels.best.name : nil }
+
+@c @implementation
+public func tc_status_name(_ status: tc_status) -> UnsafePointer<CChar>? {
+    let number = Int(status.rawValue)
+    return statusNames.indices.contains(number) ? unsafe statusNames[number].pointer : nil
+}
+
+@c @implementation
+public func tc_last_error() -> UnsafePointer<CChar>? { unsafe tcl_last_error() }
+
+// MARK: - Threads
+
+final class WorkersHandle: Handle {
+    let workers: WorkerThreads
+
+    init(_ workers: WorkerThreads) { self.workers = workers }
+}
+
+@c @implementation
+public func tc_workers_create(_ threads: Int, _ workers: UnsafeMutablePointer<OpaquePointer?>?) -> tc_status {
+    unsafe statusOf(handingOut: workers, "workers") {
+        try threadCounts.check(threads, "threads")
+        return WorkersHandle(WorkerThreads(threadCount: threads == 0 ? nil : threads))
+    }
+}
+
+@c @implementation
+public func tc_workers_free(_ workers: OpaquePointer?) { unsafe WorkersHandle.release(workers) }
