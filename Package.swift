@@ -180,7 +180,9 @@ let package = Package(
         .target(name: "CThinkCompress"),
         .target(
             name: "ThinkCompressABI",
-            dependencies: (["CThinkKernels"] + umbrella + ["ThinkCompress", "CThinkCompress"]).map { Target.Dependency(stringLiteral: $0) },
+            dependencies: (["CThinkKernels"] + umbrella + ["ThinkCompress", "CThinkCompress"]).map {
+                Target.Dependency(stringLiteral: $0)
+            },
             swiftSettings: sourceSettings
         ),
         .executableTarget(
@@ -236,6 +238,6 @@ let package = Package(
                 name: "CommandTests",
                 dependencies: library + ["TestSupport", "think-compress"],
                 swiftSettings: testSettings
-            )
+            ),
         ]
 )

@@ -2,8 +2,15 @@ internal import ByteStorage
 internal import CThinkKernels
 internal import CachePacking
 internal import ComputeRuntime
-internal import Foundation
 internal import KVCacheModel
+
+#if canImport(Glibc)
+    internal import Glibc
+#elseif canImport(Musl)
+    internal import Musl
+#else
+    internal import Darwin
+#endif
 
 /// One call of attention: how it is cut into pieces, and what a thread does with them.
 ///

@@ -1,7 +1,14 @@
 internal import COpenBLAS
 internal import CThinkKernels
 internal import ComputeRuntime
-internal import Foundation
+
+#if canImport(Glibc)
+    internal import Glibc
+#elseif canImport(Musl)
+    internal import Musl
+#else
+    internal import Darwin
+#endif
 
 /// Attention over a tile of keys and values in float32 by two matrix products.
 @safe

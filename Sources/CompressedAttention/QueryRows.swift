@@ -2,7 +2,14 @@ internal import ByteStorage
 internal import CThinkKernels
 internal import CachePacking
 internal import ComputeRuntime
-internal import Foundation
+
+#if canImport(Glibc)
+    internal import Glibc
+#elseif canImport(Musl)
+    internal import Musl
+#else
+    internal import Darwin
+#endif
 
 /// Queries of one KV head, and what attention has given for them so far.
 ///

@@ -1,6 +1,13 @@
 package import ByteStorage
 internal import CThinkKernels
-internal import Foundation
+
+#if canImport(Glibc)
+    internal import Glibc
+#elseif canImport(Musl)
+    internal import Musl
+#else
+    internal import Darwin
+#endif
 
 /// Attention of some queries over keys and values in float32 that come tile by tile.
 ///

@@ -1,8 +1,15 @@
 internal import CachePacking
-internal import Foundation
 internal import KVCacheCodecs
 internal import KVCacheModel
 internal import ThinKPruning
+
+#if canImport(Glibc)
+    internal import Glibc
+#elseif canImport(Musl)
+    internal import Musl
+#else
+    internal import Darwin
+#endif
 
 /// Shares a cache's bits between keys and values.
 struct BudgetSplit {

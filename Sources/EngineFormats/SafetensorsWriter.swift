@@ -1,5 +1,10 @@
 public import ByteStorage
-internal import Foundation
+
+#if canImport(FoundationEssentials)
+    internal import FoundationEssentials
+#else
+    internal import Foundation
+#endif
 
 /// Writes a safetensors file tensor by tensor, so that not all of them need be in memory.
 public struct SafetensorsWriter: ~Copyable, Sendable {

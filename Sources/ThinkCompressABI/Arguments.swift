@@ -14,7 +14,9 @@ func sized<Struct: BitwiseCopyable>(
         throw .invalid("\(name) has members that this version doesn't know; set them to 0, or use a newer version")
     }
     var result = absent
-    unsafe withUnsafeMutableBytes(of: &result) { unsafe $0.copyMemory(from: UnsafeRawBufferPointer(start: source, count: known)) }
+    unsafe withUnsafeMutableBytes(of: &result) {
+        unsafe $0.copyMemory(from: UnsafeRawBufferPointer(start: source, count: known))
+    }
     return result
 }
 

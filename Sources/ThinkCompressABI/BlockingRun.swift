@@ -31,6 +31,8 @@ func runBlocking<Value: Sendable>(
         guard let progress = unsafe options.progress else { return }
         if unsafe progress(options.context, fraction.withLock { $0 }) != 0 { task.cancel() }
     }
-    guard let outcome = outcome.withLock({ $0 }) else { throw Failure(TC_INTERNAL, "the work ended without an outcome") }
+    guard let outcome = outcome.withLock({ $0 }) else {
+        throw Failure(TC_INTERNAL, "the work ended without an outcome")
+    }
     return try outcome.get()
 }

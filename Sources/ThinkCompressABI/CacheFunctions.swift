@@ -1,3 +1,6 @@
+// Functions are named as the header names them.
+// swift-format-ignore-file: AlwaysUseLowerCamelCase
+
 internal import ByteStorage
 public import CThinkCompress
 internal import CachePacking
@@ -84,17 +87,18 @@ public func tc_cache_get_layer(
 @c @implementation
 public func tc_cache_get_token_ids(
     _ cache: OpaquePointer?,
-    _ token_ids: UnsafeMutablePointer<Int32>?,
+    _ tokenIds: UnsafeMutablePointer<Int32>?,
     _ count: Int
 ) -> tc_status {
     statusOf {
         let cache = unsafe try CacheHandle.borrow(cache, "cache").cache
-        unsafe try copyTokens(cache.tokens, of: cache.tokenCount, to: token_ids, count: count)
+        unsafe try copyTokens(cache.tokens, of: cache.tokenCount, to: tokenIds, count: count)
     }
 }
 
 /// Copies token ids to the caller.
-func copyTokens(_ tokens: [Int32]?, of tokenCount: Int, to destination: UnsafeMutablePointer<Int32>?, count: Int) throws {
+func copyTokens(_ tokens: [Int32]?, of tokenCount: Int, to destination: UnsafeMutablePointer<Int32>?, count: Int) throws
+{
     guard let tokens else { throw Failure(TC_NOT_FOUND, "the cache's token ids are not known") }
     guard let destination = unsafe destination else { throw Failure.null("token_ids") }
     try (tokenCount...tokenCount).check(count, "count")
@@ -107,22 +111,24 @@ func copyTokens(_ tokens: [Int32]?, of tokenCount: Int, to destination: UnsafeMu
 public func tc_cache_append(
     _ cache: OpaquePointer?,
     _ layers: UnsafePointer<tc_layer>?,
-    _ layer_count: Int,
+    _ layerCount: Int,
     _ tokens: Int,
-    _ token_ids: UnsafePointer<Int32>?
+    _ tokenIds: UnsafePointer<Int32>?
 ) -> tc_status {
     statusOf {
         let handle = unsafe try CacheHandle.borrow(cache, "cache")
         guard let layers = unsafe layers else { throw Failure.null("layers") }
         let (geometry, elementType) = (handle.cache.geometry, handle.cache.shape.elementType)
-        try (geometry.layers.count...geometry.layers.count).check(layer_count, "layer_count")
+        try (geometry.layers.count...geometry.layers.count).check(layerCount, "layer_count")
         try CacheGeometry.Limits.tokens.check(tokens, "tokens")
         let stride = unsafe try checkedSize(of: UnsafeRawPointer(layers), "layers[0]")
         let sources = try geometry.layers.enumerated().map { index, geometry in
             let name = "layers[\(index)]"
             let pointer = unsafe UnsafeRawPointer(layers) + index * stride
             let layer = unsafe try sized(pointer.assumingMemoryBound(to: tc_layer.self), name, absent: tc_layer())
-            guard unsafe layer.size == stride else { throw Failure.invalid(unsafe "\(name).size is \(layer.size), and not \(stride)") }
+            guard unsafe layer.size == stride else {
+                throw Failure.invalid(unsafe "\(name).size is \(layer.size), and not \(stride)")
+            }
             guard unsafe layer.tokens == 0 || layer.tokens == tokens else {
                 throw Failure.invalid(unsafe "\(name).tokens is \(layer.tokens), and \(tokens) are appended")
             }
@@ -135,7 +141,7 @@ public func tc_cache_append(
                 name: name
             )
         }
-        let ids = unsafe array(token_ids, count: tokens)
+        let ids = unsafe array(tokenIds, count: tokens)
         try handle.change { try $0.append(sources, tokens: ids) }
     }
 }
@@ -164,16 +170,16 @@ public func tc_cache_free(_ cache: OpaquePointer?) { unsafe CacheHandle.release(
 public func tc_cache_restore(
     _ cache: OpaquePointer?,
     _ layer: Int,
-    _ first_row: Int,
-    _ row_count: Int,
+    _ firstRow: Int,
+    _ rowCount: Int,
     _ keys: UnsafePointer<tc_mutable_tensor>?,
     _ values: UnsafePointer<tc_mutable_tensor>?
 ) -> tc_status {
     statusOf {
         let layer = unsafe try CacheHandle.layer(layer, of: cache)
-        try (0...layer.rowCount).check(first_row, "first_row")
-        try (0...layer.rowCount - first_row).check(row_count, "row_count")
-        let rows = first_row..<first_row + row_count
+        try (0...layer.rowCount).check(firstRow, "first_row")
+        try (0...layer.rowCount - firstRow).check(rowCount, "row_count")
+        let rows = firstRow..<firstRow + rowCount
         if let keys = unsafe keys { unsafe try layer.restore(.keys, rows: rows, to: keys.pointee) }
         if let values = unsafe values { unsafe try layer.restore(.values, rows: rows, to: values.pointee) }
     }
@@ -215,12 +221,12 @@ public func tc_cache_attend(
     _ cache: OpaquePointer?,
     _ layer: Int,
     _ queries: UnsafePointer<tc_tensor>?,
-    _ query_heads: Int,
-    _ query_count: Int,
+    _ queryHeads: Int,
+    _ queryCount: Int,
     _ options: UnsafePointer<tc_attention_options>?,
     _ workers: OpaquePointer?,
     _ output: UnsafeMutablePointer<Float>?,
-    _ output_count: Int
+    _ outputCount: Int
 ) -> tc_status {
     statusOf {
         let layer = unsafe try CacheHandle.layer(layer, of: cache)
@@ -230,10 +236,10 @@ public func tc_cache_attend(
             throw Failure.invalid("output is not aligned to float")
         }
         let options = unsafe try sized(options, "options", absent: tc_attention_options())
-        try CacheGeometry.Limits.queryHeads.check(query_heads, "query_heads")
-        try CacheGeometry.Limits.tokens.check(query_count, "query_count")
-        let needed = query_heads * query_count * layer.geometry.valueDimension
-        try (needed...needed).check(output_count, "output_count")
+        try CacheGeometry.Limits.queryHeads.check(queryHeads, "query_heads")
+        try CacheGeometry.Limits.tokens.check(queryCount, "query_count")
+        let needed = queryHeads * queryCount * layer.geometry.valueDimension
+        try (needed...needed).check(outputCount, "output_count")
         let window = unsafe options.sliding_window
         try (0...Int.max).check(window, "options.sliding_window")
         let attention = unsafe Attention(
@@ -254,13 +260,15 @@ public func tc_cache_attend(
         }
         let rows = unsafe try KVTensor(
             copying: queries.pointee,
-            heads: query_heads,
-            tokens: query_count,
+            heads: queryHeads,
+            tokens: queryCount,
             channels: layer.geometry.keyDimension,
             name: "queries"
         )
-        let team = unsafe try workers.map { unsafe try WorkersHandle.borrow($0, "workers").workers } ?? WorkerThreads(threadCount: 1)
-        var span = unsafe UnsafeMutableBufferPointer(start: output, count: output_count).mutableSpan
+        let team =
+            unsafe try workers.map { unsafe try WorkersHandle.borrow($0, "workers").workers }
+            ?? WorkerThreads(threadCount: 1)
+        var span = unsafe UnsafeMutableBufferPointer(start: output, count: outputCount).mutableSpan
         try attention.attend(rows, over: layer, followedBy: newer, using: team, into: &span)
     }
 }

@@ -1,3 +1,6 @@
+// Functions are named as the header names them.
+// swift-format-ignore-file: AlwaysUseLowerCamelCase
+
 public import CThinkCompress
 internal import KVCacheCodecs
 internal import KVCacheModel
@@ -61,19 +64,19 @@ extension LayerGeometry {
 public func tc_compressor_create(
     _ recipe: OpaquePointer?,
     _ layers: UnsafePointer<tc_layer_shape>?,
-    _ layer_count: Int,
+    _ layerCount: Int,
     _ tokens: Int,
     _ type: tc_type,
     _ compressor: UnsafeMutablePointer<OpaquePointer?>?
 ) -> tc_status {
     unsafe statusOf(handingOut: compressor, "compressor") {
         let recipe = unsafe try RecipeHandle.borrow(recipe, "recipe").recipe
-        try CacheGeometry.Limits.layers.check(layer_count, "layer_count")
+        try CacheGeometry.Limits.layers.check(layerCount, "layer_count")
         try CacheGeometry.Limits.tokens.check(tokens, "tokens")
         guard let elementType = ElementType(rawValue: type.rawValue) else {
             throw Failure.invalid("type is \(type.rawValue), must be 1 to 3")
         }
-        guard let shapes = unsafe array(layers, count: layer_count) else { throw Failure.null("layers") }
+        guard let shapes = unsafe array(layers, count: layerCount) else { throw Failure.null("layers") }
         let geometry = try CacheGeometry(
             shapes.enumerated().map { index, shape in
                 do {
@@ -139,22 +142,24 @@ public func tc_compressor_add_layer(
 @c @implementation
 public func tc_compressor_finish(
     _ compressor: OpaquePointer?,
-    _ token_ids: UnsafePointer<Int32>?,
+    _ tokenIds: UnsafePointer<Int32>?,
     _ metadata: UnsafePointer<tc_metadata>?,
-    _ metadata_count: Int,
+    _ metadataCount: Int,
     _ options: UnsafePointer<tc_run_options>?,
     _ cache: UnsafeMutablePointer<OpaquePointer?>?
 ) -> tc_status {
     unsafe statusOf(handingOut: cache, "cache") {
         let handle = unsafe try CompressorHandle.borrow(compressor, "compressor")
-        let entries = unsafe try dictionary(metadata, count: metadata_count)
+        let entries = unsafe try dictionary(metadata, count: metadataCount)
         var result: CacheHandle?
         try handle.withContent { content in
             let layerCount = content.compressor.geometry.layers.count
             guard content.layerCount == layerCount else {
-                throw Failure.invalid("compressor has \(content.layerCount) layers of \(layerCount): add the others first")
+                throw Failure.invalid(
+                    "compressor has \(content.layerCount) layers of \(layerCount): add the others first"
+                )
             }
-            let tokens = unsafe array(token_ids, count: content.compressor.tokenCount)
+            let tokens = unsafe array(tokenIds, count: content.compressor.tokenCount)
             result = unsafe try runBlocking(options) { progress in
                 var compressor = content.compressor
                 if !content.waiting.isEmpty { try await compressor.add(content.waiting, progress: progress) }

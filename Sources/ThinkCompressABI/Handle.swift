@@ -14,7 +14,9 @@ extension Handle {
     /// The object behind an argument.
     static func borrow(_ pointer: OpaquePointer?, _ name: String) throws(Failure) -> Self {
         guard let pointer = unsafe pointer else { throw .null(name) }
-        guard unsafe LiveHandles.contains(pointer, Self.self) else { throw .invalid("\(name) was freed, or never made") }
+        guard unsafe LiveHandles.contains(pointer, Self.self) else {
+            throw .invalid("\(name) was freed, or never made")
+        }
         return unsafe Unmanaged<Self>.fromOpaque(UnsafeRawPointer(pointer)).takeUnretainedValue()
     }
 

@@ -1,3 +1,6 @@
+// Functions are named as the header names them.
+// swift-format-ignore-file: AlwaysUseLowerCamelCase
+
 public import CThinkCompress
 internal import KVCacheCodecs
 internal import ThinkCompress

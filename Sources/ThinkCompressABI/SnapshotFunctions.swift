@@ -1,3 +1,6 @@
+// Functions are named as the header names them.
+// swift-format-ignore-file: AlwaysUseLowerCamelCase
+
 internal import ByteStorage
 public import CThinkCompress
 internal import CachePacking
@@ -78,12 +81,12 @@ public func tc_snapshot_token_count(_ snapshot: OpaquePointer?) -> Int {
 @c @implementation
 public func tc_snapshot_get_token_ids(
     _ snapshot: OpaquePointer?,
-    _ token_ids: UnsafeMutablePointer<Int32>?,
+    _ tokenIds: UnsafeMutablePointer<Int32>?,
     _ count: Int
 ) -> tc_status {
     statusOf {
         let reader = unsafe try SnapshotHandle.borrow(snapshot, "snapshot").reader
-        unsafe try copyTokens(reader.tokens(), of: reader.header.tokenCount, to: token_ids, count: count)
+        unsafe try copyTokens(reader.tokens(), of: reader.header.tokenCount, to: tokenIds, count: count)
     }
 }
 
@@ -111,7 +114,8 @@ public func tc_snapshot_get_digest(
 
 @c @implementation
 public func tc_snapshot_metadata(_ snapshot: OpaquePointer?, _ key: UnsafePointer<CChar>?) -> UnsafePointer<CChar>? {
-    guard let handle = unsafe try? SnapshotHandle.borrow(snapshot, "snapshot"), let key = unsafe try? text(key, "key") else {
+    guard let handle = unsafe try? SnapshotHandle.borrow(snapshot, "snapshot"), let key = unsafe try? text(key, "key")
+    else {
         return nil
     }
     return unsafe handle.metadata[key]?.pointer

@@ -162,7 +162,13 @@ extension KVCacheLayer {
         unsafe try (0...limit).check(layer.tokens, "\(name).tokens")
         let rows = unsafe layer.tokens == 0 ? tokens ?? 0 : layer.tokens
         func tensor(_ tensor: tc_tensor, heads: Int, tokens: Int, channels: Int, _ part: String) throws -> KVTensor {
-            unsafe try KVTensor(copying: tensor, heads: heads, tokens: tokens, channels: channels, name: "\(name).\(part)")
+            unsafe try KVTensor(
+                copying: tensor,
+                heads: heads,
+                tokens: tokens,
+                channels: channels,
+                name: "\(name).\(part)"
+            )
         }
         var queries: KVTensor?
         if takesQueries, unsafe layer.query_count != 0 {
