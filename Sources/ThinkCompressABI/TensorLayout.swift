@@ -159,7 +159,7 @@ extension KVCacheLayer {
             return
         }
         let limit = tokens ?? CacheGeometry.Limits.tokens.upperBound
-        unsafe try (0...limit).check(layer.tokens, "\(name).tokens")
+        unsafe try ((tokens == nil ? 1 : 0)...limit).check(layer.tokens, "\(name).tokens")
         let rows = unsafe layer.tokens == 0 ? tokens ?? 0 : layer.tokens
         func tensor(_ tensor: tc_tensor, heads: Int, tokens: Int, channels: Int, _ part: String) throws -> KVTensor {
             unsafe try KVTensor(

@@ -184,6 +184,11 @@ import ThinkCompress
         expectRefused(says: "soft cap") { $0.soft_cap = -1 }
         expectRefused(says: "options.sliding_window") { $0.sliding_window = -1 }
         expectRefused(says: "options.size") { $0.size = 3 }
+        var newer = tc_layer()
+        newer.size = MemoryLayout<tc_layer>.size
+        withUnsafePointer(to: &newer) { newer in
+            expectRefused(says: "options.newer.tokens is 0") { $0.newer = newer }
+        }
         for place in 0..<32 * 4 * 32 {
             queries.memory.start.storeBytes(of: UInt16(0x7E00), toByteOffset: 2 * place, as: UInt16.self)
         }
