@@ -23,7 +23,7 @@ struct AttentionStep {
     /// Queries of a job at the most: matrix products of so many rows keep their operands in the second-level cache.
     private static let maximumJobRows = 512
     /// The same where weights are added up: jobs are not divided then, and all threads are to have some.
-    private static let maximumAccumulatingRows = 128
+    private static let maximumAccumulatingRows = 192
     /// Scores that a thread keeps then, of all a job's tiles: about 32 MiB, unless one position's are more.
     private static let maximumKeptScores = 1 << 23
 

@@ -32,11 +32,11 @@ final class AttentionTotals: Sendable {
         unsafe weights.withUnsafeMutableBytes { bytes in
             let weights = unsafe bytes.bindMemory(to: Float.self)
             return (0..<kvHeads).map { head in
-                (0..<rowCount).map { row in
-                    (0..<jobsPerHead).reduce(0) { sum, job in
-                        unsafe sum + Double(weights[(head * jobsPerHead + job) * rowCount + row])
-                    }
+                var sums = [Double](repeating: 0, count: rowCount)
+                for job in head * jobsPerHead..<(head + 1) * jobsPerHead {
+                    for row in sums.indices { unsafe sums[row] += Double(weights[job * rowCount + row]) }
                 }
+                return sums
             }
         }
     }

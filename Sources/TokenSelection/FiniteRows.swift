@@ -54,4 +54,7 @@ struct FiniteRows: Sendable {
     private var areFinite: Bool { numbers.allSatisfy(\.isFinite) }
 
     subscript(row: Int, channel: Int) -> Float { numbers[row * dimension + channel] }
+
+    /// Lends the numbers, row by row.
+    func withNumbers(_ body: (UnsafeBufferPointer<Float>) -> Void) { unsafe numbers.withUnsafeBufferPointer(body) }
 }

@@ -55,10 +55,9 @@ struct WindowAttention {
         let scale = Lanes(repeating: Double(keys.dimension).squareRoot())
         var highest = Lanes(repeating: -.infinity)
         var scores = [Lanes](repeating: .zero, count: keys.count)
+        addProducts(channels, to: &scores)
         for row in scores.indices {
-            var products = Lanes.zero
-            for channel in channels.indices { products += channels[channel] * Double(keys[row, channel]) }
-            products /= scale
+            var products = scores[row] / scale
             if row >= seenByAll { products.replace(with: -.infinity, where: seen .<= Int64(row)) }
             scores[row] = products
             highest.replace(with: products, where: products .> highest)
@@ -74,6 +73,24 @@ struct WindowAttention {
         for row in scores.indices {
             let shares = scores[row] / sums
             for lane in 0..<count { weights[row] += shares[lane] }
+        }
+    }
+
+    /// Adds to each row's score the products of its key and the queries' channels, channel by channel.
+    private func addProducts(_ channels: [Lanes], to scores: inout [Lanes]) {
+        let dimension = keys.dimension
+        unsafe keys.withNumbers { keys in
+            unsafe channels.withUnsafeBufferPointer { channels in
+                unsafe scores.withUnsafeMutableBufferPointer { scores in
+                    for row in scores.indices {
+                        var products = unsafe scores[row]
+                        for channel in 0..<dimension {
+                            unsafe products += channels[channel] * Double(keys[row * dimension + channel])
+                        }
+                        unsafe scores[row] = products
+                    }
+                }
+            }
         }
     }
 

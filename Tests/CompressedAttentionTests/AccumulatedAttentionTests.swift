@@ -101,7 +101,7 @@ struct AccumulatedAttentionTests {
     static let samples = [
         Sample(tokens: 1, queryCount: 1), Sample(tokens: 9, queryCount: 9), Sample(tokens: 300, queryCount: 300),
         Sample(tokens: 700, queryCount: 260), Sample(tokens: 513, queryCount: 2),
-        Sample(tokens: 40_000, queryCount: 90, kvHeads: 1, dimension: 4),
+        Sample(tokens: 70_000, queryCount: 120, kvHeads: 1, group: 1, dimension: 1),
         Sample(tokens: 600, queryCount: 256, group: 1),
         Sample(tokens: 400, queryCount: 400, skipped: 50, attention: Attention(slidingWindow: 70)),
         Sample(tokens: 290, queryCount: 200, attention: Attention(scale: 2, logitSoftCap: 3), kvHeads: 1),
