@@ -1,0 +1,55 @@
+"""Compresses a language model's KV cache, computes attention on the compressed cache, and keeps it as a file.
+
+    cache = Cache.compress([Layer(keys, values)], "kivi(bits=4)")
+    output = cache.attend(0, queries)
+    cache.save("prompt.tkv")
+    cache = Snapshot.open("prompt.tkv").load()
+
+Keys, values and queries are arrays `[heads, tokens, channels]` of float16, bfloat16 or float32, after rotary embedding.
+NumPy arrays, torch tensors on the CPU and whatever has DLPack or `__array_interface__` are read where they lie.
+"""
+
+from ._cache import Cache, Compressor, Layer, LayerShape
+from ._errors import (
+    Cancelled,
+    Damaged,
+    FileError,
+    FileExists,
+    InternalError,
+    InvalidArgument,
+    NotFound,
+    OutOfMemory,
+    RecipeError,
+    ThinkCompressError,
+    Unsupported,
+    UnsupportedValue,
+    WholeOnly,
+)
+from ._library import Workers, kernels, version
+from ._recipe import Recipe
+from ._snapshot import Snapshot
+
+__all__ = [
+    "Cache",
+    "Cancelled",
+    "Compressor",
+    "Damaged",
+    "FileError",
+    "FileExists",
+    "InternalError",
+    "InvalidArgument",
+    "Layer",
+    "LayerShape",
+    "NotFound",
+    "OutOfMemory",
+    "Recipe",
+    "RecipeError",
+    "Snapshot",
+    "ThinkCompressError",
+    "Unsupported",
+    "UnsupportedValue",
+    "WholeOnly",
+    "Workers",
+    "kernels",
+    "version",
+]

@@ -1,0 +1,42 @@
+"""Recipes: how a cache is compressed."""
+
+from __future__ import annotations
+
+from ._library import Pointer, library
+from ._library import text as c_text
+
+
+class Recipe:
+    """How a cache is compressed, such as "think(keys=0.4)+kivi(bits=2)", or the name of a preset, such as "balanced".
+
+    Two are equal if their canonical texts are, which `str` gives.
+
+    Raises:
+        RecipeError: the text is none. The message has the nearest right form.
+    """
+
+    __slots__ = ("_pointer", "_text")
+
+    def __init__(self, text: str) -> None:
+        self._pointer = Pointer(library.tc_recipe_parse, c_text(text, "text"), free=library.tc_recipe_free)
+        self._text: str = library.tc_recipe_text(self._pointer).decode()
+
+    def __str__(self) -> str:
+        return self._text
+
+    def __repr__(self) -> str:
+        return f"Recipe({self._text!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return self._text == other._text if isinstance(other, Recipe) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+    def __reduce__(self) -> tuple[type[Recipe], tuple[str]]:
+        return Recipe, (self._text,)
+
+
+def pointer_of(recipe: Recipe | str) -> Pointer:
+    """The handle of a recipe, or of what a text says."""
+    return (Recipe(recipe) if isinstance(recipe, str) else recipe)._pointer
