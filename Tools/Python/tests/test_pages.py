@@ -1,0 +1,43 @@
+"""What the package says twice, compared: the library's functions and the example of its page."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from think_compress import kernels, version
+from think_compress._library import PROTOTYPES
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def test_every_function_of_the_library_is_declared() -> None:
+    assert sorted(PROTOTYPES) == (ROOT / "Tools/CLibrary/exports.txt").read_text().split()
+
+
+def test_declarations_have_as_many_arguments_as_the_header() -> None:
+    header = (ROOT / "Sources/CThinkCompress/include/think_compress.h").read_text()
+    header = re.sub(r"/\*.*?\*/", "", header, flags=re.DOTALL)
+    for name, (_, arguments) in PROTOTYPES.items():
+        found = re.search(rf"[ *]{name}\((.*?)\);", header, re.DOTALL)
+        assert found is not None, name
+        declared = [] if found[1] == "void" else found[1].split(",")
+        assert len(declared) == len(arguments), name
+
+
+def test_version_and_kernels() -> None:
+    header = (ROOT / "Sources/CThinkCompress/include/think_compress.h").read_text()
+    assert f'#define TC_VERSION "{version()}"' in header
+    assert kernels()
+
+
+def test_the_pages_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    page = (ROOT / "Library.md").read_text()
+    code = page.split("```python\n")[1].split("```")[0]
+    assert len(code.strip().splitlines()) <= 10
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "Library.md", "exec"), {})
+    assert capsys.readouterr().out.startswith("<think_compress.Cache: 256 tokens, 1 layers, float32, ")
+    assert (tmp_path / "prompt.tkv").stat().st_size > 0
