@@ -111,6 +111,8 @@ def test_restoring_rows(make_layer: MakeLayer) -> None:
     assert np.array_equal(out.transpose(1, 0, 2), values.astype(np.float16))
     words = np.zeros((HEADS, 300, DIMENSION), np.uint16)
     cache.restore(0, dtype="bfloat16", out=(words, None))
+    with pytest.raises(InvalidArgument, match="float32, and dtype is float16"):
+        cache.restore(0, dtype="float16", out=(keys, None))
     assert relative_error((words.astype(np.uint32) << 16).view(np.float32), layer.keys) < 0.02
 
 

@@ -81,8 +81,14 @@ class Numbers:
         heads, tokens, channels = self.array.shape
         return heads, tokens, channels
 
+    def readable(self) -> Numbers:
+        """These, or a copy of them if they lie as C can't be told."""
+        if _lies_as_c_takes_it(self.array):
+            return self
+        return Numbers(np.array(self.array, self.array.dtype.newbyteorder("="), order="C"), self.type_name)
+
     def tensor(self) -> Tensor:
-        """What C is told of them."""
+        """What C is told of them, of those that are `readable` or written to."""
         if self.array.size == 0:
             strides = [self.shape[2], self.shape[2], 1]
         else:
@@ -95,7 +101,7 @@ class Numbers:
 
 
 def numbers(array: ArrayLike, name: str, dtype: str | None = None, *, is_written: bool = False) -> Numbers:
-    """An array as C takes it.
+    """An array, checked, where it lies.
 
     Args:
         array: `[heads, tokens, channels]`, of any strides.
@@ -121,10 +127,8 @@ def numbers(array: ArrayLike, name: str, dtype: str | None = None, *, is_written
         )
     if kind == "bfloat16":
         result = result.view(np.uint16)
-    if not _lies_as_c_takes_it(result):
-        if is_written:
-            raise InvalidArgument(f"{name} is not aligned, or has negative, overlapping or uneven strides")
-        result = np.array(result, dtype=result.dtype.newbyteorder("="), order="C")
+    if is_written and not _lies_as_c_takes_it(result):
+        raise InvalidArgument(f"{name} is not aligned, or has negative, overlapping or uneven strides")
     if is_written and not result.flags.writeable:
         raise InvalidArgument(f"{name} can't be written to")
     return Numbers(result, kind)

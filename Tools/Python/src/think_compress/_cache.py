@@ -97,6 +97,9 @@ class _LayerNumbers:
             raise InvalidArgument(f"{name} has shape {list(array.shape)}, must be {list(shape)}")
 
     def struct(self) -> LayerStruct:
+        """What C is told of the layer, as long as this object lives. Only now is copied what must be."""
+        self.keys, self.values = self.keys.readable(), self.values.readable()
+        self.queries = self.queries.readable() if self.queries is not None else None
         result = LayerStruct(keys=self.keys.tensor(), values=self.values.tensor(), tokens=self.tokens)
         if self.queries is not None:
             result.queries, result.query_count = self.queries.tensor(), self.queries.shape[1]
@@ -379,8 +382,8 @@ class Cache(Handle):
             layer: its number.
             rows: which, in steps of 1; None for all.
             dtype: of the result; None for the cache's own, which restores what is in full precision bit for bit.
-                bfloat16 is an array of ml_dtypes, or of uint16 where that is missing. With `out`, "bfloat16" if its
-                arrays of uint16 are such.
+                bfloat16 is an array of ml_dtypes, or of uint16 where that is missing. With `out`, the type
+                of its arrays, which need be given for uint16 alone: "bfloat16".
             out: arrays of any type and strides to write to, each of which may be None.
 
         Returns:
@@ -411,6 +414,8 @@ class Cache(Handle):
                 continue
             target = numbers(array, f"out's {name}", kind or None, is_written=True)
             _LayerNumbers._expect(target, f"out's {name}", shape.kv_heads, count, dimension)
+            if kind not in ("", target.type_name):
+                raise InvalidArgument(f"out's {name} is of type {target.type_name}, and dtype is {kind}")
             held.append(target)
             tensors.append(byref(target.tensor()))
         check(library.tc_cache_restore(self._pointer, layer, first, count, *tensors))
@@ -445,7 +450,7 @@ class Cache(Handle):
             `[count, query_heads, value_dimension]`.
         """
         shape, _ = self._layer(layer)
-        asked = numbers(queries, "queries", dtype)
+        asked = numbers(queries, "queries", dtype).readable()
         heads, count, _ = asked.shape
         _LayerNumbers._expect(asked, "queries", heads, count, shape.key_dimension)
         options = AttentionOptions(scale=_option(scale, "scale"), soft_cap=_option(soft_cap, "soft_cap"))

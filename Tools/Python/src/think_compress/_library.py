@@ -307,7 +307,7 @@ def text(string: str | os.PathLike[str], name: str) -> bytes:
         InvalidArgument: it has a character that C or UTF-8 can't have.
     """
     try:
-        encoded = os.fspath(string).encode("utf-8")
+        encoded = os.fsdecode(string).encode("utf-8")
     except UnicodeEncodeError as error:
         raise InvalidArgument(f"{name} is not UTF-8") from error
     if b"\0" in encoded:
