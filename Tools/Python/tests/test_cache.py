@@ -10,6 +10,7 @@ import pytest
 from conftest import DIMENSION, HEADS, QUERY_HEADS, Array
 
 from think_compress import Cache, Compressor, InvalidArgument, Layer, LayerShape, Recipe, Workers
+from think_compress._arrays import numbers
 
 MakeLayer = Callable[..., Layer]
 
@@ -102,7 +103,8 @@ def test_restoring_rows(make_layer: MakeLayer) -> None:
     assert 0 < relative_error(values, layer.values) < 0.02
     for rows in (slice(10, 75), range(10, 75)):
         assert np.array_equal(cache.restore(0, rows)[0], keys[:, 10:75])
-    assert np.array_equal(cache.restore(0, slice(-5, None))[1], values[:, -5:])
+    zero: Any = np.int64(0)
+    assert np.array_equal(cache.restore(zero, slice(-5, None))[1], values[:, -5:])
     assert cache.restore(0, slice(9, 9))[0].shape == (HEADS, 0, DIMENSION)
     assert np.array_equal(cache.restore(0, dtype="float16")[0], keys.astype(np.float16))
     out = np.zeros((300, HEADS, DIMENSION), np.float16)
@@ -282,6 +284,15 @@ def test_arrays_by_protocol(make_layer: MakeLayer) -> None:
     assert np.array_equal(cache.restore(0)[0], layer.keys)
 
 
+def test_what_c_can_be_told_of_is_not_copied(make_layer: MakeLayer) -> None:
+    keys = make_layer(30).keys
+    for array in (keys, keys.transpose(1, 0, 2), keys.transpose(0, 2, 1), keys[:, ::2], keys[:1, 5:], keys[..., :0]):
+        assert numbers(array, "keys").readable().array is array
+    for array in (keys[:, ::-1], np.broadcast_to(keys[:, :1], keys.shape)):
+        copy = numbers(array, "keys").readable().array
+        assert not np.shares_memory(copy, array) and np.array_equal(copy, array)
+
+
 def test_torch_tensors(make_layer: MakeLayer) -> None:
     torch = pytest.importorskip("torch")
     layer = make_layer(300)
@@ -290,6 +301,7 @@ def test_torch_tensors(make_layer: MakeLayer) -> None:
         values = torch.from_numpy(layer.values).to(dtype).transpose(1, 2).contiguous().transpose(1, 2)
         cache = Cache.compress([Layer(keys, values)], RECIPES[str(dtype).removeprefix("torch.")])
         out = (torch.zeros(HEADS, 300, DIMENSION, dtype=dtype), torch.zeros(HEADS, 300, DIMENSION, dtype=dtype))
+        assert numbers(values, "values").readable().array.ctypes.data == values.data_ptr()
         assert cache.restore(0, out=out) is out
         assert torch.equal(out[0], keys) and torch.equal(out[1], values)
 

@@ -125,6 +125,7 @@ def test_arguments_that_do_not_fit(random: np.random.Generator, cache: Cache, ma
         (lambda: Workers(-1), "threads"),
         (lambda: Workers(10**6), "threads"),
         (lambda: Cache.compress([], "f32"), "layer"),
+        (lambda: Cache.compress([(queries, queries)], "f32"), "tuple, must be a Layer"),  # type: ignore[list-item]
         (lambda: Recipe("\ud800"), "UTF-8"),
     ]
     for call, message in calls:
@@ -193,7 +194,7 @@ def test_an_exception_in_progress_ends_the_call(
     for call in calls:
         with pytest.raises(kind) as raised:
             call()
-        assert raised.value is error
+        assert raised.value is error and error.__context__ is None
     assert not path.exists()
     cache.save(path)
     with Snapshot.open(path) as snapshot:

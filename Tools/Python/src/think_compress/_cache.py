@@ -110,6 +110,8 @@ def _layer_numbers(layer: Layer | None, name: str, shape: LayerShape | None = No
     if shape == NO_LAYER and layer is not None:
         raise InvalidArgument(f"{name} must be None: the layer has no keys and values")
     if layer is not None:
+        if not isinstance(layer, Layer):
+            raise InvalidArgument(f"{name} is a {type(layer).__name__}, must be a Layer or None")
         return _LayerNumbers(layer, name, shape)
     if shape is not None and shape != NO_LAYER:
         raise InvalidArgument(f"{name} is None, and the layer has keys and values")
@@ -286,7 +288,7 @@ class Cache(Handle):
     def _layer(self, layer: int) -> tuple[LayerShape, int]:
         """The shape of a layer, and its rows."""
         shape, rows = LayerShapeStruct(), c_size_t()
-        check(library.tc_cache_get_layer(self._pointer, size(layer, "layer"), byref(shape), byref(rows)))
+        check(library.tc_cache_get_layer(self._pointer, layer, byref(shape), byref(rows)))
         return LayerShape(shape.query_heads, shape.kv_heads, shape.key_dimension, shape.value_dimension), rows.value
 
     @property
@@ -322,7 +324,7 @@ class Cache(Handle):
 
     def row_count(self, layer: int) -> int:
         """Rows of each KV head of a layer: as many as tokens, unless the layer holds only some."""
-        return self._layer(layer)[1]
+        return self._layer(size(layer, "layer"))[1]
 
     @property
     def token_ids(self) -> npt.NDArray[np.int32] | None:
@@ -389,6 +391,7 @@ class Cache(Handle):
         Returns:
             Keys `[kv_heads, rows, key_dimension]` and values `[kv_heads, rows, value_dimension]`, or `out`.
         """
+        layer = size(layer, "layer")
         shape, row_count = self._layer(layer)
         chosen = range(row_count) if rows is None else rows
         if isinstance(chosen, slice):
@@ -449,6 +452,7 @@ class Cache(Handle):
         Returns:
             `[count, query_heads, value_dimension]`.
         """
+        layer = size(layer, "layer")
         shape, _ = self._layer(layer)
         asked = numbers(queries, "queries", dtype).readable()
         heads, count, _ = asked.shape

@@ -282,8 +282,14 @@ class Run:
     ) -> None:
         if self._handles_interrupts and signal.getsignal(signal.SIGINT) == self._interrupt:
             signal.signal(signal.SIGINT, signal.default_int_handler)
+        self._progress = None
         if self._error is not None:
-            raise self._error from None
+            context = self._error.__context__
+            try:
+                raise self._error
+            finally:
+                # As it was raised: that the call then ended says nothing more.
+                self._error.__context__ = context
         if self._is_interrupted:
             raise KeyboardInterrupt
 
