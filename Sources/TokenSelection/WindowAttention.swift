@@ -65,8 +65,9 @@ struct WindowAttention {
         // So that what is seen by nobody is no NaN.
         highest.replace(with: 0, where: seen .== 0)
         var sums = Lanes.zero
+        let coefficients = Self.inverseFactorials
         for row in scores.indices {
-            scores[row] = Self.exponential(scores[row] - highest)
+            scores[row] = Self.exponential(scores[row] - highest, coefficients)
             sums += scores[row]
         }
         sums.replace(with: 1, where: seen .== 0)
@@ -97,15 +98,17 @@ struct WindowAttention {
     /// The exponential function of numbers up to 0; 0 below -700.
     ///
     /// A power of two times a polynomial of degree 13, of which every operation is rounded alike everywhere.
-    private static func exponential(_ x: Lanes) -> Lanes {
+    ///
+    /// - Parameter coefficients: `inverseFactorials`, looked up once for many numbers.
+    private static func exponential(_ x: Lanes, _ coefficients: [Double]) -> Lanes {
         let bounded = x.replacing(with: -700, where: x .< -700)
         // Added and taken away again, it rounds to whole numbers, which are then its last bits.
         let rounder = 0x1.8p52
         let shifted = bounded * 0x1.71547652b82fep0 + rounder
         let power = shifted - rounder
         let rest = bounded - power * 0x1.62e42feep-1 - power * 0x1.a39ef35793c76p-33
-        var sum = Lanes(repeating: inverseFactorials[0])
-        for coefficient in inverseFactorials.dropFirst() { sum = sum * rest + coefficient }
+        var sum = Lanes(repeating: coefficients[0])
+        for index in 1..<coefficients.count { sum = sum * rest + coefficients[index] }
         let bits =
             unsafe unsafeBitCast(sum, to: SIMD8<UInt64>.self)
             &+ unsafeBitCast(shifted, to: SIMD8<UInt64>.self) &<< 52
