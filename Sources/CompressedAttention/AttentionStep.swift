@@ -516,20 +516,3 @@ struct AttentionStep {
         return rows.count >= (isPrecise(plan) ? least.precise : least.fast)
     }
 }
-
-extension HeadPlan {
-    /// Whether the codes' own error is ten times what `fast` attention adds to it.
-    ///
-    /// The squared error of numbers of b bits is to their square as 1 to `(2^b - 1)^2`, the squared number of their codes'
-    /// steps, times the same factor at any width; the output has the error of keys and of values. Key channels have widths
-    /// with which their errors count about alike, so that those of more bits are what a score mostly consists of.
-    /// Values of 2 bits suffice, or 3 bits of keys and of values, or soft-pruned keys of 2.5 bits and values of 3 or 4:
-    /// `RealCacheTests` measures it.
-    fileprivate func isCoarse(keyDimension: Int) -> Bool {
-        func squaredSteps(_ coding: Coding) -> Double {
-            coding.isFullPrecision ? .infinity : pow(exp2(Double(coding.width)) - 1, 2)
-        }
-        let ofKeys = keyRuns.reduce(0) { $0 + Double($1.channels.count) * squaredSteps($1.coding) }
-        return Double(keyDimension) / ofKeys + 1 / squaredSteps(values) >= 1 / 40
-    }
-}
