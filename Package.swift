@@ -94,7 +94,7 @@ let package = Package(
         ),
         .target(
             name: "KVCacheCodecs",
-            dependencies: ["CThinkKernels", "ComputeRuntime", "KVCacheModel", "CachePacking"],
+            dependencies: ["CThinkKernels", "ByteStorage", "ComputeRuntime", "KVCacheModel", "CachePacking"],
             swiftSettings: sourceSettings
         ),
         .target(

@@ -25,17 +25,22 @@ public struct Attention: Sendable, Equatable {
     public var slidingWindow: Int?
     /// Scores are bent to `cap * tanh(score / cap)`; nil for none.
     public var logitSoftCap: Float?
+    /// A score for each query head that takes its part of the softmax and has no value, as models with learned attention
+    /// sinks have it; it is not scaled or capped, and -infinity takes nothing. Nil for none.
+    public var sinkLogits: [Float]?
     public var precision: Precision
 
     public init(
         scale: Float? = nil,
         slidingWindow: Int? = nil,
         logitSoftCap: Float? = nil,
+        sinkLogits: [Float]? = nil,
         precision: Precision = .automatic
     ) {
         self.scale = scale
         self.slidingWindow = slidingWindow
         self.logitSoftCap = logitSoftCap
+        self.sinkLogits = sinkLogits
         self.precision = precision
     }
 
@@ -150,5 +155,10 @@ public struct Attention: Sendable, Equatable {
         try require(abs(scale ?? 1) < 1e30, "the scale must be finite")
         try require((slidingWindow ?? 1) > 0, "a sliding window has at least one token")
         try require((1e-6...1e30).contains(logitSoftCap ?? 1), "a soft cap must be positive and finite")
+        try require(
+            sinkLogits?.count ?? queries.heads == queries.heads,
+            "\(sinkLogits?.count ?? 0) sink logits for \(queries.heads) query heads"
+        )
+        try require((sinkLogits ?? []).allSatisfy { $0 < .infinity }, "a sink logit must be a number, or -infinity")
     }
 }

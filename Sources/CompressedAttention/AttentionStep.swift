@@ -42,6 +42,8 @@ struct AttentionStep {
     private let scale: Float
     private let softCap: Float
     private let slidingWindow: Int
+    /// One for each query head, in the units of scores; nil for none.
+    private let sinkLogits: [Float]?
     private let precision: Attention.Precision
     /// Tokens, the new ones included.
     private let tokenCount: Int
@@ -71,6 +73,7 @@ struct AttentionStep {
         scale = (attention.scale ?? 1 / Float(keyDimension).squareRoot()) * log2e
         softCap = (attention.logitSoftCap ?? 0) * log2e
         slidingWindow = attention.slidingWindow ?? .max
+        sinkLogits = attention.sinkLogits?.map { $0 * log2e }
         precision = attention.precision
         tokenCount = layer.tokenCount + (newer?.keys.tokens ?? 0)
         let firstToken = max(tokenCount - queries.tokens + 1 - min(slidingWindow, tokenCount), 0)
@@ -264,7 +267,7 @@ struct AttentionStep {
             unsafe begin(&rows, job: job, workspace: memory.workspace)
             attend(rows, job: job, tiles: tiles, pages: pages, products: memory.tile)
             if isWhole {
-                finish(rows, job: job)
+                finish(rows, job: job, products: memory.tile)
             } else {
                 unsafe parts[isFirst ? 0 : 1] = Part(job: job, rows: rows)
             }
@@ -330,9 +333,20 @@ struct AttentionStep {
         }
     }
 
-    private func finish(_ rows: QueryRows, job: Int) {
+    /// Writes what a job's queries have been given, once they have seen all there is.
+    ///
+    /// - Parameter products: what has kept their scores, where weights are added up.
+    private func finish(_ rows: QueryRows, job: Int, products: MatrixTile? = nil) {
         let positions = positions(ofJob: job)
         let head = head(ofJob: job)
+        if let sinkLogits {
+            for row in 0..<rows.count { rows.addSink(row: row, logit: sinkLogits[head * group + row % group]) }
+        }
+        if let totals, let products {
+            for (number, tile) in rowTiles.enumerated() where markVisible(rows, job: job, head: head, tile: tile) {
+                totals.add(products.keeping(number), of: rows, job: job, firstRow: tile.row, count: tile.count)
+            }
+        }
         for position in 0..<positions.count {
             for member in 0..<group {
                 let row = (positions.lowerBound + position) * queries.heads + head * group + member
@@ -358,10 +372,6 @@ struct AttentionStep {
                 tile: rowTiles[tile - chunks.count],
                 products: totals == nil ? products : products?.keeping(tile)
             )
-        }
-        guard let totals, let products else { return }
-        for (number, tile) in rowTiles.enumerated() where markVisible(rows, job: job, head: head, tile: tile) {
-            totals.add(products.keeping(number), of: rows, job: job, firstRow: tile.row, count: tile.count)
         }
     }
 

@@ -205,6 +205,17 @@ struct QueryRows {
         }
     }
 
+    /// Lets a score without a value take its part of a row's softmax; each row has one at the most.
+    func addSink(row: Int, logit: Float) {
+        guard logit > -.infinity else { return }
+        let maximum = unsafe max(maxima[row], logit)
+        let factor = unsafe exp2(maxima[row] - maximum)
+        unsafe maxima[row] = maximum
+        unsafe sums[row] = sums[row] * factor + exp2(logit - maximum)
+        let output = unsafe outputs + row * outputStride
+        for channel in 0..<valueDimension { unsafe output[channel] *= factor }
+    }
+
     /// Writes the attention of a row.
     func finish(row: Int, into output: UnsafeMutablePointer<Float>) {
         // A query that has seen no token has nothing to divide.

@@ -61,11 +61,12 @@ public struct CodecRegistry: Sendable {
     ///
     /// - Parameter recipe: canonical text.
     public func name(of recipe: String) -> String? {
-        for preset in presets {
-            if recipe == preset.recipe { return preset.name }
-            if recipe.hasSuffix("+\(preset.recipe)") { return recipe.dropLast(preset.recipe.count) + preset.name }
-        }
-        return nil
+        preset(of: recipe).map { recipe.dropLast($0.recipe.count) + $0.name }
+    }
+
+    /// The preset that a recipe ends with, perhaps after a selection of tokens, or nil.
+    func preset(of recipe: String) -> Preset? {
+        presets.first { recipe == $0.recipe || recipe.hasSuffix("+\($0.recipe)") }
     }
 
     /// A line for each preset and each codec: a name or an example, and what it does.

@@ -1,3 +1,6 @@
+internal import CThinkCompress
+internal import KVCacheModel
+
 /// A struct of the caller's that begins with its size: as much of it as there is, and 0 for the rest; nil is all 0.
 ///
 /// - Throws: `Failure` if the size can't be one, or the struct says what this version doesn't know.
@@ -30,6 +33,14 @@ func checkedSize(of pointer: UnsafeRawPointer, _ name: String) throws(Failure) -
     return size
 }
 
+/// Writes as much of a struct as there is room for.
+func write<Struct: BitwiseCopyable>(_ result: Struct, to place: UnsafeMutablePointer<Struct>, size: Int) {
+    unsafe withUnsafeBytes(of: result) { result in
+        guard let base = result.baseAddress else { return }
+        unsafe UnsafeMutableRawPointer(place).copyMemory(from: base, byteCount: min(size, result.count))
+    }
+}
+
 /// Text of the caller's.
 func text(_ pointer: UnsafePointer<CChar>?, _ name: String) throws(Failure) -> String {
     guard let pointer = unsafe pointer else { throw .null(name) }
@@ -43,11 +54,50 @@ func array<Element: BitwiseCopyable>(_ pointer: UnsafePointer<Element>?, count: 
     return unsafe Array(UnsafeBufferPointer(start: pointer, count: count))
 }
 
+/// Metadata of the caller's.
+func dictionary(_ metadata: UnsafePointer<tc_metadata>?, count: Int, _ name: String) throws -> [String: String] {
+    try (0...KVCache.maximumMetadataEntries).check(count, "\(name)_count")
+    guard count > 0 else { return [:] }
+    guard let metadata = unsafe metadata else { throw Failure.null(name) }
+    var result: [String: String] = [:]
+    for index in 0..<count {
+        let key = unsafe try text(metadata[index].key, "\(name)[\(index)].key")
+        guard result[key] == nil else { throw Failure.invalid("\(name)[\(index)].key is there twice: '\(key)'") }
+        result[key] = unsafe try text(metadata[index].value, "\(name)[\(index)].value")
+    }
+    return result
+}
+
 extension ClosedRange<Int> {
     /// - Throws: `Failure` if a number of the caller's is outside.
     func check(_ number: Int, _ name: String) throws(Failure) {
         // Those above Int.max, as size_t may be, are negative here.
         guard !contains(number) else { return }
         throw .invalid("\(name) is \(UInt(bitPattern: number)), must be \(lowerBound) to \(upperBound)")
+    }
+}
+
+extension tc_type {
+    init(_ type: ElementType) { self.init(rawValue: type.rawValue) }
+}
+
+extension ElementType {
+    /// - Throws: `Failure` if a type of the caller's is none.
+    init(_ type: tc_type, _ name: String) throws(Failure) {
+        guard let known = ElementType(rawValue: type.rawValue) else {
+            throw .invalid("\(name) is \(type.rawValue), must be 1 to 3")
+        }
+        self = known
+    }
+}
+
+extension tc_layer_shape {
+    init(_ geometry: LayerGeometry) {
+        self.init(
+            query_heads: geometry.queryHeads,
+            kv_heads: geometry.kvHeads,
+            key_dimension: geometry.keyDimension,
+            value_dimension: geometry.valueDimension
+        )
     }
 }

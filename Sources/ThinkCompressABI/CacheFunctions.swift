@@ -7,6 +7,7 @@ internal import CachePacking
 internal import CompressedAttention
 internal import ComputeRuntime
 internal import KVCacheModel
+internal import KVCacheQuality
 internal import Synchronization
 
 /// A cache that any threads read and change: who reads it works on a copy, which shares its memory.
@@ -48,17 +49,8 @@ public func tc_cache_get_info(_ cache: OpaquePointer?, _ info: UnsafeMutablePoin
             full_precision_bytes: cache.fullPrecisionByteCount,
             bits_per_value: values > 0 ? Double(bytes) * 8 / Double(values) : 0
         )
-        unsafe withUnsafeBytes(of: result) { result in
-            unsafe UnsafeMutableRawPointer(info).copyMemory(
-                from: result.baseAddress ?? UnsafeRawPointer(info),
-                byteCount: min(size, result.count)
-            )
-        }
+        unsafe write(result, to: info, size: size)
     }
-}
-
-extension tc_type {
-    init(_ type: ElementType) { self.init(rawValue: type.rawValue) }
 }
 
 @c @implementation
@@ -73,13 +65,7 @@ public func tc_cache_get_layer(
         try (0...cache.layers.count - 1).check(layer, "layer")
         guard let shape = unsafe shape else { throw Failure.null("shape") }
         guard let rows = unsafe rows else { throw Failure.null("rows") }
-        let geometry = cache.geometry.layers[layer]
-        unsafe shape.pointee = tc_layer_shape(
-            query_heads: geometry.queryHeads,
-            kv_heads: geometry.kvHeads,
-            key_dimension: geometry.keyDimension,
-            value_dimension: geometry.valueDimension
-        )
+        unsafe shape.pointee = tc_layer_shape(cache.geometry.layers[layer])
         unsafe rows.pointee = cache.layers[layer].rowCount
     }
 }
@@ -173,44 +159,57 @@ public func tc_cache_restore(
     _ firstRow: Int,
     _ rowCount: Int,
     _ keys: UnsafePointer<tc_mutable_tensor>?,
-    _ values: UnsafePointer<tc_mutable_tensor>?
+    _ values: UnsafePointer<tc_mutable_tensor>?,
+    _ blocks: UnsafePointer<tc_block_table>?
 ) -> tc_status {
     statusOf {
         let layer = unsafe try CacheHandle.layer(layer, of: cache)
         try (0...layer.rowCount).check(firstRow, "first_row")
         try (0...layer.rowCount - firstRow).check(rowCount, "row_count")
         let rows = firstRow..<firstRow + rowCount
-        if let keys = unsafe keys { unsafe try layer.restore(.keys, rows: rows, to: keys.pointee) }
-        if let values = unsafe values { unsafe try layer.restore(.values, rows: rows, to: values.pointee) }
+        let table = unsafe try blocks.map {
+            unsafe try BlockTable($0, tokens: rowCount, isWritten: true, name: "blocks")
+        }
+        if let keys = unsafe keys { unsafe try layer.restore(.keys, rows: rows, to: keys.pointee, blocks: table) }
+        if let values = unsafe values {
+            unsafe try layer.restore(.values, rows: rows, to: values.pointee, blocks: table)
+        }
     }
 }
 
 extension CompressedLayer {
     /// Restores rows to where the caller wants them.
-    fileprivate func restore(_ part: CachePart, rows: Range<Int>, to tensor: tc_mutable_tensor) throws {
-        let layout = unsafe try TensorLayout(
+    fileprivate func restore(
+        _ part: CachePart,
+        rows: Range<Int>,
+        to tensor: tc_mutable_tensor,
+        blocks: BlockTable?
+    ) throws {
+        let places = unsafe try TensorPlaces(
             type: tensor.type,
             heads: geometry.kvHeads,
             tokens: rows.count,
             channels: geometry.dimension(part),
             strides: [tensor.head_stride, tensor.token_stride, tensor.channel_stride],
+            blocks: blocks,
+            part: part,
             name: "\(part)"
         )
-        guard layout.byteCount > 0 else { return }
+        guard places.byteCount > 0 else { return }
         guard let data = unsafe tensor.data else { throw Failure.null("\(part).data") }
-        if layout.hasDenseRows {
+        let layout = places.layout
+        if blocks == nil, layout.hasDenseRows {
             for head in 0..<layout.heads {
                 unsafe decompress(part, head: head, rows: rows, as: layout.type, to: data + head * layout.headStride)
             }
             return
         }
-        let oneHead = layout.oneHead
-        let memory = try AlignedBuffer(byteCount: oneHead.byteCount)
+        let memory = try AlignedBuffer(byteCount: layout.ofTokens(rows.count).oneHead.byteCount)
         for head in 0..<layout.heads {
             unsafe memory.withUnsafeMutableBytes { memory in
                 guard let base = memory.baseAddress else { return }
                 unsafe decompress(part, head: head, rows: rows, as: layout.type, to: base)
-                unsafe oneHead.dense.copy(from: base, to: data + head * layout.headStride, layout: oneHead)
+                unsafe places.copyHead(head, from: base, to: data)
             }
         }
     }
@@ -245,7 +244,9 @@ public func tc_cache_attend(
         let attention = unsafe Attention(
             scale: options.scale == 0 ? nil : options.scale,
             slidingWindow: window == 0 ? nil : window,
-            logitSoftCap: options.soft_cap == 0 ? nil : options.soft_cap
+            logitSoftCap: options.soft_cap == 0 ? nil : options.soft_cap,
+            sinkLogits: array(options.sink_logits, count: queryHeads),
+            precision: try Attention.Precision(options.precision)
         )
         var newer: KVCacheLayer?
         if let more = unsafe options.newer {
@@ -270,5 +271,64 @@ public func tc_cache_attend(
             ?? WorkerThreads(threadCount: 1)
         var span = unsafe UnsafeMutableBufferPointer(start: output, count: outputCount).mutableSpan
         try attention.attend(rows, over: layer, followedBy: newer, using: team, into: &span)
+    }
+}
+
+extension Attention.Precision {
+    fileprivate init(_ precision: tc_precision) throws(Failure) {
+        switch precision {
+        case TC_PRECISION_AUTOMATIC: self = .automatic
+        case TC_PRECISION_FAST: self = .fast
+        case TC_PRECISION_PRECISE: self = .precise
+        default: throw .invalid("options.precision is \(precision.rawValue), must be 0 to 2")
+        }
+    }
+}
+
+@c @implementation
+public func tc_cache_measure_errors(
+    _ cache: OpaquePointer?,
+    _ layer: Int,
+    _ original: UnsafePointer<tc_layer>?,
+    _ slidingWindow: Int,
+    _ options: UnsafePointer<tc_run_options>?,
+    _ errors: UnsafeMutablePointer<tc_errors>?
+) -> tc_status {
+    statusOf {
+        let layer = unsafe try CacheHandle.layer(layer, of: cache)
+        guard unsafe original != nil else { throw Failure.null("original") }
+        guard let errors = unsafe errors else { throw Failure.null("errors") }
+        let size = unsafe try checkedSize(of: UnsafeRawPointer(errors), "errors")
+        try (0...Int.max).check(slidingWindow, "sliding_window")
+        guard !layer.geometry.isEmpty else { throw Failure.invalid("layer has no keys and values") }
+        let source = unsafe try sized(original, "original", absent: tc_layer())
+        let copy = unsafe try KVCacheLayer(
+            copying: source,
+            geometry: layer.geometry,
+            elementType: layer.shape.elementType,
+            tokens: layer.tokenCount,
+            takesQueries: true,
+            name: "original"
+        )
+        let found = unsafe try runBlocking(options) { _ in
+            var measurement = QualityMeasurement()
+            try await measurement.add(
+                copy,
+                compressed: layer,
+                slidingWindow: slidingWindow == 0 ? nil : slidingWindow
+            )
+            return measurement.quality.total
+        }
+        unsafe write(
+            tc_errors(
+                size: size,
+                keys: Double(found.keys),
+                values: Double(found.values),
+                scores: found.scores.map(Double.init) ?? .nan,
+                attention: found.attention.map(Double.init) ?? .nan
+            ),
+            to: errors,
+            size: size
+        )
     }
 }

@@ -60,24 +60,12 @@ extension LayerGeometry {
     }
 }
 
-@c @implementation
-public func tc_compressor_create(
-    _ recipe: OpaquePointer?,
-    _ layers: UnsafePointer<tc_layer_shape>?,
-    _ layerCount: Int,
-    _ tokens: Int,
-    _ type: tc_type,
-    _ compressor: UnsafeMutablePointer<OpaquePointer?>?
-) -> tc_status {
-    unsafe statusOf(handingOut: compressor, "compressor") {
-        let recipe = unsafe try RecipeHandle.borrow(recipe, "recipe").recipe
-        try CacheGeometry.Limits.layers.check(layerCount, "layer_count")
-        try CacheGeometry.Limits.tokens.check(tokens, "tokens")
-        guard let elementType = ElementType(rawValue: type.rawValue) else {
-            throw Failure.invalid("type is \(type.rawValue), must be 1 to 3")
-        }
-        guard let shapes = unsafe array(layers, count: layerCount) else { throw Failure.null("layers") }
-        let geometry = try CacheGeometry(
+extension CacheGeometry {
+    /// The shapes of layers of the caller's.
+    init(_ layers: UnsafePointer<tc_layer_shape>?, count: Int) throws {
+        try Limits.layers.check(count, "layer_count")
+        guard let shapes = unsafe array(layers, count: count) else { throw Failure.null("layers") }
+        try self.init(
             shapes.enumerated().map { index, shape in
                 do {
                     return try LayerGeometry(shape)
@@ -86,13 +74,36 @@ public func tc_compressor_create(
                 }
             }
         )
+    }
+}
+
+@c @implementation
+public func tc_compressor_create(
+    _ recipe: OpaquePointer?,
+    _ layers: UnsafePointer<tc_layer_shape>?,
+    _ layerCount: Int,
+    _ tokens: Int,
+    _ type: tc_type,
+    _ options: UnsafePointer<tc_compressor_options>?,
+    _ compressor: UnsafeMutablePointer<OpaquePointer?>?
+) -> tc_status {
+    unsafe statusOf(handingOut: compressor, "compressor") {
+        let recipe = unsafe try RecipeHandle.borrow(recipe, "recipe").recipe
+        let geometry = unsafe try CacheGeometry(layers, count: layerCount)
+        try CacheGeometry.Limits.tokens.check(tokens, "tokens")
+        let elementType = try ElementType(type, "type")
+        let options = unsafe try sized(options, "options", absent: tc_compressor_options())
+        let profile = unsafe try options.profile.map { profile in
+            unsafe try ProfileHandle.borrow(profile, "options.profile").layers(of: geometry)
+        }
         return CompressorHandle(
             CompressorHandle.Content(
                 compressor: CacheCompressor(
                     geometry: geometry,
                     tokenCount: tokens,
                     elementType: elementType,
-                    recipe: recipe
+                    recipe: recipe,
+                    profile: profile
                 ),
                 elementType: elementType
             )
@@ -150,7 +161,7 @@ public func tc_compressor_finish(
 ) -> tc_status {
     unsafe statusOf(handingOut: cache, "cache") {
         let handle = unsafe try CompressorHandle.borrow(compressor, "compressor")
-        let entries = unsafe try dictionary(metadata, count: metadataCount)
+        let entries = unsafe try dictionary(metadata, count: metadataCount, "metadata")
         var result: CacheHandle?
         try handle.withContent { content in
             let layerCount = content.compressor.geometry.layers.count
@@ -174,16 +185,3 @@ public func tc_compressor_finish(
 
 @c @implementation
 public func tc_compressor_free(_ compressor: OpaquePointer?) { unsafe CompressorHandle.release(compressor) }
-
-private func dictionary(_ metadata: UnsafePointer<tc_metadata>?, count: Int) throws -> [String: String] {
-    try (0...KVCache.maximumMetadataEntries).check(count, "metadata_count")
-    guard count > 0 else { return [:] }
-    guard let metadata = unsafe metadata else { throw Failure.null("metadata") }
-    var result: [String: String] = [:]
-    for index in 0..<count {
-        let key = unsafe try text(metadata[index].key, "metadata[\(index)].key")
-        guard result[key] == nil else { throw Failure.invalid("metadata[\(index)].key is there twice: '\(key)'") }
-        result[key] = unsafe try text(metadata[index].value, "metadata[\(index)].value")
-    }
-    return result
-}

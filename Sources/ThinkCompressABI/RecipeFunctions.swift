@@ -3,15 +3,18 @@
 
 public import CThinkCompress
 internal import KVCacheCodecs
+internal import KVCacheModel
 internal import ThinkCompress
 
 final class RecipeHandle: Handle {
     let recipe: Recipe
     let text: CText
+    let advice: CText
 
     init(_ recipe: Recipe) {
         self.recipe = recipe
         text = CText(recipe.description)
+        advice = CText(CodecRegistry.standard.advice(for: recipe))
     }
 }
 
@@ -28,6 +31,38 @@ public func tc_recipe_parse(
 @c @implementation
 public func tc_recipe_text(_ recipe: OpaquePointer?) -> UnsafePointer<CChar>? {
     unsafe (try? RecipeHandle.borrow(recipe, "recipe"))?.text.pointer
+}
+
+@c @implementation
+public func tc_recipe_advice(_ recipe: OpaquePointer?) -> UnsafePointer<CChar>? {
+    unsafe (try? RecipeHandle.borrow(recipe, "recipe"))?.advice.pointer
+}
+
+@c @implementation
+public func tc_recipe_estimate_bits(
+    _ recipe: OpaquePointer?,
+    _ shape: UnsafePointer<tc_layer_shape>?,
+    _ tokens: Int,
+    _ type: tc_type,
+    _ options: UnsafePointer<tc_run_options>?,
+    _ bitsPerValue: UnsafeMutablePointer<Double>?
+) -> tc_status {
+    statusOf {
+        let recipe = unsafe try RecipeHandle.borrow(recipe, "recipe").recipe
+        guard let shape = unsafe shape else { throw Failure.null("shape") }
+        guard let bitsPerValue = unsafe bitsPerValue else { throw Failure.null("bits_per_value") }
+        try CacheGeometry.Limits.tokens.check(tokens, "tokens")
+        let elementType = try ElementType(type, "type")
+        let geometry = unsafe try LayerGeometry(shape.pointee)
+        unsafe bitsPerValue.pointee = unsafe try runBlocking(options) { progress in
+            try await recipe.estimatedBitsPerValue(
+                of: geometry,
+                tokenCount: tokens,
+                elementType: elementType,
+                progress: progress
+            )
+        }
+    }
 }
 
 @c @implementation

@@ -9,11 +9,18 @@ internal import KVSnapshots
 
 final class SnapshotHandle: Handle {
     let reader: SnapshotReader
-    let metadata: [String: CText]
+    /// By the order of their keys.
+    let metadata: [(key: CText, value: CText)]
+    let metadataPlaces: [String: Int]
+    /// Nil where the file doesn't have it.
+    let recipe: CText?
 
     init(_ reader: SnapshotReader) {
         self.reader = reader
-        metadata = reader.metadata.mapValues(CText.init)
+        let entries = reader.metadata.sorted { $0.key.utf8.lexicographicallyPrecedes($1.key.utf8) }
+        metadata = entries.map { (CText($0.key), CText($0.value)) }
+        metadataPlaces = Dictionary(uniqueKeysWithValues: entries.enumerated().map { ($1.key, $0) })
+        recipe = reader.recipe.map { CText($0.description) }
     }
 }
 
@@ -74,8 +81,41 @@ public func tc_snapshot_load(
 }
 
 @c @implementation
-public func tc_snapshot_token_count(_ snapshot: OpaquePointer?) -> Int {
-    unsafe (try? SnapshotHandle.borrow(snapshot, "snapshot"))?.reader.header.tokenCount ?? 0
+public func tc_snapshot_get_info(
+    _ snapshot: OpaquePointer?,
+    _ info: UnsafeMutablePointer<tc_snapshot_info>?
+) -> tc_status {
+    statusOf {
+        let reader = unsafe try SnapshotHandle.borrow(snapshot, "snapshot").reader
+        guard let info = unsafe info else { throw Failure.null("info") }
+        let size = unsafe try checkedSize(of: UnsafeRawPointer(info), "info")
+        let result = tc_snapshot_info(
+            size: size,
+            tokens: reader.header.tokenCount,
+            layers: reader.geometry.layers.count,
+            type: tc_type(reader.header.shape.elementType)
+        )
+        unsafe write(result, to: info, size: size)
+    }
+}
+
+@c @implementation
+public func tc_snapshot_get_layer(
+    _ snapshot: OpaquePointer?,
+    _ layer: Int,
+    _ shape: UnsafeMutablePointer<tc_layer_shape>?
+) -> tc_status {
+    statusOf {
+        let layers = unsafe try SnapshotHandle.borrow(snapshot, "snapshot").reader.geometry.layers
+        try (0...layers.count - 1).check(layer, "layer")
+        guard let shape = unsafe shape else { throw Failure.null("shape") }
+        unsafe shape.pointee = tc_layer_shape(layers[layer])
+    }
+}
+
+@c @implementation
+public func tc_snapshot_recipe(_ snapshot: OpaquePointer?) -> UnsafePointer<CChar>? {
+    unsafe (try? SnapshotHandle.borrow(snapshot, "snapshot"))?.recipe?.pointer
 }
 
 @c @implementation
@@ -91,25 +131,60 @@ public func tc_snapshot_get_token_ids(
 }
 
 @c @implementation
-public func tc_snapshot_get_digest(
+public func tc_snapshot_get_digests(
     _ snapshot: OpaquePointer?,
-    _ prefix: Int,
-    _ digest: UnsafeMutablePointer<UInt8>?
+    _ digests: UnsafeMutablePointer<UInt8>?,
+    _ digestCount: Int
 ) -> tc_status {
     statusOf {
         let reader = unsafe try SnapshotHandle.borrow(snapshot, "snapshot").reader
-        guard let digest = unsafe digest else { throw Failure.null("digest") }
-        let digests = PrefixChain.digests(
-            tokens: try reader.tokens() ?? [],
+        guard let tokens = try reader.tokens() else {
+            throw Failure(TC_NOT_FOUND, "the snapshot's token ids are not known, so its prefixes have no digests")
+        }
+        let chain = PrefixChain.digests(
+            tokens: tokens,
             geometry: reader.geometry,
             elementType: reader.header.shape.elementType,
             metadata: reader.metadata
         )
-        guard digests.indices.contains(prefix) else {
-            throw Failure(TC_NOT_FOUND, "the snapshot has \(digests.count) digests; prefix must be less")
-        }
-        for (index, byte) in digests[prefix].enumerated() { unsafe digest[index] = byte }
+        unsafe try copyDigests(chain, to: digests, count: digestCount)
     }
+}
+
+@c @implementation
+public func tc_prefix_digests(
+    _ layers: UnsafePointer<tc_layer_shape>?,
+    _ layerCount: Int,
+    _ type: tc_type,
+    _ metadata: UnsafePointer<tc_metadata>?,
+    _ metadataCount: Int,
+    _ tokenIds: UnsafePointer<Int32>?,
+    _ tokenCount: Int,
+    _ digests: UnsafeMutablePointer<UInt8>?,
+    _ digestCount: Int
+) -> tc_status {
+    statusOf {
+        try (0...CacheGeometry.Limits.tokens.upperBound).check(tokenCount, "token_count")
+        guard let tokens = unsafe array(tokenIds, count: tokenCount) ?? (tokenCount == 0 ? [] : nil) else {
+            throw Failure.null("token_ids")
+        }
+        let chain = PrefixChain.digests(
+            tokens: tokens,
+            geometry: unsafe try CacheGeometry(layers, count: layerCount),
+            elementType: try ElementType(type, "type"),
+            metadata: unsafe try dictionary(metadata, count: metadataCount, "metadata")
+        )
+        unsafe try copyDigests(chain, to: digests, count: digestCount)
+    }
+}
+
+private func copyDigests(_ chain: [[UInt8]], to destination: UnsafeMutablePointer<UInt8>?, count: Int) throws {
+    try (chain.count...chain.count).check(count, "digest_count")
+    guard let destination = unsafe destination else {
+        guard chain.isEmpty else { throw Failure.null("digests") }
+        return
+    }
+    for (index, byte) in chain.joined().enumerated() { unsafe destination[index] = byte }
 }
 
 @c @implementation
@@ -118,7 +193,28 @@ public func tc_snapshot_metadata(_ snapshot: OpaquePointer?, _ key: UnsafePointe
     else {
         return nil
     }
-    return unsafe handle.metadata[key]?.pointer
+    return unsafe handle.metadataPlaces[key].map { unsafe handle.metadata[$0].value.pointer }
+}
+
+@c @implementation
+public func tc_snapshot_metadata_count(_ snapshot: OpaquePointer?) -> Int {
+    unsafe (try? SnapshotHandle.borrow(snapshot, "snapshot"))?.metadata.count ?? 0
+}
+
+@c @implementation
+public func tc_snapshot_get_metadata(
+    _ snapshot: OpaquePointer?,
+    _ index: Int,
+    _ entry: UnsafeMutablePointer<tc_metadata>?
+) -> tc_status {
+    statusOf {
+        let metadata = unsafe try SnapshotHandle.borrow(snapshot, "snapshot").metadata
+        guard let entry = unsafe entry else { throw Failure.null("entry") }
+        guard metadata.indices.contains(index) else {
+            throw Failure.invalid("index is \(UInt(bitPattern: index)), and the metadata has \(metadata.count) entries")
+        }
+        unsafe entry.pointee = tc_metadata(key: metadata[index].key.pointer, value: metadata[index].value.pointer)
+    }
 }
 
 @c @implementation

@@ -6,42 +6,57 @@ internal import KVCacheModel
 struct TensorLayout {
     let type: ElementType
     private(set) var heads: Int
-    let tokens: Int
+    private(set) var tokens: Int
     let channels: Int
     /// Bytes from one to the next.
     private(set) var headStride: Int
     private(set) var tokenStride: Int
     private(set) var channelStride: Int
+    private(set) var blockStride: Int
 
-    /// - Parameter strides: in elements, of heads, tokens and channels; all 0 for a tensor without gaps.
+    /// Equal blocks, of which the tensor is one.
+    struct Pool {
+        let count: Int
+        /// Elements from one to the next; 0 for blocks without gaps.
+        let stride: Int
+        /// What the stride is called.
+        let name: String
+    }
+
+    /// - Parameters:
+    ///   - strides: in elements, of heads, tokens and channels; all 0 for a tensor without gaps.
+    ///   - pool: the blocks that the tensor is one of.
     init(
         type: tc_type,
         heads: Int,
         tokens: Int,
         channels: Int,
         strides: [Int],
+        pool: Pool? = nil,
         name: String
     ) throws(Failure) {
-        guard let elementType = ElementType(rawValue: type.rawValue) else {
-            throw .invalid("\(name).type is \(type.rawValue), must be 1 to 3")
-        }
+        let elementType = try ElementType(type, "\(name).type")
         var strides = strides
-        if strides.allSatisfy({ $0 == 0 }) {
-            let (headStride, overflow) = tokens.multipliedReportingOverflow(by: channels)
-            guard !overflow else { throw .invalid("\(name) has more numbers than can be addressed") }
-            strides = [headStride, channels, 1]
+        let (headCount, isHeadTooLong) = tokens.multipliedReportingOverflow(by: channels)
+        let (count, isTooLong) = headCount.multipliedReportingOverflow(by: heads)
+        guard !isHeadTooLong, !isTooLong else { throw .invalid("\(name) has more numbers than can be addressed") }
+        if strides.allSatisfy({ $0 == 0 }) { strides = [headCount, channels, 1] }
+        var names = ["head_stride", "token_stride", "channel_stride"].map { "\(name).\($0)" }
+        var extents = [heads, tokens, channels]
+        if let pool {
+            names.append(pool.name)
+            extents.append(pool.count)
+            strides.append(pool.stride == 0 ? count : pool.stride)
         }
-        let names = ["head_stride", "token_stride", "channel_stride"]
-        let extents = [heads, tokens, channels]
         // From the innermost dimension out: each step passes all that lies within it.
         var reach = 0
         for axis in extents.indices.filter({ extents[$0] > 1 }).sorted(by: { strides[$0] < strides[$1] }) {
             guard strides[axis] > reach else {
-                throw .invalid("\(name).\(names[axis]) is \(strides[axis]): numbers would overlap")
+                throw .invalid("\(names[axis]) is \(strides[axis]): numbers would overlap")
             }
             let (length, tooLong) = strides[axis].multipliedReportingOverflow(by: extents[axis] - 1)
             guard !tooLong, length < Int.max / elementType.byteCount - reach - 1 else {
-                throw .invalid("\(name).\(names[axis]) is \(strides[axis]): more than can be addressed")
+                throw .invalid("\(names[axis]) is \(strides[axis]): more than can be addressed")
             }
             reach += length
         }
@@ -53,6 +68,7 @@ struct TensorLayout {
         headStride = heads > 1 ? strides[0] * elementType.byteCount : 0
         tokenStride = tokens > 1 ? strides[1] * elementType.byteCount : 0
         channelStride = channels > 1 ? strides[2] * elementType.byteCount : elementType.byteCount
+        blockStride = extents.count > 3 && extents[3] > 1 ? strides[3] * elementType.byteCount : 0
     }
 
     /// The same numbers without gaps.
@@ -68,6 +84,13 @@ struct TensorLayout {
     var oneHead: TensorLayout {
         var layout = self
         layout.heads = 1
+        return layout
+    }
+
+    /// The layout of some of the tokens, or of more that lie in the same way.
+    func ofTokens(_ count: Int) -> TensorLayout {
+        var layout = self
+        layout.tokens = count
         return layout
     }
 
@@ -111,32 +134,111 @@ struct TensorLayout {
     }
 }
 
+/// Where the tokens of a tensor of the caller's are: in one piece, or in blocks of a pool.
+struct TensorPlaces {
+    /// Tokens that lie one after another.
+    struct Run {
+        /// Where they begin, in bytes.
+        let offset: Int
+        /// Which they are.
+        let tokens: Range<Int>
+    }
+
+    /// Of all tokens, or of those of a block.
+    let layout: TensorLayout
+    let tokens: Int
+    let runs: [Run]
+
+    /// - Parameters:
+    ///   - strides: in elements, of heads, tokens and channels.
+    ///   - blocks: where the tokens are, if they are paged.
+    ///   - part: whether the tensor has keys or values.
+    init(
+        type: tc_type,
+        heads: Int,
+        tokens: Int,
+        channels: Int,
+        strides: [Int],
+        blocks: BlockTable? = nil,
+        part: CachePart = .keys,
+        name: String
+    ) throws(Failure) {
+        self.tokens = tokens
+        layout = try TensorLayout(
+            type: type,
+            heads: heads,
+            tokens: blocks?.blockTokens ?? tokens,
+            channels: channels,
+            strides: strides,
+            pool: blocks?.pool(part),
+            name: name
+        )
+        let layout = layout
+        runs =
+            blocks?.runs(of: tokens).map { run in
+                let offset = run.block * layout.blockStride + run.row * layout.tokenStride
+                return Run(offset: offset, tokens: run.tokens)
+            } ?? [Run(offset: 0, tokens: 0..<tokens)]
+    }
+
+    var byteCount: Int { layout.ofTokens(tokens).byteCount }
+
+    /// Copies the numbers to memory where they lie as `[heads, tokens, channels]` without gaps.
+    func copy(from source: UnsafeRawPointer, to destination: UnsafeMutableRawPointer) {
+        let whole = layout.ofTokens(tokens).dense
+        for run in runs {
+            let part = layout.ofTokens(run.tokens.count)
+            let to = unsafe destination + run.tokens.lowerBound * whole.tokenStride
+            unsafe part.copy(from: source + run.offset, to: to, layout: whole)
+        }
+    }
+
+    /// Copies a head's numbers from memory where they lie as `[tokens, channels]` without gaps.
+    func copyHead(_ head: Int, from source: UnsafeRawPointer, to destination: UnsafeMutableRawPointer) {
+        let whole = layout.ofTokens(tokens).oneHead.dense
+        for run in runs {
+            let part = layout.ofTokens(run.tokens.count).oneHead
+            let to = unsafe destination + run.offset + head * layout.headStride
+            let from = unsafe source + run.tokens.lowerBound * whole.tokenStride
+            unsafe whole.ofTokens(run.tokens.count).copy(from: from, to: to, layout: part)
+        }
+    }
+}
+
 extension KVTensor {
     /// A copy of a tensor of the caller's, without gaps.
+    ///
+    /// - Parameters:
+    ///   - blocks: where the tokens are, if they are paged.
+    ///   - part: whether it has keys or values.
     init(
         copying tensor: tc_tensor,
         heads: Int,
         tokens: Int,
         channels: Int,
+        blocks: BlockTable? = nil,
+        part: CachePart = .keys,
         name: String
     ) throws {
-        let layout = unsafe try TensorLayout(
+        let places = unsafe try TensorPlaces(
             type: tensor.type,
             heads: heads,
             tokens: tokens,
             channels: channels,
             strides: [tensor.head_stride, tensor.token_stride, tensor.channel_stride],
+            blocks: blocks,
+            part: part,
             name: name
         )
         let data = unsafe tensor.data
-        guard unsafe data != nil || layout.byteCount == 0 else { throw Failure.null("\(name).data") }
-        let bytes = try SharedBytes(byteCount: layout.byteCount) { copy in
+        guard unsafe data != nil || places.byteCount == 0 else { throw Failure.null("\(name).data") }
+        let bytes = try SharedBytes(byteCount: places.byteCount) { copy in
             unsafe copy.withUnsafeMutableBytes { copy in
                 guard let source = unsafe data, let base = copy.baseAddress else { return }
-                unsafe layout.copy(from: source, to: base, layout: layout.dense)
+                unsafe places.copy(from: source, to: base)
             }
         }
-        self.init(bytes: bytes, elementType: layout.type, heads: heads, tokens: tokens, headDimension: channels)
+        self.init(bytes: bytes, elementType: places.layout.type, heads: heads, tokens: tokens, headDimension: channels)
     }
 }
 
@@ -145,7 +247,7 @@ extension KVCacheLayer {
     ///
     /// - Parameters:
     ///   - tokens: those of the cache, or those that it gets; nil where the layer says how many there are.
-    ///   - takesQueries: whether its queries are looked at.
+    ///   - takesQueries: whether its queries are looked at, and what else recipes ask for.
     init(
         copying layer: tc_layer,
         geometry: LayerGeometry,
@@ -161,14 +263,27 @@ extension KVCacheLayer {
         let limit = tokens ?? CacheGeometry.Limits.tokens.upperBound
         unsafe try ((tokens == nil ? 1 : 0)...limit).check(layer.tokens, "\(name).tokens")
         let rows = unsafe layer.tokens == 0 ? tokens ?? 0 : layer.tokens
-        func tensor(_ tensor: tc_tensor, heads: Int, tokens: Int, channels: Int, _ part: String) throws -> KVTensor {
+        let blocks = unsafe try layer.blocks.map { table in
+            unsafe try BlockTable(table, tokens: rows, isWritten: false, name: "\(name).blocks")
+        }
+        func tensor(_ part: CachePart, _ tensor: tc_tensor) throws -> KVTensor {
             unsafe try KVTensor(
                 copying: tensor,
-                heads: heads,
-                tokens: tokens,
-                channels: channels,
+                heads: geometry.kvHeads,
+                tokens: rows,
+                channels: geometry.dimension(part),
+                blocks: blocks,
+                part: part,
                 name: "\(name).\(part)"
             )
+        }
+        /// Numbers of each KV head.
+        func numbers(_ numbers: UnsafePointer<Float>?, perHead count: Int, _ member: String) throws -> [Float]? {
+            guard takesQueries, let list = unsafe array(numbers, count: geometry.kvHeads * count) else { return nil }
+            guard list.allSatisfy({ $0.isFinite && $0 >= 0 }) else {
+                throw Failure.invalid("\(name).\(member) has a number below 0, or that is not finite")
+            }
+            return list
         }
         var queries: KVTensor?
         if takesQueries, unsafe layer.query_count != 0 {
@@ -176,31 +291,24 @@ extension KVCacheLayer {
             guard geometry.queryHeads > 0 else {
                 throw Failure.invalid("\(name) has queries, and query_heads of its shape is 0")
             }
-            queries = unsafe try tensor(
-                layer.queries,
+            queries = unsafe try KVTensor(
+                copying: layer.queries,
                 heads: geometry.queryHeads,
                 tokens: layer.query_count,
                 channels: geometry.keyDimension,
-                "queries"
+                name: "\(name).queries"
             )
         }
         unsafe self.init(
-            keys: try tensor(
-                layer.keys,
-                heads: geometry.kvHeads,
-                tokens: rows,
-                channels: geometry.keyDimension,
-                "keys"
-            ),
-            values: try tensor(
-                layer.values,
-                heads: geometry.kvHeads,
-                tokens: rows,
-                channels: geometry.valueDimension,
-                "values"
-            ),
+            keys: try tensor(.keys, layer.keys),
+            values: try tensor(.values, layer.values),
             held: rows < tokens ?? rows ? .last : .all,
-            queries: queries
+            queries: queries,
+            accumulatedAttention: try numbers(layer.accumulated_attention, perHead: rows, "accumulated_attention").map {
+                weights in
+                (0..<geometry.kvHeads).map { head in weights[head * rows..<(head + 1) * rows].map(Double.init) }
+            },
+            outputWeights: try numbers(layer.output_weights, perHead: geometry.valueDimension, "output_weights")
         )
     }
 }

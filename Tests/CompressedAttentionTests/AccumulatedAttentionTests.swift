@@ -89,7 +89,8 @@ struct AccumulatedAttentionTests {
                             let score = products.reduce(0, +) * scale
                             return exp(attention.logitSoftCap.map { Double($0) * tanh(score / Double($0)) } ?? score)
                         }
-                        let total = weights.reduce(0, +)
+                        let sink = attention.sinkLogits.map { exp(Double($0[queryHead])) } ?? 0
+                        let total = weights.reduce(sink, +)
                         for (token, weight) in zip(seen, weights) { sums[token] += weight / total }
                     }
                 }
@@ -105,6 +106,7 @@ struct AccumulatedAttentionTests {
         Sample(tokens: 600, queryCount: 256, group: 1),
         Sample(tokens: 400, queryCount: 400, skipped: 50, attention: Attention(slidingWindow: 70)),
         Sample(tokens: 290, queryCount: 200, attention: Attention(scale: 2, logitSoftCap: 3), kvHeads: 1),
+        Sample(tokens: 290, queryCount: 200, attention: Attention(sinkLogits: [2, -1, 0, 5, -.infinity, 1])),
     ]
 
     @Test(arguments: samples)
@@ -116,7 +118,8 @@ struct AccumulatedAttentionTests {
         for (found, wanted) in zip(sums.joined(), expected.joined()) {
             #expect(abs(found - wanted) < 1e-5 * (1 + wanted))
         }
-        // Every query gives one in all.
+        // Every query gives one in all, its sink included.
+        guard sample.attention.sinkLogits == nil else { return }
         let total = Double(sample.queryCount * sample.group)
         for list in sums { #expect(abs(list.reduce(0, +) - total) < 1e-4 * total) }
     }

@@ -115,11 +115,13 @@ struct AttentionTests {
     }
 
     @Test(
-        "with a sliding window, a soft cap and a scale",
+        "with a sliding window, a soft cap, a scale and learned sinks",
         arguments: [
             Attention(slidingWindow: 100), Attention(slidingWindow: 1), Attention(slidingWindow: 10_000),
             Attention(logitSoftCap: 2), Attention(logitSoftCap: 1e-3), Attention(scale: 0.3), Attention(scale: 0),
             Attention(scale: -0.1, slidingWindow: 300, logitSoftCap: 5),
+            Attention(sinkLogits: [4, -3, -.infinity, 0.5]), Attention(sinkLogits: [30, -60, 9, 200]),
+            Attention(scale: 0.2, slidingWindow: 90, logitSoftCap: 5, sinkLogits: [2, 1, 0, -1]),
         ]
     )
     func options(attention: Attention) async throws {
@@ -130,7 +132,7 @@ struct AttentionTests {
                 queryCount: queryCount,
                 kvHeads: 1
             )
-            #expect(try sample.error(attention) < Tolerance.precise)
+            for threads in 1...3 { #expect(try sample.error(attention, threads: threads) < Tolerance.precise) }
         }
     }
 

@@ -49,8 +49,10 @@ public struct ReferenceAttention {
                     return attention.logitSoftCap.map { Double($0) * tanh(score / Double($0)) } ?? score
                 }
                 scores += seen
-                output += Self.output(scores: seen, dimension: values.dimension) {
-                    values.numbers[values.start(kvHead, rows.lowerBound + $0) + $1]
+                // A sink is a token more, whose value is zero.
+                let sinks = attention.sinkLogits.map { [Double($0[head])] } ?? []
+                output += Self.output(scores: seen + sinks, dimension: values.dimension) {
+                    $0 == seen.count ? 0 : values.numbers[values.start(kvHead, rows.lowerBound + $0) + $1]
                 }
             }
         }

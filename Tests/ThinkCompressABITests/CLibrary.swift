@@ -26,6 +26,21 @@ func expect(
 
 struct CallFailed: Error {}
 
+/// A cache of the C library's gives the file that one of Swift's gives.
+func expectSameFile(
+    _ cache: Owned,
+    _ expected: CompressedCache,
+    sourceLocation: SourceLocation = #_sourceLocation
+) async throws {
+    let folder = try TemporaryFolder()
+    try check(tc_cache_save(cache.pointer, folder.file("c.tkv"), nil, nil), sourceLocation: sourceLocation)
+    try await SnapshotWriter().write(expected, to: folder.file("swift.tkv"))
+    #expect(
+        try fileBytes(folder.file("c.tkv")) == fileBytes(folder.file("swift.tkv")),
+        sourceLocation: sourceLocation
+    )
+}
+
 /// An object of the library, freed with this one.
 final class Owned: @unchecked Sendable {
     let pointer: OpaquePointer
@@ -45,25 +60,24 @@ final class Owned: @unchecked Sendable {
         try Owned(free: tc_recipe_free) { tc_recipe_parse(text, $0) }
     }
 
-    static func compressor(_ cache: KVCache, recipe: String) throws -> Owned {
+    static func compressor(_ cache: KVCache, recipe: String, profile: Owned? = nil) throws -> Owned {
         let recipe = try Owned.recipe(recipe)
-        let shapes = zip(cache.geometry.layers, cache.layers).map { geometry, layer in
-            tc_layer_shape(
-                query_heads: layer.queries?.heads ?? 0,
-                kv_heads: geometry.kvHeads,
-                key_dimension: geometry.keyDimension,
-                value_dimension: geometry.valueDimension
-            )
-        }
+        let shapes = cache.shapeArguments
+        var options = tc_compressor_options(size: MemoryLayout<tc_compressor_options>.size, profile: profile?.pointer)
         let type = tc_type(rawValue: cache.elementType.rawValue)
         return try Owned(free: tc_compressor_free) {
-            tc_compressor_create(recipe.pointer, shapes, shapes.count, cache.tokenCount, type, $0)
+            tc_compressor_create(recipe.pointer, shapes, shapes.count, cache.tokenCount, type, &options, $0)
         }
     }
 
     /// A cache that the C library compressed.
-    static func cache(_ cache: KVCache, recipe: String, layout: Layout = .dense) throws -> Owned {
-        let compressor = try Owned.compressor(cache, recipe: recipe)
+    static func cache(
+        _ cache: KVCache,
+        recipe: String,
+        layout: Layout = .dense,
+        profile: Owned? = nil
+    ) throws -> Owned {
+        let compressor = try Owned.compressor(cache, recipe: recipe, profile: profile)
         for layer in cache.layers {
             let source = EngineLayer(layer, layout: layout)
             var argument = source.argument
@@ -75,12 +89,8 @@ final class Owned: @unchecked Sendable {
     }
 
     static func finish(_ compressor: Owned, of cache: KVCache) throws -> Owned {
-        let texts = cache.metadata.flatMap { [EngineText($0.key), EngineText($0.value)] }
-        return try withExtendedLifetime(texts) {
-            let metadata = stride(from: 0, to: texts.count, by: 2).map {
-                tc_metadata(key: texts[$0].pointer, value: texts[$0 + 1].pointer)
-            }
-            return try Owned(free: tc_cache_free) {
+        try EngineText.withMetadata(cache.metadata) { metadata in
+            try Owned(free: tc_cache_free) {
                 tc_compressor_finish(compressor.pointer, cache.tokens, metadata, metadata.count, nil, $0)
             }
         }
@@ -102,6 +112,31 @@ final class EngineText {
     }
 
     deinit { pointer.deallocate() }
+
+    /// Metadata as C takes it.
+    static func withMetadata<Result>(
+        _ metadata: [String: String],
+        _ body: ([tc_metadata]) throws -> Result
+    ) rethrows -> Result {
+        let texts = metadata.map { (EngineText($0.key), EngineText($0.value)) }
+        return try withExtendedLifetime(texts) {
+            try body(texts.map { tc_metadata(key: $0.0.pointer, value: $0.1.pointer) })
+        }
+    }
+}
+
+extension KVCache {
+    /// The shapes of the layers as C takes them.
+    var shapeArguments: [tc_layer_shape] {
+        zip(geometry.layers, layers).map { geometry, layer in
+            tc_layer_shape(
+                query_heads: layer.queries?.heads ?? 0,
+                kv_heads: geometry.kvHeads,
+                key_dimension: geometry.keyDimension,
+                value_dimension: geometry.valueDimension
+            )
+        }
+    }
 }
 
 extension TestCache {

@@ -147,13 +147,10 @@ struct EngineLayer: Sendable {
     }
 
     var argument: tc_layer {
-        tc_layer(
-            size: MemoryLayout<tc_layer>.size,
-            keys: keys.argument,
-            values: values.argument,
-            tokens: keys.tokens,
-            queries: queries?.argument ?? tc_tensor(),
-            query_count: queries?.tokens ?? 0
-        )
+        var layer = tc_layer()
+        layer.size = MemoryLayout<tc_layer>.size
+        (layer.keys, layer.values, layer.tokens) = (keys.argument, values.argument, keys.tokens)
+        if let queries { (layer.queries, layer.query_count) = (queries.argument, queries.tokens) }
+        return layer
     }
 }

@@ -10,14 +10,6 @@ import ThinkCompress
         "snapkv(keep=0.5)+kivi(bits=4)",
     ]
 
-    /// A file that the C library writes, beside one that Swift writes of another cache.
-    private func expectSameFile(_ cache: Owned, _ expected: CompressedCache) async throws {
-        let folder = try TemporaryFolder()
-        try check(tc_cache_save(cache.pointer, folder.file("c.tkv"), nil, nil))
-        try await SnapshotWriter().write(expected, to: folder.file("swift.tkv"))
-        #expect(try fileBytes(folder.file("c.tkv")) == fileBytes(folder.file("swift.tkv")))
-    }
-
     @Test("a compressed cache has the bytes that Swift gives it", arguments: recipes, Layout.allCases)
     func sameCache(recipe: String, layout: Layout) async throws {
         let source = try TestCache.small()
@@ -56,7 +48,7 @@ import ThinkCompress
         let keys = EngineTensor(type: type, heads: 2, tokens: 273, channels: 32, layout: layout)
         let values = EngineTensor(type: type, heads: 2, tokens: 273, channels: 32, layout: layout)
         var (keyArgument, valueArgument) = (keys.mutableArgument, values.mutableArgument)
-        try check(tc_cache_restore(cache.pointer, 1, 17, 273, &keyArgument, &valueArgument))
+        try check(tc_cache_restore(cache.pointer, 1, 17, 273, &keyArgument, &valueArgument, nil))
         #expect(keys.denseBytes == rows.keys.bytes.array)
         #expect(values.denseBytes == rows.values.bytes.array)
     }
@@ -84,13 +76,10 @@ import ThinkCompress
         var (queryArgument, newerArgument) = (engineQueries.argument, engineLayer.argument)
         var output = [Float](repeating: 0, count: count)
         try withUnsafePointer(to: &newerArgument) { newerArgument in
-            var options = tc_attention_options(
-                size: MemoryLayout<tc_attention_options>.size,
-                scale: 0.2,
-                soft_cap: 30,
-                sliding_window: 250,
-                newer: newerArgument
-            )
+            var options = tc_attention_options()
+            options.size = MemoryLayout<tc_attention_options>.size
+            (options.scale, options.soft_cap, options.sliding_window) = (0.2, 30, 250)
+            options.newer = newerArgument
             try check(
                 tc_cache_attend(cache.pointer, 0, &queryArgument, 4, 10, &options, workers.pointer, &output, count)
             )
@@ -107,7 +96,31 @@ import ThinkCompress
         try check(tc_cache_save(cache.pointer, folder.file("a.tkv"), nil, nil))
         let snapshot = try Owned.snapshot(folder.file("a.tkv"))
         try check(tc_snapshot_verify(snapshot.pointer, nil))
-        #expect(tc_snapshot_token_count(snapshot.pointer) == 600)
+        var info = tc_snapshot_info()
+        info.size = MemoryLayout<tc_snapshot_info>.size
+        try check(tc_snapshot_get_info(snapshot.pointer, &info))
+        #expect(info.tokens == 600 && info.layers == 2 && info.type == TC_FLOAT16)
+        var shape = tc_layer_shape()
+        try check(tc_snapshot_get_layer(snapshot.pointer, 1, &shape))
+        #expect(
+            shape.query_heads == 4 && shape.kv_heads == 2 && shape.key_dimension == 32 && shape.value_dimension == 32
+        )
+        expect(tc_snapshot_get_layer(snapshot.pointer, 2, &shape), is: TC_INVALID_ARGUMENT, says: "layer is 2")
+        #expect(String(cString: try #require(tc_snapshot_recipe(snapshot.pointer))) == "kivi(bits=2)")
+        let names = try (0..<tc_snapshot_metadata_count(snapshot.pointer)).map { index in
+            var entry = tc_metadata()
+            try check(tc_snapshot_get_metadata(snapshot.pointer, index, &entry))
+            let (key, value) = (String(cString: entry.key), String(cString: entry.value))
+            #expect(source.metadata[key] == value)
+            return key
+        }
+        #expect(names == source.metadata.keys.sorted())
+        var entry = tc_metadata()
+        expect(
+            tc_snapshot_get_metadata(snapshot.pointer, names.count, &entry),
+            is: TC_INVALID_ARGUMENT,
+            says: "index is \(names.count)"
+        )
         #expect(String(cString: try #require(tc_snapshot_metadata(snapshot.pointer, "model.id"))) == "test")
         #expect(tc_snapshot_metadata(snapshot.pointer, "no.such.key") == nil)
         var tokens = [Int32](repeating: 0, count: 600)
@@ -119,10 +132,19 @@ import ThinkCompress
             elementType: source.elementType,
             metadata: source.metadata
         )
-        var digest = [UInt8](repeating: 0, count: 32)
-        try check(tc_snapshot_get_digest(snapshot.pointer, 1, &digest))
-        #expect(digests.count == 2 && digest == digests[1])
-        expect(tc_snapshot_get_digest(snapshot.pointer, 2, &digest), is: TC_NOT_FOUND, says: "prefix")
+        var chain = [UInt8](repeating: 0, count: 64)
+        try check(tc_snapshot_get_digests(snapshot.pointer, &chain, 2))
+        #expect(digests.count == 2 && chain == Array(digests.joined()))
+        expect(tc_snapshot_get_digests(snapshot.pointer, &chain, 3), is: TC_INVALID_ARGUMENT, says: "digest_count is 3")
+        expect(tc_snapshot_get_digests(snapshot.pointer, nil, 2), is: TC_INVALID_ARGUMENT, says: "digests is NULL")
+        var computed = [UInt8](repeating: 0, count: 64)
+        let shapes = source.shapeArguments
+        try EngineText.withMetadata(source.metadata) { metadata in
+            try check(
+                tc_prefix_digests(shapes, 2, TC_FLOAT16, metadata, metadata.count, tokens, 600, &computed, 2)
+            )
+        }
+        #expect(computed == chain)
 
         var expected = try await SnapshotReader(path: folder.file("a.tkv")).cache()
         let whole = try Owned(free: tc_cache_free) { tc_snapshot_load(snapshot.pointer, -1, nil, $0) }
@@ -130,6 +152,94 @@ import ThinkCompress
         try expected.truncate(to: 256)
         let prefix = try Owned(free: tc_cache_free) { tc_snapshot_load(snapshot.pointer, 256, nil, $0) }
         try await expectSameFile(prefix, expected)
+    }
+
+    @Test("a snapshot without token ids has no digests")
+    func noDigests() async throws {
+        let source = try TestCache.small()
+        let folder = try TemporaryFolder()
+        let bare = try KVCache(layers: source.layers)
+        try await SnapshotWriter().write(
+            CompressedCache(compressing: bare, recipe: Recipe("exact")),
+            to: folder.file("a.tkv")
+        )
+        let snapshot = try Owned.snapshot(folder.file("a.tkv"))
+        var digests = [UInt8](repeating: 0, count: 32)
+        expect(tc_snapshot_get_digests(snapshot.pointer, &digests, 1), is: TC_NOT_FOUND, says: "not known")
+        var ids = [Int32](repeating: 0, count: 300)
+        expect(tc_snapshot_get_token_ids(snapshot.pointer, &ids, 300), is: TC_NOT_FOUND, says: "not known")
+    }
+
+    @Test("errors are those that Swift measures", arguments: [0, 40])
+    func sameErrors(slidingWindow: Int) async throws {
+        let source = try TestCache.small()
+        let expected = try await CompressedCache(compressing: source, recipe: Recipe("kivi(bits=2)"))
+        let cache = try Owned.cache(source, recipe: "kivi(bits=2)")
+        var measurement = QualityMeasurement()
+        try await measurement.add(
+            source.layers[1],
+            compressed: expected.layers[1],
+            slidingWindow: slidingWindow == 0 ? nil : slidingWindow
+        )
+        let wanted = measurement.quality.total
+        let memory = EngineLayer(source.layers[1], layout: .transposed)
+        var original = memory.argument
+        var errors = tc_errors()
+        errors.size = MemoryLayout<tc_errors>.size
+        try check(tc_cache_measure_errors(cache.pointer, 1, &original, slidingWindow, nil, &errors))
+        #expect(errors.keys == Double(wanted.keys) && errors.values == Double(wanted.values))
+        #expect(errors.scores == wanted.scores.map(Double.init))
+        #expect(errors.attention == wanted.attention.map(Double.init))
+        #expect(errors.keys > 0.01)
+        // A short window is all in full precision.
+        #expect(errors.attention < 1e-3 || slidingWindow == 0)
+
+        original.query_count = 0
+        try check(tc_cache_measure_errors(cache.pointer, 1, &original, 0, nil, &errors))
+        #expect(errors.keys == Double(wanted.keys) && errors.scores.isNaN && errors.attention.isNaN)
+        original.tokens = 299
+        expect(
+            tc_cache_measure_errors(cache.pointer, 1, &original, 0, nil, &errors),
+            is: TC_INVALID_ARGUMENT,
+            says: "299"
+        )
+        withExtendedLifetime(memory) {}
+    }
+
+    @Test("a recipe says what it does, what it needs, and how large caches get")
+    func advice() throws {
+        let recipe = try Owned.recipe("snapkv(keep=0.5)+balanced")
+        let advice = String(cString: try #require(tc_recipe_advice(recipe.pointer)))
+        let lines = advice.split(separator: "\n")
+        #expect(lines[0].hasPrefix("balanced, think(bits=2.5,values=2.25): 4."))
+        #expect(lines[1].hasPrefix("snapkv: SnapKV"))
+        #expect(advice.contains("the prompt's last 32 queries"))
+        #expect(advice.contains("not cut to a prefix"))
+        #expect(lines.last == "Keeps the last 128 tokens and the first 4 in full precision.")
+
+        let source = try TestCache.small(tokens: 1000)
+        for text in ["exact", "kivi(bits=2)", "think(keys=0.4)+kivi(bits=2)", "balanced"] {
+            let recipe = try Owned.recipe(text)
+            var shape = source.shapeArguments[0]
+            var bits = 0.0
+            try check(tc_recipe_estimate_bits(recipe.pointer, &shape, 1000, TC_FLOAT16, nil, &bits))
+            let cache = try Owned.cache(source, recipe: text)
+            var info = tc_cache_info()
+            info.size = MemoryLayout<tc_cache_info>.size
+            try check(tc_cache_get_info(cache.pointer, &info))
+            #expect(abs(bits / info.bits_per_value - 1) < 0.01, "\(text): \(bits), \(info.bits_per_value)")
+            expect(
+                tc_recipe_estimate_bits(recipe.pointer, &shape, 0, TC_FLOAT16, nil, &bits),
+                is: TC_INVALID_ARGUMENT,
+                says: "tokens is 0"
+            )
+            shape.query_heads = 3
+            expect(
+                tc_recipe_estimate_bits(recipe.pointer, &shape, 9, TC_FLOAT16, nil, &bits),
+                is: TC_INVALID_ARGUMENT,
+                says: "query heads"
+            )
+        }
     }
 
     @Test("what a cache is can be asked")

@@ -32,13 +32,13 @@ import ThinkCompress
         expect(tc_recipe_parse(nil, &handle), is: TC_INVALID_ARGUMENT, says: "text is NULL")
         expect(tc_recipe_parse("f16", nil), is: TC_INVALID_ARGUMENT, says: "recipe is NULL")
         expect(
-            tc_compressor_create(nil, nil, 1, 1, TC_FLOAT16, &handle),
+            tc_compressor_create(nil, nil, 1, 1, TC_FLOAT16, nil, &handle),
             is: TC_INVALID_ARGUMENT,
             says: "recipe is NULL"
         )
         let recipe = try Owned.recipe("exact")
         expect(
-            tc_compressor_create(recipe.pointer, nil, 1, 1, TC_FLOAT16, &handle),
+            tc_compressor_create(recipe.pointer, nil, 1, 1, TC_FLOAT16, nil, &handle),
             is: TC_INVALID_ARGUMENT,
             says: "layers is NULL"
         )
@@ -52,19 +52,36 @@ import ThinkCompress
         expect(tc_cache_append(nil, nil, 0, 0, nil), is: TC_INVALID_ARGUMENT, says: "cache is NULL")
         expect(tc_cache_truncate(nil, 0), is: TC_INVALID_ARGUMENT, says: "cache is NULL")
         expect(tc_cache_fork(nil, &handle), is: TC_INVALID_ARGUMENT, says: "cache is NULL")
-        expect(tc_cache_restore(nil, 0, 0, 0, nil, nil), is: TC_INVALID_ARGUMENT, says: "cache is NULL")
+        expect(tc_cache_restore(nil, 0, 0, 0, nil, nil, nil), is: TC_INVALID_ARGUMENT, says: "cache is NULL")
         expect(tc_cache_attend(nil, 0, nil, 0, 0, nil, nil, nil, 0), is: TC_INVALID_ARGUMENT, says: "cache is NULL")
         expect(tc_cache_save(nil, nil, nil, nil), is: TC_INVALID_ARGUMENT, says: "cache is NULL")
         expect(tc_snapshot_open(nil, &handle), is: TC_INVALID_ARGUMENT, says: "path is NULL")
         expect(tc_snapshot_verify(nil, nil), is: TC_INVALID_ARGUMENT, says: "snapshot is NULL")
         expect(tc_snapshot_load(nil, 0, nil, &handle), is: TC_INVALID_ARGUMENT, says: "snapshot is NULL")
         #expect(tc_recipe_text(nil) == nil && tc_snapshot_metadata(nil, nil) == nil)
-        #expect(tc_snapshot_token_count(nil) == 0)
+        #expect(tc_recipe_advice(nil) == nil && tc_snapshot_recipe(nil) == nil && tc_snapshot_metadata_count(nil) == 0)
+        expect(tc_profile_open(nil, nil, 0, &handle), is: TC_INVALID_ARGUMENT, says: "path is NULL")
+        expect(
+            tc_recipe_estimate_bits(nil, nil, 0, TC_FLOAT16, nil, nil),
+            is: TC_INVALID_ARGUMENT,
+            says: "recipe is NULL"
+        )
+        expect(tc_cache_measure_errors(nil, 0, nil, 0, nil, nil), is: TC_INVALID_ARGUMENT, says: "cache is NULL")
+        expect(tc_snapshot_get_info(nil, nil), is: TC_INVALID_ARGUMENT, says: "snapshot is NULL")
+        expect(tc_snapshot_get_layer(nil, 0, nil), is: TC_INVALID_ARGUMENT, says: "snapshot is NULL")
+        expect(tc_snapshot_get_digests(nil, nil, 0), is: TC_INVALID_ARGUMENT, says: "snapshot is NULL")
+        expect(tc_snapshot_get_metadata(nil, 0, nil), is: TC_INVALID_ARGUMENT, says: "snapshot is NULL")
+        expect(
+            tc_prefix_digests(nil, 1, TC_FLOAT16, nil, 0, nil, 0, nil, 0),
+            is: TC_INVALID_ARGUMENT,
+            says: "layers is NULL"
+        )
         tc_recipe_free(nil)
         tc_compressor_free(nil)
         tc_cache_free(nil)
         tc_snapshot_free(nil)
         tc_workers_free(nil)
+        tc_profile_free(nil)
     }
 
     @Test("layers that don't fit are refused, and the compressor goes on")
@@ -184,6 +201,11 @@ import ThinkCompress
         expectRefused(says: "soft cap") { $0.soft_cap = -1 }
         expectRefused(says: "options.sliding_window") { $0.sliding_window = -1 }
         expectRefused(says: "options.size") { $0.size = 3 }
+        expectRefused(says: "options.precision is 3") { $0.precision = tc_precision(rawValue: 3) }
+        let sinks = [Float](repeating: .nan, count: 4)
+        sinks.withUnsafeBufferPointer { sinks in
+            expectRefused(says: "sink logit") { $0.sink_logits = sinks.baseAddress }
+        }
         var newer = tc_layer()
         newer.size = MemoryLayout<tc_layer>.size
         withUnsafePointer(to: &newer) { newer in
@@ -199,18 +221,26 @@ import ThinkCompress
     func badRestoring() throws {
         let cache = try Owned.cache(TestCache.small(), recipe: "kivi(bits=2)")
         var tensor = EngineTensor(type: .float16, heads: 2, tokens: 300, channels: 32, layout: .dense).mutableArgument
-        expect(tc_cache_restore(cache.pointer, 0, 301, 0, nil, nil), is: TC_INVALID_ARGUMENT, says: "first_row is 301")
         expect(
-            tc_cache_restore(cache.pointer, 0, 100, 201, nil, nil),
+            tc_cache_restore(cache.pointer, 0, 301, 0, nil, nil, nil),
+            is: TC_INVALID_ARGUMENT,
+            says: "first_row is 301"
+        )
+        expect(
+            tc_cache_restore(cache.pointer, 0, 100, 201, nil, nil, nil),
             is: TC_INVALID_ARGUMENT,
             says: "row_count is 201"
         )
-        expect(tc_cache_restore(cache.pointer, 5, 0, 1, nil, nil), is: TC_INVALID_ARGUMENT, says: "layer is 5")
+        expect(tc_cache_restore(cache.pointer, 5, 0, 1, nil, nil, nil), is: TC_INVALID_ARGUMENT, says: "layer is 5")
         (tensor.head_stride, tensor.token_stride, tensor.channel_stride) = (1, 1, 1)
-        expect(tc_cache_restore(cache.pointer, 0, 0, 9, &tensor, nil), is: TC_INVALID_ARGUMENT, says: "overlap")
+        expect(tc_cache_restore(cache.pointer, 0, 0, 9, &tensor, nil, nil), is: TC_INVALID_ARGUMENT, says: "overlap")
         tensor.data = nil
         (tensor.head_stride, tensor.token_stride, tensor.channel_stride) = (0, 0, 0)
-        expect(tc_cache_restore(cache.pointer, 0, 0, 9, nil, &tensor), is: TC_INVALID_ARGUMENT, says: "values.data")
+        expect(
+            tc_cache_restore(cache.pointer, 0, 0, 9, nil, &tensor, nil),
+            is: TC_INVALID_ARGUMENT,
+            says: "values.data"
+        )
     }
 
     @Test("what was appended in vain leaves the cache as it was")
@@ -248,7 +278,7 @@ import ThinkCompress
         let recipe = try Owned.recipe("exact")
         var shape = tc_layer_shape(query_heads: 0, kv_heads: 1024, key_dimension: 1024, value_dimension: 1024)
         let compressor = try Owned(free: tc_compressor_free) {
-            tc_compressor_create(recipe.pointer, &shape, 1, Int(Int32.max), TC_FLOAT32, $0)
+            tc_compressor_create(recipe.pointer, &shape, 1, Int(Int32.max), TC_FLOAT32, nil, $0)
         }
         let memory = EngineMemory(byteCount: 4)
         var layer = tc_layer()

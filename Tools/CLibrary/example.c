@@ -59,7 +59,7 @@ static double error_of_keys(const tc_cache *cache, size_t layer, const layer_num
   float *restored = malloc(count * sizeof *restored);
   expect(restored != NULL, "there is memory");
   tc_mutable_tensor keys = {restored, TC_FLOAT32, DIMENSION, KV_HEADS * DIMENSION, 1};
-  check(tc_cache_restore(cache, layer, 0, tokens, &keys, NULL), "restore");
+  check(tc_cache_restore(cache, layer, 0, tokens, &keys, NULL, NULL), "restore");
   double error = 0, norm = 0;
   for (size_t i = 0; i < count; i++) {
     error += pow(restored[i] - numbers->keys[i], 2);
@@ -91,7 +91,7 @@ int main(int argc, char **argv) {
   tc_layer_shape shapes[LAYERS];
   for (int i = 0; i < LAYERS; i++) shapes[i] = (tc_layer_shape){QUERY_HEADS, KV_HEADS, DIMENSION, DIMENSION};
   tc_compressor *compressor;
-  check(tc_compressor_create(recipe, shapes, LAYERS, TOKENS, TC_FLOAT32, &compressor), "compressor");
+  check(tc_compressor_create(recipe, shapes, LAYERS, TOKENS, TC_FLOAT32, NULL, &compressor), "compressor");
   double fraction = 0;
   tc_run_options run = {.size = sizeof run, .threads = 2, .progress = report, .context = &fraction};
   for (int i = 0; i < LAYERS; i++) {
@@ -139,7 +139,9 @@ int main(int argc, char **argv) {
   check(tc_snapshot_open(argv[1], &snapshot), "open");
   check(tc_snapshot_verify(snapshot, NULL), "verify");
   expect(strcmp(tc_snapshot_metadata(snapshot, "model.id"), "random numbers") == 0, "metadata comes back");
-  expect(tc_snapshot_token_count(snapshot) == ALL_TOKENS, "all tokens come back");
+  tc_snapshot_info content = {.size = sizeof content};
+  check(tc_snapshot_get_info(snapshot, &content), "info");
+  expect(content.tokens == ALL_TOKENS, "all tokens come back");
   tc_cache *loaded, *prefix;
   check(tc_snapshot_load(snapshot, SIZE_MAX, NULL, &loaded), "load");
   check(tc_snapshot_load(snapshot, 256, NULL, &prefix), "load a prefix");

@@ -84,9 +84,9 @@ def test_each_kind(tmp_path: Path, cache: Cache, make_layer: MakeLayer) -> None:
     cache.save(path)
     with pytest.raises(FileExists, match="exists"):
         cache.save(path)
-    cache.save(path, replace=True)
+    Cache.compress([make_layer()], "exact").save(path, replace=True)
     with Snapshot.open(path) as snapshot, pytest.raises(NotFound):
-        snapshot.digest(1)
+        snapshot.digests  # noqa: B018
     path.write_bytes(b"no snapshot")
     with pytest.raises(Damaged):
         Snapshot.open(path)
@@ -142,7 +142,7 @@ def test_use_after_closing(tmp_path: Path, cache: Cache, make_layer: MakeLayer) 
     for handle in (snapshot, workers):
         handle.close()
         handle.close()
-    for call in (lambda: snapshot.load(), lambda: snapshot.token_count, lambda: snapshot.metadata("model.id")):
+    for call in (lambda: snapshot.load(), lambda: snapshot.token_count, lambda: snapshot.metadata):
         with pytest.raises(InvalidArgument, match="this Snapshot is closed"):
             call()
     with pytest.raises(InvalidArgument, match="this Workers is closed"):

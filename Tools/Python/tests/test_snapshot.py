@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from think_compress import Cache, Damaged, InvalidArgument, Layer, NotFound, Snapshot
+from think_compress import Cache, Damaged, InvalidArgument, Layer, LayerShape, NotFound, Snapshot, prefix_digests
 
 MakeLayer = Callable[..., Layer]
 
@@ -24,12 +24,13 @@ def test_a_file_and_back(tmp_path: Path, make_layer: MakeLayer, zstd_level: int)
         assert snapshot.token_count == 600
         ids = snapshot.token_ids
         assert ids is not None and ids.tolist() == list(range(600))
-        assert snapshot.metadata("model.id") == "random"
-        assert snapshot.metadata("nothing") is None and snapshot.metadata("nothing", "else") == "else"
-        digests = [snapshot.digest(0), snapshot.digest(1)]
+        assert snapshot.metadata == metadata and snapshot.recipe == "kivi(bits=4)" and snapshot.dtype == "float32"
+        assert snapshot.layer_shapes == [LayerShape(0, 2, 64, 64)] * 2
+        digests = snapshot.digests
         assert [len(digest) for digest in digests] == [32, 32] and digests[0] != digests[1]
-        with pytest.raises(NotFound):
-            snapshot.digest(2)
+        assert prefix_digests(snapshot.layer_shapes, range(600), "float32", metadata) == digests
+        assert prefix_digests(snapshot.layer_shapes, range(255), "float32", metadata) == []
+        assert prefix_digests(snapshot.layer_shapes, range(600), "float32", {"model.id": "another"}) != digests
         loaded, prefix = snapshot.load(), snapshot.load(256)
         with pytest.raises(InvalidArgument, match="601"):
             snapshot.load(601)
@@ -42,7 +43,7 @@ def test_a_file_and_back(tmp_path: Path, make_layer: MakeLayer, zstd_level: int)
             assert np.array_equal(start, expected[:, :256])
     prefix.save(tmp_path / "prefix.tkv")
     with Snapshot.open(tmp_path / "prefix.tkv") as snapshot:
-        assert snapshot.digest(0) == digests[0]
+        assert snapshot.digests == digests[:1]
 
 
 def test_without_token_ids(tmp_path: Path, make_layer: MakeLayer) -> None:
@@ -51,7 +52,7 @@ def test_without_token_ids(tmp_path: Path, make_layer: MakeLayer) -> None:
     with Snapshot.open(str(path)) as snapshot:
         assert snapshot.token_ids is None
         with pytest.raises(NotFound):
-            snapshot.digest(0)
+            snapshot.digests  # noqa: B018
 
 
 def test_every_damaged_byte_is_found(tmp_path: Path, cache: Cache) -> None:

@@ -7,9 +7,11 @@
 
 Keys, values and queries are arrays `[heads, tokens, channels]` of float16, bfloat16 or float32, after rotary embedding.
 NumPy arrays, torch tensors on the CPU and whatever has DLPack or `__array_interface__` are read where they lie.
+Paged caches are arrays of blocks with a `BlockTable`.
 """
 
-from ._cache import Cache, Compressor, Layer, LayerShape
+from ._arrays import BlockTable
+from ._cache import Cache, Compressor, Errors, Layer, LayerShape
 from ._errors import (
     Cancelled,
     Damaged,
@@ -26,14 +28,17 @@ from ._errors import (
     WholeOnly,
 )
 from ._library import Workers, kernels, version
+from ._profile import Profile
 from ._recipe import Recipe
-from ._snapshot import Snapshot
+from ._snapshot import Snapshot, prefix_digests
 
 __all__ = [
+    "BlockTable",
     "Cache",
     "Cancelled",
     "Compressor",
     "Damaged",
+    "Errors",
     "FileError",
     "FileExists",
     "InternalError",
@@ -42,6 +47,7 @@ __all__ = [
     "LayerShape",
     "NotFound",
     "OutOfMemory",
+    "Profile",
     "Recipe",
     "RecipeError",
     "Snapshot",
@@ -51,5 +57,6 @@ __all__ = [
     "WholeOnly",
     "Workers",
     "kernels",
+    "prefix_digests",
     "version",
 ]

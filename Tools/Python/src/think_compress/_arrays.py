@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from ctypes import POINTER, c_int32
+from ctypes import POINTER, c_float, c_int32
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ._errors import InvalidArgument
-from ._library import Tensor
+from ._library import BlockTableStruct, Tensor, size
 
 ArrayLike = Any
 """A NumPy array, a torch tensor on the CPU, or what has DLPack, `__array_interface__` or the buffer protocol."""
@@ -68,24 +68,44 @@ def _as_numpy(array: ArrayLike, name: str) -> tuple[npt.NDArray[Any], bool]:
         raise InvalidArgument(f"{name} can't be read as an array on the CPU: {error}") from error
 
 
+@dataclass(frozen=True, eq=False)
+class BlockTable:
+    """Where the tokens of paged keys and values are, in arrays `[pool's blocks, heads, tokens of a block, channels]`.
+
+    Args:
+        blocks: the number of each block of the sequence, in order.
+        token_count: tokens that they hold.
+        first_row: row of the first of these tokens, counted from the first block's begin.
+    """
+
+    blocks: Sequence[int] | npt.NDArray[Any]
+    token_count: int
+    first_row: int = 0
+
+
 @dataclass(frozen=True)
 class Numbers:
-    """Keys, values or queries, `[heads, tokens, channels]`, that stay in memory as long as this does."""
+    """Keys, values or queries, `[heads, tokens, channels]`, that stay in memory as long as this does.
+
+    Paged ones are the pool, `[blocks, heads, tokens of a block, channels]`.
+    """
 
     array: npt.NDArray[Any]
     type_name: str
+    table: BlockTable | None = None
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """Heads, tokens and channels."""
-        heads, tokens, channels = self.array.shape
-        return heads, tokens, channels
+        heads, tokens, channels = self.array.shape[-3:]
+        return heads, tokens if self.table is None else self.table.token_count, channels
 
     def readable(self) -> Numbers:
         """These, or a copy of them if they lie as C can't be told."""
         if _lies_as_c_takes_it(self.array):
             return self
-        return Numbers(np.array(self.array, self.array.dtype.newbyteorder("="), order="C"), self.type_name)
+        copy = np.array(self.array, self.array.dtype.newbyteorder("="), order="C")
+        return Numbers(copy, self.type_name, self.table)
 
     def tensor(self) -> Tensor:
         """What C is told of them, of those that are `readable` or written to."""
@@ -95,25 +115,58 @@ class Numbers:
             # NumPy may say anything of strides that are never taken.
             strides = [
                 stride // self.array.itemsize if extent > 1 else 0
-                for stride, extent in zip(self.array.strides, self.array.shape, strict=True)
+                for stride, extent in zip(self.array.strides[-3:], self.array.shape[-3:], strict=True)
             ]
         return Tensor(self.array.ctypes.data, NUMBERS[self.type_name], *strides)
 
 
-def numbers(array: ArrayLike, name: str, dtype: str | None = None, *, is_written: bool = False) -> Numbers:
+def block_struct(table: BlockTable, keys: Numbers | None, values: Numbers | None) -> tuple[BlockTableStruct, Any]:
+    """What C is told of a table, and what must stay in memory as long as that."""
+    ids = token_ids(table.blocks, None, "blocks")
+    pools = [pool.array for pool in (keys, values) if pool is not None]
+    if len({(len(pool), pool.shape[2]) for pool in pools}) > 1:
+        raise InvalidArgument("keys and values have pools of different blocks")
+    # NumPy may say anything of a stride that is never taken.
+    strides = [
+        0 if pool is None or len(pool.array) < 2 else pool.array.strides[0] // pool.array.itemsize
+        for pool in (keys, values)
+    ]
+    struct = BlockTableStruct(
+        blocks=ids_pointer(ids),
+        block_count=0 if ids is None else len(ids),
+        block_tokens=pools[0].shape[2] if pools else 1,
+        first_row=size(table.first_row, "first_row"),
+        pool_blocks=len(pools[0]) if pools else 1,
+        key_block_stride=strides[0],
+        value_block_stride=strides[1],
+    )
+    return struct, ids
+
+
+def numbers(
+    array: ArrayLike,
+    name: str,
+    dtype: str | None = None,
+    *,
+    is_written: bool = False,
+    table: BlockTable | None = None,
+) -> Numbers:
     """An array, checked, where it lies.
 
     Args:
-        array: `[heads, tokens, channels]`, of any strides.
+        array: `[heads, tokens, channels]`, of any strides; a pool of blocks of such with a table.
         name: for messages.
         dtype: "bfloat16" if whole words of 16 bits are such.
         is_written: whether C writes to it, so that a copy would be of no use.
+        table: where the tokens are, if they are paged.
 
     Raises:
         InvalidArgument: it is of another shape or type.
     """
     result, is_bfloat16 = _as_numpy(array, name)
-    if result.ndim != 3:
+    if table is not None and result.ndim != 4:
+        raise InvalidArgument(f"{name} has shape {list(result.shape)}, must be [blocks, heads, tokens, channels]")
+    if table is None and result.ndim != 3:
         hint = "; pass one sequence, such as keys[0]" if result.ndim == 4 else ""
         raise InvalidArgument(f"{name} has shape {list(result.shape)}, must be [heads, tokens, channels]{hint}")
     if dtype is not None:
@@ -131,7 +184,7 @@ def numbers(array: ArrayLike, name: str, dtype: str | None = None, *, is_written
         raise InvalidArgument(f"{name} is not aligned, or has negative, overlapping or uneven strides")
     if is_written and not result.flags.writeable:
         raise InvalidArgument(f"{name} can't be written to")
-    return Numbers(result, kind)
+    return Numbers(result, kind, table)
 
 
 def _lies_as_c_takes_it(array: npt.NDArray[Any]) -> bool:
@@ -149,27 +202,49 @@ def _lies_as_c_takes_it(array: npt.NDArray[Any]) -> bool:
     return True
 
 
-def token_ids(tokens: Sequence[int] | npt.NDArray[Any] | None, count: int | None) -> npt.NDArray[np.int32] | None:
-    """Token ids as C takes them.
+def token_ids(
+    tokens: Sequence[int] | npt.NDArray[Any] | None, count: int | None, name: str = "tokens"
+) -> npt.NDArray[np.int32] | None:
+    """Token ids, or other integers, as C takes them.
 
     Args:
         tokens: any integers of 32 bits, `[tokens]`.
         count: how many there must be; None for any number.
+        name: for messages.
 
     Raises:
         InvalidArgument: they are not such, or not as many.
     """
     if tokens is None:
         return None
-    given, _ = _as_numpy(tokens, "tokens")
+    given, _ = _as_numpy(tokens, name)
     if given.ndim != 1 or (given.dtype.kind not in "iu" and given.size > 0):
-        raise InvalidArgument(f"tokens has shape {list(given.shape)} of {given.dtype.name}, must be a row of integers")
+        raise InvalidArgument(f"{name} has shape {list(given.shape)} of {given.dtype.name}, must be a row of integers")
     if count is not None and len(given) != count:
-        raise InvalidArgument(f"tokens has {len(given)} ids for {count} tokens")
+        raise InvalidArgument(f"{name} has {len(given)} ids for {count} tokens")
     limits = np.iinfo(np.int32)
     if given.size > 0 and not limits.min <= int(given.min()) <= int(given.max()) <= limits.max:
-        raise InvalidArgument("tokens has ids of more than 32 bits")
+        raise InvalidArgument(f"{name} has ids of more than 32 bits")
     return np.ascontiguousarray(given, dtype=np.int32)
+
+
+def floats(numbers: npt.ArrayLike | None, name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float32] | None:
+    """Numbers as C takes them, or None for none.
+
+    Raises:
+        InvalidArgument: they are not of the shape.
+    """
+    if numbers is None:
+        return None
+    given, _ = _as_numpy(numbers, name)
+    if given.shape != shape or given.dtype.kind not in "fiu":
+        raise InvalidArgument(f"{name} has shape {list(given.shape)} of {given.dtype.name}, must be {list(shape)}")
+    return np.ascontiguousarray(given, dtype=np.float32)
+
+
+def floats_pointer(numbers: npt.NDArray[np.float32] | None) -> Any:
+    """Where numbers lie; NULL for none."""
+    return None if numbers is None else numbers.ctypes.data_as(POINTER(c_float))
 
 
 def ids_pointer(ids: npt.NDArray[np.int32] | None) -> Any:

@@ -2,24 +2,40 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from ctypes import POINTER, byref, c_float, c_int, c_size_t, pointer
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from ._arrays import NAMES, NUMBERS, ArrayLike, Numbers, ids_pointer, memory_type, numbers, token_ids, type_name
+from ._arrays import (
+    NAMES,
+    NUMBERS,
+    ArrayLike,
+    BlockTable,
+    Numbers,
+    block_struct,
+    floats,
+    floats_pointer,
+    ids_pointer,
+    memory_type,
+    numbers,
+    token_ids,
+    type_name,
+)
 from ._errors import BY_STATUS, InvalidArgument, NotFound
 from ._library import (
     AttentionOptions,
     CacheInfo,
+    CompressorOptions,
+    ErrorsStruct,
     Handle,
     LayerShapeStruct,
     LayerStruct,
-    Metadata,
     Pointer,
     Progress,
     Run,
@@ -27,9 +43,11 @@ from ._library import (
     Workers,
     check,
     library,
+    metadata_structs,
     size,
     text,
 )
+from ._profile import Profile
 from ._recipe import Recipe, pointer_of
 
 TokenIds = Sequence[int] | npt.NDArray[Any]
@@ -60,12 +78,21 @@ class Layer:
         queries: the prompt's last, after rotary embedding, `[query_heads, count, key_dimension]`; ThinK, SnapKV and
             their like need some.
         dtype: "bfloat16" if arrays of uint16 are such; other arrays say their type.
+        accumulated_attention: `[kv_heads, tokens]`, the sum of the softmax weights that each token got, over all
+            queries and the query heads of the group; for h2o, where it is known.
+        output_weights: `[kv_heads, value_dimension]`, the squared norm of the output projection's column of each value
+            channel, the mean over the query heads of the group; for think(values=...), where they are known.
+        blocks: where the tokens are, if keys and values are paged: pools `[blocks, kv_heads, tokens of a block,
+            dimension]`, of any strides.
     """
 
     keys: ArrayLike
     values: ArrayLike
     queries: ArrayLike | None = None
     dtype: str | None = None
+    accumulated_attention: npt.ArrayLike | None = None
+    output_weights: npt.ArrayLike | None = None
+    blocks: BlockTable | None = None
 
 
 class _LayerNumbers:
@@ -75,8 +102,8 @@ class _LayerNumbers:
     """
 
     def __init__(self, layer: Layer, name: str, shape: LayerShape | None = None) -> None:
-        self.keys = numbers(layer.keys, f"{name}.keys", layer.dtype)
-        self.values = numbers(layer.values, f"{name}.values", layer.dtype)
+        self.keys = numbers(layer.keys, f"{name}.keys", layer.dtype, table=layer.blocks)
+        self.values = numbers(layer.values, f"{name}.values", layer.dtype, table=layer.blocks)
         self.queries: Numbers | None = None
         if layer.queries is not None:
             self.queries = numbers(layer.queries, f"{name}.queries", layer.dtype)
@@ -90,6 +117,11 @@ class _LayerNumbers:
             count = self.queries.shape[1]
             heads = self.shape.query_heads or query_heads
             self._expect(self.queries, f"{name}.queries", heads, count, self.shape.key_dimension)
+        heads, dimension = self.shape.kv_heads, self.shape.value_dimension
+        self.accumulated_attention = floats(
+            layer.accumulated_attention, f"{name}.accumulated_attention", (heads, self.tokens)
+        )
+        self.output_weights = floats(layer.output_weights, f"{name}.output_weights", (heads, dimension))
 
     @staticmethod
     def _expect(array: Numbers, name: str, *shape: int) -> None:
@@ -103,6 +135,11 @@ class _LayerNumbers:
         result = LayerStruct(keys=self.keys.tensor(), values=self.values.tensor(), tokens=self.tokens)
         if self.queries is not None:
             result.queries, result.query_count = self.queries.tensor(), self.queries.shape[1]
+        if self.keys.table is not None:
+            struct, self.block_ids = block_struct(self.keys.table, self.keys, self.values)
+            result.blocks = pointer(struct)
+        result.accumulated_attention = floats_pointer(self.accumulated_attention)
+        result.output_weights = floats_pointer(self.output_weights)
         return result
 
 
@@ -118,6 +155,20 @@ def _layer_numbers(layer: Layer | None, name: str, shape: LayerShape | None = No
     return None
 
 
+PRECISIONS = ("automatic", "fast", "precise")
+
+
+class Errors(NamedTuple):
+    """What compression cost in a layer: relative errors, the norm of the difference over that of the original."""
+
+    keys: float
+    values: float
+    scores: float | None
+    """Of q * k; None without queries."""
+    attention: float | None
+    """Of the attention output; None without queries."""
+
+
 class Compressor(Handle):
     """Compresses a cache layer by layer, so that only one at a time need be in full precision.
 
@@ -131,6 +182,7 @@ class Compressor(Handle):
         layers: the shape of each, in order.
         token_count: tokens of the cache.
         dtype: the type of all keys and values.
+        profile: the model's; then layers' own queries are not looked at, but by selections of tokens.
     """
 
     def __init__(
@@ -139,12 +191,14 @@ class Compressor(Handle):
         layers: Sequence[LayerShape],
         token_count: int,
         dtype: npt.DTypeLike | str = "float32",
+        profile: Profile | None = None,
     ) -> None:
         self._shapes = [LayerShape(*(size(number, "a layer's shape") for number in shape)) for shape in layers]
         self._token_count = size(token_count, "token_count")
         self._type_name = type_name(dtype)
         self._added = 0
         structs = (LayerShapeStruct * len(self._shapes))(*(LayerShapeStruct(*shape) for shape in self._shapes))
+        options = CompressorOptions(profile=None if profile is None else profile._pointer._as_parameter_)
         super().__init__(
             Pointer(
                 library.tc_compressor_create,
@@ -153,6 +207,7 @@ class Compressor(Handle):
                 len(self._shapes),
                 self._token_count,
                 NUMBERS[self._type_name],
+                byref(options),
                 free=library.tc_compressor_free,
             )
         )
@@ -206,15 +261,14 @@ class Compressor(Handle):
         """
         handle = self._pointer
         ids = token_ids(tokens, self._token_count)
-        entries = [(text(key, "metadata's key"), text(value, "metadata")) for key, value in (metadata or {}).items()]
-        structs = (Metadata * len(entries))(*(Metadata(*entry) for entry in entries))
+        structs = metadata_structs(metadata)
         with Run(threads, progress) as options:
             made = Pointer(
                 library.tc_compressor_finish,
                 handle,
                 ids_pointer(ids),
                 structs,
-                len(entries),
+                len(structs),
                 options,
                 free=library.tc_cache_free,
             )
@@ -236,6 +290,7 @@ class Cache(Handle):
         *,
         tokens: TokenIds | None = None,
         metadata: Mapping[str, str] | None = None,
+        profile: Profile | None = None,
         threads: int | None = None,
         progress: Progress | None = None,
     ) -> Cache:
@@ -246,6 +301,7 @@ class Cache(Handle):
             recipe: how, such as "think(keys=0.4)+kivi(bits=2)".
             tokens: their ids, one per token.
             metadata: text that travels with the cache, such as model.id.
+            profile: the model's; then layers' own queries are not looked at, but by selections of tokens.
             threads: that work, the caller's included; None for one per processor.
             progress: called with the fraction done, 0 to 1.
         """
@@ -256,7 +312,7 @@ class Cache(Handle):
         shapes = [layer.shape if layer is not None else NO_LAYER for layer in given]
         kind = present[0].keys.type_name if present else "float32"
         report: Progress | None = None
-        with Compressor(recipe, shapes, count, kind) as compressor:
+        with Compressor(recipe, shapes, count, kind, profile) as compressor:
             for index, layer in enumerate(layers):
                 if progress is not None:
                     report = _part(progress, index, len(given) + 1)
@@ -377,6 +433,7 @@ class Cache(Handle):
         *,
         dtype: npt.DTypeLike | str | None = None,
         out: tuple[ArrayLike | None, ArrayLike | None] | None = None,
+        blocks: BlockTable | None = None,
     ) -> tuple[Any, Any]:
         """Restores rows of a layer.
 
@@ -387,12 +444,15 @@ class Cache(Handle):
                 bfloat16 is an array of ml_dtypes, or of uint16 where that is missing. With `out`, the type
                 of its arrays, which need be given for uint16 alone: "bfloat16".
             out: arrays of any type and strides to write to, each of which may be None.
+            blocks: where the rows are written, if `out` has pools of blocks: of as many tokens as there are rows.
 
         Returns:
             Keys `[kv_heads, rows, key_dimension]` and values `[kv_heads, rows, value_dimension]`, or `out`.
         """
         layer = size(layer, "layer")
         shape, row_count = self._layer(layer)
+        if blocks is not None and out is None:
+            raise InvalidArgument("blocks needs pools to write to: pass them as out")
         chosen = range(row_count) if rows is None else rows
         if isinstance(chosen, slice):
             chosen = range(row_count)[chosen]
@@ -410,18 +470,22 @@ class Cache(Handle):
             kind = "" if dtype is None else type_name(dtype)
             result = out
         tensors: list[Any] = []
-        held: list[Numbers] = []
+        held: list[Numbers | None] = []
         for array, name, dimension in zip(result, ("keys", "values"), shape[2:], strict=True):
             if array is None:
                 tensors.append(None)
+                held.append(None)
                 continue
-            target = numbers(array, f"out's {name}", kind or None, is_written=True)
+            target = numbers(array, f"out's {name}", kind or None, is_written=True, table=blocks)
             _LayerNumbers._expect(target, f"out's {name}", shape.kv_heads, count, dimension)
             if kind not in ("", target.type_name):
                 raise InvalidArgument(f"out's {name} is of type {target.type_name}, and dtype is {kind}")
             held.append(target)
             tensors.append(byref(target.tensor()))
-        check(library.tc_cache_restore(self._pointer, layer, first, count, *tensors))
+        table, ids = (None, None) if blocks is None else block_struct(blocks, held[0], held[1])
+        place = None if table is None else byref(table)
+        check(library.tc_cache_restore(self._pointer, layer, first, count, *tensors, place))
+        del ids  # Until here it was read.
         return result
 
     def attend(
@@ -433,6 +497,8 @@ class Cache(Handle):
         sliding_window: int | None = None,
         soft_cap: float | None = None,
         newer: Layer | None = None,
+        sink_logits: npt.ArrayLike | None = None,
+        precision: Literal["automatic", "fast", "precise"] = "automatic",
         workers: Workers | None = None,
         dtype: str | None = None,
     ) -> npt.NDArray[np.float32]:
@@ -446,6 +512,10 @@ class Cache(Handle):
             sliding_window: tokens that a query sees, its own included; None for all.
             soft_cap: scores are bent to cap * tanh(score / cap); None for none.
             newer: keys and values of tokens after the cache's, in full precision and of its type.
+            sink_logits: `[query_heads]`, a score that takes its part of the softmax and has no value, as models with
+                learned attention sinks have it; -inf for a head without.
+            precision: how exactly queries and probabilities meet quantized keys and values: "fast" is 8 bits each, some
+                2 % of error, "precise" 15 and 16 bits, and "automatic" is fast where the codes hide what that adds.
             workers: threads to run on; None for the calling thread alone.
             dtype: "bfloat16" if queries of uint16 are such.
 
@@ -463,6 +533,11 @@ class Cache(Handle):
         more = _layer_numbers(newer, "newer", shape) if newer is not None else None
         if more is not None:
             options.newer = pointer(more.struct())
+        sinks = floats(sink_logits, "sink_logits", (heads,))
+        options.sink_logits = floats_pointer(sinks)
+        if precision not in PRECISIONS:
+            raise InvalidArgument(f"precision is {precision!r}, must be one of {', '.join(PRECISIONS)}")
+        options.precision = PRECISIONS.index(precision)
         output = np.empty((count, heads, shape.value_dimension), np.float32)
         check(
             library.tc_cache_attend(
@@ -478,6 +553,35 @@ class Cache(Handle):
             )
         )
         return output
+
+    def measure_errors(
+        self,
+        layer: int,
+        original: Layer,
+        *,
+        sliding_window: int | None = None,
+        threads: int | None = None,
+    ) -> Errors:
+        """Compares a layer with its original in full precision.
+
+        Args:
+            layer: its number.
+            original: of the cache's type. Its queries, if it has any, measure scores and attention.
+            sliding_window: tokens that a query sees, its own included; None for all.
+            threads: that work, the caller's included; None for one per processor.
+        """
+        layer = size(layer, "layer")
+        shape, _ = self._layer(layer)
+        given = _layer_numbers(original, "original", shape)
+        if given is None:
+            raise InvalidArgument("original is None, must be a Layer")
+        struct, errors = given.struct(), ErrorsStruct()
+        window = 0 if sliding_window is None else int(_option(size(sliding_window, "sliding_window"), "sliding_window"))
+        with Run(threads, None) as options:
+            check(library.tc_cache_measure_errors(self._pointer, layer, byref(struct), window, options, byref(errors)))
+        scores = None if math.isnan(errors.scores) else float(errors.scores)
+        attention = None if math.isnan(errors.attention) else float(errors.attention)
+        return Errors(float(errors.keys), float(errors.values), scores, attention)
 
     def save(
         self,

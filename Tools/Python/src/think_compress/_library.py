@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from ctypes import (
     CDLL,
     CFUNCTYPE,
@@ -72,6 +72,19 @@ class LayerShapeStruct(Structure):
     ]
 
 
+class BlockTableStruct(SizedStruct):
+    _fields_: ClassVar = [
+        ("size", c_size_t),
+        ("blocks", POINTER(c_int32)),
+        ("block_count", c_size_t),
+        ("block_tokens", c_size_t),
+        ("first_row", c_size_t),
+        ("pool_blocks", c_size_t),
+        ("key_block_stride", c_size_t),
+        ("value_block_stride", c_size_t),
+    ]
+
+
 class LayerStruct(SizedStruct):
     _fields_: ClassVar = [
         ("size", c_size_t),
@@ -80,7 +93,14 @@ class LayerStruct(SizedStruct):
         ("tokens", c_size_t),
         ("queries", Tensor),
         ("query_count", c_size_t),
+        ("blocks", POINTER(BlockTableStruct)),
+        ("accumulated_attention", POINTER(c_float)),
+        ("output_weights", POINTER(c_float)),
     ]
+
+
+class CompressorOptions(SizedStruct):
+    _fields_: ClassVar = [("size", c_size_t), ("profile", c_void_p)]
 
 
 class Metadata(Structure):
@@ -106,7 +126,23 @@ class AttentionOptions(SizedStruct):
         ("soft_cap", c_float),
         ("sliding_window", c_size_t),
         ("newer", POINTER(LayerStruct)),
+        ("sink_logits", POINTER(c_float)),
+        ("precision", c_int),
     ]
+
+
+class ErrorsStruct(SizedStruct):
+    _fields_: ClassVar = [
+        ("size", c_size_t),
+        ("keys", c_double),
+        ("values", c_double),
+        ("scores", c_double),
+        ("attention", c_double),
+    ]
+
+
+class SnapshotInfo(SizedStruct):
+    _fields_: ClassVar = [("size", c_size_t), ("tokens", c_size_t), ("layers", c_size_t), ("type", c_int)]
 
 
 class SaveOptions(SizedStruct):
@@ -115,6 +151,7 @@ class SaveOptions(SizedStruct):
 
 _RUN, _HANDLE, _OUT = POINTER(RunOptions), c_void_p, POINTER(c_void_p)
 _LAYERS, _IDS, _TENSOR = POINTER(LayerStruct), POINTER(c_int32), POINTER(Tensor)
+_SHAPES, _METADATA, _DIGESTS = POINTER(LayerShapeStruct), POINTER(Metadata), POINTER(c_uint8)
 
 # What each function returns and takes, as the header has it.
 PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
@@ -126,18 +163,28 @@ PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
     "tc_workers_free": (None, [_HANDLE]),
     "tc_recipe_parse": (c_int, [c_char_p, _OUT]),
     "tc_recipe_text": (c_char_p, [_HANDLE]),
+    "tc_recipe_advice": (c_char_p, [_HANDLE]),
+    "tc_recipe_estimate_bits": (c_int, [_HANDLE, _SHAPES, c_size_t, c_int, _RUN, POINTER(c_double)]),
     "tc_recipe_free": (None, [_HANDLE]),
-    "tc_compressor_create": (c_int, [_HANDLE, POINTER(LayerShapeStruct), c_size_t, c_size_t, c_int, _OUT]),
+    "tc_profile_open": (c_int, [c_char_p, _METADATA, c_size_t, _OUT]),
+    "tc_profile_free": (None, [_HANDLE]),
+    "tc_compressor_create": (
+        c_int,
+        [_HANDLE, _SHAPES, c_size_t, c_size_t, c_int, POINTER(CompressorOptions), _OUT],
+    ),
     "tc_compressor_add_layer": (c_int, [_HANDLE, _LAYERS, _RUN]),
-    "tc_compressor_finish": (c_int, [_HANDLE, _IDS, POINTER(Metadata), c_size_t, _RUN, _OUT]),
+    "tc_compressor_finish": (c_int, [_HANDLE, _IDS, _METADATA, c_size_t, _RUN, _OUT]),
     "tc_compressor_free": (None, [_HANDLE]),
     "tc_cache_get_info": (c_int, [_HANDLE, POINTER(CacheInfo)]),
-    "tc_cache_get_layer": (c_int, [_HANDLE, c_size_t, POINTER(LayerShapeStruct), POINTER(c_size_t)]),
+    "tc_cache_get_layer": (c_int, [_HANDLE, c_size_t, _SHAPES, POINTER(c_size_t)]),
     "tc_cache_get_token_ids": (c_int, [_HANDLE, _IDS, c_size_t]),
     "tc_cache_append": (c_int, [_HANDLE, _LAYERS, c_size_t, c_size_t, _IDS]),
     "tc_cache_truncate": (c_int, [_HANDLE, c_size_t]),
     "tc_cache_fork": (c_int, [_HANDLE, _OUT]),
-    "tc_cache_restore": (c_int, [_HANDLE, c_size_t, c_size_t, c_size_t, _TENSOR, _TENSOR]),
+    "tc_cache_restore": (
+        c_int,
+        [_HANDLE, c_size_t, c_size_t, c_size_t, _TENSOR, _TENSOR, POINTER(BlockTableStruct)],
+    ),
     "tc_cache_attend": (
         c_int,
         [
@@ -152,15 +199,24 @@ PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
             c_size_t,
         ],
     ),
+    "tc_cache_measure_errors": (c_int, [_HANDLE, c_size_t, _LAYERS, c_size_t, _RUN, POINTER(ErrorsStruct)]),
     "tc_cache_free": (None, [_HANDLE]),
     "tc_cache_save": (c_int, [_HANDLE, c_char_p, POINTER(SaveOptions), _RUN]),
     "tc_snapshot_open": (c_int, [c_char_p, _OUT]),
     "tc_snapshot_verify": (c_int, [_HANDLE, _RUN]),
     "tc_snapshot_load": (c_int, [_HANDLE, c_size_t, _RUN, _OUT]),
-    "tc_snapshot_token_count": (c_size_t, [_HANDLE]),
+    "tc_snapshot_get_info": (c_int, [_HANDLE, POINTER(SnapshotInfo)]),
+    "tc_snapshot_get_layer": (c_int, [_HANDLE, c_size_t, _SHAPES]),
+    "tc_snapshot_recipe": (c_char_p, [_HANDLE]),
     "tc_snapshot_get_token_ids": (c_int, [_HANDLE, _IDS, c_size_t]),
-    "tc_snapshot_get_digest": (c_int, [_HANDLE, c_size_t, POINTER(c_uint8)]),
+    "tc_snapshot_get_digests": (c_int, [_HANDLE, _DIGESTS, c_size_t]),
+    "tc_prefix_digests": (
+        c_int,
+        [_SHAPES, c_size_t, c_int, _METADATA, c_size_t, _IDS, c_size_t, _DIGESTS, c_size_t],
+    ),
     "tc_snapshot_metadata": (c_char_p, [_HANDLE, c_char_p]),
+    "tc_snapshot_metadata_count": (c_size_t, [_HANDLE]),
+    "tc_snapshot_get_metadata": (c_int, [_HANDLE, c_size_t, _METADATA]),
     "tc_snapshot_free": (None, [_HANDLE]),
 }
 
@@ -321,8 +377,18 @@ def text(string: str | os.PathLike[str], name: str) -> bytes:
     return encoded
 
 
+def metadata_structs(metadata: Mapping[str, str] | None, name: str = "metadata") -> Any:
+    """Metadata as C takes it.
+
+    Raises:
+        InvalidArgument: it has a character that C or UTF-8 can't have.
+    """
+    entries = [(text(key, f"{name}'s key"), text(value, name)) for key, value in (metadata or {}).items()]
+    return (Metadata * len(entries))(*(Metadata(*entry) for entry in entries))
+
+
 def version() -> str:
-    """The version of the library, such as "0.2.0"."""
+    """The version of the library, such as "0.3.0"."""
     return str(library.tc_version().decode())
 
 

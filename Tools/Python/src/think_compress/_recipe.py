@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from ._library import Pointer, library
+from ctypes import byref, c_double
+
+import numpy.typing as npt
+
+from ._arrays import NUMBERS, type_name
+from ._library import LayerShapeStruct, Pointer, Run, check, library, size
 from ._library import text as c_text
 
 
@@ -20,6 +25,42 @@ class Recipe:
     def __init__(self, text: str) -> None:
         self._pointer = Pointer(library.tc_recipe_parse, c_text(text, "text"), free=library.tc_recipe_free)
         self._text: str = library.tc_recipe_text(self._pointer).decode()
+
+    @property
+    def advice(self) -> str:
+        """Lines for people: what each stage does, and what the recipe needs of a layer."""
+        return str(library.tc_recipe_advice(self._pointer).decode())
+
+    def estimate_bits(
+        self,
+        layer: tuple[int, int, int, int],
+        token_count: int,
+        dtype: npt.DTypeLike | str = "float16",
+        *,
+        threads: int | None = None,
+    ) -> float:
+        """Estimates the bits per number of a layer by compressing one of random numbers.
+
+        Args:
+            layer: its `LayerShape`.
+            token_count: tokens of the layer.
+            dtype: of keys and values.
+            threads: that work, the caller's included; None for one per processor.
+        """
+        shape = LayerShapeStruct(*(size(number, "the layer's shape") for number in layer))
+        bits = c_double()
+        with Run(threads, None) as options:
+            check(
+                library.tc_recipe_estimate_bits(
+                    self._pointer,
+                    byref(shape),
+                    size(token_count, "token_count"),
+                    NUMBERS[type_name(dtype)],
+                    options,
+                    byref(bits),
+                )
+            )
+        return bits.value
 
     def __str__(self) -> str:
         return self._text

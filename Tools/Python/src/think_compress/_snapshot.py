@@ -3,14 +3,72 @@
 from __future__ import annotations
 
 import os
-from ctypes import c_uint8
+from collections.abc import Mapping, Sequence
+from ctypes import byref, c_uint8
 
 import numpy as np
 import numpy.typing as npt
 
-from ._arrays import ids_pointer
-from ._cache import Cache, _known
-from ._library import Handle, Pointer, Progress, Run, check, library, size, text
+from ._arrays import NAMES, NUMBERS, ids_pointer, token_ids, type_name
+from ._cache import Cache, LayerShape, TokenIds, _known
+from ._errors import InvalidArgument
+from ._library import (
+    Handle,
+    LayerShapeStruct,
+    Metadata,
+    Pointer,
+    Progress,
+    Run,
+    SnapshotInfo,
+    check,
+    library,
+    metadata_structs,
+    size,
+    text,
+)
+
+DIGEST_TOKENS, DIGEST_BYTES = 256, 32
+
+
+def prefix_digests(
+    layers: Sequence[LayerShape],
+    tokens: TokenIds,
+    dtype: npt.DTypeLike | str,
+    metadata: Mapping[str, str] | None = None,
+) -> list[bytes]:
+    """Names of the prefixes of a prompt that has no cache yet: what `Snapshot.digests` of its cache would be.
+
+    Args:
+        layers: the shapes of the model's layers.
+        tokens: ids of the prompt.
+        dtype: of the model's caches.
+        metadata: what they say of the model, such as model.id.
+    """
+    shapes = [LayerShape(*(size(number, "a layer's shape") for number in shape)) for shape in layers]
+    structs = (LayerShapeStruct * len(shapes))(*(LayerShapeStruct(*shape) for shape in shapes))
+    ids = token_ids(tokens, None)
+    if ids is None:
+        raise InvalidArgument("tokens is None, must be a row of integers")
+    entries = metadata_structs(metadata)
+    digests = (c_uint8 * (DIGEST_BYTES * (len(ids) // DIGEST_TOKENS)))()
+    check(
+        library.tc_prefix_digests(
+            structs,
+            len(shapes),
+            NUMBERS[type_name(dtype)],
+            entries,
+            len(entries),
+            ids_pointer(ids),
+            len(ids),
+            digests,
+            len(digests) // DIGEST_BYTES,
+        )
+    )
+    return _parts(bytes(digests))
+
+
+def _parts(digests: bytes) -> list[bytes]:
+    return [digests[start : start + DIGEST_BYTES] for start in range(0, len(digests), DIGEST_BYTES)]
 
 
 class Snapshot(Handle):
@@ -44,7 +102,34 @@ class Snapshot(Handle):
     @property
     def token_count(self) -> int:
         """Tokens of the cache."""
-        return int(library.tc_snapshot_token_count(self._pointer))
+        return int(self._info().tokens)
+
+    @property
+    def dtype(self) -> str:
+        """The type of the keys and values that were compressed: float16, bfloat16 or float32."""
+        return NAMES[self._info().type]
+
+    @property
+    def recipe(self) -> str | None:
+        """The recipe that compressed the cache, in canonical text; None if it is not known."""
+        pointer = self._pointer
+        found = library.tc_snapshot_recipe(pointer)
+        return None if found is None else str(found.decode())
+
+    @property
+    def layer_shapes(self) -> list[LayerShape]:
+        """The shape of each layer."""
+        shapes = []
+        for layer in range(self._info().layers):
+            shape = LayerShapeStruct()
+            check(library.tc_snapshot_get_layer(self._pointer, layer, byref(shape)))
+            shapes.append(LayerShape(shape.query_heads, shape.kv_heads, shape.key_dimension, shape.value_dimension))
+        return shapes
+
+    def _info(self) -> SnapshotInfo:
+        info = SnapshotInfo()
+        check(library.tc_snapshot_get_info(self._pointer, byref(info)))
+        return info
 
     @property
     def token_ids(self) -> npt.NDArray[np.int32] | None:
@@ -52,24 +137,27 @@ class Snapshot(Handle):
         ids = np.empty(self.token_count, np.int32)
         return _known(library.tc_snapshot_get_token_ids(self._pointer, ids_pointer(ids), len(ids)), ids)
 
-    def digest(self, prefix: int) -> bytes:
-        """The name of a prefix, 32 bytes, equal for equal tokens of one model.
-
-        Args:
-            prefix: counts whole 256 tokens from 0.
+    @property
+    def digests(self) -> list[bytes]:
+        """Names of prefixes, one of 32 bytes for every whole 256 tokens, equal for equal tokens of one model.
 
         Raises:
-            NotFound: there are no such tokens, or they are not known.
+            NotFound: the token ids are not known.
         """
-        digest = (c_uint8 * 32)()
-        check(library.tc_snapshot_get_digest(self._pointer, size(prefix, "prefix"), digest))
-        return bytes(digest)
+        digests = (c_uint8 * (DIGEST_BYTES * (self.token_count // DIGEST_TOKENS)))()
+        check(library.tc_snapshot_get_digests(self._pointer, digests, len(digests) // DIGEST_BYTES))
+        return _parts(bytes(digests))
 
-    def metadata(self, key: str, default: str | None = None) -> str | None:
-        """The text of a key of metadata, such as model.id, or the default if there is none."""
+    @property
+    def metadata(self) -> dict[str, str]:
+        """The text that travels with the cache, such as that of model.id."""
         pointer = self._pointer
-        found = library.tc_snapshot_metadata(pointer, text(key, "key"))
-        return default if found is None else str(found.decode())
+        result = {}
+        for index in range(library.tc_snapshot_metadata_count(pointer)):
+            entry = Metadata()
+            check(library.tc_snapshot_get_metadata(pointer, index, byref(entry)))
+            result[entry.key.decode()] = entry.value.decode()
+        return result
 
     def verify(self, *, threads: int | None = None, progress: Progress | None = None) -> None:
         """Checks every byte of the file.
