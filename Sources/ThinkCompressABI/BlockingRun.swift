@@ -27,12 +27,18 @@ func runBlocking<Value: Sendable>(
         }
         executor.finish()
     }
+    var told = -1.0
     executor.runUntilFinished {
         guard let progress = unsafe options.progress else { return }
-        if unsafe progress(options.context, fraction.withLock { $0 }) != 0 { task.cancel() }
+        told = fraction.withLock { $0 }
+        if unsafe progress(options.context, told) != 0 { task.cancel() }
     }
     guard let outcome = outcome.withLock({ $0 }) else {
         throw Failure(TC_INTERNAL, "the work ended without an outcome")
     }
-    return try outcome.get()
+    let value = try outcome.get()
+    // The last piece of work may have been another thread's. It is too late to cancel then.
+    let done = fraction.withLock { $0 }
+    if told < done, let progress = unsafe options.progress { _ = unsafe progress(options.context, done) }
+    return value
 }

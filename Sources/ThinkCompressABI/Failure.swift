@@ -33,8 +33,16 @@ struct Failure: Error {
         case let error as SnapshotError: self.init(TC_DAMAGED, error.description)
         case let error as FileError where error.code == .alreadyExists:
             self.init(TC_FILE_EXISTS, "\(error.path): exists already; choose another name or set `replace`")
-        case let error as FileError: self.init(TC_FILE_ERROR, error.description)
+        case let error as FileError: self.init(Self.status(of: error.code), error.description)
         default: self.init(TC_INTERNAL, "\(error)")
+        }
+    }
+
+    private static func status(of code: FileError.Code) -> tc_status {
+        switch code {
+        case .empty: TC_DAMAGED
+        case .notFound: TC_FILE_NOT_FOUND
+        default: TC_FILE_ERROR
         }
     }
 

@@ -9,6 +9,7 @@ private let version = CText(TC_VERSION)
 private let statusNames = [
     "TC_OK", "TC_INVALID_ARGUMENT", "TC_INVALID_RECIPE", "TC_UNSUPPORTED", "TC_UNSUPPORTED_VALUE", "TC_WHOLE_ONLY",
     "TC_OUT_OF_MEMORY", "TC_CANCELLED", "TC_FILE_ERROR", "TC_FILE_EXISTS", "TC_DAMAGED", "TC_NOT_FOUND", "TC_INTERNAL",
+    "TC_OTHER_MODEL", "TC_FILE_NOT_FOUND",
 ].map(CText.init)
 
 @c @implementation

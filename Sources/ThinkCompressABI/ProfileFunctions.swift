@@ -22,7 +22,7 @@ final class ProfileHandle: Handle {
                 let mismatch = CacheIdentity.mismatch(model, file.metadata)
             {
                 let message = "\(path): the profile has another \(mismatch.name); pass that of the cache's model"
-                throw Failure(TC_UNSUPPORTED, message)
+                throw Failure(TC_OTHER_MODEL, message)
             }
         } catch let error as EngineFormatError {
             throw Failure(TC_DAMAGED, "\(path): \(error)")
@@ -36,7 +36,7 @@ final class ProfileHandle: Handle {
         do {
             return try ModelProfile.read(file, metadata: model, geometry: geometry)
         } catch {
-            throw Failure(error.code == .damaged ? TC_DAMAGED : TC_UNSUPPORTED, "options.profile: \(path): \(error)")
+            throw Failure(error.code == .damaged ? TC_DAMAGED : TC_OTHER_MODEL, "options.profile: \(path): \(error)")
         }
     }
 }

@@ -114,6 +114,32 @@ public func tc_snapshot_get_layer(
 }
 
 @c @implementation
+public func tc_snapshot_check_model(
+    _ snapshot: OpaquePointer?,
+    _ layers: UnsafePointer<tc_layer_shape>?,
+    _ layerCount: Int,
+    _ type: tc_type,
+    _ metadata: UnsafePointer<tc_metadata>?,
+    _ metadataCount: Int
+) -> tc_status {
+    statusOf {
+        let reader = unsafe try SnapshotHandle.borrow(snapshot, "snapshot").reader
+        let model = CacheIdentity(
+            geometry: unsafe try CacheGeometry(layers, count: layerCount),
+            metadata: unsafe try dictionary(metadata, count: metadataCount, "metadata")
+        )
+        let elementType = try ElementType(type, "type")
+        let own = CacheIdentity(geometry: reader.geometry, metadata: reader.metadata)
+        func check(_ name: String, _ own: String, _ wanted: String) throws {
+            guard own != wanted else { return }
+            throw Failure(TC_OTHER_MODEL, "the snapshot is of another model: its \(name) is \(own), and not \(wanted)")
+        }
+        if let mismatch = own.mismatch(with: model) { try check(mismatch.name, mismatch.left, mismatch.right) }
+        try check("type", reader.header.shape.elementType.name, elementType.name)
+    }
+}
+
+@c @implementation
 public func tc_snapshot_recipe(_ snapshot: OpaquePointer?) -> UnsafePointer<CChar>? {
     unsafe (try? SnapshotHandle.borrow(snapshot, "snapshot"))?.recipe?.pointer
 }

@@ -59,9 +59,9 @@ import ThinkCompress
         let folder = try TemporaryFolder()
         let (_, path) = try makeProfile(of: source, in: folder)
         var handle: OpaquePointer?
-        expect(tc_profile_open(folder.file("none"), nil, 0, &handle), is: TC_FILE_ERROR, says: "none")
+        expect(tc_profile_open(folder.file("none"), nil, 0, &handle), is: TC_FILE_NOT_FOUND, says: "none")
         EngineText.withMetadata(["model.id": "another"]) { model in
-            expect(tc_profile_open(path, model, 1, &handle), is: TC_UNSUPPORTED, says: "another model.id")
+            expect(tc_profile_open(path, model, 1, &handle), is: TC_OTHER_MODEL, says: "another model.id")
             expect(tc_profile_open(path, nil, 1, &handle), is: TC_INVALID_ARGUMENT, says: "model is NULL")
             expect(tc_profile_open(path, model, -1, &handle), is: TC_INVALID_ARGUMENT, says: "model_count")
         }
@@ -77,7 +77,7 @@ import ThinkCompress
         shapes[1].key_dimension = 64
         expect(
             tc_compressor_create(recipe.pointer, shapes, 2, 300, TC_FLOAT16, &options, &handle),
-            is: TC_UNSUPPORTED,
+            is: TC_OTHER_MODEL,
             says: "options.profile"
         )
         options.size = 1

@@ -154,6 +154,42 @@ import ThinkCompress
         try await expectSameFile(prefix, expected)
     }
 
+    @Test("a snapshot of another model is told")
+    func otherModel() async throws {
+        let source = try TestCache.small()
+        let folder = try TemporaryFolder()
+        let cache = try Owned.cache(source, recipe: "kivi(bits=2)")
+        try check(tc_cache_save(cache.pointer, folder.file("a.tkv"), nil, nil))
+        let snapshot = try Owned.snapshot(folder.file("a.tkv"))
+        func model(
+            type: tc_type = TC_FLOAT16,
+            metadata: [String: String]? = nil,
+            _ change: (inout [tc_layer_shape]) -> Void = { _ in }
+        ) -> tc_status {
+            var shapes = source.shapeArguments
+            change(&shapes)
+            return EngineText.withMetadata(metadata ?? source.metadata) { metadata in
+                tc_snapshot_check_model(snapshot.pointer, shapes, shapes.count, type, metadata, metadata.count)
+            }
+        }
+        try check(model())
+        try check(model(metadata: [:]))
+        try check(model { $0[0].query_heads = 0 })
+        expect(
+            model(metadata: ["model.id": "another"]),
+            is: TC_OTHER_MODEL,
+            says: "its model.id is test, and not another"
+        )
+        expect(model(type: TC_BFLOAT16), is: TC_OTHER_MODEL, says: "its type is F16, and not BF16")
+        expect(
+            model { $0[1].key_dimension = 64 },
+            is: TC_OTHER_MODEL,
+            says: "key dimension of layer 1 is 32, and not 64"
+        )
+        expect(model { $0.removeLast() }, is: TC_OTHER_MODEL, says: "its layers is 2, and not 1")
+        expect(model { $0.removeAll() }, is: TC_INVALID_ARGUMENT, says: "layer_count is 0")
+    }
+
     @Test("a snapshot without token ids has no digests")
     func noDigests() async throws {
         let source = try TestCache.small()

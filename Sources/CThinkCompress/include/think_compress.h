@@ -53,7 +53,9 @@ typedef enum tc_status {
   TC_FILE_EXISTS = 9,       /* the file exists already and was not to be replaced */
   TC_DAMAGED = 10,          /* the file is no snapshot, or damaged, or of another version */
   TC_NOT_FOUND = 11,        /* the cache has no such thing, such as token ids */
-  TC_INTERNAL = 12          /* a fault of the library: please report it */
+  TC_INTERNAL = 12,         /* a fault of the library: please report it */
+  TC_OTHER_MODEL = 13,      /* the file is of another model, or of caches of another shape or type */
+  TC_FILE_NOT_FOUND = 14    /* there is no such file, or no such folder to write to */
 } tc_status;
 
 /* The name of a status, such as "TC_OK"; for ever. NULL for other numbers. */
@@ -172,8 +174,8 @@ typedef struct tc_metadata {
 /* What was measured of a model by `think-compress profile`: recipes then need no queries, and lose less. */
 typedef struct tc_profile tc_profile;
 
-/* Reads a profile. `model` is what caches of the model say of it, such as model.id: a profile of another is refused. It may
- * be NULL. */
+/* Reads a profile. `model` is what caches of the model say of it, such as model.id; it may be NULL. TC_OTHER_MODEL if the
+ * profile is of another one. */
 tc_status tc_profile_open(const char *path, const tc_metadata *model, size_t model_count, tc_profile **profile);
 void tc_profile_free(tc_profile *profile);
 
@@ -328,6 +330,12 @@ tc_status tc_snapshot_get_info(const tc_snapshot *snapshot, tc_snapshot_info *in
 
 /* The shape of a layer. */
 tc_status tc_snapshot_get_layer(const tc_snapshot *snapshot, size_t layer, tc_layer_shape *shape);
+
+/* Checks that the cache is one of a model: TC_OTHER_MODEL if its layers, its type or its metadata are others. Keys of
+ * metadata count that name models, rotary embeddings or tokenizers and are there on both sides.
+ * metadata: what caches of the model say of it, such as model.id; may be NULL. */
+tc_status tc_snapshot_check_model(const tc_snapshot *snapshot, const tc_layer_shape *layers, size_t layer_count,
+                                  tc_type type, const tc_metadata *metadata, size_t metadata_count);
 
 /* The recipe that compressed the cache, in canonical text, valid until the snapshot is freed; NULL if it is not known. */
 const char *tc_snapshot_recipe(const tc_snapshot *snapshot);

@@ -23,10 +23,12 @@ from think_compress import (
     Damaged,
     FileError,
     FileExists,
+    FileNotFound,
     InternalError,
     InvalidArgument,
     Layer,
     NotFound,
+    OtherModel,
     OutOfMemory,
     Recipe,
     RecipeError,
@@ -51,12 +53,14 @@ def test_exceptions_are_of_pythons_kinds() -> None:
         OutOfMemory: MemoryError,
         FileError: OSError,
         FileExists: FileExistsError,
+        FileNotFound: FileNotFoundError,
+        OtherModel: ValueError,
         NotFound: LookupError,
     }
     for kind, builtin in kinds.items():
         assert issubclass(kind, ThinkCompressError) and issubclass(kind, builtin)
     names = [name.decode() for number in range(1, 20) if (name := _library.library.tc_status_name(number)) is not None]
-    assert len(names) == len(BY_STATUS) == 12
+    assert len(names) == len(BY_STATUS) == 14
     for name, kind in zip(names, BY_STATUS.values(), strict=True):
         words = name.removeprefix("TC_").split("_")
         expected = {"INVALID_RECIPE": "RecipeError", "INTERNAL": "InternalError"}
@@ -79,8 +83,10 @@ def test_each_kind(tmp_path: Path, cache: Cache, make_layer: MakeLayer) -> None:
     window = Cache.compress([make_layer(300), make_layer(64)], "f32")
     with pytest.raises(WholeOnly):
         window.truncate(100)
-    with pytest.raises(FileError):
+    with pytest.raises(FileNotFoundError, match="prompt"):
         Snapshot.open(path)
+    with pytest.raises(FileError):
+        Snapshot.open(tmp_path)
     cache.save(path)
     with pytest.raises(FileExists, match="exists"):
         cache.save(path)

@@ -6,7 +6,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from think_compress import Cache, Damaged, InvalidArgument, Layer, LayerShape, NotFound, Snapshot, prefix_digests
+from think_compress import (
+    Cache,
+    Damaged,
+    InvalidArgument,
+    Layer,
+    LayerShape,
+    NotFound,
+    OtherModel,
+    Snapshot,
+    prefix_digests,
+)
 
 MakeLayer = Callable[..., Layer]
 
@@ -31,6 +41,11 @@ def test_a_file_and_back(tmp_path: Path, make_layer: MakeLayer, zstd_level: int)
         assert prefix_digests(snapshot.layer_shapes, range(600), "float32", metadata) == digests
         assert prefix_digests(snapshot.layer_shapes, range(255), "float32", metadata) == []
         assert prefix_digests(snapshot.layer_shapes, range(600), "float32", {"model.id": "another"}) != digests
+        snapshot.check_model(snapshot.layer_shapes, "float32", {"model.id": "random"})
+        with pytest.raises(OtherModel, match=r"model\.id is random, and not another"):
+            snapshot.check_model(snapshot.layer_shapes, "float32", {"model.id": "another"})
+        with pytest.raises(OtherModel, match="type is F32"):
+            snapshot.check_model(snapshot.layer_shapes, np.float16)
         loaded, prefix = snapshot.load(), snapshot.load(256)
         with pytest.raises(InvalidArgument, match="601"):
             snapshot.load(601)

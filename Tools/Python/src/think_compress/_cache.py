@@ -66,6 +66,16 @@ class LayerShape(NamedTuple):
 NO_LAYER = LayerShape(0, 0, 0, 0)
 
 
+def shape_structs(layers: Sequence[LayerShape]) -> Any:
+    """The shapes of layers as C takes them.
+
+    Raises:
+        InvalidArgument: a number is negative, or too large for any memory.
+    """
+    structs = [LayerShapeStruct(*(size(number, "a layer's shape") for number in shape)) for shape in layers]
+    return (LayerShapeStruct * len(structs))(*structs)
+
+
 @dataclass(frozen=True, eq=False)
 class Layer:
     """Keys and values of a layer's tokens, where they lie: arrays of any strides.
@@ -193,11 +203,11 @@ class Compressor(Handle):
         dtype: npt.DTypeLike | str = "float32",
         profile: Profile | None = None,
     ) -> None:
-        self._shapes = [LayerShape(*(size(number, "a layer's shape") for number in shape)) for shape in layers]
+        self._shapes = [LayerShape(*shape) for shape in layers]
         self._token_count = size(token_count, "token_count")
         self._type_name = type_name(dtype)
         self._added = 0
-        structs = (LayerShapeStruct * len(self._shapes))(*(LayerShapeStruct(*shape) for shape in self._shapes))
+        structs = shape_structs(self._shapes)
         options = CompressorOptions(profile=None if profile is None else profile._pointer._as_parameter_)
         super().__init__(
             Pointer(

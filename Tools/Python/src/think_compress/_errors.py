@@ -41,12 +41,20 @@ class FileExists(FileError, FileExistsError):
     """The file exists already and was not to be replaced."""
 
 
+class FileNotFound(FileError, FileNotFoundError):
+    """There is no such file, or no such folder to write to."""
+
+
 class Damaged(ThinkCompressError):
     """The file is no snapshot, or damaged, or of another version."""
 
 
 class NotFound(ThinkCompressError, LookupError):
     """The cache has no such thing, such as digests of token ids that it doesn't have."""
+
+
+class OtherModel(ThinkCompressError, ValueError):
+    """The file is of another model, or of caches of another shape or type."""
 
 
 class InternalError(ThinkCompressError):
@@ -66,4 +74,6 @@ BY_STATUS: dict[int, type[ThinkCompressError]] = {
     10: Damaged,
     11: NotFound,
     12: InternalError,
+    13: OtherModel,
+    14: FileNotFound,
 }

@@ -207,6 +207,7 @@ PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
     "tc_snapshot_load": (c_int, [_HANDLE, c_size_t, _RUN, _OUT]),
     "tc_snapshot_get_info": (c_int, [_HANDLE, POINTER(SnapshotInfo)]),
     "tc_snapshot_get_layer": (c_int, [_HANDLE, c_size_t, _SHAPES]),
+    "tc_snapshot_check_model": (c_int, [_HANDLE, _SHAPES, c_size_t, c_int, _METADATA, c_size_t]),
     "tc_snapshot_recipe": (c_char_p, [_HANDLE]),
     "tc_snapshot_get_token_ids": (c_int, [_HANDLE, _IDS, c_size_t]),
     "tc_snapshot_get_digests": (c_int, [_HANDLE, _DIGESTS, c_size_t]),

@@ -16,9 +16,10 @@ class Profile(Handle):
         model: what caches of the model say of it, such as model.id; a profile of another model is refused.
 
     Raises:
+        FileNotFound: there is none.
         FileError: it can't be read.
         Damaged: it is no profile, or damaged.
-        Unsupported: it is of another model.
+        OtherModel: it is of another model.
     """
 
     def __init__(self, path: str | os.PathLike[str], model: Mapping[str, str] | None = None) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ._arrays import NAMES, NUMBERS, ids_pointer, token_ids, type_name
-from ._cache import Cache, LayerShape, TokenIds, _known
+from ._cache import Cache, LayerShape, TokenIds, _known, shape_structs
 from ._errors import InvalidArgument
 from ._library import (
     Handle,
@@ -44,8 +44,7 @@ def prefix_digests(
         dtype: of the model's caches.
         metadata: what they say of the model, such as model.id.
     """
-    shapes = [LayerShape(*(size(number, "a layer's shape") for number in shape)) for shape in layers]
-    structs = (LayerShapeStruct * len(shapes))(*(LayerShapeStruct(*shape) for shape in shapes))
+    structs = shape_structs(layers)
     ids = token_ids(tokens, None)
     if ids is None:
         raise InvalidArgument("tokens is None, must be a row of integers")
@@ -54,7 +53,7 @@ def prefix_digests(
     check(
         library.tc_prefix_digests(
             structs,
-            len(shapes),
+            len(structs),
             NUMBERS[type_name(dtype)],
             entries,
             len(entries),
@@ -84,6 +83,7 @@ class Snapshot(Handle):
         """Opens a file and checks all but its pages, which are not touched.
 
         Raises:
+            FileNotFound: there is none.
             FileError: it can't be read.
             Damaged: it is no snapshot, or damaged, or of another version.
         """
@@ -158,6 +158,30 @@ class Snapshot(Handle):
             check(library.tc_snapshot_get_metadata(pointer, index, byref(entry)))
             result[entry.key.decode()] = entry.value.decode()
         return result
+
+    def check_model(
+        self,
+        layers: Sequence[LayerShape],
+        dtype: npt.DTypeLike | str,
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
+        """Checks that the cache is one of a model.
+
+        Args:
+            layers: the shapes of the model's layers.
+            dtype: of its caches.
+            metadata: what they say of the model, such as model.id. Keys count that name models, rotary embeddings or
+                tokenizers and are there on both sides.
+
+        Raises:
+            OtherModel: it is of another one.
+        """
+        structs, entries = shape_structs(layers), metadata_structs(metadata)
+        check(
+            library.tc_snapshot_check_model(
+                self._pointer, structs, len(structs), NUMBERS[type_name(dtype)], entries, len(entries)
+            )
+        )
 
     def verify(self, *, threads: int | None = None, progress: Progress | None = None) -> None:
         """Checks every byte of the file.
