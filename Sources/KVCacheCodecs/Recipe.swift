@@ -1,4 +1,5 @@
 public import CachePacking
+public import KVCacheModel
 
 /// How a cache is compressed: stages in order, written `think(keys=0.4)+kivi(bits=2)`.
 public struct Recipe: Sendable, Equatable, CustomStringConvertible {
@@ -98,6 +99,11 @@ public struct Recipe: Sendable, Equatable, CustomStringConvertible {
 
     /// Whether a stage looks at all layers before it decides about the first.
     public var needsWholeCache: Bool { steps.contains { $0.stage.needsWholeCache } }
+
+    /// The type of the only caches that the recipe takes; nil where it takes any.
+    public var elementType: ElementType? {
+        steps.lazy.compactMap { ($0.stage as? FullPrecisionCodec)?.elementType }.first
+    }
 
     /// What stages look at where the model can give it.
     public var modelStatistics: ModelStatistics { steps.reduce(into: []) { $0.formUnion($1.stage.modelStatistics) } }

@@ -34,6 +34,29 @@ public func tc_recipe_text(_ recipe: OpaquePointer?) -> UnsafePointer<CChar>? {
 }
 
 @c @implementation
+public func tc_recipe_get_info(_ recipe: OpaquePointer?, _ info: UnsafeMutablePointer<tc_recipe_info>?) -> tc_status {
+    statusOf {
+        let recipe = unsafe try RecipeHandle.borrow(recipe, "recipe").recipe
+        guard let info = unsafe info else { throw Failure.null("info") }
+        let size = unsafe try checkedSize(of: UnsafeRawPointer(info), "info")
+        // Attention that was added up is that of all queries.
+        let window =
+            recipe.modelStatistics.contains(.accumulatedAttention)
+            ? -1 : recipe.steps.compactMap(\.stage.observationWindow).max() ?? 0
+        let result = tc_recipe_info(
+            size: size,
+            observation_window: window,
+            residual_window: recipe.residualWindow,
+            sinks: recipe.sinks,
+            selects_tokens: recipe.tokenSelection == nil ? 0 : 1,
+            needs_all_layers: recipe.needsWholeCache ? 1 : 0,
+            type: recipe.elementType.map { tc_type($0) } ?? tc_type(rawValue: 0)
+        )
+        unsafe write(result, to: info, size: size)
+    }
+}
+
+@c @implementation
 public func tc_recipe_advice(_ recipe: OpaquePointer?) -> UnsafePointer<CChar>? {
     unsafe (try? RecipeHandle.borrow(recipe, "recipe"))?.advice.pointer
 }

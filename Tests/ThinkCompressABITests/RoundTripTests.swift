@@ -253,6 +253,21 @@ import ThinkCompress
         #expect(advice.contains("not cut to a prefix"))
         #expect(lines.last == "Keeps the last 128 tokens and the first 4 in full precision.")
 
+        func info(_ text: String) throws -> tc_recipe_info {
+            var info = tc_recipe_info()
+            info.size = MemoryLayout<tc_recipe_info>.size
+            let recipe = try Owned.recipe(text)
+            try withExtendedLifetime(recipe) { try check(tc_recipe_get_info(recipe.pointer, &info)) }
+            return info
+        }
+        let facts = try info("snapkv(keep=0.5,observe=16)+kivi(bits=4,residual=64,sinks=4)")
+        #expect(facts.observation_window == 16 && facts.residual_window == 64 && facts.sinks == 4)
+        #expect(facts.selects_tokens == 1 && facts.needs_all_layers == 0 && facts.type.rawValue == 0)
+        #expect(try info("h2o(keep=0.5)").observation_window == -1)
+        #expect(try info("kivi(bits=4)").observation_window == 0)
+        #expect(try info("auto(error=2%)").needs_all_layers == 1)
+        #expect(try info("bf16").type == TC_BFLOAT16)
+
         let source = try TestCache.small(tokens: 1000)
         for text in ["exact", "kivi(bits=2)", "think(keys=0.4)+kivi(bits=2)", "balanced"] {
             let recipe = try Owned.recipe(text)

@@ -61,6 +61,8 @@ import ThinkCompress
         expect(tc_snapshot_load(nil, 0, nil, &handle), is: TC_INVALID_ARGUMENT, says: "snapshot is NULL")
         #expect(tc_recipe_text(nil) == nil && tc_snapshot_metadata(nil, nil) == nil)
         #expect(tc_recipe_advice(nil) == nil && tc_snapshot_recipe(nil) == nil && tc_snapshot_metadata_count(nil) == 0)
+        expect(tc_recipe_get_info(nil, nil), is: TC_INVALID_ARGUMENT, says: "recipe is NULL")
+        expect(tc_recipe_get_info(recipe.pointer, nil), is: TC_INVALID_ARGUMENT, says: "info is NULL")
         expect(tc_profile_open(nil, nil, 0, &handle), is: TC_INVALID_ARGUMENT, says: "path is NULL")
         expect(
             tc_recipe_estimate_bits(nil, nil, 0, TC_FLOAT16, nil, nil),

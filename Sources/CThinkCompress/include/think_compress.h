@@ -86,6 +86,9 @@ typedef struct tc_workers tc_workers;
 tc_status tc_workers_create(size_t threads, tc_workers **workers);
 void tc_workers_free(tc_workers *workers);
 
+/* The type of the numbers of a tensor. */
+typedef enum tc_type { TC_FLOAT16 = 1, TC_BFLOAT16 = 2, TC_FLOAT32 = 3 } tc_type;
+
 /* -- Recipes ------------------------------------------------------------------------------------------------------ */
 
 /* How a cache is compressed, such as "think(keys=0.4)+kivi(bits=2)", or the name of a preset, such as "balanced". */
@@ -96,14 +99,26 @@ tc_status tc_recipe_parse(const char *text, tc_recipe **recipe);
 /* The recipe in canonical text, valid until it is freed; NULL for NULL. */
 const char *tc_recipe_text(const tc_recipe *recipe);
 
+/* What a recipe asks for, and what stays as it came. */
+typedef struct tc_recipe_info {
+  size_t size;
+  size_t observation_window; /* the prompt's last queries that it looks at; 0 for none, SIZE_MAX for all there are */
+  size_t residual_window;    /* newest tokens in full precision, at least */
+  size_t sinks;              /* first tokens in full precision */
+  int selects_tokens;        /* whether it drops some: then caches are used whole */
+  int needs_all_layers;      /* whether it looks at all layers before it compresses the first */
+  tc_type type;              /* that of the only caches that it takes; 0 for any */
+} tc_recipe_info;
+
+/* Writes to as much of `info` as its `size` says. */
+tc_status tc_recipe_get_info(const tc_recipe *recipe, tc_recipe_info *info);
+
 /* Lines for people: what each stage does, and what the recipe needs of a layer. Valid until the recipe is freed; NULL for
  * NULL. */
 const char *tc_recipe_advice(const tc_recipe *recipe);
 void tc_recipe_free(tc_recipe *recipe);
 
 /* -- Tensors ------------------------------------------------------------------------------------------------------ */
-
-typedef enum tc_type { TC_FLOAT16 = 1, TC_BFLOAT16 = 2, TC_FLOAT32 = 3 } tc_type;
 
 /* Numbers by head, token and channel, where they lie. Strides count elements. All three 0: [heads, tokens, channels]
  * without gaps. [tokens, heads, channels] has strides channels, heads * channels, 1; transposed values, [heads, channels,

@@ -16,6 +16,7 @@ from think_compress import (
     LayerShape,
     Profile,
     Recipe,
+    RecipeInfo,
 )
 
 MakeLayer = Callable[..., Layer]
@@ -30,6 +31,14 @@ def test_advice_and_size(make_layer: MakeLayer) -> None:
     assert bits == pytest.approx(cache.bits_per_value, rel=0.01)
     with pytest.raises(InvalidArgument, match="KV heads"):
         recipe.estimate_bits(LayerShape(0, 0, 64, 64), 1000)
+
+
+def test_info() -> None:
+    info = Recipe("snapkv(keep=0.5,observe=16)+kivi(bits=4,residual=64,sinks=4)").info
+    assert info == RecipeInfo(16, 64, 4, selects_tokens=True, needs_all_layers=False, dtype=None)
+    assert Recipe("h2o(keep=0.5)").info.observation_window is None
+    assert Recipe("auto(error=2%)").info.needs_all_layers
+    assert Recipe("bf16").info.dtype == "bfloat16" and Recipe("exact").info.dtype is None
 
 
 def test_errors_are_measured(make_layer: MakeLayer) -> None:

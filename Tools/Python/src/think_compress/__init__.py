@@ -31,7 +31,7 @@ from ._errors import (
 )
 from ._library import Workers, kernels, version
 from ._profile import Profile
-from ._recipe import Recipe
+from ._recipe import Recipe, RecipeInfo
 from ._snapshot import Snapshot, prefix_digests
 
 __all__ = [
@@ -54,6 +54,7 @@ __all__ = [
     "Profile",
     "Recipe",
     "RecipeError",
+    "RecipeInfo",
     "Snapshot",
     "ThinkCompressError",
     "Unsupported",

@@ -99,6 +99,18 @@ class LayerStruct(SizedStruct):
     ]
 
 
+class RecipeInfoStruct(SizedStruct):
+    _fields_: ClassVar = [
+        ("size", c_size_t),
+        ("observation_window", c_size_t),
+        ("residual_window", c_size_t),
+        ("sinks", c_size_t),
+        ("selects_tokens", c_int),
+        ("needs_all_layers", c_int),
+        ("type", c_int),
+    ]
+
+
 class CompressorOptions(SizedStruct):
     _fields_: ClassVar = [("size", c_size_t), ("profile", c_void_p)]
 
@@ -163,6 +175,7 @@ PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
     "tc_workers_free": (None, [_HANDLE]),
     "tc_recipe_parse": (c_int, [c_char_p, _OUT]),
     "tc_recipe_text": (c_char_p, [_HANDLE]),
+    "tc_recipe_get_info": (c_int, [_HANDLE, POINTER(RecipeInfoStruct)]),
     "tc_recipe_advice": (c_char_p, [_HANDLE]),
     "tc_recipe_estimate_bits": (c_int, [_HANDLE, _SHAPES, c_size_t, c_int, _RUN, POINTER(c_double)]),
     "tc_recipe_free": (None, [_HANDLE]),

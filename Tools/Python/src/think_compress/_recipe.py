@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
+import sys
 from ctypes import byref, c_double
+from typing import NamedTuple
 
 import numpy.typing as npt
 
-from ._arrays import NUMBERS, type_name
-from ._library import LayerShapeStruct, Pointer, Run, check, library, size
+from ._arrays import NAMES, NUMBERS, type_name
+from ._library import LayerShapeStruct, Pointer, RecipeInfoStruct, Run, check, library, size
 from ._library import text as c_text
+
+
+class RecipeInfo(NamedTuple):
+    """What a recipe asks for, and what stays as it came."""
+
+    observation_window: int | None
+    """The prompt's last queries that it looks at; 0 for none, None for all there are."""
+    residual_window: int
+    """Newest tokens in full precision, at least."""
+    sinks: int
+    """First tokens in full precision."""
+    selects_tokens: bool
+    """Whether it drops some: then caches are used whole."""
+    needs_all_layers: bool
+    """Whether it looks at all layers before it compresses the first."""
+    dtype: str | None
+    """The type of the only caches that it takes; None for any."""
 
 
 class Recipe:
@@ -25,6 +44,21 @@ class Recipe:
     def __init__(self, text: str) -> None:
         self._pointer = Pointer(library.tc_recipe_parse, c_text(text, "text"), free=library.tc_recipe_free)
         self._text: str = library.tc_recipe_text(self._pointer).decode()
+
+    @property
+    def info(self) -> RecipeInfo:
+        """What it asks for, and what stays as it came."""
+        info = RecipeInfoStruct()
+        check(library.tc_recipe_get_info(self._pointer, byref(info)))
+        window = None if info.observation_window > sys.maxsize else info.observation_window
+        return RecipeInfo(
+            window,
+            info.residual_window,
+            info.sinks,
+            bool(info.selects_tokens),
+            bool(info.needs_all_layers),
+            NAMES.get(info.type),
+        )
 
     @property
     def advice(self) -> str:
