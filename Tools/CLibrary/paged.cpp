@@ -1,5 +1,5 @@
 // A small engine that keeps its paged cache compressed: prompts are prefilled into blocks of a pool and compressed, and
-// the blocks used by others; new tokens lie in a tail of blocks until they are appended. A sequence is forked, and one is
+// the blocks used by others; new tokens lie in a tail of blocks until they are appended. One sequence is forked, and
 // restored to blocks. Compares every attention with that over the original numbers. Exit status 0 if all agrees.
 //
 //   c++ -std=c++17 paged.cpp $(pkg-config --cflags --libs think_compress) && OPENBLAS_NUM_THREADS=1 ./a.out
