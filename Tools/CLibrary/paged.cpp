@@ -9,6 +9,7 @@
 #include <array>
 #include <cmath>
 #include <cstdio>
+#include <iterator>
 #include <memory>
 #include <numeric>
 #include <random>
@@ -16,11 +17,12 @@
 #include <string>
 #include <vector>
 
-constexpr std::size_t layers = 2, queryHeads = 4, kvHeads = 2, dimension = 64, blockTokens = 16;
-constexpr std::size_t poolBlocks = 60, tailTokens = 24, rowLength = kvHeads * dimension;
+constexpr std::size_t layers = 2, queryHeads = 4, kvHeads = 2, dimension = 64, blockTokens = 16, poolBlocks = 60;
+constexpr std::size_t tailTokens = 24, promptQueries = 32, rowLength = kvHeads * dimension;
+constexpr std::size_t queryLength = queryHeads * dimension, originalLength = 2 * rowLength + queryLength;
 constexpr std::size_t layerLength = poolBlocks * blockTokens * rowLength;
 constexpr double errorBound = 0.1;  // relative, of the attention output: kivi(bits=4) costs random numbers some 0.07
-using Query = std::array<float, queryHeads * dimension>;  // and what attention gives for it
+using Numbers = std::vector<float>;
 
 void check(tc_status status) {
   if (status != TC_OK) throw std::runtime_error(std::string(tc_status_name(status)) + ": " + tc_last_error());
@@ -37,43 +39,27 @@ template <typename Handle, typename Call> Handle made(Call call) {
   return Handle(object);
 }
 
-// Stands for the model: what it computes of a token in a layer, here random numbers.
-struct Row {
-  std::array<float, rowLength> keys, values;  // [KV head, dimension]
-  Query query;
-  Row(std::int32_t id, std::size_t position, std::size_t layer) {
-    std::mt19937 random(static_cast<std::uint32_t>((static_cast<std::size_t>(id) * 8191 + position) * layers + layer));
-    auto number = [&] { return static_cast<float>(random()) / 2147483648.0f - 1; };
-    std::generate(keys.begin(), keys.end(), number);
-    std::generate(values.begin(), values.end(), number);
-    std::generate(query.begin(), query.end(), number);
-  }
-};
-
 // Attention as engines have it, to tokens whose keys and values `find` says.
-template <typename Find> Query plainAttention(const Query &query, std::size_t tokens, Find find) {
-  Query output{};
-  std::array<float, queryHeads> sums{};
+template <typename Find> Numbers plainAttention(const float *query, std::size_t tokens, Find find) {
+  Numbers output(queryLength), sums(queryHeads);
   for (std::size_t token = 0; token < tokens; token++) {
     const auto [keys, values] = find(token);
     for (std::size_t head = 0; head < queryHeads; head++) {
       const std::size_t first = head * dimension, kvFirst = head / (queryHeads / kvHeads) * dimension;
-      const float score = std::inner_product(&query[first], &query[first] + dimension, &keys[kvFirst], 0.0f);
+      const float score = std::inner_product(query + first, query + first + dimension, keys + kvFirst, 0.0f);
       const float weight = std::exp(score / std::sqrt(float{dimension}));
       sums[head] += weight;
       for (std::size_t i = 0; i < dimension; i++) output[first + i] += weight * values[kvFirst + i];
     }
   }
-  for (std::size_t i = 0; i < output.size(); i++) output[i] /= sums[i / dimension];
+  for (std::size_t i = 0; i < queryLength; i++) output[i] /= sums[i / dimension];
   return output;
 }
 
 struct Pool {
-  std::vector<float> keys, values;  // [layer, block, token, KV head, dimension]
+  Numbers keys = Numbers(layers * layerLength), values = keys;  // [layer, block, token, KV head, dimension]
   std::vector<std::int32_t> free;
-  Pool() : keys(layers * layerLength), values(layers * layerLength), free(poolBlocks) {
-    std::iota(free.begin(), free.end(), 0);
-  }
+  Pool() { while (free.size() < poolBlocks) free.push_back(static_cast<std::int32_t>(free.size())); }
 };
 
 // A sequence: first in blocks alone; once compressed, in a cache with a tail of the newest tokens in blocks.
@@ -84,39 +70,47 @@ class Sequence {
   Sequence(const Sequence &) = delete;
   ~Sequence() { freeBlocks(); }
 
+  // What a model computes of a token goes to a block. Here it is random numbers, kept to compare with.
   void add(std::int32_t id) {
     grow(1);
-    ids.push_back(id);
     for (std::size_t layer = 0; layer < layers; layer++) {
-      const Row row(id, ids.size() - 1, layer);
-      std::copy(row.keys.begin(), row.keys.end(), &pool.keys[place(layer, tokens - 1)]);
-      std::copy(row.values.begin(), row.values.end(), &pool.values[place(layer, tokens - 1)]);
+      std::seed_seq seed{static_cast<std::size_t>(id), ids.size(), layer};
+      std::mt19937 random(seed);
+      auto number = [&] { return static_cast<float>(random()) / 2147483648.0f - 1; };
+      std::generate_n(std::back_inserter(originals[layer]), originalLength, number);
+      std::copy_n(original(layer, ids.size()), rowLength, &pool.keys[place(layer, tokens - 1)]);
+      std::copy_n(original(layer, ids.size()) + rowLength, rowLength, &pool.values[place(layer, tokens - 1)]);
     }
+    ids.push_back(id);
   }
-  // The recipe is one that needs no queries; for others, each layer has the prompt's last in `queries`.
   void compress(const tc_recipe *recipe) {
     std::array<tc_layer_shape, layers> shapes;
     shapes.fill({queryHeads, kvHeads, dimension, dimension});
     const auto compressor = made<Compressor>([&](tc_compressor **compressor) {
       return tc_compressor_create(recipe, shapes.data(), layers, tokens, TC_FLOAT32, nullptr, compressor);
     });
-    for (const tc_layer &layer : inBlocks()) check(tc_compressor_add_layer(compressor.get(), &layer, nullptr));
+    for (std::size_t layer = 0; layer < layers; layer++) {
+      tc_layer added = inBlocks()[layer];
+      const float *queries = original(layer, tokens - promptQueries) + 2 * rowLength;  // kivi alone would need none
+      added.queries = {queries, TC_FLOAT32, dimension, originalLength, 1};
+      added.query_count = promptQueries;
+      check(tc_compressor_add_layer(compressor.get(), &added, nullptr));
+    }
     cache = made<Cache>([&](tc_cache **cache) {
       return tc_compressor_finish(compressor.get(), ids.data(), nullptr, 0, nullptr, cache);
     });
     freeBlocks();
   }
-  // One more token, whose attention is compared.
   void decode(std::int32_t id) {
     add(id);
     for (std::size_t layer = 0; layer < layers; layer++) {
-      const Query query = Row(id, ids.size() - 1, layer).query, output = attention(layer, query);
-      const Query expected = plainAttention(query, ids.size(), [&](std::size_t token) {
-        const Row row(ids[token], token, layer);
-        return std::make_pair(row.keys, row.values);
+      const float *query = original(layer, ids.size() - 1) + 2 * rowLength;
+      const Numbers output = attention(layer, query);
+      const Numbers expected = plainAttention(query, ids.size(), [&](std::size_t token) {
+        return std::make_pair(original(layer, token), original(layer, token) + rowLength);
       });
       double difference = 0, norm = 0;
-      for (std::size_t i = 0; i < output.size(); i++) {
+      for (std::size_t i = 0; i < queryLength; i++) {
         difference += std::pow(output[i] - expected[i], 2);
         norm += std::pow(expected[i], 2);
       }
@@ -130,10 +124,11 @@ class Sequence {
     if (tokens > 0) check(tc_cache_append(cache.get(), inBlocks().data(), layers, tokens, &ids[ids.size() - tokens]));
     freeBlocks();
   }
-  // Gives an empty sequence the tokens of another, whose tail was appended. Both use the same memory.
+  // Gives an empty sequence the tokens of another, whose tail was appended. Both caches use the same memory.
   void continueFrom(const Sequence &other) {
     cache = made<Cache>([&](tc_cache **cache) { return tc_cache_fork(other.cache.get(), cache); });
     ids = other.ids;
+    originals = other.originals;
   }
   // Back to blocks alone, when the tail was appended: the engine goes on as if nothing had been compressed.
   void restore() {
@@ -146,22 +141,25 @@ class Sequence {
     cache.reset();
   }
   void report(const char *what) const {
-    tc_cache_info info{};
-    info.size = sizeof info;
+    tc_cache_info info{sizeof info, 0, 0, TC_FLOAT32, 0, 0, 0};
     if (cache) check(tc_cache_get_info(cache.get(), &info));
     const std::size_t used = poolBlocks - pool.free.size();
-    const std::size_t bytes = used * blockTokens * rowLength * layers * 2 * sizeof(float);
-    std::printf("%s: %zu tokens, %zu bytes compressed; the pool: %zu of %zu blocks, %zu bytes\n", what, ids.size(),
-                info.block_bytes + info.full_precision_bytes, used, poolBlocks, bytes);
+    std::printf("%s: %zu bytes compressed; the pool: %zu of %zu blocks, %zu bytes\n", what,
+                info.block_bytes + info.full_precision_bytes, used, poolBlocks,
+                used * blockTokens * rowLength * layers * 2 * sizeof(float));
   }
 
  private:
   Pool &pool;
   Cache cache;
+  std::array<Numbers, layers> originals;  // [token, rows of keys and values, query]
   std::vector<std::int32_t> ids, blocks;
   std::size_t tokens = 0;  // in blocks
   tc_block_table table{};
 
+  const float *original(std::size_t layer, std::size_t token) const {
+    return &originals[layer][token * originalLength];
+  }
   std::size_t place(std::size_t layer, std::size_t token) const {
     const std::size_t row = static_cast<std::size_t>(blocks[token / blockTokens]) * blockTokens + token % blockTokens;
     return layer * layerLength + row * rowLength;
@@ -182,26 +180,21 @@ class Sequence {
     std::array<tc_layer, layers> result{};
     table = {sizeof table, blocks.data(), blocks.size(), blockTokens, 0, poolBlocks, 0, 0};
     for (std::size_t layer = 0; layer < layers; layer++) {
-      result[layer].size = sizeof result[layer];
-      result[layer].keys = {&pool.keys[layer * layerLength], TC_FLOAT32, dimension, rowLength, 1};
-      result[layer].values = {&pool.values[layer * layerLength], TC_FLOAT32, dimension, rowLength, 1};
-      result[layer].tokens = tokens;
-      result[layer].blocks = &table;
+      const tc_tensor keys{&pool.keys[layer * layerLength], TC_FLOAT32, dimension, rowLength, 1};
+      const tc_tensor values{&pool.values[layer * layerLength], TC_FLOAT32, dimension, rowLength, 1};
+      result[layer] = {sizeof(tc_layer), keys, values, tokens, {}, 0, &table, nullptr, nullptr};
     }
     return result;
   }
-  Query attention(std::size_t layer, const Query &query) {
+  Numbers attention(std::size_t layer, const float *query) {
     if (!cache) return plainAttention(query, tokens, [&](std::size_t token) {
       return std::make_pair(&pool.keys[place(layer, token)], &pool.values[place(layer, token)]);
     });
     const tc_layer newer = inBlocks()[layer];
-    tc_attention_options options{};
-    options.size = sizeof options;
-    options.newer = &newer;
-    const tc_tensor queries{query.data(), TC_FLOAT32, 0, 0, 0};
-    Query output;
-    float *result = output.data();
-    check(tc_cache_attend(cache.get(), layer, &queries, queryHeads, 1, &options, nullptr, result, output.size()));
+    const tc_attention_options options{sizeof options, 0, 0, 0, &newer, nullptr, TC_PRECISION_AUTOMATIC};
+    const tc_tensor queries{query, TC_FLOAT32, 0, 0, 0};
+    Numbers output(queryLength);
+    check(tc_cache_attend(cache.get(), layer, &queries, queryHeads, 1, &options, nullptr, output.data(), queryLength));
     return output;
   }
 };
@@ -221,12 +214,10 @@ int main() try {
   branch.continueFrom(first);
   for (int id = 0; id < 30; id++) first.decode(id), branch.decode(id + 500);
   first.append();
-  first.report("continued");
   first.restore();
   first.report("restored");
   for (int id = 0; id < 10; id++) first.decode(id);
-  std::printf("relative errors of attention: at most %.3f\n",
-              std::max({first.largestError, second.largestError, branch.largestError}));
+  std::printf("relative errors: %.3f, %.3f, %.3f\n", first.largestError, second.largestError, branch.largestError);
 } catch (const std::exception &error) {
   std::fprintf(stderr, "%s\n", error.what());
   return 1;
