@@ -12,6 +12,7 @@ one layer at a time is there in full, and all others are compressed. It saves no
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import os
 import re
@@ -37,13 +38,13 @@ _NEEDED = "think_compress.transformers needs torch, and transformers 5 or later:
 try:
     import torch
     import transformers
+    from transformers.cache_utils import Cache as TransformersCache
     from transformers.cache_utils import (
         CacheLayerMixin,
         DynamicCache,
         DynamicLayer,
         DynamicSlidingWindowLayer,
     )
-    from transformers.cache_utils import Cache as TransformersCache
 except ImportError as error:
     raise ImportError(_NEEDED) from error
 if int(transformers.__version__.split(".")[0]) < 5:
@@ -80,20 +81,19 @@ def _places(config: Any) -> list[_Place | None]:
         kinds = [DynamicLayer() for _ in configs]
     places: list[_Place | None] = []
     for index, (kind, layer) in enumerate(zip(kinds, configs, strict=True)):
-        query_heads = layer.num_attention_heads
-        dimension = getattr(layer, "head_dim", None) or layer.hidden_size // query_heads
-        shape = LayerShape(query_heads, layer.num_key_value_heads or query_heads, dimension, dimension)
-        if type(kind) is DynamicSlidingWindowLayer:
-            places.append(_Place(shape, kind.sliding_window))
-        elif type(kind) is DynamicLayer:
-            places.append(_Place(shape, None))
-        elif type(kind).__name__ == "DummyLayer":
+        if type(kind).__name__ == "DummyLayer":
             places.append(None)
-        else:
+            continue
+        if type(kind) not in (DynamicLayer, DynamicSlidingWindowLayer):
             raise NotImplementedError(
                 f"layer {index} of the model is held by a {type(kind).__name__}; a ThinkCompressCache holds keys and "
                 "values of full and of sliding-window attention alone: use a DynamicCache"
             )
+        query_heads = layer.num_attention_heads
+        kv_heads = getattr(layer, "num_key_value_heads", None) or query_heads
+        dimension = getattr(layer, "head_dim", None) or layer.hidden_size // query_heads
+        shape = LayerShape(query_heads, kv_heads, dimension, dimension)
+        places.append(_Place(shape, getattr(kind, "sliding_window", None)))
     return places
 
 
@@ -160,16 +160,17 @@ def _plain_rotary(parameters: Mapping[str, Any]) -> dict[str, Any]:
 class _Capture:
     """Queries of a pass, as the attention modules of a model make them.
 
-    Attention hands its queries to nobody but the function that computes it, and that is chosen for the whole process or
-    model: putting another there would reach into everybody's passes. So a hook, which sees what goes into the module,
-    makes the few queries of the observation window once more, by the module's own projection, norm and rotary embedding.
-    It makes keys in the same way, and `matching` compares them with those that come to the cache: a module that goes
-    about it differently is noticed.
+    Attention hands its queries to nobody but the function that computes it, and that is chosen for the whole process
+    or model: putting another there would reach into everybody's passes. So a hook, which sees what goes into the
+    module, makes the few queries of the observation window once more, by the module's own projection, norm and rotary
+    embedding. It makes keys in the same way, and `matching` compares them with those that come to the cache: so it
+    finds out whether the layer has rotary embedding at all, and a module that goes about it differently is noticed.
     """
 
     def __init__(self, window: int) -> None:
         self._window = window
-        self._made: dict[int, tuple[Any, Any]] = {}
+        # Queries and keys with rotary embedding, and without.
+        self._made: dict[int, list[tuple[Any, Any]]] = {}
 
     @staticmethod
     def modules(model: Any) -> dict[int, Any]:
@@ -178,8 +179,14 @@ class _Capture:
             module.layer_idx: module
             for module in model.modules()
             if all(hasattr(module, name) for name in ("layer_idx", "head_dim", "q_proj", "k_proj"))
-            and hasattr(sys.modules[type(module).__module__], "apply_rotary_pos_emb")
+            and _Capture._rotation(module) is not None
         }
+
+    @staticmethod
+    def _rotation(module: Any) -> Any:
+        """The function that rotates queries and keys of an attention module; None if it has none of both at once."""
+        rotate = vars(sys.modules[type(module).__module__]).get("apply_rotary_pos_emb")
+        return rotate if rotate is not None and list(inspect.signature(rotate).parameters)[:2] == ["q", "k"] else None
 
     def make(self, module: Any, hidden: Any, position_embeddings: Any) -> None:
         """Makes the queries of a layer.
@@ -193,12 +200,18 @@ class _Capture:
             hidden = hidden[:, -min(self._window, hidden.shape[1]) :]
             count = hidden.shape[1]
             shape = (*hidden.shape[:-1], -1, module.head_dim)
-            queries, keys = module.q_proj(hidden).view(shape), module.k_proj(hidden).view(shape)
-            if hasattr(module, "q_norm"):
+            queries, keys = module.q_proj(hidden), module.k_proj(hidden)
+            norm = getattr(module, "q_norm", None)
+            # Of each head, or of all together.
+            is_of_heads = norm is None or norm.weight.shape[-1] == module.head_dim
+            if not is_of_heads:
                 queries, keys = module.q_norm(queries), module.k_norm(keys)
-            rotate = vars(sys.modules[type(module).__module__])["apply_rotary_pos_emb"]
+            queries, keys = queries.view(shape), keys.view(shape)
+            if norm is not None and is_of_heads:
+                queries, keys = module.q_norm(queries), module.k_norm(keys)
+            plain = queries.transpose(1, 2), keys.transpose(1, 2)
             cosines, sines = (each[:, -count:] for each in position_embeddings)
-            self._made[module.layer_idx] = rotate(queries.transpose(1, 2), keys.transpose(1, 2), cosines, sines)
+            self._made[module.layer_idx] = [self._rotation(module)(*plain, cosines, sines), plain]
 
     def matching(self, layer: int, keys: Any) -> Any:
         """The queries of a layer, `[1, query_heads, count, key_dimension]`, which are then forgotten.
@@ -211,21 +224,22 @@ class _Capture:
             raise InvalidArgument(
                 f"no queries of layer {layer} came with its keys: pass the cache to the model that it was made for"
             )
-        queries, made = self._made.pop(layer)
-        came = keys[:, :, -made.shape[2] :].float()
-        if made.shape != came.shape or (made.float() - came).norm() > 0.02 * came.norm():
-            raise NotImplementedError(
-                f"the attention of layer {layer} makes its queries in a way that is not known here; take a recipe that "
-                "needs none, such as 'kivi(bits=4)' or one with score=keys"
-            )
-        return queries
+        for queries, made in self._made.pop(layer):
+            came = keys[:, :, -made.shape[2] :]
+            # One is rounded as the other, in sums of another order.
+            if (made.float() - came.float()).norm() <= 0.02 * came.float().norm():
+                return queries
+        raise NotImplementedError(
+            f"the attention of layer {layer} makes its queries in a way that is not known here; take a recipe that "
+            "needs none, such as 'kivi(bits=4)' or one with score=keys"
+        )
 
 
 class _Store:
     """What a cache holds, shared by it and its layers.
 
-    A pass brings new tokens layer by layer. Until the last layer has them they don't count: a pass that breaks off leaves
-    nothing behind.
+    A pass brings new tokens layer by layer. Until the last layer has them they don't count: a pass that breaks off
+    leaves nothing behind.
     """
 
     def __init__(
@@ -286,6 +300,12 @@ class _Store:
             raise NotImplementedError(
                 f"a batch of {keys.shape[0]} sequences came, and a ThinkCompressCache holds one: make a cache for each "
                 "sequence, and generate without beams and with num_return_sequences=1"
+            )
+        place = self.places[layer]
+        if place is None or (*keys.shape[1::2], values.shape[3]) != place.shape[1:]:
+            raise NotImplementedError(
+                f"keys {list(keys.shape)} and values {list(values.shape)} of layer {layer} are not those of heads that "
+                "the model's configuration names: use a DynamicCache"
             )
         if layer == self.holding[0]:
             self.begin(keys.shape[2])
@@ -429,8 +449,8 @@ def _hooks(model: Any, store: _Store) -> list[Any]:
         if missing:
             handles[0].remove()
             raise NotImplementedError(
-                f"{store.recipe} needs queries, and those of layer {missing[0]} of a {type(model).__name__} can't be had; "
-                "take a recipe that needs none, such as 'kivi(bits=4)' or one with score=keys"
+                f"{store.recipe} needs queries, and those of layer {missing[0]} of a {type(model).__name__} can't be "
+                "had; take a recipe that needs none, such as 'kivi(bits=4)' or one with score=keys"
             )
         handles += [modules[index].register_forward_pre_hook(see_queries, with_kwargs=True) for index in store.holding]
     return handles
@@ -498,22 +518,11 @@ class ThinkCompressLayer(CacheLayerMixin):
 
     @property
     def is_croppable(self) -> bool:
-        """Whether the layer holds all tokens."""
-        compressed = self._store.compressed
-        return compressed is None or compressed.row_count(self._index) == compressed.token_count
-
-
-class _NoLayer(ThinkCompressLayer):
-    """A layer that holds nothing, since it uses what another holds."""
-
-    def update(self, key_states: Any, value_states: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
-        """Refuses keys and values."""
-        raise InvalidArgument(f"keys and values of layer {self._index} came, which holds none")
-
-    @property
-    def is_croppable(self) -> bool:
-        """There is nothing to crop."""
-        return True
+        """Whether the layer holds all tokens, if it holds any."""
+        store = self._store
+        if store.compressed is None or store.places[self._index] is None:
+            return True
+        return store.compressed.row_count(self._index) == store.token_count
 
 
 class ThinkCompressCache(TransformersCache):
@@ -524,16 +533,16 @@ class ThinkCompressCache(TransformersCache):
             cache.save("prompt.tkv")
         cache = ThinkCompressCache.load("prompt.tkv", model, longer_prompt)
 
-    The first pass is the prompt's: its attention sees keys and values as they are, and each layer is compressed when its
-    attention has them, by the queries of the observation window. Later passes see the compressed tokens restored, and
-    their own as they are; then these are appended. What a recipe chooses, it chooses by the first pass. So let that be
-    the whole prompt, or with `prefill_chunk_size` a large part of it.
+    The first pass is the prompt's: its attention sees keys and values as they are, and each layer is compressed when
+    its attention has them, by the queries of the observation window. Later passes see the compressed tokens restored,
+    and their own as they are; then these are appended. What a recipe chooses, it chooses by the first pass. So let that
+    be the whole prompt, or with `prefill_chunk_size` a large part of it.
 
     Memory is saved at rest, not in the step: attention, eager or not, sees tensors of a whole layer, restored to the
     model's type, one layer at a time.
 
-    Hooks on the model tell the cache the token ids and the queries of its own passes. They go with `close()`, at the end
-    of a `with` block, or with the last reference to the cache, and they keep neither the model nor the cache alive.
+    Hooks on the model tell the cache the token ids and the queries of its own passes. They go with `close()`, at the
+    end of a `with` block, or with the last reference to the cache, and they keep neither the model nor the cache alive.
     `copy.deepcopy` makes a fork, which shares memory with the cache until one of them changes.
 
     Layers with a sliding window hand out their last window. They compress tokens that it has left, and hold them still.
@@ -542,8 +551,8 @@ class ThinkCompressCache(TransformersCache):
         model: the one that the cache is passed to.
         recipe: how to compress, such as "kivi(bits=4)". One that drops tokens is right for models without sliding
             windows, and can't be cropped.
-        dtype: what keys and values are rounded to before they are compressed: float16, bfloat16 or float32. None for what
-            the recipe names ("f16"), and else the model's type.
+        dtype: what keys and values are rounded to before they are compressed: float16, bfloat16 or float32. None for
+            what the recipe names ("f16"), and else the model's type.
         model_id: tells the model's snapshots from those of others; None for a digest of some numbers of all weights.
         threads: that compress; None for one per processor.
 
@@ -567,9 +576,7 @@ class ThinkCompressCache(TransformersCache):
         self._store = _Store(model, Recipe(recipe) if isinstance(recipe, str) else recipe, kind, model_id, threads)
         super().__init__(
             layers=[
-                ThinkCompressLayer(self._store, index, place.window)
-                if place is not None
-                else _NoLayer(self._store, index, None)
+                ThinkCompressLayer(self._store, index, None if place is None else place.window)
                 for index, place in enumerate(self._store.places)
             ]
         )
@@ -711,8 +718,8 @@ class ThinkCompressCache(TransformersCache):
                 loaded = snapshot.load(shared, threads=threads)
             except WholeOnly as error:
                 raise WholeOnly(
-                    f"{os.fspath(path)} has {len(known)} tokens and can be used whole only, and tokens share {shared} of "
-                    "them, the last left out: compute the prompt anew"
+                    f"{os.fspath(path)} has {len(known)} tokens and can be used whole only, and tokens share {shared} "
+                    "of them, the last left out: compute the prompt anew"
                 ) from error
         expected = [NO_LAYER if place is None else place.shape for place in result._store.places]
         # Not all programs know the query heads.
@@ -771,7 +778,7 @@ class ThinkCompressCache(TransformersCache):
 
     @property
     def compressed(self) -> Cache | None:
-        """The compressed cache itself, which says its size; None while there are no tokens. Change a fork of it only."""
+        """The compressed cache itself, which says its size; None while there are no tokens. Change only forks of it."""
         return self._store.compressed
 
     @property
@@ -782,9 +789,7 @@ class ThinkCompressCache(TransformersCache):
 
     # -- Changes ------------------------------------------------------------------------------------------------------
 
-    def update(
-        self, key_states: Any, value_states: Any, layer_idx: int, *args: Any, **kwargs: Any
-    ) -> tuple[Any, Any]:
+    def update(self, key_states: Any, value_states: Any, layer_idx: int, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
         """Takes new tokens of a layer: see `ThinkCompressLayer.update`."""
         if not self._finalizer.alive:
             raise InvalidArgument("this ThinkCompressCache is closed")
@@ -795,8 +800,8 @@ class ThinkCompressCache(TransformersCache):
         """Drops the last tokens.
 
         Args:
-            tokens_to_remove: how many, as a negative number. A positive one is how many to keep, as in earlier versions of
-                transformers; 0 changes nothing.
+            tokens_to_remove: how many, as a negative number. A positive one is how many to keep, as in earlier versions
+                of transformers; 0 changes nothing.
 
         Raises:
             WholeOnly: a layer lacks tokens, by its sliding window or since the recipe dropped some.
