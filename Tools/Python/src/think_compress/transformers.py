@@ -11,6 +11,7 @@ one layer at a time is there in full, and all others are compressed. It saves no
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import inspect
 import json
@@ -126,6 +127,8 @@ def _identity(model: Any, config: Any) -> str:
     digest = hashlib.sha256(json.dumps(known, sort_keys=True, default=str).encode())
     for name, weight in model.named_parameters():
         digest.update(f"{name} {list(weight.shape)} {weight.dtype}".encode())
+        if weight.is_meta:
+            continue  # It lies on a disk.
         numbers = weight.detach().reshape(-1)
         numbers = numbers[:: max(numbers.numel() // _SAMPLED, 1)][:_SAMPLED].contiguous().cpu()
         digest.update(numbers.view(torch.uint8).numpy().tobytes())
@@ -253,7 +256,8 @@ class _Store:
         self.model_type = type_name(str(model.dtype).removeprefix("torch."))
         self.stored_type = _stored_type(recipe, self.model_type) if dtype is None else type_name(dtype)
         self.places = _places(self.config)
-        self.holding = [index for index, place in enumerate(self.places) if place is not None]
+        self.holding = {index: place for index, place in enumerate(self.places) if place is not None}
+        self._first = next(iter(self.holding))
         self.metadata = {
             "model.id": _identity(decoder, self.config) if model_id is None else model_id,
             "model.dtype": self.model_type,
@@ -266,7 +270,8 @@ class _Store:
         self.ids: npt.NDArray[np.int32] | None = None
         self._compressor: Compressor | None = None
         self._new: list[Layer | None] = []
-        self._next = 0
+        self._next = self._first
+        self._added = 0
         if self.has_sliding_windows and re.match(r"(streaming|snapkv|h2o|keydiff)\(", str(recipe)):
             raise Unsupported(
                 f"{recipe} drops tokens, and layers with a sliding window must know which they hold; take a recipe "
@@ -275,7 +280,7 @@ class _Store:
 
     @property
     def has_sliding_windows(self) -> bool:
-        return any(place is not None and place.window is not None for place in self.places)
+        return any(place.window is not None for place in self.holding.values())
 
     @property
     def token_count(self) -> int:
@@ -289,7 +294,7 @@ class _Store:
 
     def row_count(self, layer: int) -> int:
         """Rows of a layer that the next token sees."""
-        place = self.places[layer]
+        place = self.holding.get(layer)
         if self.compressed is None or place is None:
             return 0
         return min(place.row_count(self.token_count), self.compressed.row_count(layer))
@@ -301,13 +306,13 @@ class _Store:
                 f"a batch of {keys.shape[0]} sequences came, and a ThinkCompressCache holds one: make a cache for each "
                 "sequence, and generate without beams and with num_return_sequences=1"
             )
-        place = self.places[layer]
+        place = self.holding.get(layer)
         if place is None or (*keys.shape[1::2], values.shape[3]) != place.shape[1:]:
             raise NotImplementedError(
                 f"keys {list(keys.shape)} and values {list(values.shape)} of layer {layer} are not those of heads that "
                 "the model's configuration names: use a DynamicCache"
             )
-        if layer == self.holding[0]:
+        if layer == self._first:
             self.begin(keys.shape[2])
         if layer != self._next:
             raise InvalidArgument(f"new tokens of layer {layer} came, and those of layer {self._next} were expected")
@@ -325,37 +330,35 @@ class _Store:
 
     def begin(self, tokens: int) -> None:
         """Begins a pass; what one that broke off has left is dropped."""
-        self._next = self.holding[0]
+        self._next = self._first
         self._new = [None] * len(self.places)
         if self.ids is not None and len(self.ids) != tokens:
             self.ids = None
         if self.is_prompt:
             shapes = [NO_LAYER if place is None else place.shape for place in self.places]
             self._compressor = Compressor(self.recipe, shapes, tokens, self.stored_type)
-            self._skip_to(self.holding[0], 0)
+            self._added = 0
 
     def add(self, layer: int, keys: Any, values: Any, queries: Any) -> None:
         """Compresses the prompt's tokens of a layer."""
-        assert self._compressor is not None
-        place = self.places[layer]
-        assert place is not None
-        rows = slice(-place.window, None) if place.window is not None else slice(None)
+        compressor, window = self._compressor, self.holding[layer].window
+        assert compressor is not None
+        rows = slice(None if window is None else -window, None)
         given = Layer(
             self._stored(keys[:, :, rows]),
             self._stored(values[:, :, rows]),
             None if queries is None else self._stored(queries),
         )
-        self._compressor.add(given, threads=self.threads)
-        self._skip_to(next((index for index in self.holding if index > layer), len(self.places)), layer + 1)
-
-    def _skip_to(self, layer: int, first: int) -> None:
-        assert self._compressor is not None
-        for _ in range(first, layer):
-            self._compressor.add(None)
+        for _ in range(self._added, layer):
+            compressor.add(None)
+        compressor.add(given, threads=self.threads)
+        self._added = layer + 1
 
     def finish(self) -> None:
         """Ends a pass: all layers have its tokens."""
         if self._compressor is not None:
+            for _ in range(self._added, len(self.places)):
+                self._compressor.add(None)
             made = self._compressor.finish(tokens=self.ids, metadata=self.metadata, threads=self.threads)
             self._compressor = None
             self.hold(made)
@@ -368,17 +371,14 @@ class _Store:
     def hold(self, made: Cache) -> None:
         """Takes a compressed cache, if the model can go on from it."""
         count = made.token_count
-        rows = {
-            made.row_count(index) for index in self.holding if (place := self.places[index]) and place.window is None
-        }
-        if len(rows) > 1:
+        whole = {made.row_count(index) for index, place in self.holding.items() if place.window is None}
+        if len(whole) > 1:
             # One mask serves all of these layers.
-            raise Unsupported(f"layers hold different numbers of tokens: {sorted(rows)}")
-        for index in self.holding:
-            place = self.places[index]
-            if place is not None and place.window is not None and made.row_count(index) < place.row_count(count):
+            raise Unsupported(f"layers hold different numbers of tokens: {sorted(whole)}")
+        for index, place in self.holding.items():
+            if place.window is not None and made.row_count(index) < place.row_count(count):
                 raise Unsupported(
-                    f"layer {index} holds {made.row_count(index)} tokens, and its sliding window {place.window}"
+                    f"layer {index} holds {made.row_count(index)} tokens, and its sliding window is {place.window}"
                 )
         self.stored_type = made.dtype
         self.compressed = made
@@ -390,11 +390,9 @@ class _Store:
             Keys and values, each `[1, kv_heads, rows + newer, dimension]`.
         """
         assert self.compressed is not None
-        place = self.places[layer]
-        assert place is not None
         count, held = self.row_count(layer), self.compressed.row_count(layer)
-        _, heads, key_dimension, value_dimension = place.shape
-        # Without pinned memory, device or gradients: the library writes to it.
+        _, heads, key_dimension, value_dimension = self.holding[layer].shape
+        # On the CPU, where the library writes to it.
         keys = torch.empty((1, heads, count + newer, key_dimension), dtype=dtype)
         values = torch.empty((1, heads, count + newer, value_dimension), dtype=dtype)
         self.compressed.restore(layer, range(held - count, held), out=(keys[0, :, :count], values[0, :, :count]))
@@ -442,18 +440,21 @@ def _hooks(model: Any, store: _Store) -> list[Any]:
             hidden = named.get("hidden_states", arguments[0] if arguments else None)
             used.capture.make(module, hidden, named.get("position_embeddings"))
 
-    handles = [model.get_decoder().register_forward_pre_hook(see_ids, with_kwargs=True)]
+    decoder = model.get_decoder()
+    modules: list[Any] = []
     if store.capture is not None:
-        modules = _Capture.modules(model)
-        missing = [index for index in store.holding if index not in modules]
+        known = _Capture.modules(decoder)
+        missing = [index for index in store.holding if index not in known]
         if missing:
-            handles[0].remove()
             raise NotImplementedError(
                 f"{store.recipe} needs queries, and those of layer {missing[0]} of a {type(model).__name__} can't be "
                 "had; take a recipe that needs none, such as 'kivi(bits=4)' or one with score=keys"
             )
-        handles += [modules[index].register_forward_pre_hook(see_queries, with_kwargs=True) for index in store.holding]
-    return handles
+        modules = [known[index] for index in store.holding]
+    return [
+        decoder.register_forward_pre_hook(see_ids, with_kwargs=True),
+        *(module.register_forward_pre_hook(see_queries, with_kwargs=True) for module in modules),
+    ]
 
 
 def _remove(handles: Iterable[Any]) -> None:
@@ -520,7 +521,7 @@ class ThinkCompressLayer(CacheLayerMixin):
     def is_croppable(self) -> bool:
         """Whether the layer holds all tokens, if it holds any."""
         store = self._store
-        if store.compressed is None or store.places[self._index] is None:
+        if store.compressed is None or self._index not in store.holding:
             return True
         return store.compressed.row_count(self._index) == store.token_count
 
@@ -612,11 +613,15 @@ class ThinkCompressCache(TransformersCache):
             model_id: as for the class.
             threads: as for the class.
         """
-        result = cls(model, recipe, dtype=dtype, model_id=model_id, threads=threads)
-        store = result._store
-        count = int(cache.get_seq_length())
-        if count == 0:
-            return result
+        with contextlib.ExitStack() as closing:
+            result = closing.enter_context(cls(model, recipe, dtype=dtype, model_id=model_id, threads=threads))
+            if (count := int(cache.get_seq_length())) > 0:
+                result._fill(cache, count, tokens)
+            closing.pop_all()
+        return result
+
+    def _fill(self, cache: DynamicCache, count: int, tokens: Any) -> None:
+        store = self._store
         if len(cache.layers) != len(store.places):
             raise InvalidArgument(f"cache has {len(cache.layers)} layers, and the model {len(store.places)}")
         store.ids = None if tokens is None else token_ids(_row(tokens), count)
@@ -627,7 +632,6 @@ class ThinkCompressCache(TransformersCache):
                 raise InvalidArgument("cache must hold one sequence in all layers; pass a cache of one, after a pass")
             store.add(index, keys, values, None)
         store.finish()
-        return result
 
     def to_dynamic_cache(self) -> DynamicCache:
         """The cache restored, on the model's device and in its type.
@@ -638,9 +642,7 @@ class ThinkCompressCache(TransformersCache):
         store, model = self._store, self._model_alive()
         result = DynamicCache(config=store.config)
         count = store.token_count
-        for index in store.holding if count else []:
-            place = store.places[index]
-            assert place is not None
+        for index, place in store.holding.items() if count else ():
             if store.row_count(index) != place.row_count(count):
                 raise Unsupported(f"layer {index} lacks tokens that {store.recipe} dropped: it can't be a DynamicCache")
             keys, values = store.rows(index, 0, getattr(torch, store.model_type), model.device)
@@ -701,31 +703,17 @@ class ThinkCompressCache(TransformersCache):
             FileError: the file can't be read.
             Damaged: it is no snapshot, or damaged.
         """
-        result = cls(model, recipe, model_id=model_id, threads=threads)
-        with Snapshot.open(path) as snapshot:
-            result._expect_same_model(snapshot, path)
-            known = snapshot.token_ids
-            if known is None:
-                raise NotFound(f"{os.fspath(path)} doesn't know its tokens: save it with their ids")
-            given = token_ids(_row(tokens), None)
-            assert given is not None
-            limit = max(min(len(known), len(given) - 1), 0)
-            differing = np.flatnonzero(known[:limit] != given[:limit])
-            shared = int(differing[0]) if len(differing) else limit
-            if shared == 0:
-                raise NotFound(f"{os.fspath(path)} has no token that tokens begin with: compute the prompt anew")
-            try:
-                loaded = snapshot.load(shared, threads=threads)
-            except WholeOnly as error:
-                raise WholeOnly(
-                    f"{os.fspath(path)} has {len(known)} tokens and can be used whole only, and tokens share {shared} "
-                    "of them, the last left out: compute the prompt anew"
-                ) from error
-        expected = [NO_LAYER if place is None else place.shape for place in result._store.places]
-        # Not all programs know the query heads.
-        if [shape[1:] for shape in loaded.layer_shapes] != [shape[1:] for shape in expected]:
-            raise InvalidArgument(f"{os.fspath(path)} has layers of other shapes than the model")
-        result._store.hold(loaded)
+        with contextlib.ExitStack() as closing:
+            result = closing.enter_context(cls(model, recipe, model_id=model_id, threads=threads))
+            with Snapshot.open(path) as snapshot:
+                result._expect_same_model(snapshot, path)
+                loaded = _longest_prefix(snapshot, os.fspath(path), tokens, threads)
+            expected = [NO_LAYER if place is None else place.shape for place in result._store.places]
+            # Not all programs know the query heads.
+            if [shape[1:] for shape in loaded.layer_shapes] != [shape[1:] for shape in expected]:
+                raise InvalidArgument(f"{os.fspath(path)} has layers of other shapes than the model")
+            result._store.hold(loaded)
+            closing.pop_all()
         return result
 
     def _expect_same_model(self, snapshot: Snapshot, path: str | os.PathLike[str]) -> None:
@@ -764,7 +752,7 @@ class ThinkCompressCache(TransformersCache):
 
     def __repr__(self) -> str:
         store = self._store
-        windows = sum(place is not None and place.window is not None for place in store.places)
+        windows = sum(place.window is not None for place in store.holding.values())
         layers = f"{len(self.layers)} layers" + (f" ({windows} with a sliding window)" if windows else "")
         compressed = store.compressed
         if not self._finalizer.alive:
@@ -860,3 +848,23 @@ def _row(tokens: Any) -> Any:
     """Token ids `[tokens]` of those or of `[1, tokens]`, on the CPU."""
     ids = tokens.detach().cpu().numpy() if isinstance(tokens, torch.Tensor) else np.asarray(tokens)
     return ids[0] if ids.ndim == 2 and len(ids) == 1 else ids
+
+
+def _longest_prefix(snapshot: Snapshot, path: str, tokens: Any, threads: int | None) -> Cache:
+    """The tokens of a snapshot that a prompt begins with, but for the prompt's last."""
+    known, given = snapshot.token_ids, token_ids(_row(tokens), None)
+    assert given is not None
+    if known is None:
+        raise NotFound(f"{path} doesn't know its tokens: save it with their ids")
+    limit = max(min(len(known), len(given) - 1), 0)
+    differing = np.flatnonzero(known[:limit] != given[:limit])
+    shared = int(differing[0]) if len(differing) else limit
+    if shared == 0:
+        raise NotFound(f"{path} has no token that tokens begin with: compute the prompt anew")
+    try:
+        return snapshot.load(shared, threads=threads)
+    except WholeOnly as error:
+        raise WholeOnly(
+            f"{path} has {len(known)} tokens and can be used whole only, and tokens share {shared} of them, the last "
+            "left out: compute the prompt anew"
+        ) from error
