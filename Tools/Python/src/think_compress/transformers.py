@@ -332,8 +332,6 @@ class _Store:
         """Begins a pass; what one that broke off has left is dropped."""
         self._next = self._first
         self._new = [None] * len(self.places)
-        if self.ids is not None and len(self.ids) != tokens:
-            self.ids = None
         if self.is_prompt:
             shapes = [NO_LAYER if place is None else place.shape for place in self.places]
             self._compressor = Compressor(self.recipe, shapes, tokens, self.stored_type)
@@ -423,14 +421,13 @@ def _hooks(model: Any, store: _Store) -> list[Any]:
     reference = weakref.ref(store)
 
     def store_of(arguments: tuple[Any, ...], named: dict[str, Any]) -> _Store | None:
+        store = reference()
         # The argument's name is another in some versions.
-        caches = (each for each in (*arguments, *named.values()) if isinstance(each, ThinkCompressCache))
-        found = next((each for each in caches if each._store is reference()), None)
-        return found._store if found is not None else None
+        given = (*arguments, *named.values())
+        return store if any(isinstance(each, ThinkCompressCache) and each._store is store for each in given) else None
 
     def see_ids(module: Any, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
-        used = store_of(arguments, named)
-        if used is not None:
+        if (used := store_of(arguments, named)) is not None:
             ids = named.get("input_ids", arguments[0] if arguments else None)
             used.ids = None if ids is None or ids.shape[0] != 1 else token_ids(ids[0].cpu(), None)
 
@@ -438,7 +435,7 @@ def _hooks(model: Any, store: _Store) -> list[Any]:
         used = store_of(arguments, named)
         if used is not None and used.is_prompt and used.capture is not None:
             hidden = named.get("hidden_states", arguments[0] if arguments else None)
-            used.capture.make(module, hidden, named.get("position_embeddings"))
+            used.capture.make(module, hidden, named["position_embeddings"])
 
     decoder = model.get_decoder()
     modules: list[Any] = []
