@@ -85,7 +85,7 @@ def _places(config: Any) -> list[_Place | None]:
         if type(kind).__name__ == "DummyLayer":
             places.append(None)
             continue
-        if type(kind) not in (DynamicLayer, DynamicSlidingWindowLayer):
+        if type(kind) not in (DynamicLayer, DynamicSlidingWindowLayer) or not hasattr(layer, "num_attention_heads"):
             raise NotImplementedError(
                 f"layer {index} of the model is held by a {type(kind).__name__}; a ThinkCompressCache holds keys and "
                 "values of full and of sliding-window attention alone: use a DynamicCache"
@@ -498,13 +498,17 @@ class ThinkCompressLayer(CacheLayerMixin):
         """Tokens of the cache, those included that the layer doesn't hold."""
         return self._store.token_count
 
-    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """How many keys `update` hands out for so many new tokens, and the token that the mask takes the first for.
+    def get_mask_sizes(self, query_length: Any) -> tuple[int, int]:
+        """How many keys `update` hands out for new tokens, and the token that the mask takes the first for.
 
         Tokens that a recipe dropped came before all queries, so it doesn't matter which the mask takes for them.
+
+        Args:
+            query_length: how many are new; in earlier versions of transformers a tensor of their positions.
         """
+        count = len(query_length) if isinstance(query_length, torch.Tensor) else query_length
         rows = self._store.row_count(self._index)
-        return rows + query_length, self._store.token_count - rows
+        return rows + count, self._store.token_count - rows
 
     def get_max_length(self) -> int:
         """The sliding window; -1 for none."""
