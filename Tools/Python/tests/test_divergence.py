@@ -2,7 +2,7 @@
 
 THINK_COMPRESS_MODEL names the model, a folder or a GGUF file, such as Tools/DemoModel or what Tools/fetch-model prints.
 THINK_COMPRESS_COMMAND is the command, by default that of `swift build --configuration release`, and THINK_COMPRESS_TEXT
-the text. `pytest -s tests/test_divergence.py` shows the figures.
+the text. Paths are relative to the repository. `pytest -s tests/test_divergence.py` shows the figures.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ import pytest
 
 from think_compress import Snapshot
 
-MODEL = os.environ.get("THINK_COMPRESS_MODEL")
-if MODEL is None:
+if "THINK_COMPRESS_MODEL" not in os.environ:
     pytest.skip("THINK_COMPRESS_MODEL names no model", allow_module_level=True)
 
 torch: Any = pytest.importorskip("torch")
@@ -27,8 +26,9 @@ transformers: Any = pytest.importorskip("transformers", minversion="5")
 from think_compress.transformers import ThinkCompressCache  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[3]
-COMMAND = os.environ.get("THINK_COMPRESS_COMMAND", str(ROOT / ".build/release/think-compress"))
-TEXT = Path(os.environ.get("THINK_COMPRESS_TEXT", ROOT / "Tools/DemoModel/text/postgresql-manual.txt"))
+MODEL = ROOT / os.environ["THINK_COMPRESS_MODEL"]
+COMMAND = ROOT / os.environ.get("THINK_COMPRESS_COMMAND", ".build/release/think-compress")
+TEXT = ROOT / os.environ.get("THINK_COMPRESS_TEXT", "Tools/DemoModel/text/postgresql-manual.txt")
 
 RECIPES = [
     "kivi(bits=4)",
@@ -49,10 +49,8 @@ def run(*arguments: str) -> str:
 
 @pytest.fixture(scope="module")
 def model() -> Any:
-    assert MODEL is not None
-    path = Path(MODEL)
-    options = {"gguf_file": path.name} if path.is_file() else {}
-    folder = path.parent if path.is_file() else path
+    options = {"gguf_file": MODEL.name} if MODEL.is_file() else {}
+    folder = MODEL.parent if MODEL.is_file() else MODEL
     # The command computes in float32, too.
     return transformers.AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch.float32, local_files_only=True, **options
@@ -60,18 +58,17 @@ def model() -> Any:
 
 
 def test_divergence_is_what_eval_reports(tmp_path: Path, model: Any) -> None:
-    assert MODEL is not None
     text, file = tmp_path / "text.txt", tmp_path / "text.tkv"
     text.write_text(TEXT.read_text(encoding="utf-8")[:CHARACTERS], encoding="utf-8")
     # transformers takes none of a GGUF file's pre-tokenizers, so the tokens are the command's.
-    run("snapshot", "--model", MODEL, "--prompt-file", str(text), "--codec", "kivi(bits=2)", "-o", str(file))
+    run("snapshot", "--model", str(MODEL), "--prompt-file", str(text), "--codec", "kivi(bits=2)", "-o", str(file))
     with Snapshot.open(file) as snapshot:
         ids = snapshot.token_ids
     assert ids is not None
     tokens = torch.from_numpy(ids).long()[None]
     measured = json.loads(
         run(
-            *("eval", "text", "--model", MODEL, "--text", str(text), "--codecs", ";".join(RECIPES), "--json"),
+            *("eval", "text", "--model", str(MODEL), "--text", str(text), "--codecs", ";".join(RECIPES), "--json"),
             *("--prefix", str(PREFIX), "--continuation", str(CONTINUATION), "--trials", str(TRIALS)),
         )
     )
@@ -104,10 +101,9 @@ def test_divergence_is_what_eval_reports(tmp_path: Path, model: Any) -> None:
 
 def test_the_commands_snapshot_goes_on_here(tmp_path: Path, model: Any) -> None:
     """What comes next after a snapshot of the command's is what comes after a cache of our own."""
-    assert MODEL is not None
     text, file = tmp_path / "text.txt", tmp_path / "text.tkv"
     text.write_text(TEXT.read_text(encoding="utf-8")[: CHARACTERS // 4], encoding="utf-8")
-    run("snapshot", "--model", MODEL, "--prompt-file", str(text), "--codec", "kivi(bits=4)", "-o", str(file))
+    run("snapshot", "--model", str(MODEL), "--prompt-file", str(text), "--codec", "kivi(bits=4)", "-o", str(file))
     with Snapshot.open(file) as snapshot:
         ids, name = snapshot.token_ids, snapshot.metadata("model.id")
     assert ids is not None

@@ -284,6 +284,28 @@ def test_files_with_sliding_windows_are_used_whole(tmp_path: Path, family: str) 
         assert cache.get_seq_length() == 150
 
 
+@pytest.mark.parametrize("kind", ["dynamic", "longrope"])
+def test_files_whose_keys_depend_on_the_length_are_used_whole(tmp_path: Path, kind: str) -> None:
+    configuration = make_model("llama").config.to_dict()
+    factors = {"short_factor": [1.0] * 16, "long_factor": [2.0] * 16, "original_max_position_embeddings": 64}
+    rotary = {"rope_type": kind, "factor": 2.0, "rope_theta": 10000.0} | (factors if kind == "longrope" else {})
+    configuration |= {"rope_parameters": rotary, "max_position_embeddings": 64 if kind == "dynamic" else 512}
+    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**configuration)).eval()
+    path, ids = tmp_path / "prompt.tkv", make_ids(100)
+    for count, is_long in ((100, True), (60, False)):
+        with ThinkCompressCache(model, "f32") as cache, torch.no_grad():
+            model(ids[:, :count], past_key_values=cache)
+            cache.save(path, replace=True)
+        if is_long:
+            with pytest.raises(WholeOnly):
+                ThinkCompressCache.load(path, model, ids[:, :50])
+        else:
+            assert ThinkCompressCache.load(path, model, ids[:, :50]).get_seq_length() == 49
+        assert ThinkCompressCache.load(path, model, ids.repeat(1, 2)).get_seq_length() == count
+    with Snapshot.open(path) as snapshot:
+        assert f'"rope_type": "{kind}"' in str(snapshot.metadata("rope.scaling"))
+
+
 def test_files_of_other_models_are_refused(tmp_path: Path) -> None:
     model, ids = make_model("llama"), make_ids(60)
     path = tmp_path / "prompt.tkv"

@@ -151,6 +151,13 @@ def _rotary(config: Any) -> dict[str, str]:
     return metadata
 
 
+def _keys_depend_on_length(config: Any, tokens: int) -> bool:
+    """Whether a prompt of so many tokens has other keys than one that goes on."""
+    parameters = getattr(config, "rope_parameters", None) or {}
+    limit = parameters.get("original_max_position_embeddings") or config.max_position_embeddings
+    return parameters.get("rope_type") in ("dynamic", "longrope") and tokens > limit
+
+
 def _plain_rotary(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """What is said of one embedding, numbers with a point unless they count tokens."""
     return {
@@ -700,7 +707,7 @@ class ThinkCompressCache(TransformersCache):
             InvalidArgument: the snapshot is of another model, or of one in another type or shape.
             NotFound: the prompt begins otherwise, or the snapshot doesn't know its tokens.
             WholeOnly: the prompt shares only some of the tokens, and the snapshot can't be cut: it has sliding windows,
-                or a recipe dropped tokens.
+                a recipe dropped tokens, or its keys depend on its length (rotary embedding "dynamic" and "longrope").
             FileError: the file can't be read.
             Damaged: it is no snapshot, or damaged.
         """
@@ -708,7 +715,8 @@ class ThinkCompressCache(TransformersCache):
             result = closing.enter_context(cls(model, recipe, model_id=model_id, threads=threads))
             with Snapshot.open(path) as snapshot:
                 result._expect_same_model(snapshot, path)
-                loaded = _longest_prefix(snapshot, os.fspath(path), tokens, threads)
+                can_be_cut = not _keys_depend_on_length(result._store.config, snapshot.token_count)
+                loaded = _longest_prefix(snapshot, os.fspath(path), tokens, can_be_cut, threads)
             expected = [NO_LAYER if place is None else place.shape for place in result._store.places]
             # Not all programs know the query heads.
             if [shape[1:] for shape in loaded.layer_shapes] != [shape[1:] for shape in expected]:
@@ -851,7 +859,7 @@ def _row(tokens: Any) -> Any:
     return ids[0] if ids.ndim == 2 and len(ids) == 1 else ids
 
 
-def _longest_prefix(snapshot: Snapshot, path: str, tokens: Any, threads: int | None) -> Cache:
+def _longest_prefix(snapshot: Snapshot, path: str, tokens: Any, can_be_cut: bool, threads: int | None) -> Cache:
     """The tokens of a snapshot that a prompt begins with, but for the prompt's last."""
     known, given = snapshot.token_ids, token_ids(_row(tokens), None)
     assert given is not None
@@ -862,10 +870,10 @@ def _longest_prefix(snapshot: Snapshot, path: str, tokens: Any, threads: int | N
     shared = int(differing[0]) if len(differing) else limit
     if shared == 0:
         raise NotFound(f"{path} has no token that tokens begin with: compute the prompt anew")
-    try:
-        return snapshot.load(shared, threads=threads)
-    except WholeOnly as error:
-        raise WholeOnly(
-            f"{path} has {len(known)} tokens and can be used whole only, and tokens share {shared} of them, the last "
-            "left out: compute the prompt anew"
-        ) from error
+    with contextlib.suppress(WholeOnly):
+        if can_be_cut or shared == len(known):
+            return snapshot.load(shared, threads=threads)
+    raise WholeOnly(
+        f"{path} has {len(known)} tokens and can be used whole only, and tokens share {shared} of them, the last left "
+        "out: compute the prompt anew"
+    )
