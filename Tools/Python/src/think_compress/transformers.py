@@ -78,8 +78,6 @@ def _places(config: Any) -> list[_Place | None]:
     # transformers' own cache knows which layer is of which kind.
     kinds = DynamicCache(config=config).layers
     configs = getattr(config, "per_layer_config", None) or [config] * config.num_hidden_layers
-    if not kinds:
-        kinds = [DynamicLayer() for _ in configs]
     places: list[_Place | None] = []
     for index, (kind, layer) in enumerate(zip(kinds, configs, strict=True)):
         if type(kind).__name__ == "DummyLayer":
