@@ -37,6 +37,7 @@ RECIPES = [
     "think(keys=0.4)+kivi(bits=4)",
     "think(keys=0.4)+kivi(bits=2)",
     "balanced",
+    "snapkv(keep=0.5)",
 ]
 PREFIX, CONTINUATION, TRIALS = 1024, 64, 4
 # A prompt of so many characters is one that the model has positions for, and so a snapshot, which has its tokens.
