@@ -57,4 +57,4 @@ def test_the_example_of_transformers(
     assert capsys.readouterr().out.startswith(
         "<ThinkCompressCache: think(bits=2.5,values=2.25), 2 layers, 607 tokens, "
     )
-    assert (tmp_path / "prompt.tkv").stat().st_size > 0
+    assert (tmp_path / "chat.tkv").stat().st_size > 0
