@@ -35,11 +35,27 @@ def test_version_and_kernels() -> None:
     assert kernels()
 
 
-def test_the_pages_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    page = (ROOT / "Library.md").read_text()
-    code = page.split("```python\n")[1].split("```")[0]
-    assert len(code.strip().splitlines()) <= 10
-    monkeypatch.chdir(tmp_path)
+def run_example(number: int, lines: int) -> None:
+    code = (ROOT / "Library.md").read_text().split("```python\n")[number].split("```")[0]
+    assert len(code.strip().splitlines()) <= lines
     exec(compile(code, "Library.md", "exec"), {})
+
+
+def test_the_pages_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    run_example(1, lines=10)
     assert capsys.readouterr().out.startswith("<think_compress.Cache: 256 tokens, 1 layers, float32, ")
     assert (tmp_path / "prompt.tkv").stat().st_size > 0
+
+
+@pytest.mark.filterwarnings("ignore:.past_key_values.:FutureWarning")
+def test_the_example_of_transformers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("transformers", minversion="5")
+    monkeypatch.chdir(tmp_path)
+    run_example(2, lines=15)
+    # Random weights may end the text before all new tokens are there.
+    assert re.search(r"think\(bits=2.5,values=2.25\), 2 layers, 60\d tokens, ", capsys.readouterr().out)
+    assert (tmp_path / "chat.tkv").stat().st_size > 0
