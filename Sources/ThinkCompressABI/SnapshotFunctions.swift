@@ -8,6 +8,7 @@ internal import KVCacheModel
 internal import KVSnapshots
 
 final class SnapshotHandle: Handle {
+    let path: String
     let reader: SnapshotReader
     /// By the order of their keys.
     let metadata: [(key: CText, value: CText)]
@@ -15,7 +16,9 @@ final class SnapshotHandle: Handle {
     /// Nil where the file doesn't have it.
     let recipe: CText?
 
-    init(_ reader: SnapshotReader) {
+    init(path: String) throws {
+        self.path = path
+        let reader = try SnapshotReader(path: path)
         self.reader = reader
         let entries = reader.metadata.sorted { $0.key.utf8.lexicographicallyPrecedes($1.key.utf8) }
         metadata = entries.map { (CText($0.key), CText($0.value)) }
@@ -48,7 +51,7 @@ public func tc_snapshot_open(
     _ snapshot: UnsafeMutablePointer<OpaquePointer?>?
 ) -> tc_status {
     unsafe statusOf(handingOut: snapshot, "snapshot") {
-        SnapshotHandle(try SnapshotReader(path: unsafe text(path, "path")))
+        try SnapshotHandle(path: unsafe text(path, "path"))
     }
 }
 
@@ -123,7 +126,8 @@ public func tc_snapshot_check_model(
     _ metadataCount: Int
 ) -> tc_status {
     statusOf {
-        let reader = unsafe try SnapshotHandle.borrow(snapshot, "snapshot").reader
+        let handle = unsafe try SnapshotHandle.borrow(snapshot, "snapshot")
+        let (path, reader) = (handle.path, handle.reader)
         let model = CacheIdentity(
             geometry: unsafe try CacheGeometry(layers, count: layerCount),
             metadata: unsafe try dictionary(metadata, count: metadataCount, "metadata")
@@ -132,7 +136,7 @@ public func tc_snapshot_check_model(
         let own = CacheIdentity(geometry: reader.geometry, metadata: reader.metadata)
         func check(_ name: String, _ own: String, _ wanted: String) throws {
             guard own != wanted else { return }
-            throw Failure(TC_OTHER_MODEL, "the snapshot is of another model: its \(name) is \(own), and not \(wanted)")
+            throw Failure(TC_OTHER_MODEL, "\(path): is of another model: its \(name) is \(own), and not \(wanted)")
         }
         if let mismatch = own.mismatch(with: model) { try check(mismatch.name, mismatch.left, mismatch.right) }
         try check("type", reader.header.shape.elementType.name, elementType.name)

@@ -106,7 +106,7 @@ def test_the_commands_snapshot_goes_on_here(tmp_path: Path, model: Any) -> None:
     text.write_text(TEXT.read_text(encoding="utf-8")[: CHARACTERS // 4], encoding="utf-8")
     run("snapshot", "--model", str(MODEL), "--prompt-file", str(text), "--codec", "kivi(bits=4)", "-o", str(file))
     with Snapshot.open(file) as snapshot:
-        ids, name = snapshot.token_ids, snapshot.metadata("model.id")
+        ids, name = snapshot.token_ids, snapshot.metadata["model.id"]
     assert ids is not None
     tokens = torch.from_numpy(ids).long()[None]
     with ThinkCompressCache.load(file, model, tokens, model_id=name) as loaded, torch.no_grad():

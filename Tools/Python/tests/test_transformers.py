@@ -20,6 +20,7 @@ from think_compress import (
     InvalidArgument,
     Layer,
     NotFound,
+    OtherModel,
     Snapshot,
     Unsupported,
     WholeOnly,
@@ -241,9 +242,9 @@ def test_a_file_and_back(tmp_path: Path, family: str, zstd_level: int) -> None:
         assert float((own - logits).norm() / logits.norm()) < 0.01
         assert cache.token_ids is not None and cache.token_ids.tolist() == longer[0].tolist() + tokens[:-1]
     with Snapshot.open(path) as snapshot:
-        assert str(snapshot.metadata("producer")).startswith("think-compress ")
-        assert float(str(snapshot.metadata("rope.theta"))) == (1e6 if family == "gemma3" else 1e4)
-        scaling = str(snapshot.metadata("rope.scaling"))
+        assert str(snapshot.metadata["producer"]).startswith("think-compress ")
+        assert float(str(snapshot.metadata["rope.theta"])) == (1e6 if family == "gemma3" else 1e4)
+        scaling = str(snapshot.metadata.get("rope.scaling"))
         assert scaling.startswith('{"full_attention": {"rope_theta": 1000000.0') == (family == "gemma3")
 
 
@@ -303,7 +304,7 @@ def test_files_whose_keys_depend_on_the_length_are_used_whole(tmp_path: Path, ki
             assert ThinkCompressCache.load(path, model, ids[:, :50]).get_seq_length() == 49
         assert ThinkCompressCache.load(path, model, ids.repeat(1, 2)).get_seq_length() == count
     with Snapshot.open(path) as snapshot:
-        assert f'"rope_type": "{kind}"' in str(snapshot.metadata("rope.scaling"))
+        assert f'"rope_type": "{kind}"' in str(snapshot.metadata["rope.scaling"])
 
 
 def test_files_of_other_models_are_refused(tmp_path: Path) -> None:
@@ -314,21 +315,21 @@ def test_files_of_other_models_are_refused(tmp_path: Path) -> None:
         cache.save(path)
     others: list[tuple[Any, str | None, str]] = [
         (model, None, "its model.id is mine"),
-        (model, "another", "its model.id is mine, this model's another"),
-        (make_model("llama", "float16"), "mine", "its model.dtype is float32, this model's float16"),
+        (model, "another", "its model.id is mine, and not another"),
+        (make_model("llama", "float16"), "mine", "its model.dtype is float32, and not float16"),
         (make_model("gemma3"), "mine", "rope.theta|rope.scaling"),
     ]
     for other, model_id, message in others:
-        with pytest.raises(InvalidArgument, match=message):
+        with pytest.raises(OtherModel, match=message):
             ThinkCompressCache.load(path, other, ids, model_id=model_id)
     narrow = transformers.LlamaConfig(**{**model.config.to_dict(), "num_key_value_heads": 1})
-    with pytest.raises(InvalidArgument, match="other shapes"):
+    with pytest.raises(OtherModel, match="KV heads of layer 0 is 2, and not 1"):
         ThinkCompressCache.load(path, transformers.LlamaForCausalLM(narrow), ids, model_id="mine")
     assert ThinkCompressCache.load(path, model, ids, model_id="mine").get_seq_length() == 59
     with ThinkCompressCache(model, "f32") as cache, torch.no_grad():
         model(ids, past_key_values=cache)
         cache.save(path, replace=True)
-    with pytest.raises(InvalidArgument, match="by another model: its model"):
+    with pytest.raises(OtherModel, match="of another model: its model"):
         ThinkCompressCache.load(path, make_model("llama", seed=5), ids)
     # The same weights are the same model, whoever loaded them.
     assert ThinkCompressCache.load(path, make_model("llama"), ids).get_seq_length() == 59
