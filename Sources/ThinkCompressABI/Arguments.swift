@@ -70,10 +70,10 @@ func dictionary(_ metadata: UnsafePointer<tc_metadata>?, count: Int, _ name: Str
 
 extension ClosedRange<Int> {
     /// - Throws: `Failure` if a number of the caller's is outside.
-    func check(_ number: Int, _ name: String) throws(Failure) {
+    func check(_ number: Int, _ name: @autoclosure () -> String) throws(Failure) {
         // Those above Int.max, as size_t may be, are negative here.
         guard !contains(number) else { return }
-        throw .invalid("\(name) is \(UInt(bitPattern: number)), must be \(lowerBound) to \(upperBound)")
+        throw .invalid("\(name()) is \(UInt(bitPattern: number)), must be \(lowerBound) to \(upperBound)")
     }
 }
 
@@ -83,9 +83,9 @@ extension tc_type {
 
 extension ElementType {
     /// - Throws: `Failure` if a type of the caller's is none.
-    init(_ type: tc_type, _ name: String) throws(Failure) {
+    init(_ type: tc_type, _ name: @autoclosure () -> String) throws(Failure) {
         guard let known = ElementType(rawValue: type.rawValue) else {
-            throw .invalid("\(name) is \(type.rawValue), must be 1 to 3")
+            throw .invalid("\(name()) is \(type.rawValue), must be 1 to 3")
         }
         self = known
     }

@@ -22,11 +22,13 @@ final class CacheHandle: Handle {
         try content.withLock { try body(&$0) }
     }
 
-    /// A layer of the cache behind an argument.
+    /// A layer of the cache behind an argument. It alone is copied: a copy of the cache would go to many places in memory
+    /// to count its references, for every step of attention.
     static func layer(_ index: Int, of cache: OpaquePointer?) throws -> CompressedLayer {
-        let layers = unsafe try borrow(cache, "cache").cache.layers
-        try (0...layers.count - 1).check(index, "layer")
-        return layers[index]
+        unsafe try borrow(cache, "cache").content.withLock { cache in
+            try (0...cache.layers.count - 1).check(index, "layer")
+            return cache.layers[index]
+        }
     }
 }
 
@@ -119,7 +121,8 @@ public func tc_cache_append(
                 throw Failure.invalid(unsafe "\(name).tokens is \(layer.tokens), and \(tokens) are appended")
             }
             return unsafe try KVCacheLayer(
-                copying: layer,
+                .kept,
+                layer,
                 geometry: geometry,
                 elementType: elementType,
                 tokens: tokens,
@@ -251,7 +254,8 @@ public func tc_cache_attend(
         var newer: KVCacheLayer?
         if let more = unsafe options.newer {
             newer = unsafe try KVCacheLayer(
-                copying: unsafe sized(more, "options.newer", absent: tc_layer()),
+                .duringCall,
+                unsafe sized(more, "options.newer", absent: tc_layer()),
                 geometry: layer.geometry,
                 elementType: layer.shape.elementType,
                 tokens: nil,
@@ -260,17 +264,18 @@ public func tc_cache_attend(
             )
         }
         let rows = unsafe try KVTensor(
-            copying: queries.pointee,
+            // A copy: the output may be written to where the queries are.
+            .kept,
+            queries.pointee,
             heads: queryHeads,
             tokens: queryCount,
             channels: layer.geometry.keyDimension,
             name: "queries"
         )
-        let team =
-            unsafe try workers.map { unsafe try WorkersHandle.borrow($0, "workers").workers }
-            ?? WorkerThreads(threadCount: 1)
-        var span = unsafe UnsafeMutableBufferPointer(start: output, count: outputCount).mutableSpan
-        try attention.attend(rows, over: layer, followedBy: newer, using: team, into: &span)
+        unsafe try WorkersHandle.withWorkers(workers, "workers") { workers in
+            var span = unsafe UnsafeMutableBufferPointer(start: output, count: outputCount).mutableSpan
+            try attention.attend(rows, over: layer, followedBy: newer, using: workers, into: &span)
+        }
     }
 }
 
@@ -303,7 +308,8 @@ public func tc_cache_measure_errors(
         guard !layer.geometry.isEmpty else { throw Failure.invalid("layer has no keys and values") }
         let source = unsafe try sized(original, "original", absent: tc_layer())
         let copy = unsafe try KVCacheLayer(
-            copying: source,
+            .kept,
+            source,
             geometry: layer.geometry,
             elementType: layer.shape.elementType,
             tokens: layer.tokenCount,

@@ -128,7 +128,8 @@ public func tc_compressor_add_layer(
                 throw Failure.invalid("layer is one too many: the cache has \(geometry.layers.count)")
             }
             let copy = unsafe try KVCacheLayer(
-                copying: source,
+                .kept,
+                source,
                 geometry: geometry.layers[index],
                 elementType: content.elementType,
                 tokens: content.compressor.tokenCount,

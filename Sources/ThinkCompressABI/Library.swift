@@ -4,6 +4,7 @@
 public import CThinkCompress
 internal import CThinkKernels
 internal import ComputeRuntime
+internal import Synchronization
 
 private let version = CText(TC_VERSION)
 private let statusNames = [
@@ -33,6 +34,22 @@ final class WorkersHandle: Handle {
     let workers: WorkerThreads
 
     init(_ workers: WorkerThreads) { self.workers = workers }
+
+    /// Those that calls without workers have left, for the next such call: clearing new memory to work in takes longer than
+    /// the rest of what such a call adds to attention. There are as many as such calls have run at the same time.
+    private static let idle = Mutex<[WorkerThreads]>([])
+
+    /// Lends the workers behind an argument, or for NULL the calling thread alone.
+    static func withWorkers(
+        _ pointer: OpaquePointer?,
+        _ name: String,
+        _ body: (WorkerThreads) throws -> Void
+    ) throws {
+        if let pointer = unsafe pointer { return try body(unsafe borrow(pointer, name).workers) }
+        let workers = idle.withLock { $0.popLast() } ?? WorkerThreads(threadCount: 1)
+        defer { idle.withLock { $0.append(workers) } }
+        try body(workers)
+    }
 }
 
 @c @implementation

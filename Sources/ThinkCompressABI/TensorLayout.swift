@@ -26,6 +26,7 @@ struct TensorLayout {
     /// - Parameters:
     ///   - strides: in elements, of heads, tokens and channels; all 0 for a tensor without gaps.
     ///   - pool: the blocks that the tensor is one of.
+    ///   - name: for messages alone; making text takes longer than all else here.
     init(
         type: tc_type,
         heads: Int,
@@ -33,37 +34,48 @@ struct TensorLayout {
         channels: Int,
         strides: [Int],
         pool: Pool? = nil,
-        name: String
+        name: @autoclosure () -> String
     ) throws(Failure) {
-        let elementType = try ElementType(type, "\(name).type")
+        let elementType = try ElementType(type, "\(name()).type")
         var strides = strides
         let (headCount, isHeadTooLong) = tokens.multipliedReportingOverflow(by: channels)
         let (count, isTooLong) = headCount.multipliedReportingOverflow(by: heads)
-        guard !isHeadTooLong, !isTooLong else { throw .invalid("\(name) has more numbers than can be addressed") }
-        if strides.allSatisfy({ $0 == 0 }) { strides = [headCount, channels, 1] }
-        var names = ["head_stride", "token_stride", "channel_stride"].map { "\(name).\($0)" }
-        var extents = [heads, tokens, channels]
-        if let pool {
-            names.append(pool.name)
-            extents.append(pool.count)
-            strides.append(pool.stride == 0 ? count : pool.stride)
-        }
-        // From the innermost dimension out: each step passes all that lies within it.
-        var reach = 0
-        for axis in extents.indices.filter({ extents[$0] > 1 }).sorted(by: { strides[$0] < strides[$1] }) {
-            guard strides[axis] > reach else {
-                throw .invalid("\(names[axis]) is \(strides[axis]): numbers would overlap")
-            }
-            let (length, tooLong) = strides[axis].multipliedReportingOverflow(by: extents[axis] - 1)
-            guard !tooLong, length < Int.max / elementType.byteCount - reach - 1 else {
-                throw .invalid("\(names[axis]) is \(strides[axis]): more than can be addressed")
-            }
-            reach += length
-        }
+        guard !isHeadTooLong, !isTooLong else { throw .invalid("\(name()) has more numbers than can be addressed") }
         self.type = elementType
         self.heads = heads
         self.tokens = tokens
         self.channels = channels
+        if strides.allSatisfy({ $0 == 0 }) {
+            // What most tensors are, without a look at each dimension: attention has one for every call.
+            if pool == nil, count < Int.max / 64 {
+                channelStride = elementType.byteCount
+                tokenStride = channels * channelStride
+                headStride = headCount * channelStride
+                blockStride = 0
+                return
+            }
+            strides = [headCount, channels, 1]
+        }
+        var extents = [heads, tokens, channels]
+        if let pool {
+            extents.append(pool.count)
+            strides.append(pool.stride == 0 ? count : pool.stride)
+        }
+        func invalid(_ axis: Int, _ problem: String) -> Failure {
+            let names = ["head_stride", "token_stride", "channel_stride"].map { "\(name()).\($0)" }
+            let stride = axis < names.count ? names[axis] : pool?.name ?? ""
+            return .invalid("\(stride) is \(strides[axis]): \(problem)")
+        }
+        // From the innermost dimension out: each step passes all that lies within it.
+        var reach = 0
+        for axis in extents.indices.filter({ extents[$0] > 1 }).sorted(by: { strides[$0] < strides[$1] }) {
+            guard strides[axis] > reach else { throw invalid(axis, "numbers would overlap") }
+            let (length, tooLong) = strides[axis].multipliedReportingOverflow(by: extents[axis] - 1)
+            guard !tooLong, length < Int.max / elementType.byteCount - reach - 1 else {
+                throw invalid(axis, "more than can be addressed")
+            }
+            reach += length
+        }
         // A stride that is never taken may be anything.
         headStride = heads > 1 ? strides[0] * elementType.byteCount : 0
         tokenStride = tokens > 1 ? strides[1] * elementType.byteCount : 0
@@ -96,15 +108,24 @@ struct TensorLayout {
 
     var byteCount: Int { heads * tokens * channels * type.byteCount }
 
+    /// Bytes from the first number to the end of the last one.
+    var reach: Int {
+        guard byteCount > 0 else { return 0 }
+        return (heads - 1) * headStride + (tokens - 1) * tokenStride + (channels - 1) * channelStride + type.byteCount
+    }
+
+    /// Whether the channels of a token lie side by side.
+    var hasWholeRows: Bool { channelStride == type.byteCount }
+
     /// Whether the rows of a head lie side by side.
     var hasDenseRows: Bool {
-        channelStride == type.byteCount && (tokens <= 1 || tokenStride == channels * type.byteCount)
+        hasWholeRows && (tokens <= 1 || tokenStride == channels * type.byteCount)
     }
 
     /// Copies numbers to where another layout of the same type and shape has them.
     func copy(from source: UnsafeRawPointer, to destination: UnsafeMutableRawPointer, layout: TensorLayout) {
         func copyRows<Element: BitwiseCopyable>(_: Element.Type) {
-            let areRowsWhole = channelStride == type.byteCount && layout.channelStride == type.byteCount
+            let areRowsWhole = hasWholeRows && layout.hasWholeRows
             for head in 0..<heads {
                 for token in 0..<tokens {
                     let from = unsafe source + head * headStride + token * tokenStride
@@ -161,7 +182,7 @@ struct TensorPlaces {
         strides: [Int],
         blocks: BlockTable? = nil,
         part: CachePart = .keys,
-        name: String
+        name: @autoclosure () -> String
     ) throws(Failure) {
         self.tokens = tokens
         layout = try TensorLayout(
@@ -171,7 +192,7 @@ struct TensorPlaces {
             channels: channels,
             strides: strides,
             pool: blocks?.pool(part),
-            name: name
+            name: name()
         )
         let layout = layout
         runs =
@@ -205,20 +226,34 @@ struct TensorPlaces {
     }
 }
 
+/// Owns memory of the caller's, which the caller keeps as it is until the call returns.
+private final class CallersMemory: Sendable {
+    static let shared = CallersMemory()
+}
+
+/// What is made of a tensor of the caller's.
+enum TensorUse {
+    /// A copy without gaps, for as long as it is needed.
+    case kept
+    /// What need not outlive the call: where the channels of a token lie side by side, the tensor where it is.
+    case duringCall
+}
+
 extension KVTensor {
-    /// A copy of a tensor of the caller's, without gaps.
+    /// A tensor of the caller's.
     ///
     /// - Parameters:
     ///   - blocks: where the tokens are, if they are paged.
     ///   - part: whether it has keys or values.
     init(
-        copying tensor: tc_tensor,
+        _ use: TensorUse,
+        _ tensor: tc_tensor,
         heads: Int,
         tokens: Int,
         channels: Int,
         blocks: BlockTable? = nil,
         part: CachePart = .keys,
-        name: String
+        name: @autoclosure () -> String
     ) throws {
         let places = unsafe try TensorPlaces(
             type: tensor.type,
@@ -228,28 +263,42 @@ extension KVTensor {
             strides: [tensor.head_stride, tensor.token_stride, tensor.channel_stride],
             blocks: blocks,
             part: part,
-            name: name
+            name: name()
         )
         let data = unsafe tensor.data
-        guard unsafe data != nil || places.byteCount == 0 else { throw Failure.null("\(name).data") }
+        guard unsafe data != nil || places.byteCount == 0 else { throw Failure.null("\(name()).data") }
+        let layout = places.layout
+        if use == .duringCall, blocks == nil, layout.hasWholeRows, let data = unsafe data {
+            unsafe self.init(
+                bytes: SharedBytes(owner: CallersMemory.shared, base: data, count: layout.reach),
+                elementType: layout.type,
+                heads: heads,
+                tokens: tokens,
+                headDimension: channels,
+                headStride: layout.headStride,
+                tokenStride: tokens > 1 ? layout.tokenStride : nil
+            )
+            return
+        }
         let bytes = try SharedBytes(byteCount: places.byteCount) { copy in
             unsafe copy.withUnsafeMutableBytes { copy in
                 guard let source = unsafe data, let base = copy.baseAddress else { return }
                 unsafe places.copy(from: source, to: base)
             }
         }
-        self.init(bytes: bytes, elementType: places.layout.type, heads: heads, tokens: tokens, headDimension: channels)
+        self.init(bytes: bytes, elementType: layout.type, heads: heads, tokens: tokens, headDimension: channels)
     }
 }
 
 extension KVCacheLayer {
-    /// A copy of a layer of the caller's.
+    /// A layer of the caller's.
     ///
     /// - Parameters:
     ///   - tokens: those of the cache, or those that it gets; nil where the layer says how many there are.
     ///   - takesQueries: whether its queries are looked at, and what else recipes ask for.
     init(
-        copying layer: tc_layer,
+        _ use: TensorUse,
+        _ layer: tc_layer,
         geometry: LayerGeometry,
         elementType: ElementType,
         tokens: Int?,
@@ -268,7 +317,8 @@ extension KVCacheLayer {
         }
         func tensor(_ part: CachePart, _ tensor: tc_tensor) throws -> KVTensor {
             unsafe try KVTensor(
-                copying: tensor,
+                use,
+                tensor,
                 heads: geometry.kvHeads,
                 tokens: rows,
                 channels: geometry.dimension(part),
@@ -292,7 +342,8 @@ extension KVCacheLayer {
                 throw Failure.invalid("\(name) has queries, and query_heads of its shape is 0")
             }
             queries = unsafe try KVTensor(
-                copying: layer.queries,
+                use,
+                layer.queries,
                 heads: geometry.queryHeads,
                 tokens: layer.query_count,
                 channels: geometry.keyDimension,

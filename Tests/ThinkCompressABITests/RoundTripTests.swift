@@ -53,8 +53,8 @@ import ThinkCompress
         #expect(values.denseBytes == rows.values.bytes.array)
     }
 
-    @Test("attention is Swift's, with window, cap, scale and new tokens", arguments: [1, 2])
-    func sameAttention(threads: Int) async throws {
+    @Test("attention is Swift's, with window, cap, scale and new tokens", arguments: [1, 2], Layout.allCases)
+    func sameAttention(threads: Int, layout: Layout) async throws {
         let whole = try TestCache.small(tokens: 310)
         let expected = try await CompressedCache(compressing: whole.prefix(300), recipe: Recipe("balanced"))
         let cache = try Owned.cache(whole.prefix(300), recipe: "balanced")
@@ -72,7 +72,8 @@ import ThinkCompress
             into: &span
         )
         let workers = try Owned(free: tc_workers_free) { tc_workers_create(threads, $0) }
-        let (engineQueries, engineLayer) = (EngineTensor(queries, layout: .tokensFirst), EngineLayer(newer))
+        let engineQueries = EngineTensor(queries, layout: .tokensFirst)
+        let engineLayer = EngineLayer(newer, layout: layout)
         var (queryArgument, newerArgument) = (engineQueries.argument, engineLayer.argument)
         var output = [Float](repeating: 0, count: count)
         try withUnsafePointer(to: &newerArgument) { newerArgument in
