@@ -283,7 +283,8 @@ typedef struct tc_attention_options {
  * newest tokens, and each sees the tokens up to its own. `options` may be NULL, and `workers`, for the calling thread
  * alone.
  * queries: [query_heads, query_count, key_dimension], after rotary embedding, of any type.
- * output:  receives [query_count, query_heads, value_dimension] without gaps, `output_count` numbers. */
+ * output:  receives [query_count, query_heads, value_dimension] without gaps, `output_count` numbers. It may lie where the
+ *          queries do, but not where the newer tokens do. */
 tc_status tc_cache_attend(const tc_cache *cache, size_t layer, const tc_tensor *queries, size_t query_heads,
                           size_t query_count, const tc_attention_options *options, tc_workers *workers, float *output,
                           size_t output_count);
