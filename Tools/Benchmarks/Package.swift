@@ -9,6 +9,7 @@ let settings: [SwiftSetting] = [.swiftLanguageMode(.v6), .treatAllWarnings(as: .
 let thinkCompress = Target.Dependency.product(name: "ThinkCompress", package: parent)
 let decoder = Target.Dependency.product(name: "LlamaDecoder", package: parent)
 let kernels = Target.Dependency.product(name: "CThinkKernels", package: parent)
+let library = Target.Dependency.product(name: "ThinkCompressABI", package: parent)
 let openBLAS = Target.Dependency.product(name: "COpenBLAS", package: parent)
 let argumentParser = Target.Dependency.product(name: "ArgumentParser", package: "swift-argument-parser")
 
@@ -35,7 +36,7 @@ let package = Package(
         ),
         .executableTarget(
             name: "attention-benchmark",
-            dependencies: ["PlainRead", "BenchmarkSupport", decoder, thinkCompress, argumentParser],
+            dependencies: ["PlainRead", "BenchmarkSupport", decoder, library, thinkCompress, argumentParser],
             path: "AttentionBenchmark",
             swiftSettings: settings
         ),

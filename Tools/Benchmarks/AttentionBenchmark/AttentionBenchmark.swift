@@ -34,8 +34,8 @@ struct AttentionBenchmark: AsyncParsableCommand {
 
     @Option(
         help: """
-            Measure one part only: attention, recipes, snapshots, codecs, queries or model; may be given several times. By \
-            default all are measured, and model if there is one.
+            Measure one part only: attention, recipes, snapshots, codecs, queries, boundary or model; may be given several \
+            times. By default all are measured, and model if there is one.
             """
     )
     var only: [MeasurementPlan.Part] = []

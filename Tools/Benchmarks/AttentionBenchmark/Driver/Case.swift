@@ -32,6 +32,14 @@ enum Case {
     static let unpack = "unpack:" + windowedRecipe
     static let memcpy = "memcpy:" + windowedRecipe
 
+    /// Calls through the C library, each with what is special about it.
+    static let boundaries = [
+        Boundary(caseName: "boundary:0:" + windowedRecipe, title: "a call through C"),
+        Boundary(caseName: "boundary:1:" + windowedRecipe, title: "a call through C with a newer token"),
+        Boundary(caseName: "boundary:128:" + windowedRecipe, title: "a call through C with 128 newer tokens"),
+        Boundary(caseName: "boundary-alone:0:" + windowedRecipe, title: "a call through C without workers", threads: 1),
+    ]
+
     static let flashFloat16 = "flash-f16"
     static let flash8 = "flash-q8_0"
     static let flash4 = "flash-q4_0"
@@ -73,6 +81,16 @@ enum Case {
     static func float16LayerBytes(tokens: Int) -> Int {
         tokens * SyntheticLayer.kvHeads * SyntheticLayer.float16TokenBytes
     }
+}
+
+/// A call of attention through the C library.
+struct Boundary {
+    let caseName: String
+    let title: String
+    /// The only number of threads that it is measured with; nil for all.
+    var threads: Int?
+
+    func isMeasured(threads: Int) -> Bool { self.threads ?? threads == threads }
 }
 
 /// A recipe whose attention is compared with that of `Case.windowedRecipe`.

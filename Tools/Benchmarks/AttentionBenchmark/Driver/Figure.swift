@@ -14,6 +14,9 @@ struct Figure: Codable {
     let peakByteCount: Int?
     /// Of the output, against float64, where it was compared.
     let relativeError: Double?
+    /// What the same takes in Swift, where it goes through C, and what C adds to that: medians of the rounds.
+    let swiftMicroseconds: Double?
+    let addedMicroseconds: Double?
 
     var microsecondsPerByte: Double? { byteCount.map { microseconds / Double($0) } }
 }

@@ -26,6 +26,8 @@ final class GroupRunner {
         let entry: MeasurementPlan.Entry
         let child: ChildProcess
         var times: [Double] = []
+        /// Of the same in Swift, where the case goes through C.
+        var swiftTimes: [Double] = []
         var byteCount: Int?
         var peakByteCount: Int?
         var relativeError: Double?
@@ -73,7 +75,10 @@ final class GroupRunner {
                 slowest: participant.times.max() ?? 0,
                 byteCount: participant.byteCount,
                 peakByteCount: participant.peakByteCount,
-                relativeError: participant.relativeError
+                relativeError: participant.relativeError,
+                swiftMicroseconds: participant.swiftTimes.isEmpty ? nil : median(participant.swiftTimes),
+                addedMicroseconds: participant.swiftTimes.isEmpty
+                    ? nil : median(zip(participant.times, participant.swiftTimes).map { $0 - $1 })
             )
         }
     }
@@ -103,7 +108,11 @@ final class GroupRunner {
             throw ChildError("it answered: ok \(answer)")
         }
         participant.times.append(time)
-        if numbers.count > 1 { participant.byteCount = Int(numbers[1]) }
+        if numbers.count == 3, numbers[1] == "swift", let time = Double(numbers[2]) {
+            participant.swiftTimes.append(time)
+        } else if numbers.count > 1 {
+            participant.byteCount = Int(numbers[1])
+        }
     }
 
     /// Does it, or notes why it can't be done.

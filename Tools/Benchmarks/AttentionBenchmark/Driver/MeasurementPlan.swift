@@ -1,7 +1,7 @@
 /// What is measured, in groups whose cases are interleaved.
 struct MeasurementPlan {
     enum Part: String, CaseIterable {
-        case attention, recipes, snapshots, codecs, queries
+        case attention, recipes, snapshots, codecs, queries, boundary
         /// A whole model, which must be given.
         case model
     }
@@ -36,6 +36,7 @@ struct MeasurementPlan {
     static let codecTokens = 16384
     static let queryTokens = 4096
     static let recipeTokens = 4096
+    static let boundaryTokens = 4096
     /// Dimensions of heads with which recipes are compared.
     static let recipeDimensions = [128, 64]
     /// Prompts of a whole model. The longer one leaves room for what is decoded after it in a model of 8,192 positions.
@@ -65,6 +66,7 @@ struct MeasurementPlan {
         }
         if parts.contains(.codecs) { groups += threadCounts.map(codecs) }
         if parts.contains(.queries) { groups += threadCounts.map(queries) }
+        if parts.contains(.boundary) { groups += threadCounts.map(boundary) }
         if parts.contains(.model) {
             groups += threadCounts.map(prefill)
             for tokens in isQuick ? [Self.promptTokens] : [Self.promptTokens, Self.longPromptTokens] {
@@ -142,6 +144,15 @@ struct MeasurementPlan {
             threads: threads,
             entries: [Case.memcpy, Case.pack, Case.unpack]
                 .map { Entry(contestant: .ours, caseName: $0, tokens: Self.codecTokens) }
+        )
+    }
+
+    private func boundary(threads: Int) -> Group {
+        Group(
+            title: "calls through C over \(Self.boundaryTokens) tokens",
+            threads: threads,
+            entries: Case.boundaries.filter { $0.isMeasured(threads: threads) }
+                .map { Entry(contestant: .ours, caseName: $0.caseName, tokens: Self.boundaryTokens) }
         )
     }
 

@@ -5,7 +5,7 @@ struct FigureTables {
     let figures: Figures
 
     var text: String {
-        [attention, recipes, queries, snapshots, codecs].filter { !$0.isEmpty }.joined(separator: "\n\n")
+        [attention, recipes, queries, snapshots, codecs, boundaries].filter { !$0.isEmpty }.joined(separator: "\n\n")
     }
 
     private var attention: String {
@@ -63,6 +63,25 @@ struct FigureTables {
     private var codecs: String {
         let all = figures.all.filter { [Case.pack, Case.unpack, Case.memcpy].contains($0.caseName) }
         return table("codecs, microseconds for a layer on every thread", all, hasSpeeds: true)
+    }
+
+    private var boundaries: String {
+        let threads = figures.threadCounts
+        let columns = threads.flatMap { ["Swift, \($0)T", "C, \($0)T", "more, \($0)T"] }
+        let tokens = MeasurementPlan.boundaryTokens
+        var table = MarkdownTable(header: ["microseconds, \(tokens.grouped) tokens"] + columns)
+        for boundary in Case.boundaries {
+            let found = threads.map { figures.figure(boundary.caseName, tokens: tokens, threads: $0) }
+            guard found.contains(where: { $0 != nil }) else { continue }
+            let cells = found.flatMap { figure in
+                [
+                    figure?.swiftMicroseconds?.fixed(1) ?? "–", figure?.microseconds.fixed(1) ?? "–",
+                    figure?.addedMicroseconds?.fixed(2) ?? "–",
+                ]
+            }
+            table.add([boundary.title] + cells)
+        }
+        return table.isEmpty ? "" : table.text
     }
 
     /// A row for each case, a column for each number of threads; bytes say a speed where all of them are gone through.

@@ -12,8 +12,12 @@ struct Floors {
     /// Limits from ratios as measured.
     init(ratios: [Ratio]) {
         var limits: [String: Double] = [:]
-        for ratio in ratios where !ratio.isTime {
+        for ratio in ratios where ratio.unit == .times || ratio.isStrict {
             guard let value = ratio.value else { continue }
+            if ratio.isStrict {
+                limits[ratio.name] = ratio.asked
+                continue
+            }
             let limit = ratio.direction == .atLeast ? value * Self.allowance : value / Self.allowance
             // Three digits are as many as measuring gives.
             limits[ratio.name] = Double(String(format: "%.3g", limit))

@@ -18,7 +18,7 @@ struct Goals {
         let codecs = isMeasured(Case.pack, Case.unpack) ? self.codecs : []
         let snapshots = isMeasured(Case.mapped, Case.opened) ? self.snapshots : []
         let files = isMeasured(Case.verified, Case.openSmall, Case.openLarge) ? self.files : []
-        return attention + recipes + codecs + snapshots + files
+        return attention + recipes + codecs + snapshots + files + boundaries
     }
 
     private func isMeasured(_ caseNames: String...) -> Bool {
@@ -235,10 +235,48 @@ struct Goals {
                 to: 1000,
                 asked: 0.2,
                 direction: .atMost,
-                isTime: true
+                unit: .milliseconds
             )
         }
         return states + [read] + openings
+    }
+
+    // MARK: - The boundary to C
+
+    private var boundaries: [Ratio] {
+        Case.boundaries.flatMap { boundary in
+            threads.filter(boundary.isMeasured).flatMap { threads -> [Ratio] in
+                let tokens = MeasurementPlan.boundaryTokens
+                guard let figure = figures.figure(boundary.caseName, tokens: tokens, threads: threads),
+                    let swift = figure.swiftMicroseconds, let added = figure.addedMicroseconds
+                else { return [] }
+                return [
+                    ratio(
+                        "\(boundary.caseName)-cost",
+                        "\(boundary.title), time against the same in Swift",
+                        tokens: tokens,
+                        threads: threads,
+                        of: swift + added,
+                        to: swift,
+                        asked: 1.02,
+                        direction: .atMost,
+                        isStrict: true
+                    ),
+                    ratio(
+                        "\(boundary.caseName)-added",
+                        "\(boundary.title), time more than in Swift",
+                        tokens: tokens,
+                        threads: threads,
+                        of: added,
+                        to: 1,
+                        asked: 2,
+                        direction: .atMost,
+                        unit: .microseconds,
+                        isStrict: true
+                    ),
+                ]
+            }
+        }
     }
 
     private func ratio(
@@ -250,7 +288,8 @@ struct Goals {
         to denominator: Double?,
         asked: Double,
         direction: Ratio.Direction = .atLeast,
-        isTime: Bool = false
+        unit: Ratio.Unit = .times,
+        isStrict: Bool = false
     ) -> Ratio {
         Ratio(
             name: ([name, "\(tokens)"] + (threads.map { ["\($0)"] } ?? [])).joined(separator: "/"),
@@ -260,7 +299,8 @@ struct Goals {
             value: numerator.flatMap { numerator in denominator.map { numerator / $0 } },
             asked: asked,
             direction: direction,
-            isTime: isTime
+            unit: unit,
+            isStrict: isStrict
         )
     }
 }

@@ -93,8 +93,7 @@ struct ModelFigures {
                 threads: threads,
                 value: ours.flatMap { ours in theirs.map { $0 / ours } },
                 asked: asked,
-                direction: .atLeast,
-                isTime: false
+                direction: .atLeast
             )
         }
     }
@@ -113,8 +112,7 @@ struct ModelFigures {
                 threads: nil,
                 value: most.map { $0 / Self.mostOtherBytes },
                 asked: 1,
-                direction: .atMost,
-                isTime: false
+                direction: .atMost
             )
         }
     }

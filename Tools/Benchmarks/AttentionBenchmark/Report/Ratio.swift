@@ -4,6 +4,13 @@ struct Ratio {
         case atLeast, atMost
     }
 
+    enum Unit {
+        /// How many times as much.
+        case times
+        /// A time in place of a ratio; such are not compared between machines.
+        case milliseconds, microseconds
+    }
+
     /// What it is known by in files: the goal's name, tokens and threads.
     let name: String
     /// The goal: what is compared with what.
@@ -15,8 +22,9 @@ struct Ratio {
     let value: Double?
     let asked: Double
     let direction: Direction
-    /// Milliseconds in place of a ratio; such are not compared between machines.
-    let isTime: Bool
+    var unit = Unit.times
+    /// Whether a regress is what goes beyond `asked`, on any machine, and not what falls behind an earlier figure.
+    var isStrict = false
 
     var isMet: Bool? {
         value.map { value in
@@ -34,7 +42,11 @@ struct Ratio {
     var verdict: String { isMet.map { $0 ? "met" : "**not met**" } ?? "not measured" }
 
     private func text(_ number: Double) -> String {
-        if isTime { return number.fixed(3) + " ms" }
-        return number.fixed(number < 10 ? 2 : 1) + "x"
+        switch unit {
+        case .milliseconds: number.fixed(3) + " ms"
+        case .microseconds: number.fixed(2) + " µs"
+        // Near 1 thousandths count.
+        case .times: number.fixed(isStrict ? 3 : number < 10 ? 2 : 1) + "x"
+        }
     }
 }

@@ -5,10 +5,11 @@ extension Attention {
     func attend(
         _ queries: KVTensor,
         over layer: CompressedLayer,
+        followedBy newer: KVCacheLayer? = nil,
         using workers: WorkerThreads,
         into output: inout [Float]
     ) throws {
         var span = output.mutableSpan
-        try attend(queries, over: layer, using: workers, into: &span)
+        try attend(queries, over: layer, followedBy: newer, using: workers, into: &span)
     }
 }

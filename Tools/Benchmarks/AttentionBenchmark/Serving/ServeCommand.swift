@@ -12,7 +12,7 @@ struct ServeCommand: AsyncParsableCommand {
             Reads commands, one a line, and answers each with one line, "ok ..." or "error TEXT".
 
               load CASE TOKENS  prepares a case and frees the one before: ok
-              run               measures one round: ok MICROSECONDS [BYTES]
+              run               measures one round: ok MICROSECONDS [BYTES] [swift MICROSECONDS]
               check             compares the output with attention in float64: ok RELATIVE_ERROR
               memory            the most that the process has had in memory: ok BYTES
               version           ok TEXT
@@ -33,6 +33,9 @@ struct ServeCommand: AsyncParsableCommand {
               pack:RECIPE                 compressing a layer on every thread; bytes of float16
               unpack:RECIPE               restoring it to float16
               memcpy:RECIPE               copying as many bytes
+              boundary:N:RECIPE           attention of one query over one layer and N newer tokens through the C \
+            library's functions, and in Swift
+              boundary-alone:N:RECIPE     the same, through C without workers
               prefill:RECIPE              reading the first TOKENS of a text into a cache; bytes of the cache
               decode:N:RECIPE             N tokens after them, one by one; time for each, bytes of the cache
             """,
@@ -96,6 +99,7 @@ struct ServeCommand: AsyncParsableCommand {
             if words[0] == "check" { return String(format: "%.3g", try await workload.check()) }
             let result = try await workload.run()
             return String(format: "%.3f", result.microseconds) + (result.byteCount.map { " \($0)" } ?? "")
+                + (result.swiftMicroseconds.map { String(format: " swift %.3f", $0) } ?? "")
         default:
             throw ServingError("unknown command: \(line)")
         }

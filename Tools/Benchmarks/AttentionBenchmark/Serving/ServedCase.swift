@@ -3,7 +3,7 @@ import ThinkCompress
 /// A case by its name; see `ServeCommand`.
 struct ServedCase {
     private let kind: String
-    /// Queries, steps, or the dimension of heads.
+    /// Queries, steps, newer tokens, or the dimension of heads.
     private let count: Int
     private let recipe: Recipe
     private let precision: Attention.Precision
@@ -14,9 +14,10 @@ struct ServedCase {
         precision = try Self.takePrecision(&body)
         recipe = try Recipe(body)
         kind = parts.first ?? "attention"
-        if ["queries", "decode", "heads"].contains(kind) {
-            guard parts.count == 2, let count = Int(parts[1]), (1...65536).contains(count) else {
-                throw ServingError("\(kind):N:RECIPE has a number from 1 to 65536")
+        if ["queries", "decode", "heads", "boundary", "boundary-alone"].contains(kind) {
+            let counts = kind.hasPrefix("boundary") ? 0...4096 : 1...65536
+            guard parts.count == 2, let count = Int(parts[1]), counts.contains(count) else {
+                throw ServingError("\(kind):N:RECIPE has a number from \(counts.lowerBound) to \(counts.upperBound)")
             }
             self.count = count
         } else {
@@ -74,6 +75,18 @@ struct ServedCase {
                 headDimension: count,
                 tokens: tokens,
                 workers: workers
+            )
+        case "boundary", "boundary-alone":
+            guard kind == "boundary" || workers.threadCount == 1 else {
+                throw ServingError("without workers there is one thread")
+            }
+            return try await BoundaryWorkload(
+                recipe: recipe,
+                attention: attention,
+                newerTokens: count,
+                tokens: tokens,
+                threads: workers.threadCount,
+                hasWorkers: kind == "boundary"
             )
         case "read":
             return try PlainReadWorkload(recipe: recipe, tokens: tokens, threads: workers.threadCount)

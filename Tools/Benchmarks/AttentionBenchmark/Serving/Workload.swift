@@ -18,6 +18,8 @@ struct RoundResult {
     let microseconds: Double
     /// Bytes that this time was spent on, where that is of interest.
     var byteCount: Int?
+    /// Of the same in Swift, where the time is that of calls through C.
+    var swiftMicroseconds: Double?
 }
 
 /// How long a round is.
