@@ -65,21 +65,25 @@ public struct CacheCompressor: Sendable {
     /// - Throws: as for one layer.
     public mutating func add(_ sources: [KVCacheLayer], progress: ProgressHandler? = nil) async throws {
         precondition(layers.count + sources.count <= geometry.layers.count, "the cache has no more layers")
-        var checked: [KVCacheLayer] = []
-        for (index, source) in zip(layers.count..., sources) {
-            let layer =
-                profile.map { source.withProfile(source.isEmpty && $0[index].isEmpty ? nil : $0[index]) } ?? source
-            let found = try layer.checkedGeometry(index: index, elementType: shape.elementType, tokenCount: tokenCount)
-            if let mismatch = found.mismatch(with: geometry.layers[index]) {
-                throw KVCacheError(
-                    .raggedLayers,
-                    layer: index,
-                    "its \(mismatch.name) is \(mismatch.left), and the cache has \(mismatch.right)"
-                )
-            }
-            checked.append(layer)
-        }
+        let checked = try zip(layers.count..., sources).map { try self.checked($1, index: $0) }
         try await add(checked: checked, progress: progress)
+    }
+
+    /// A layer that fits the cache's, with the model's profile if there is one.
+    ///
+    /// - Throws: `KVCacheError` if it doesn't fit.
+    package func checked(_ source: KVCacheLayer, index: Int) throws(KVCacheError) -> KVCacheLayer {
+        let layer =
+            profile.map { source.withProfile(source.isEmpty && $0[index].isEmpty ? nil : $0[index]) } ?? source
+        let found = try layer.checkedGeometry(index: index, elementType: shape.elementType, tokenCount: tokenCount)
+        if let mismatch = found.mismatch(with: geometry.layers[index]) {
+            throw KVCacheError(
+                .raggedLayers,
+                layer: index,
+                "its \(mismatch.name) is \(mismatch.left), and the cache has \(mismatch.right)"
+            )
+        }
+        return layer
     }
 
     /// Compresses the next layers, which are known to fit each other.

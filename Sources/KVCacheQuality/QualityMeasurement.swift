@@ -18,13 +18,22 @@ public struct QualityMeasurement: Sendable {
     /// and its attention with that over all that the original holds.
     ///
     /// - Parameter slidingWindow: how many tokens a query of the layer sees, its own included; nil for all.
-    /// - Throws: `CodecError` if the compressed layer holds other tokens than the original, `CancellationError` if the
+    /// - Throws: `CodecError` if the compressed layer holds other tokens than the original, or there are more queries than
+    ///   tokens; `CancellationError` if the
     ///   task is cancelled, `MemoryError` if there is no memory for it.
     public mutating func add(
         _ original: KVCacheLayer,
         compressed: CompressedLayer,
         slidingWindow: Int? = nil
     ) async throws {
+        let queryCount = original.queries?.tokens ?? 0
+        guard queryCount <= compressed.tokenCount else {
+            throw CodecError(
+                .shapeMismatch,
+                layer: compressed.index,
+                "\(queryCount) queries for \(compressed.tokenCount) tokens, their own included"
+            )
+        }
         let kept = try keptRows(of: original, compressed: compressed)
         let products = SingleThreadedProducts()
         try SingleThreadedProducts.reserve(callers: min(original.keys.heads, SystemThread.processorCount))

@@ -27,17 +27,19 @@ func sized<Struct: BitwiseCopyable>(
 func checkedSize(of pointer: UnsafeRawPointer, _ name: String) throws(Failure) -> Int {
     let size = unsafe pointer.load(as: Int.self)
     // Far more than any version has: what isn't initialized is found before it is believed.
-    guard (MemoryLayout<Int>.size...4096).contains(size) else {
+    guard (MemoryLayout<Int>.size...4096).contains(size), size % MemoryLayout<Int>.alignment == 0 else {
         throw .invalid("\(name).size is \(size); set it to sizeof the struct")
     }
     return size
 }
 
-/// Writes as much of a struct as there is room for.
+/// Writes as much of a struct as there is room for, and 0 where the caller's version has more members.
 func write<Struct: BitwiseCopyable>(_ result: Struct, to place: UnsafeMutablePointer<Struct>, size: Int) {
+    let room = unsafe UnsafeMutableRawBufferPointer(start: place, count: size)
     unsafe withUnsafeBytes(of: result) { result in
-        guard let base = result.baseAddress else { return }
-        unsafe UnsafeMutableRawPointer(place).copyMemory(from: base, byteCount: min(size, result.count))
+        let known = min(size, result.count)
+        unsafe room.copyMemory(from: UnsafeRawBufferPointer(rebasing: result[..<known]))
+        for offset in known..<size { unsafe room[offset] = 0 }
     }
 }
 

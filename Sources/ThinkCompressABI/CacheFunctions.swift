@@ -173,45 +173,65 @@ public func tc_cache_restore(
         let table = unsafe try blocks.map {
             unsafe try BlockTable($0, tokens: rowCount, isWritten: true, name: "blocks")
         }
-        if let keys = unsafe keys { unsafe try layer.restore(.keys, rows: rows, to: keys.pointee, blocks: table) }
-        if let values = unsafe values {
-            unsafe try layer.restore(.values, rows: rows, to: values.pointee, blocks: table)
+        // All is checked, and memory there, before anything is written.
+        let targets = unsafe try [(CachePart.keys, keys), (.values, values)].compactMap { part, tensor in
+            unsafe try tensor.map {
+                unsafe try RestoreTarget($0.pointee, part: part, rows: rows, of: layer, blocks: table)
+            }
         }
+        for target in targets { target.restore(layer) }
     }
 }
 
-extension CompressedLayer {
-    /// Restores rows to where the caller wants them.
-    fileprivate func restore(
-        _ part: CachePart,
+/// Where rows of keys or values are restored to, checked.
+@safe
+private struct RestoreTarget {
+    private let part: CachePart
+    private let rows: Range<Int>
+    private let places: TensorPlaces
+    private let data: UnsafeMutableRawPointer?
+    /// For a head's rows where they don't lie side by side.
+    private let memory: AlignedBuffer?
+
+    init(
+        _ tensor: tc_mutable_tensor,
+        part: CachePart,
         rows: Range<Int>,
-        to tensor: tc_mutable_tensor,
+        of layer: CompressedLayer,
         blocks: BlockTable?
     ) throws {
-        let places = unsafe try TensorPlaces(
+        self.part = part
+        self.rows = rows
+        places = unsafe try TensorPlaces(
             type: tensor.type,
-            heads: geometry.kvHeads,
+            heads: layer.geometry.kvHeads,
             tokens: rows.count,
-            channels: geometry.dimension(part),
+            channels: layer.geometry.dimension(part),
             strides: [tensor.head_stride, tensor.token_stride, tensor.channel_stride],
             blocks: blocks,
             part: part,
             name: "\(part)"
         )
-        guard places.byteCount > 0 else { return }
-        guard let data = unsafe tensor.data else { throw Failure.null("\(part).data") }
+        unsafe data = unsafe tensor.data
+        guard unsafe data != nil || places.byteCount == 0 else { throw Failure.null("\(part).data") }
         let layout = places.layout
-        if blocks == nil, layout.hasDenseRows {
-            for head in 0..<layout.heads {
-                unsafe decompress(part, head: head, rows: rows, as: layout.type, to: data + head * layout.headStride)
-            }
-            return
-        }
-        let memory = try AlignedBuffer(byteCount: layout.ofTokens(rows.count).oneHead.byteCount)
+        memory =
+            blocks == nil && layout.hasDenseRows
+            ? nil : try AlignedBuffer(byteCount: layout.ofTokens(rows.count).oneHead.byteCount)
+    }
+
+    func restore(_ layer: CompressedLayer) {
+        guard places.byteCount > 0, let data = unsafe data else { return }
+        let layout = places.layout
         for head in 0..<layout.heads {
+            guard let memory else {
+                let place = unsafe data + head * layout.headStride
+                unsafe layer.decompress(part, head: head, rows: rows, as: layout.type, to: place)
+                continue
+            }
             unsafe memory.withUnsafeMutableBytes { memory in
                 guard let base = memory.baseAddress else { return }
-                unsafe decompress(part, head: head, rows: rows, as: layout.type, to: base)
+                unsafe layer.decompress(part, head: head, rows: rows, as: layout.type, to: base)
                 unsafe places.copyHead(head, from: base, to: data)
             }
         }
@@ -238,6 +258,7 @@ public func tc_cache_attend(
             throw Failure.invalid("output is not aligned to float")
         }
         let options = unsafe try sized(options, "options", absent: tc_attention_options())
+        guard layer.geometry.valueDimension > 0 else { throw Failure.invalid("layer has no values to attend to") }
         try CacheGeometry.Limits.queryHeads.check(queryHeads, "query_heads")
         try CacheGeometry.Limits.tokens.check(queryCount, "query_count")
         let needed = queryHeads * queryCount * layer.geometry.valueDimension
@@ -316,6 +337,11 @@ public func tc_cache_measure_errors(
             takesQueries: true,
             name: "original"
         )
+        guard copy.queries?.tokens ?? 0 <= layer.tokenCount else {
+            throw Failure.invalid(
+                unsafe "original.query_count is \(source.query_count), and the cache has \(layer.tokenCount) tokens"
+            )
+        }
         let found = unsafe try runBlocking(options) { _ in
             var measurement = QualityMeasurement()
             try await measurement.add(

@@ -137,6 +137,9 @@ public func tc_compressor_add_layer(
                 name: "layer"
             )
             if content.compressor.recipe.needsWholeCache {
+                // What is wrong with it is said now, when another may take its place.
+                _ = unsafe try RunOptions(options)
+                _ = try content.compressor.checked(copy, index: index)
                 content.waiting.append(copy)
             } else {
                 let compressor = content.compressor

@@ -78,9 +78,10 @@ func statusOf<Object: Handle>(
     _ name: String,
     _ make: () throws -> Object
 ) -> tc_status {
-    statusOf {
+    // Before anything can fail.
+    if let result = unsafe result { unsafe result.pointee = nil }
+    return statusOf {
         guard let result = unsafe result else { throw Failure.null(name) }
-        unsafe result.pointee = nil
         unsafe result.pointee = try make().handOut()
     }
 }

@@ -35,8 +35,8 @@ final class WorkersHandle: Handle {
 
     init(_ workers: WorkerThreads) { self.workers = workers }
 
-    /// Those that calls without workers have left, for the next such call: clearing new memory to work in takes longer than
-    /// the rest of what such a call adds to attention. There are as many as such calls have run at the same time.
+    /// Those that calls without workers have left, for the next such call, one per processor at the most: clearing new
+    /// memory to work in takes longer than the rest of what such a call adds to attention.
     private static let idle = Mutex<[WorkerThreads]>([])
 
     /// Lends the workers behind an argument, or for NULL the calling thread alone.
@@ -47,7 +47,7 @@ final class WorkersHandle: Handle {
     ) throws {
         if let pointer = unsafe pointer { return try body(unsafe borrow(pointer, name).workers) }
         let workers = idle.withLock { $0.popLast() } ?? WorkerThreads(threadCount: 1)
-        defer { idle.withLock { $0.append(workers) } }
+        defer { idle.withLock { if $0.count < SystemThread.processorCount { $0.append(workers) } } }
         try body(workers)
     }
 }

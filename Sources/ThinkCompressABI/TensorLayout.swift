@@ -45,17 +45,17 @@ struct TensorLayout {
         self.heads = heads
         self.tokens = tokens
         self.channels = channels
-        if strides.allSatisfy({ $0 == 0 }) {
-            // What most tensors are, without a look at each dimension: attention has one for every call.
-            if pool == nil, count < Int.max / 64 {
-                channelStride = elementType.byteCount
-                tokenStride = channels * channelStride
-                headStride = headCount * channelStride
-                blockStride = 0
-                return
-            }
-            strides = [headCount, channels, 1]
+        let isDense = strides.allSatisfy { $0 == 0 }
+        // What most tensors are, without a look at each dimension: attention has one for every call. Where there are no
+        // numbers, strides may be anything.
+        if count == 0 || isDense && pool == nil && count < Int.max / 64 {
+            channelStride = elementType.byteCount
+            tokenStride = channels * channelStride
+            headStride = headCount * channelStride
+            blockStride = 0
+            return
         }
+        if isDense { strides = [headCount, channels, 1] }
         var extents = [heads, tokens, channels]
         if let pool {
             extents.append(pool.count)
@@ -64,7 +64,7 @@ struct TensorLayout {
         func invalid(_ axis: Int, _ problem: String) -> Failure {
             let names = ["head_stride", "token_stride", "channel_stride"].map { "\(name()).\($0)" }
             let stride = axis < names.count ? names[axis] : pool?.name ?? ""
-            return .invalid("\(stride) is \(strides[axis]): \(problem)")
+            return .invalid("\(stride) is \(UInt(bitPattern: strides[axis])): \(problem)")
         }
         // From the innermost dimension out: each step passes all that lies within it.
         var reach = 0
@@ -268,7 +268,7 @@ extension KVTensor {
         let data = unsafe tensor.data
         guard unsafe data != nil || places.byteCount == 0 else { throw Failure.null("\(name()).data") }
         let layout = places.layout
-        if use == .duringCall, blocks == nil, layout.hasWholeRows, let data = unsafe data {
+        if use == .duringCall, blocks == nil, layout.hasWholeRows, places.byteCount > 0, let data = unsafe data {
             unsafe self.init(
                 bytes: SharedBytes(owner: CallersMemory.shared, base: data, count: layout.reach),
                 elementType: layout.type,

@@ -206,6 +206,19 @@ import ThinkCompress
         #expect(changed <= 273 * 2 * 32 * 2)
     }
 
+    @Test("keys without values are paged, too")
+    func pagedKeysAlone() async throws {
+        let keys = try TestCache.small().layers[0].keys
+        let nothing = KVTensor(bytes: SharedBytes([]), elementType: .float16, heads: 2, tokens: 300, headDimension: 0)
+        let source = try KVCache(layers: [KVCacheLayer(keys: keys, values: nothing)])
+        let compressor = try Owned.compressor(source, recipe: "kivi(bits=2)")
+        try withPaged(source.layers[0], order: .dense, firstRow: 3) {
+            try check(tc_compressor_add_layer(compressor.pointer, &$0, nil))
+        }
+        let expected = try await CompressedCache(compressing: source, recipe: Recipe("kivi(bits=2)"))
+        try await expectSameFile(try Owned.finish(compressor, of: source), expected)
+    }
+
     @Test("tables that don't fit are refused")
     func badTables() throws {
         let source = try TestCache.small()

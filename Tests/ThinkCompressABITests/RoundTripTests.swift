@@ -234,6 +234,16 @@ import ThinkCompress
         original.query_count = 0
         try check(tc_cache_measure_errors(cache.pointer, 1, &original, 0, nil, &errors))
         #expect(errors.keys == Double(wanted.keys) && errors.scores.isNaN && errors.attention.isNaN)
+        original.tokens = 0
+        // As many queries as tokens at the most, of which a cut leaves fewer.
+        original.query_count = 32
+        let cut = try Owned(free: tc_cache_free) { tc_cache_fork(cache.pointer, $0) }
+        try check(tc_cache_truncate(cut.pointer, 10))
+        expect(
+            tc_cache_measure_errors(cut.pointer, 1, &original, slidingWindow, nil, &errors),
+            is: TC_INVALID_ARGUMENT,
+            says: "original.query_count is 32, and the cache has 10 tokens"
+        )
         original.tokens = 299
         expect(
             tc_cache_measure_errors(cache.pointer, 1, &original, 0, nil, &errors),
@@ -320,6 +330,13 @@ import ThinkCompress
         info.layers = 77
         try check(tc_cache_get_info(cache.pointer, &info))
         #expect(info.tokens == 300 && info.layers == 77)
+        // One of a version that has a member more.
+        var words = [UInt64](repeating: .max, count: MemoryLayout<tc_cache_info>.size / 8 + 1)
+        words[0] = UInt64(words.count * 8)
+        try words.withUnsafeMutableBytes {
+            try check(tc_cache_get_info(cache.pointer, $0.baseAddress?.assumingMemoryBound(to: tc_cache_info.self)))
+        }
+        #expect(words[1] == 300 && words.last == 0)
         var (shape, rows) = (tc_layer_shape(), 0)
         try check(tc_cache_get_layer(cache.pointer, 1, &shape, &rows))
         #expect(shape.kv_heads == 2 && shape.key_dimension == 32 && shape.value_dimension == 32 && rows == 300)
@@ -330,6 +347,76 @@ import ThinkCompress
         #expect(String(cString: tc_recipe_text(recipe.pointer)) == "kivi(bits=2)")
         #expect(String(cString: tc_version()) == TC_VERSION)
         #expect(tc_kernels() != nil)
+    }
+
+    @Test("a cache that one thread changes is seen before or after a change by others")
+    func changes() async throws {
+        let source = try TestCache.small()
+        let shared = try Owned.cache(source, recipe: "kivi(bits=2)")
+        let memory = source.layers(tokens: 0..<10).map { EngineLayer($0) }
+        let queries = EngineTensor(try #require(source.layers[0].queries)[tokens: 0..<1])
+        try await withThrowingTaskGroup(of: Void.self) { group in
+            group.addTask {
+                for _ in 0..<40 {
+                    try check(tc_cache_append(shared.pointer, memory.map(\.argument), 2, 10, nil))
+                    try check(tc_cache_truncate(shared.pointer, 300))
+                }
+            }
+            for _ in 0..<3 {
+                group.addTask {
+                    var outputs: [Int: [Float]] = [:]
+                    for _ in 0..<40 {
+                        let fork = try Owned(free: tc_cache_free) { tc_cache_fork(shared.pointer, $0) }
+                        var info = tc_cache_info()
+                        info.size = MemoryLayout<tc_cache_info>.size
+                        try check(tc_cache_get_info(fork.pointer, &info))
+                        #expect(info.tokens == 300 || info.tokens == 310)
+                        var output = [Float](repeating: 0, count: 128)
+                        var argument = queries.argument
+                        try check(tc_cache_attend(fork.pointer, 0, &argument, 4, 1, nil, nil, &output, 128))
+                        // The same tokens give the same, whenever they are seen.
+                        #expect(outputs[info.tokens, default: output] == output)
+                        outputs[info.tokens] = output
+                        try check(tc_cache_attend(shared.pointer, 1, &argument, 4, 1, nil, nil, &output, 128))
+                    }
+                }
+            }
+            try await group.waitForAll()
+        }
+    }
+
+    @Test("a layer of keys without values goes the whole way, but can't be attended to", arguments: Layout.allCases)
+    func noValues(layout: Layout) async throws {
+        let keys = try TestCache.small().layers[0].keys
+        let source = try KVCache(layers: [
+            KVCacheLayer(
+                keys: keys,
+                values: KVTensor(bytes: SharedBytes([]), elementType: .float16, heads: 2, tokens: 300, headDimension: 0)
+            )
+        ])
+        let cache = try Owned.cache(source, recipe: "kivi(bits=2)", layout: layout)
+        try await expectSameFile(cache, try CompressedCache(compressing: source, recipe: Recipe("kivi(bits=2)")))
+        let restored = EngineTensor(type: .float16, heads: 2, tokens: 300, channels: 32, layout: layout)
+        var (target, nothing) = (restored.mutableArgument, restored.mutableArgument)
+        (nothing.head_stride, nothing.token_stride, nothing.channel_stride) = (0, 64, 1)
+        try check(tc_cache_restore(cache.pointer, 0, 0, 300, &target, &nothing, nil))
+        #expect(restored.denseBytes.contains { $0 != 0xAB })
+        let newer = EngineLayer(source.layers[0])
+        var layer = newer.argument
+        layer.tokens = 5
+        layer.values.token_stride = 64
+        var query = restored.argument
+        var output: [Float] = [0]
+        withUnsafePointer(to: layer) { layer in
+            var options = tc_attention_options()
+            (options.size, options.newer) = (MemoryLayout<tc_attention_options>.size, layer)
+            expect(
+                tc_cache_attend(cache.pointer, 0, &query, 2, 1, &options, nil, &output, 0),
+                is: TC_INVALID_ARGUMENT,
+                says: "no values"
+            )
+        }
+        withExtendedLifetime((newer, restored)) {}
     }
 
     @Test("threads use caches of their own, and one that all read")

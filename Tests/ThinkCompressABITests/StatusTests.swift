@@ -53,6 +53,15 @@ import ThinkCompress
         expect(tc_cache_append(nil, nil, 0, 0, nil), is: TC_INVALID_ARGUMENT, says: "cache is NULL")
         expect(tc_cache_truncate(nil, 0), is: TC_INVALID_ARGUMENT, says: "cache is NULL")
         expect(tc_cache_fork(nil, &handle), is: TC_INVALID_ARGUMENT, says: "cache is NULL")
+        expect(tc_cache_get_layer(nil, 0, nil, nil), is: TC_INVALID_ARGUMENT, says: "cache is NULL")
+        expect(tc_cache_get_token_ids(nil, nil, 0), is: TC_INVALID_ARGUMENT, says: "cache is NULL")
+        expect(tc_workers_create(1, nil), is: TC_INVALID_ARGUMENT, says: "workers is NULL")
+        expect(
+            tc_snapshot_check_model(nil, nil, 0, TC_FLOAT16, nil, 0),
+            is: TC_INVALID_ARGUMENT,
+            says: "snapshot is NULL"
+        )
+        expect(tc_snapshot_get_token_ids(nil, nil, 0), is: TC_INVALID_ARGUMENT, says: "snapshot is NULL")
         expect(tc_cache_restore(nil, 0, 0, 0, nil, nil, nil), is: TC_INVALID_ARGUMENT, says: "cache is NULL")
         expect(tc_cache_attend(nil, 0, nil, 0, 0, nil, nil, nil, 0), is: TC_INVALID_ARGUMENT, says: "cache is NULL")
         expect(tc_cache_save(nil, nil, nil, nil), is: TC_INVALID_ARGUMENT, says: "cache is NULL")
@@ -85,6 +94,57 @@ import ThinkCompress
         tc_snapshot_free(nil)
         tc_workers_free(nil)
         tc_profile_free(nil)
+    }
+
+    @Test("null pointers beside a good handle are named")
+    func nullResults() throws {
+        let cache = try Owned.cache(TestCache.small(), recipe: "kivi(bits=2)")
+        var shape = tc_layer_shape()
+        var tensor = tc_tensor()
+        var layer = tc_layer()
+        layer.size = MemoryLayout<tc_layer>.size
+        var errors = tc_errors()
+        errors.size = MemoryLayout<tc_errors>.size
+        expect(tc_cache_get_info(cache.pointer, nil), is: TC_INVALID_ARGUMENT, says: "info is NULL")
+        expect(tc_cache_get_layer(cache.pointer, 0, nil, nil), is: TC_INVALID_ARGUMENT, says: "shape is NULL")
+        expect(tc_cache_get_layer(cache.pointer, 0, &shape, nil), is: TC_INVALID_ARGUMENT, says: "rows is NULL")
+        expect(tc_cache_get_token_ids(cache.pointer, nil, 300), is: TC_INVALID_ARGUMENT, says: "token_ids is NULL")
+        expect(tc_cache_append(cache.pointer, nil, 2, 1, nil), is: TC_INVALID_ARGUMENT, says: "layers is NULL")
+        expect(
+            tc_cache_attend(cache.pointer, 0, nil, 4, 1, nil, nil, nil, 0),
+            is: TC_INVALID_ARGUMENT,
+            says: "queries is NULL"
+        )
+        expect(
+            tc_cache_attend(cache.pointer, 0, &tensor, 4, 1, nil, nil, nil, 0),
+            is: TC_INVALID_ARGUMENT,
+            says: "output is NULL"
+        )
+        expect(
+            tc_cache_measure_errors(cache.pointer, 0, nil, 0, nil, &errors),
+            is: TC_INVALID_ARGUMENT,
+            says: "original is NULL"
+        )
+        expect(
+            tc_cache_measure_errors(cache.pointer, 0, &layer, 0, nil, nil),
+            is: TC_INVALID_ARGUMENT,
+            says: "errors is NULL"
+        )
+        expect(tc_cache_save(cache.pointer, nil, nil, nil), is: TC_INVALID_ARGUMENT, says: "path is NULL")
+        let recipe = try Owned.recipe("exact")
+        shape = tc_layer_shape(query_heads: 0, kv_heads: 1, key_dimension: 8, value_dimension: 8)
+        expect(
+            tc_recipe_estimate_bits(recipe.pointer, &shape, 9, TC_FLOAT16, nil, nil),
+            is: TC_INVALID_ARGUMENT,
+            says: "bits_per_value is NULL"
+        )
+        let folder = try TemporaryFolder()
+        try check(tc_cache_save(cache.pointer, folder.file("a.tkv"), nil, nil))
+        let snapshot = try Owned.snapshot(folder.file("a.tkv"))
+        expect(tc_snapshot_get_info(snapshot.pointer, nil), is: TC_INVALID_ARGUMENT, says: "info is NULL")
+        expect(tc_snapshot_get_layer(snapshot.pointer, 0, nil), is: TC_INVALID_ARGUMENT, says: "shape is NULL")
+        expect(tc_snapshot_get_metadata(snapshot.pointer, 0, nil), is: TC_INVALID_ARGUMENT, says: "entry is NULL")
+        expect(tc_snapshot_load(snapshot.pointer, 0, nil, nil), is: TC_INVALID_ARGUMENT, says: "cache is NULL")
     }
 
     @Test("layers that don't fit are refused, and the compressor goes on")
@@ -217,7 +277,32 @@ import ThinkCompress
         for place in 0..<32 * 4 * 32 {
             queries.memory.start.storeBytes(of: UInt16(0x7E00), toByteOffset: 2 * place, as: UInt16.self)
         }
-        try check(tc_cache_attend(cache.pointer, 0, &argument, 4, 32, nil, nil, &output, output.count))
+        var options = tc_attention_options()
+        (options.size, options.precision) = (MemoryLayout<tc_attention_options>.size, TC_PRECISION_PRECISE)
+        try check(tc_cache_attend(cache.pointer, 0, &argument, 4, 32, &options, nil, &output, output.count))
+        #expect(output.allSatisfy { !$0.isFinite })
+        options.precision = TC_PRECISION_FAST
+        try check(tc_cache_attend(cache.pointer, 0, &argument, 4, 32, &options, nil, &output, output.count))
+    }
+
+    @Test("a layer that doesn't fit is refused at once also where all are compressed at the end")
+    func badLayerOfAll() throws {
+        let source = try TestCache.small()
+        let compressor = try Owned.compressor(source, recipe: "auto(error=20%)")
+        let other = EngineLayer(try TestCache.small(elementType: .float32).layers[0])
+        var layer = other.argument
+        expect(tc_compressor_add_layer(compressor.pointer, &layer, nil), is: TC_INVALID_ARGUMENT, says: "F32")
+        let memory = source.layers.map { EngineLayer($0) }
+        layer = memory[0].argument
+        var options = tc_run_options()
+        (options.size, options.threads) = (MemoryLayout<tc_run_options>.size, -1)
+        expect(tc_compressor_add_layer(compressor.pointer, &layer, &options), is: TC_INVALID_ARGUMENT, says: "threads")
+        for layer in memory {
+            var layer = layer.argument
+            try check(tc_compressor_add_layer(compressor.pointer, &layer, nil))
+        }
+        _ = try Owned.finish(compressor, of: source)
+        withExtendedLifetime((other, memory)) {}
     }
 
     @Test("restoring refuses rows that aren't there and layouts that overlap")
@@ -244,6 +329,15 @@ import ThinkCompress
             is: TC_INVALID_ARGUMENT,
             says: "values.data"
         )
+        // Nothing is written before all is known to be right.
+        let keys = EngineTensor(type: .float16, heads: 2, tokens: 9, channels: 32, layout: .dense)
+        var target = keys.mutableArgument
+        expect(
+            tc_cache_restore(cache.pointer, 0, 0, 9, &target, &tensor, nil),
+            is: TC_INVALID_ARGUMENT,
+            says: "values.data"
+        )
+        #expect(keys.memory.bytes.allSatisfy { $0 == 0xAB })
     }
 
     @Test("what was appended in vain leaves the cache as it was")
@@ -259,6 +353,9 @@ import ThinkCompress
         expect(append(tokens: 11), is: TC_INVALID_ARGUMENT, says: "layers[0].tokens is 10")
         layers[1].size = 8
         expect(append(), is: TC_INVALID_ARGUMENT, says: "layers[1].size")
+        layers[0].size = 9
+        expect(append(), is: TC_INVALID_ARGUMENT, says: "layers[0].size is 9")
+        layers[0] = memory[0].argument
         layers[1] = memory[1].argument
         memory[1].values.memory.start.storeBytes(of: UInt16(0x7C00), toByteOffset: 0, as: UInt16.self)
         expect(append(), is: TC_UNSUPPORTED_VALUE, says: "layer 1")

@@ -10,10 +10,12 @@
  * results are written to the caller's memory. Text that a function returns is the library's: it says for how long.
  *
  * Threads. All functions may be called by any threads at the same time, also on the same handle. Who reads a cache sees
- * it as it was before or after a change, never between. Only freeing a handle must be the last use of it.
+ * it as it was before or after a change, never between. Only freeing a handle must be the last use of it, and a compressor
+ * is one thread's at a time: calls of others are refused. While matrices are multiplied, in attention of many queries and
+ * where errors are measured, OpenBLAS has one thread per caller, in all of the process.
  *
  * Sized structs begin with `size`, which the caller sets to `sizeof` the struct; all other members may be 0. Later
- * versions add members at the end, whose 0 means what earlier versions did.
+ * versions add members at the end, whose 0 means what earlier versions did. All other structs stay as they are.
  *
  * Numbers are little-endian in memory, as the machine's. Tensors are described by strides, in elements. */
 #ifndef THINK_COMPRESS_H
@@ -62,13 +64,14 @@ typedef enum tc_status {
 const char *tc_status_name(tc_status status);
 
 /* What was wrong with the last call of this thread that failed; "" if none did. Valid until the next call that fails on
- * this thread. */
+ * this thread; 1,023 bytes at the most, without the rest. */
 const char *tc_last_error(void);
 
 /* -- How long calls run ------------------------------------------------------------------------------------------- */
 
 /* Called on the thread that made the call, between pieces of work, with the fraction done, 0 to 1. The call ends with
- * TC_CANCELLED if it returns anything but 0. */
+ * TC_CANCELLED if it returns anything but 0, unless the work is done already. It must return: no C++ exception or
+ * longjmp leaves it. It may call the library, but not with the compressor that is at work. */
 typedef int (*tc_progress)(void *context, double fraction);
 
 typedef struct tc_run_options {
@@ -136,7 +139,8 @@ typedef struct tc_mutable_tensor {
   size_t head_stride, token_stride, channel_stride;
 } tc_mutable_tensor;
 
-/* The shape of one layer. All 0 for a layer without keys and values. */
+/* The shape of one layer. All 0 for a layer without keys and values. A value_dimension of 0 alone is that of a layer that
+ * has keys without values, as latent attention keeps them: it can't be attended to. */
 typedef struct tc_layer_shape {
   size_t query_heads; /* a multiple of kv_heads; 0 if not known */
   size_t kv_heads;
@@ -190,7 +194,7 @@ typedef struct tc_metadata {
 typedef struct tc_profile tc_profile;
 
 /* Reads a profile. `model` is what caches of the model say of it, such as model.id; it may be NULL. TC_OTHER_MODEL if the
- * profile is of another one. */
+ * profile is of another one. The file must not be overwritten in place as long as the profile is used. */
 tc_status tc_profile_open(const char *path, const tc_metadata *model, size_t model_count, tc_profile **profile);
 void tc_profile_free(tc_profile *profile);
 
@@ -210,11 +214,12 @@ tc_status tc_compressor_create(const tc_recipe *recipe, const tc_layer_shape *la
                                size_t tokens, tc_type type, const tc_compressor_options *options,
                                tc_compressor **compressor);
 
-/* Compresses the next layer. Recipes that decide about all layers together, such as auto, keep a copy until
+/* Compresses the next layer. Recipes that decide about all layers together (`needs_all_layers`) keep a copy until
  * tc_compressor_finish. On failure the layer may be added again. `options` may be NULL. */
 tc_status tc_compressor_add_layer(tc_compressor *compressor, const tc_layer *layer, const tc_run_options *options);
 
-/* Hands out the cache when all layers were added; the compressor then has none. `token_ids`, one per token, may be NULL;
+/* Hands out the cache when all layers were added; the compressor then has none. Where the recipe looked at no layer
+ * before, numbers that it can't compress are found now, and it takes another compressor to compress others. `token_ids`, one per token, may be NULL;
  * `options` too. */
 tc_status tc_compressor_finish(tc_compressor *compressor, const int32_t *token_ids, const tc_metadata *metadata,
                                size_t metadata_count, const tc_run_options *options, tc_cache **cache);
@@ -242,7 +247,7 @@ tc_status tc_cache_get_layer(const tc_cache *cache, size_t layer, tc_layer_shape
 /* Copies the token ids. `count` is that of the cache's tokens. TC_NOT_FOUND if they are not known. */
 tc_status tc_cache_get_token_ids(const tc_cache *cache, int32_t *token_ids, size_t count);
 
-/* Appends new tokens to all layers: `layers` has one for each of the cache's, in which `tokens` may be 0 and queries are
+/* Appends new tokens to all layers: `layers` has one for each of the cache's, layers[0].size bytes apart, in which `tokens` may be 0 and queries are
  * not looked at; those of layers without keys have no data. `token_ids` may be NULL: then the cache has none from here on.
  * On failure nothing is appended. */
 tc_status tc_cache_append(tc_cache *cache, const tc_layer *layers, size_t layer_count, size_t tokens,
@@ -273,7 +278,7 @@ typedef struct tc_attention_options {
   float scale;           /* what q * k is multiplied by; 0 for 1 / sqrt(key_dimension) */
   float soft_cap;        /* scores are bent to cap * tanh(score / cap); 0 for none */
   size_t sliding_window; /* tokens that a query sees, its own included; 0 for all */
-  const tc_layer *newer; /* keys and values of tokens after the cache's, in full precision; NULL for none */
+  const tc_layer *newer; /* keys and values of `tokens` tokens after the cache's, in full precision; NULL for none */
   const float *sink_logits; /* [query_heads]: a score that takes its part of the softmax and has no value, as models with
                                learned attention sinks have it; -INFINITY for a head without. NULL for none */
   tc_precision precision;
@@ -281,7 +286,9 @@ typedef struct tc_attention_options {
 
 /* Attention of queries over a layer, without decompressing it as a whole: softmax(q K^T) V. The queries belong to the
  * newest tokens, and each sees the tokens up to its own. `options` may be NULL, and `workers`, for the calling thread
- * alone.
+ * alone; then the library keeps the memory that it worked in for the next such call, one per processor at the most.
+ * Queries and newer tokens are not looked through: those that are not finite give an output that is not finite, or
+ * with TC_PRECISION_FAST any.
  * queries: [query_heads, query_count, key_dimension], after rotary embedding, of any type.
  * output:  receives [query_count, query_heads, value_dimension] without gaps, `output_count` numbers. It may lie where the
  *          queries do, but not where the newer tokens do. */

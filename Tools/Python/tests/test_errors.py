@@ -27,6 +27,7 @@ from think_compress import (
     InternalError,
     InvalidArgument,
     Layer,
+    LayerShape,
     NotFound,
     OtherModel,
     OutOfMemory,
@@ -285,3 +286,26 @@ def test_everything_public_is_described() -> None:
             members = [member for key, member in vars(thing).items() if not key.startswith("_")]
             members = [getattr(member, "__func__", member) for member in members]
             assert all(member.__doc__ for member in members if callable(member) or isinstance(member, property))
+
+
+def test_progress_that_raises_after_the_work_is_done(make_layer: MakeLayer) -> None:
+    layer = make_layer()
+    compressor = Compressor("kivi(bits=4)", [LayerShape(0, HEADS, DIMENSION, DIMENSION)], 300)
+    compressor.add(layer)
+    with pytest.raises(ZeroDivisionError):
+        compressor.finish(progress=lambda fraction: 1 / 0)
+    # It has handed out its cache, which nobody took.
+    with pytest.raises(InvalidArgument, match="closed"):
+        compressor.finish()
+
+
+def test_handles_are_null_where_nothing_works() -> None:
+    script = (
+        "from ctypes import byref, c_void_p\n"
+        "from think_compress import _library\n"
+        "handle = c_void_p(1)\n"
+        "print(_library.library.tc_recipe_parse(b'f16', byref(handle)), handle.value, _library.kernels())"
+    )
+    environment = {**os.environ, "THINK_COMPRESS_KERNELS": "abacus"}
+    found = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    assert found.stdout == "3 None None\n"

@@ -55,6 +55,25 @@ def test_errors_are_measured(make_layer: MakeLayer) -> None:
         cache.measure_errors(0, Layer(layer.keys[:, :299], layer.values[:, :299]))
 
 
+def test_a_layer_without_values(make_layer: MakeLayer) -> None:
+    keys = make_layer().keys
+    cache = Cache.compress([Layer(keys, np.empty((2, 300, 0), np.float32))], "kivi(bits=4)")
+    cache.append([Layer(keys[:, :5], np.empty((2, 5, 0), np.float32))])
+    restored, values = cache.restore(0)
+    assert restored.shape == (2, 305, 64) and values.shape == (2, 305, 0)
+    assert np.array_equal(restored[:, 300:], keys[:, :5])
+    with pytest.raises(InvalidArgument, match="no values"):
+        cache.attend(0, keys[:, :1])
+
+
+def test_more_queries_than_tokens(make_layer: MakeLayer) -> None:
+    layer = make_layer(queries=32)
+    cache = Cache.compress([layer], "kivi(bits=4)")
+    cache.truncate(10)
+    with pytest.raises(InvalidArgument, match="query_count is 32"):
+        cache.measure_errors(0, Layer(layer.keys[:, :10], layer.values[:, :10], layer.queries))
+
+
 def test_learned_sinks_and_precision(make_layer: MakeLayer, random: np.random.Generator) -> None:
     layer = make_layer()
     cache = Cache.compress([layer], "f32")

@@ -109,14 +109,11 @@ class Numbers:
 
     def tensor(self) -> Tensor:
         """What C is told of them, of those that are `readable` or written to."""
-        if self.array.size == 0:
-            strides = [self.shape[2], self.shape[2], 1]
-        else:
-            # NumPy may say anything of strides that are never taken.
-            strides = [
-                stride // self.array.itemsize if extent > 1 else 0
-                for stride, extent in zip(self.array.strides[-3:], self.array.shape[-3:], strict=True)
-            ]
+        # NumPy may say anything of strides that are never taken.
+        strides = [
+            stride // self.array.itemsize if extent > 1 and self.array.size > 0 else 0
+            for stride, extent in zip(self.array.strides[-3:], self.array.shape[-3:], strict=True)
+        ]
         return Tensor(self.array.ctypes.data, NUMBERS[self.type_name], *strides)
 
 
@@ -163,6 +160,8 @@ def numbers(
     Raises:
         InvalidArgument: it is of another shape or type.
     """
+    if is_written and isinstance(array, (list, tuple)):
+        raise InvalidArgument(f"{name} is a {type(array).__name__}, must be an array to write to")
     result, is_bfloat16 = _as_numpy(array, name)
     if table is not None and result.ndim != 4:
         raise InvalidArgument(f"{name} has shape {list(result.shape)}, must be [blocks, heads, tokens, channels]")
@@ -178,6 +177,8 @@ def numbers(
         raise InvalidArgument(
             f"{name} is of type {kind}, must be float16, bfloat16 or float32 (uint16 is bfloat16 with dtype='bfloat16')"
         )
+    if dtype not in (None, kind):
+        raise InvalidArgument(f"{name} is of type {kind}, and dtype is {dtype}")
     if kind == "bfloat16":
         result = result.view(np.uint16)
     if is_written and not _lies_as_c_takes_it(result):

@@ -208,7 +208,9 @@ class Compressor(Handle):
         self._type_name = type_name(dtype)
         self._added = 0
         structs = shape_structs(self._shapes)
-        options = CompressorOptions(profile=None if profile is None else profile._pointer._as_parameter_)
+        # Held until the call is done, also if another thread closes the profile meanwhile.
+        held = None if profile is None else profile._pointer
+        options = CompressorOptions(profile=None if held is None else held._as_parameter_)
         super().__init__(
             Pointer(
                 library.tc_compressor_create,
@@ -272,17 +274,23 @@ class Compressor(Handle):
         handle = self._pointer
         ids = token_ids(tokens, self._token_count)
         structs = metadata_structs(metadata)
-        with Run(threads, progress) as options:
-            made = Pointer(
-                library.tc_compressor_finish,
-                handle,
-                ids_pointer(ids),
-                structs,
-                len(structs),
-                options,
-                free=library.tc_cache_free,
-            )
-        self.close()
+        made: Pointer | None = None
+        try:
+            with Run(threads, progress) as options:
+                made = Pointer(
+                    library.tc_compressor_finish,
+                    handle,
+                    ids_pointer(ids),
+                    structs,
+                    len(structs),
+                    options,
+                    free=library.tc_cache_free,
+                )
+        finally:
+            # Also where progress raised at the very end: the compressor has handed out its cache then.
+            if made is not None:
+                self.close()
+        assert made is not None
         return Cache(made)
 
 
@@ -603,6 +611,8 @@ class Cache(Handle):
         progress: Progress | None = None,
     ) -> None:
         """Writes the cache to a file, whole or not at all, that its owner alone may read.
+
+        What `progress` raises when it is told 1 comes after the file was written.
 
         Args:
             path: of the file.

@@ -11,6 +11,8 @@ from ._library import Handle, Pointer, library, metadata_structs, text
 class Profile(Handle):
     """What `think-compress profile` measured of a model: recipes then need no queries, and lose less.
 
+    The file must not be overwritten in place as long as the profile is used.
+
     Args:
         path: of the file.
         model: what caches of the model say of it, such as model.id; a profile of another model is refused.
