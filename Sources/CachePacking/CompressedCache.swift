@@ -113,6 +113,11 @@ public struct CompressedCache: Sendable {
         return copy
     }
 
+    /// Drops the oldest rows of a layer: see `CompressedLayer.dropRows(keeping:)`.
+    public mutating func dropRows(ofLayer index: Int, keeping count: Int) {
+        layers[index].dropRows(keeping: count)
+    }
+
     /// Keeps the first `count` tokens; see `CompressedLayer.truncate(to:)`.
     ///
     /// - Throws: `CodecError` if a layer doesn't hold all tokens or has state (`wholeOnlyReason`), or there is no memory;

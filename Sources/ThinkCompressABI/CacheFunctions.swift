@@ -146,6 +146,17 @@ public func tc_cache_truncate(_ cache: OpaquePointer?, _ tokens: Int) -> tc_stat
 }
 
 @c @implementation
+public func tc_cache_drop_rows(_ cache: OpaquePointer?, _ layer: Int, _ kept: Int) -> tc_status {
+    statusOf {
+        unsafe try CacheHandle.borrow(cache, "cache").change { cache in
+            try (0...cache.layers.count - 1).check(layer, "layer")
+            // SIZE_MAX and the like keep all.
+            cache.dropRows(ofLayer: layer, keeping: kept < 0 ? .max : kept)
+        }
+    }
+}
+
+@c @implementation
 public func tc_cache_fork(_ cache: OpaquePointer?, _ fork: UnsafeMutablePointer<OpaquePointer?>?) -> tc_status {
     unsafe statusOf(handingOut: fork, "fork") { unsafe CacheHandle(try CacheHandle.borrow(cache, "cache").cache) }
 }

@@ -349,6 +349,23 @@ import ThinkCompress
         #expect(tc_kernels() != nil)
     }
 
+    @Test("rows that no sliding window reaches are dropped as in Swift")
+    func dropRows() async throws {
+        let source = try TestCache.small(tokens: 900)
+        var expected = try await CompressedCache(compressing: source, recipe: Recipe("kivi(bits=2)"))
+        let cache = try Owned.cache(source, recipe: "kivi(bits=2)")
+        try check(tc_cache_drop_rows(cache.pointer, 0, -1))
+        try await expectSameFile(cache, expected)
+        expected.dropRows(ofLayer: 1, keeping: 300)
+        try check(tc_cache_drop_rows(cache.pointer, 1, 300))
+        try await expectSameFile(cache, expected)
+        var (shape, rows) = (tc_layer_shape(), 0)
+        try check(tc_cache_get_layer(cache.pointer, 1, &shape, &rows))
+        #expect(rows == 388)
+        expect(tc_cache_drop_rows(cache.pointer, 2, 0), is: TC_INVALID_ARGUMENT, says: "layer is 2")
+        expect(tc_cache_truncate(cache.pointer, 890), is: TC_WHOLE_ONLY, says: "layer 1")
+    }
+
     @Test("a cache that one thread changes is seen before or after a change by others")
     func changes() async throws {
         let source = try TestCache.small()

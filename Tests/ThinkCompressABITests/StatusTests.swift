@@ -51,6 +51,7 @@ import ThinkCompress
         )
         expect(tc_cache_get_info(nil, nil), is: TC_INVALID_ARGUMENT, says: "cache is NULL")
         expect(tc_cache_append(nil, nil, 0, 0, nil), is: TC_INVALID_ARGUMENT, says: "cache is NULL")
+        expect(tc_cache_drop_rows(nil, 0, 0), is: TC_INVALID_ARGUMENT, says: "cache is NULL")
         expect(tc_cache_truncate(nil, 0), is: TC_INVALID_ARGUMENT, says: "cache is NULL")
         expect(tc_cache_fork(nil, &handle), is: TC_INVALID_ARGUMENT, says: "cache is NULL")
         expect(tc_cache_get_layer(nil, 0, nil, nil), is: TC_INVALID_ARGUMENT, says: "cache is NULL")

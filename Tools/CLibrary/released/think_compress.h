@@ -256,6 +256,11 @@ tc_status tc_cache_append(tc_cache *cache, const tc_layer *layers, size_t layer_
 /* Keeps the first `tokens` tokens. */
 tc_status tc_cache_truncate(tc_cache *cache, size_t tokens);
 
+/* Drops the oldest rows of a layer, which no sliding window reaches any more, in whole pages of 256: the newest `kept` stay,
+ * and some before them. Where rows were dropped the cache can't be cut any more. Rows of a layer that a selection of tokens
+ * has chosen stay. */
+tc_status tc_cache_drop_rows(tc_cache *cache, size_t layer, size_t kept);
+
 /* Another cache of the same content. They share memory until one of them changes, so this costs next to nothing. */
 tc_status tc_cache_fork(const tc_cache *cache, tc_cache **fork);
 

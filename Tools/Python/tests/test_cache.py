@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from conftest import DIMENSION, HEADS, QUERY_HEADS, Array
 
-from think_compress import Cache, Compressor, InvalidArgument, Layer, LayerShape, Recipe, Workers
+from think_compress import Cache, Compressor, InvalidArgument, Layer, LayerShape, Recipe, WholeOnly, Workers
 from think_compress._arrays import numbers
 
 MakeLayer = Callable[..., Layer]
@@ -351,3 +351,15 @@ def test_closing_while_others_use_it(random: np.random.Generator, cache: Cache) 
     for thread in threads:
         thread.join()
     assert ended == ["this Cache is closed"] * 4
+
+
+def test_rows_that_no_window_reaches_are_dropped(make_layer: MakeLayer) -> None:
+    cache = Cache.compress([make_layer(900), make_layer(900)], "kivi(bits=4)")
+    keys, _ = cache.restore(1)
+    cache.drop_rows(1, 300)
+    assert (cache.row_count(0), cache.row_count(1)) == (900, 388)
+    assert np.array_equal(cache.restore(1)[0], keys[:, -388:])
+    with pytest.raises(WholeOnly):
+        cache.truncate(800)
+    with pytest.raises(InvalidArgument, match="layer is 2"):
+        cache.drop_rows(2, 300)

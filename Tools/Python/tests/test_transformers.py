@@ -381,6 +381,22 @@ def test_crop(family: str) -> None:
 
 
 @pytest.mark.parametrize("family", SLIDING)
+def test_what_a_sliding_window_has_left_is_dropped(family: str) -> None:
+    model, ids = make_model(family), make_ids(700)
+    plain = transformers.DynamicCache(config=model.config)
+    with ThinkCompressCache(model, "f32") as cache, torch.no_grad():
+        for start in range(0, 700, 100):
+            new = ids[:, start : start + 100]
+            theirs = model(new, past_key_values=plain).logits
+            assert torch.equal(model(new, past_key_values=cache).logits, theirs)
+        assert cache.compressed is not None
+        rows = [cache.compressed.row_count(index) for index in range(len(cache.layers))]
+        for layer, count in zip(cache.layers, rows, strict=True):
+            # Blocks of a residual window and a page of 256 may be there beside the window.
+            assert count == 700 if layer.sliding_window is None else WINDOW <= count < WINDOW + 256 + 32
+
+
+@pytest.mark.parametrize("family", SLIDING)
 def test_sliding_windows_are_not_cropped(family: str) -> None:
     model = make_model(family, "float16")
     with ThinkCompressCache(model, "f16") as cache, torch.no_grad():

@@ -440,6 +440,17 @@ class Cache(Handle):
         """
         check(library.tc_cache_truncate(self._pointer, size(token_count, "token_count")))
 
+    def drop_rows(self, layer: int, kept: int) -> None:
+        """Drops the oldest rows of a layer, which no sliding window reaches any more, in whole pages of 256.
+
+        Where rows were dropped the cache can't be cut any more. Rows that a selection of tokens has chosen stay.
+
+        Args:
+            layer: its number.
+            kept: how many of the newest rows stay at least.
+        """
+        check(library.tc_cache_drop_rows(self._pointer, size(layer, "layer"), size(kept, "kept")))
+
     def fork(self) -> Cache:
         """Another cache of the same content. They share memory until one of them changes."""
         return Cache(Pointer(library.tc_cache_fork, self._pointer, free=library.tc_cache_free))

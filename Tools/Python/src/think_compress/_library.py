@@ -193,6 +193,7 @@ PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
     "tc_cache_get_token_ids": (c_int, [_HANDLE, _IDS, c_size_t]),
     "tc_cache_append": (c_int, [_HANDLE, _LAYERS, c_size_t, c_size_t, _IDS]),
     "tc_cache_truncate": (c_int, [_HANDLE, c_size_t]),
+    "tc_cache_drop_rows": (c_int, [_HANDLE, c_size_t, c_size_t]),
     "tc_cache_fork": (c_int, [_HANDLE, _OUT]),
     "tc_cache_restore": (
         c_int,

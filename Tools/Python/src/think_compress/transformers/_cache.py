@@ -44,7 +44,7 @@ class ThinkCompressCache(TransformersCache):
     end of a `with` block, or with the last reference to the cache, and they keep neither the model nor the cache alive.
     `copy.deepcopy` makes a fork, which shares memory with the cache until one of them changes.
 
-    Layers with a sliding window hand out their last window. They compress tokens that it has left, and hold them still.
+    Layers with a sliding window hand out their last window. Tokens that it has left are dropped 256 at a time.
 
     Args:
         model: the one that the cache is passed to.

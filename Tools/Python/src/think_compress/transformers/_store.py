@@ -148,6 +148,9 @@ class Store:
         else:
             assert self.compressed is not None
             self.compressed.append(self._new, tokens=self.ids)
+            for index, place in self.holding.items():
+                if place.window is not None:
+                    self.compressed.drop_rows(index, place.window)
         self._new = []
         self.ids = None
 
