@@ -38,6 +38,8 @@ final class WorkersHandle: Handle {
     /// Those that calls without workers have left, for the next such call, one per processor at the most: clearing new
     /// memory to work in takes longer than the rest of what such a call adds to attention.
     private static let idle = Mutex<[WorkerThreads]>([])
+    /// Asking the system takes longer than all else.
+    private static let mostIdle = SystemThread.processorCount
 
     /// Lends the workers behind an argument, or for NULL the calling thread alone.
     static func withWorkers(
@@ -47,7 +49,7 @@ final class WorkersHandle: Handle {
     ) throws {
         if let pointer = unsafe pointer { return try body(unsafe borrow(pointer, name).workers) }
         let workers = idle.withLock { $0.popLast() } ?? WorkerThreads(threadCount: 1)
-        defer { idle.withLock { if $0.count < SystemThread.processorCount { $0.append(workers) } } }
+        defer { idle.withLock { if $0.count < mostIdle { $0.append(workers) } } }
         try body(workers)
     }
 }
