@@ -85,8 +85,10 @@ typedef struct tc_run_options {
  * turns. */
 typedef struct tc_workers tc_workers;
 
-/* Starts threads; 0 for one per processor. The caller's thread counts as one of them. */
+/* Starts threads; 0 for one per processor. The caller's thread counts as one of them. To be freed by tc_workers_free. */
 tc_status tc_workers_create(size_t threads, tc_workers **workers);
+
+/* Ends the threads, when no call uses them any more. */
 void tc_workers_free(tc_workers *workers);
 
 /* The type of the numbers of a tensor. */
@@ -97,6 +99,7 @@ typedef enum tc_type { TC_FLOAT16 = 1, TC_BFLOAT16 = 2, TC_FLOAT32 = 3 } tc_type
 /* How a cache is compressed, such as "think(keys=0.4)+kivi(bits=2)", or the name of a preset, such as "balanced". */
 typedef struct tc_recipe tc_recipe;
 
+/* Reads a recipe, to be freed by tc_recipe_free. It never changes: any threads may use it. */
 tc_status tc_recipe_parse(const char *text, tc_recipe **recipe);
 
 /* The recipe in canonical text, valid until it is freed; NULL for NULL. */
@@ -116,16 +119,19 @@ typedef struct tc_recipe_info {
 /* Writes to as much of `info` as its `size` says. */
 tc_status tc_recipe_get_info(const tc_recipe *recipe, tc_recipe_info *info);
 
-/* Lines for people: what each stage does, and what the recipe needs of a layer. Valid until the recipe is freed; NULL for
- * NULL. */
+/* Lines for people: what each stage does, and what the recipe needs of a layer. Valid until the recipe is freed; NULL
+ * for NULL. */
 const char *tc_recipe_advice(const tc_recipe *recipe);
+
+/* Frees a recipe and its texts. */
 void tc_recipe_free(tc_recipe *recipe);
 
 /* -- Tensors ------------------------------------------------------------------------------------------------------ */
 
 /* Numbers by head, token and channel, where they lie. Strides count elements. All three 0: [heads, tokens, channels]
- * without gaps. [tokens, heads, channels] has strides channels, heads * channels, 1; transposed values, [heads, channels,
- * tokens], have strides channels * tokens, 1, tokens. Data is aligned to its elements, and no two of them overlap. */
+ * without gaps. [tokens, heads, channels] has strides channels, heads * channels, 1; transposed values, [heads,
+ * channels, tokens], have strides channels * tokens, 1, tokens. Data is aligned to its elements, and no two of them
+ * overlap. */
 typedef struct tc_tensor {
   const void *data;
   tc_type type;
@@ -139,8 +145,8 @@ typedef struct tc_mutable_tensor {
   size_t head_stride, token_stride, channel_stride;
 } tc_mutable_tensor;
 
-/* The shape of one layer. All 0 for a layer without keys and values. A value_dimension of 0 alone is that of a layer that
- * has keys without values, as latent attention keeps them: it can't be attended to. */
+/* The shape of one layer. All 0 for a layer without keys and values. A value_dimension of 0 alone is that of a layer
+ * that has keys without values, as latent attention keeps them: it can't be attended to. */
 typedef struct tc_layer_shape {
   size_t query_heads; /* a multiple of kv_heads; 0 if not known */
   size_t kv_heads;
@@ -149,8 +155,9 @@ typedef struct tc_layer_shape {
 } tc_layer_shape;
 
 /* Where the tokens of paged keys and values are: token t is row (first_row + t) % block_tokens of block
- * blocks[(first_row + t) / block_tokens]. A tensor's data is then where block 0 of its pool begins, and its token_stride
- * leads from row to row within a block. All its strides 0: blocks of [heads, block_tokens, channels] without gaps. */
+ * blocks[(first_row + t) / block_tokens]. A tensor's data is then where block 0 of its pool begins, and its
+ * token_stride leads from row to row within a block. All its strides 0: blocks of [heads, block_tokens, channels]
+ * without gaps. */
 typedef struct tc_block_table {
   size_t size;
   const int32_t *blocks;
@@ -193,9 +200,12 @@ typedef struct tc_metadata {
 /* What was measured of a model by `think-compress profile`: recipes then need no queries, and lose less. */
 typedef struct tc_profile tc_profile;
 
-/* Reads a profile. `model` is what caches of the model say of it, such as model.id; it may be NULL. TC_OTHER_MODEL if the
- * profile is of another one. The file must not be overwritten in place as long as the profile is used. */
+/* Reads a profile, to be freed by tc_profile_free; any threads may use it. `model` is what caches of the model say of
+ * it, such as model.id; it may be NULL. TC_OTHER_MODEL if the profile is of another one. The file must not be
+ * overwritten in place as long as the profile is used. */
 tc_status tc_profile_open(const char *path, const tc_metadata *model, size_t model_count, tc_profile **profile);
+
+/* Frees a profile; compressors that were made with it need it no more. */
 void tc_profile_free(tc_profile *profile);
 
 typedef struct tc_cache tc_cache;
@@ -208,8 +218,9 @@ typedef struct tc_compressor_options {
   const tc_profile *profile; /* NULL for none; else layers' own queries are not looked at, but by selections of tokens */
 } tc_compressor_options;
 
-/* A compressor of a cache of `tokens` tokens and `layer_count` layers, in order, whose keys and values are of one type.
- * `options` may be NULL. Recipe and profile may be freed at once. */
+/* A compressor of a cache of `tokens` tokens and `layer_count` layers, in order, whose keys and values are of one
+ * type. `options` may be NULL. Recipe and profile may be freed at once. To be freed by tc_compressor_free, and to be
+ * used by one thread at a time. */
 tc_status tc_compressor_create(const tc_recipe *recipe, const tc_layer_shape *layers, size_t layer_count,
                                size_t tokens, tc_type type, const tc_compressor_options *options,
                                tc_compressor **compressor);
@@ -219,10 +230,12 @@ tc_status tc_compressor_create(const tc_recipe *recipe, const tc_layer_shape *la
 tc_status tc_compressor_add_layer(tc_compressor *compressor, const tc_layer *layer, const tc_run_options *options);
 
 /* Hands out the cache when all layers were added; the compressor then has none. Where the recipe looked at no layer
- * before, numbers that it can't compress are found now, and it takes another compressor to compress others. `token_ids`, one per token, may be NULL;
- * `options` too. */
+ * before, numbers that it can't compress are found now, and it takes another compressor to compress others.
+ * `token_ids`, one per token, may be NULL; `options` too. */
 tc_status tc_compressor_finish(tc_compressor *compressor, const int32_t *token_ids, const tc_metadata *metadata,
                                size_t metadata_count, const tc_run_options *options, tc_cache **cache);
+
+/* Frees a compressor and all that was added to it; a cache that it handed out stays. */
 void tc_compressor_free(tc_compressor *compressor);
 
 /* -- A cache ------------------------------------------------------------------------------------------------------ */
@@ -247,26 +260,28 @@ tc_status tc_cache_get_layer(const tc_cache *cache, size_t layer, tc_layer_shape
 /* Copies the token ids. `count` is that of the cache's tokens. TC_NOT_FOUND if they are not known. */
 tc_status tc_cache_get_token_ids(const tc_cache *cache, int32_t *token_ids, size_t count);
 
-/* Appends new tokens to all layers: `layers` has one for each of the cache's, layers[0].size bytes apart, in which `tokens` may be 0 and queries are
- * not looked at; those of layers without keys have no data. `token_ids` may be NULL: then the cache has none from here on.
- * On failure nothing is appended. */
+/* Appends new tokens to all layers: `layers` has one for each of the cache's, layers[0].size bytes apart, in which
+ * `tokens` may be 0 and queries are not looked at; those of layers without keys have no data. `token_ids` may be NULL:
+ * then the cache has none from here on. On failure nothing is appended. Other threads that use the cache meanwhile see
+ * it as it was before. */
 tc_status tc_cache_append(tc_cache *cache, const tc_layer *layers, size_t layer_count, size_t tokens,
                           const int32_t *token_ids);
 
-/* Keeps the first `tokens` tokens. */
+/* Keeps the first `tokens` tokens. TC_WHOLE_ONLY if a layer lacks tokens. Other threads see the cache before or after. */
 tc_status tc_cache_truncate(tc_cache *cache, size_t tokens);
 
-/* Drops the oldest rows of a layer, which no sliding window reaches any more, in whole pages of 256: the newest `kept` stay,
- * and some before them. Where rows were dropped the cache can't be cut any more. Rows of a layer that a selection of tokens
- * has chosen stay. */
+/* Drops the oldest rows of a layer, which no sliding window reaches any more, in whole pages of 256: the newest `kept`
+ * stay, and some before them. Where rows were dropped the cache can't be cut any more. Rows of a layer that a
+ * selection of tokens has chosen stay. */
 tc_status tc_cache_drop_rows(tc_cache *cache, size_t layer, size_t kept);
 
-/* Another cache of the same content. They share memory until one of them changes, so this costs next to nothing. */
+/* Another cache of the same content. They share memory until one of them changes, so this costs next to nothing. To be
+ * freed by tc_cache_free, in any order. */
 tc_status tc_cache_fork(const tc_cache *cache, tc_cache **fork);
 
-/* Restores rows of a layer to the caller's memory, in any type and layout; `keys` or `values` may be NULL, and `blocks`
- * where they are not paged. The cache's own type restores what is in full precision bit for bit; numbers above 65504 are
- * infinite in float16. */
+/* Restores rows of a layer to the caller's memory, in any type and layout; `keys` or `values` may be NULL, and
+ * `blocks` where they are not paged. The cache's own type restores what is in full precision bit for bit; numbers
+ * above 65504 are infinite in float16. */
 tc_status tc_cache_restore(const tc_cache *cache, size_t layer, size_t first_row, size_t row_count,
                            const tc_mutable_tensor *keys, const tc_mutable_tensor *values,
                            const tc_block_table *blocks);
@@ -295,8 +310,8 @@ typedef struct tc_attention_options {
  * Queries and newer tokens are not looked through: those that are not finite give an output that is not finite, or
  * with TC_PRECISION_FAST any.
  * queries: [query_heads, query_count, key_dimension], after rotary embedding, of any type.
- * output:  receives [query_count, query_heads, value_dimension] without gaps, `output_count` numbers. It may lie where the
- *          queries do, but not where the newer tokens do. */
+ * output:  receives [query_count, query_heads, value_dimension] without gaps, `output_count` numbers. It may lie where
+ *          the queries do, but not where the newer tokens do. */
 tc_status tc_cache_attend(const tc_cache *cache, size_t layer, const tc_tensor *queries, size_t query_heads,
                           size_t query_count, const tc_attention_options *options, tc_workers *workers, float *output,
                           size_t output_count);
@@ -310,13 +325,14 @@ typedef struct tc_errors {
   double attention; /* of the attention output; not a number without queries */
 } tc_errors;
 
-/* Compares a layer with its original in full precision, whose queries, if it has any, measure scores and attention. Writes
- * to as much of `errors` as its `size` says.
+/* Compares a layer with its original in full precision, whose queries, if it has any, measure scores and attention.
+ * Writes to as much of `errors` as its `size` says.
  * sliding_window: tokens that a query sees, its own included; 0 for all.
  * options: may be NULL. */
 tc_status tc_cache_measure_errors(const tc_cache *cache, size_t layer, const tc_layer *original, size_t sliding_window,
                                   const tc_run_options *options, tc_errors *errors);
 
+/* Frees a cache; its forks, and a snapshot that it was loaded from, stay. */
 void tc_cache_free(tc_cache *cache);
 
 /* -- Snapshots ---------------------------------------------------------------------------------------------------- */
@@ -334,7 +350,8 @@ tc_status tc_cache_save(const tc_cache *cache, const char *path, const tc_save_o
 /* A snapshot in a mapped file. The file may be replaced by renaming meanwhile, and must not be overwritten in place. */
 typedef struct tc_snapshot tc_snapshot;
 
-/* Opens a file and checks all but its pages, which are not touched. */
+/* Opens a file and checks all but its pages, which are not touched. To be freed by tc_snapshot_free; any threads may
+ * use it. */
 tc_status tc_snapshot_open(const char *path, tc_snapshot **snapshot);
 
 /* Checks every byte of the file. `options` may be NULL. */
@@ -342,7 +359,7 @@ tc_status tc_snapshot_verify(const tc_snapshot *snapshot, const tc_run_options *
 
 /* The cache of the first `tokens` tokens, or of all where `tokens` is SIZE_MAX. Its pages lie in the mapped file, which
  * stays mapped as long as a cache needs it, also when the snapshot is freed; they are checked now. A file of the prefix
- * alone is made by tc_cache_save. `options` may be NULL. */
+ * alone is made by tc_cache_save. `options` may be NULL. To be freed by tc_cache_free. */
 tc_status tc_snapshot_load(const tc_snapshot *snapshot, size_t tokens, const tc_run_options *options,
                            tc_cache **cache);
 
@@ -391,6 +408,7 @@ size_t tc_snapshot_metadata_count(const tc_snapshot *snapshot);
 /* An entry, by the order of their keys; its texts are valid until the snapshot is freed. */
 tc_status tc_snapshot_get_metadata(const tc_snapshot *snapshot, size_t index, tc_metadata *entry);
 
+/* Closes a snapshot and frees its texts; caches that were loaded from it stay. */
 void tc_snapshot_free(tc_snapshot *snapshot);
 
 #ifdef __cplusplus
