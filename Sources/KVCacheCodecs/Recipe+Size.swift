@@ -4,10 +4,14 @@ public import ComputeRuntime
 public import KVCacheModel
 
 extension Recipe {
+    /// What is compressed to estimate sizes at the most: KV heads, and tokens, from which on sizes go on in a straight line.
+    private static let mostEstimatedHeads = 8
+    private static let mostEstimatedTokens = 16384
+
     /// About how many bits each number of a layer will take, found by compressing random numbers of its shape: blocks, and
     /// rows in full precision.
     ///
-    /// Sizes follow from shapes, and hardly from numbers.
+    /// Sizes follow from shapes, and hardly from numbers. Of large layers some KV heads and tokens stand for all.
     ///
     /// - Parameter tokenCount: tokens of the layer.
     /// - Throws: `CodecError` if the recipe can't compress such a layer, or there is no memory for one;
@@ -18,8 +22,38 @@ extension Recipe {
         elementType: ElementType,
         progress: ProgressHandler? = nil
     ) async throws -> Double {
-        let valueCount = tokenCount * geometry.valuesPerToken
-        guard valueCount > 0 else { return 0 }
+        guard tokenCount > 0, geometry.valuesPerToken > 0 else { return 0 }
+        let kvHeads = min(geometry.kvHeads, Self.mostEstimatedHeads)
+        let sample = try LayerGeometry(
+            // Stages that look at no queries don't mind them.
+            queryHeads: kvHeads * max(geometry.queryHeads / geometry.kvHeads, 1),
+            kvHeads: kvHeads,
+            keyDimension: geometry.keyDimension,
+            valueDimension: geometry.valueDimension
+        )
+        let most = Self.mostEstimatedTokens
+        let byteCount: Double
+        if tokenCount <= most {
+            byteCount = try await sampleByteCount(sample, tokenCount, elementType, progress)
+        } else {
+            // As many tokens beyond whole pages, so that as many are left over from blocks.
+            let pages = BlockShape.pageTokens
+            let long = most - pages + (tokenCount - most) % pages
+            let short = long - most / 2
+            let bytes = try await sampleByteCount(sample, long, elementType, progress?.part(0...0.7))
+            let fewer = try await sampleByteCount(sample, short, elementType, progress?.part(0.7...1))
+            byteCount = bytes + (bytes - fewer) / Double(long - short) * Double(tokenCount - long)
+        }
+        return byteCount * 8 / (Double(tokenCount) * Double(sample.valuesPerToken))
+    }
+
+    /// The bytes that random numbers of a layer's shape take.
+    private func sampleByteCount(
+        _ geometry: LayerGeometry,
+        _ tokenCount: Int,
+        _ elementType: ElementType,
+        _ progress: ProgressHandler?
+    ) async throws -> Double {
         var generator = SplitMix64(seed: 0)
         func tensor(heads: Int, tokens: Int, dimension: Int) throws -> KVTensor {
             try KVTensor(
@@ -30,13 +64,11 @@ extension Recipe {
                 using: &generator
             )
         }
-        // Stages that look at no queries don't mind them.
-        let heads = max(geometry.queryHeads, geometry.kvHeads)
         let layer = KVCacheLayer(
             keys: try tensor(heads: geometry.kvHeads, tokens: tokenCount, dimension: geometry.keyDimension),
             values: try tensor(heads: geometry.kvHeads, tokens: tokenCount, dimension: geometry.valueDimension),
             queries: try tensor(
-                heads: heads,
+                heads: geometry.queryHeads,
                 tokens: min(observationWindow, tokenCount),
                 dimension: geometry.keyDimension
             )
@@ -46,7 +78,7 @@ extension Recipe {
             recipe: self,
             progress: progress
         )
-        return Double(cache.blockByteCount + cache.fullPrecisionByteCount) * 8 / Double(valueCount)
+        return Double(cache.blockByteCount + cache.fullPrecisionByteCount)
     }
 }
 

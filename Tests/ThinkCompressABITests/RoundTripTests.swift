@@ -278,13 +278,24 @@ import ThinkCompress
         #expect(try info("kivi(bits=4)").observation_window == 0)
         #expect(try info("auto(error=2%)").needs_all_layers == 1)
         #expect(try info("bf16").type == TC_BFLOAT16)
+        // What no machine has memory for is estimated from less.
+        let longest = try Owned.recipe("kivi(bits=4)")
+        var largest = tc_layer_shape(query_heads: 0, kv_heads: 1024, key_dimension: 32, value_dimension: 32)
+        var most = 0.0
+        try check(tc_recipe_estimate_bits(longest.pointer, &largest, Int(Int32.max), TC_FLOAT16, nil, &most))
+        #expect(abs(most - 5) < 0.01, "\(most)")
 
-        let source = try TestCache.small(tokens: 1000)
-        for text in ["exact", "kivi(bits=2)", "think(keys=0.4)+kivi(bits=2)", "balanced"] {
+        for (text, tokens) in [
+            ("exact", 1000), ("kivi(bits=2)", 1000), ("think(keys=0.4)+kivi(bits=2)", 1000), ("balanced", 1000),
+            ("kivi(bits=2)", 20_037),
+        ] {
+            var maker = TestCache()
+            (maker.headDimension, maker.tokens) = (32, tokens)
+            let source = try maker.makeQuickly()
             let recipe = try Owned.recipe(text)
             var shape = source.shapeArguments[0]
             var bits = 0.0
-            try check(tc_recipe_estimate_bits(recipe.pointer, &shape, 1000, TC_FLOAT16, nil, &bits))
+            try check(tc_recipe_estimate_bits(recipe.pointer, &shape, tokens, TC_FLOAT16, nil, &bits))
             let cache = try Owned.cache(source, recipe: text)
             var info = tc_cache_info()
             info.size = MemoryLayout<tc_cache_info>.size

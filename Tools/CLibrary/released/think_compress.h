@@ -185,7 +185,8 @@ typedef struct tc_layer {
                                          think(values=...); NULL if not known */
 } tc_layer;
 
-/* Estimates the bits per number of a layer by compressing one of this shape of random numbers. `options` may be NULL. */
+/* Estimates the bits per number of a layer by compressing one of this shape of random numbers, or a part of it where it is
+ * large. `options` may be NULL. */
 tc_status tc_recipe_estimate_bits(const tc_recipe *recipe, const tc_layer_shape *shape, size_t tokens, tc_type type,
                                   const tc_run_options *options, double *bits_per_value);
 
