@@ -159,6 +159,6 @@ public struct Attention: Sendable, Equatable {
             sinkLogits?.count ?? queries.heads == queries.heads,
             "\(sinkLogits?.count ?? 0) sink logits for \(queries.heads) query heads"
         )
-        try require((sinkLogits ?? []).allSatisfy { $0 < .infinity }, "a sink logit must be a number, or -infinity")
+        try require((sinkLogits ?? []).allSatisfy { $0 < 1e30 }, "a sink logit must be finite, or -infinity")
     }
 }

@@ -60,6 +60,7 @@ struct AttentionInputTests {
         Attention(scale: .nan), Attention(scale: .infinity), Attention(slidingWindow: 0),
         Attention(sinkLogits: [1]), Attention(sinkLogits: [Float](repeating: .nan, count: 8)),
         Attention(sinkLogits: [Float](repeating: .infinity, count: 8)),
+        Attention(sinkLogits: [Float](repeating: 3e38, count: 8)),
         Attention(logitSoftCap: 0), Attention(logitSoftCap: -1), Attention(logitSoftCap: .nan),
     ])
     func refusesOptions(attention: Attention) async throws {
