@@ -7,15 +7,19 @@ public struct LayerProfile: Sendable, Equatable {
     /// The squared norm of the output projection's column of a value channel, the mean over the query heads of its KV head:
     /// `kvHeads * valueDimension` numbers; nil where it isn't known.
     public let outputWeights: [Float]?
+    /// Bases in which errors cost the same in every component; nil where the profile has none.
+    public let bases: LayerBases?
 
     public init(
         meanSquaredQueries: [Float],
         sensitivity: LayerSensitivity? = nil,
-        outputWeights: [Float]? = nil
+        outputWeights: [Float]? = nil,
+        bases: LayerBases? = nil
     ) {
         self.meanSquaredQueries = meanSquaredQueries
         self.sensitivity = sensitivity
         self.outputWeights = outputWeights
+        self.bases = bases
     }
 
     /// The profile of a layer without keys and values.
