@@ -4,6 +4,7 @@
 
 #include <stdlib.h>
 
+#include "archive_kernels.h"
 #include "instruction_sets.h"
 #include "quantizer.h"
 #include "range_fitting.h"
@@ -561,4 +562,5 @@ const tck_kernels tck_scalar_kernels = {
     .widen_weights = widen_weights,
     .multiply_rows = multiply_rows,
     .crc32c = crc32c,
+    TCK_ARCHIVE_TABLE(tck_scalar_),
 };

@@ -61,6 +61,7 @@
 #ifndef THINK_KERNELS_VECTOR_KERNELS_H
 #define THINK_KERNELS_VECTOR_KERNELS_H
 
+#include "archive_kernels.h"
 #include "vector_fitting.h"
 #include "vector_keys.h"
 #include "vector_products.h"
@@ -70,7 +71,7 @@
 #include "vector_weights.h"
 
 /// The set's table, with its name, what is not in this header, and its tck_product_rows.
-#define VECTOR_TABLE(set, checksum, attention_prefix, ...) \
+#define VECTOR_TABLE(set, checksum, attention_prefix, archive_prefix, ...) \
   {                                        \
       .name = set,                         \
       .product_rows = {__VA_ARGS__},       \
@@ -97,6 +98,7 @@
       .widen_weights = widen_weights,      \
       .multiply_rows = multiply_rows,      \
       .crc32c = checksum,                  \
+      TCK_ARCHIVE_TABLE(archive_prefix),   \
   }
 
 #endif

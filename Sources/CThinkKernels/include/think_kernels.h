@@ -258,6 +258,46 @@ typedef struct tck_product_rows {
   size_t fast, precise, full;
 } tck_product_rows;
 
+// MARK: - Archive coding
+//
+// What archives are coded with: Formats/archive-coder.md. Everything here gives the same bits everywhere.
+
+/// Lanes that symbols are coded in, in turns.
+#define TCK_SYMBOL_LANES 16
+/// Tables of frequencies: two families (0 Gaussian, 1 logistic) of TCK_SYMBOL_SCALES each. Table number
+/// `family * TCK_SYMBOL_SCALES + q` is that of the standard deviation 2^(q / 4 - 5).
+#define TCK_SYMBOL_TABLES 56
+#define TCK_SYMBOL_SCALES 28
+/// Symbols of a table: -TCK_SYMBOL_LIMIT...TCK_SYMBOL_LIMIT in order, and then the escape.
+#define TCK_SYMBOLS 64
+/// The largest magnitude of a symbol.
+#define TCK_SYMBOL_LIMIT 31
+/// Stands for every symbol that a table lacks.
+#define TCK_ESCAPE (-32)
+/// Frequencies of a table add up to this.
+#define TCK_FREQUENCY_TOTAL 4096
+/// Bytes of coded symbols besides their words: the decoder's states.
+#define TCK_SYMBOL_STATE_BYTES (TCK_SYMBOL_LANES * 4)
+
+/// What decodes symbols. `words` are 16-bit, little-endian and at any address.
+typedef struct tck_symbol_decoder {
+  /// At least 2^16 each; decode_symbols keeps them so.
+  uint32_t states[TCK_SYMBOL_LANES];
+  const uint8_t *words;
+  const uint8_t *end;
+  /// False once there were not enough words; the missing ones are taken for 0.
+  bool is_valid;
+} tck_symbol_decoder;
+
+/// What encodes symbols, the last first. Words are written downwards from the end of a buffer.
+typedef struct tck_symbol_encoder {
+  uint32_t states[TCK_SYMBOL_LANES];
+  /// The words so far begin here.
+  uint16_t *next;
+  /// The buffer's first word: at least as many words must fit as there are symbols.
+  uint16_t *begin;
+} tck_symbol_encoder;
+
 typedef struct tck_kernels {
   const char *name;
   tck_product_rows product_rows;
@@ -392,6 +432,39 @@ typedef struct tck_kernels {
   /// CRC-32C (Castagnoli, reflected, initial value and final xor all ones) of the bytes so far and these:
   /// `crc` is 0 at first, then the last result.
   uint32_t (*crc32c)(uint32_t crc, const void *bytes, size_t count);
+
+  /// Products of a transposed matrix with another: `outputs[r * output_stride + c]` is the sum of
+  /// `left[i * left_stride + r] * right[i * right_stride + c]` over `inner` numbers i, of which there may be none.
+  ///
+  /// Strides are in elements. Sums begin at 0 and are added up in the order of i; each product and each sum is rounded to
+  /// float32, so that the bits are the same however the work is divided. Of NaN only that is certain, not its sign and
+  /// payload.
+  void (*multiply_in_order)(const float *left, size_t left_stride, size_t rows, const float *right,
+                            size_t right_stride, size_t inner, size_t columns, float *outputs, size_t output_stride);
+
+  /// Decodes `count` symbols by a table. Symbol j is of lane j % TCK_SYMBOL_LANES: every call begins at lane 0.
+  ///
+  /// `symbols` has room for `count` rounded up to a multiple of TCK_SYMBOL_LANES; what is written beyond `count` is
+  /// unspecified. Nothing is read beyond the decoder's end, whatever its states are.
+  void (*decode_symbols)(tck_symbol_decoder *decoder, unsigned table, size_t count, int8_t *symbols);
+
+  /// `numbers[j]` is `symbols[j] * step`.
+  void (*widen_symbols)(const int8_t *symbols, size_t count, float step, float *numbers);
+
+  /// `numbers[j]` is `codes[j] * step`.
+  void (*widen_codes)(const int16_t *codes, size_t count, float step, float *numbers);
+
+  /// A code is `numbers[j] * inverse_step`, rounded to nearest, ties to even. Returns false where one would not be within
+  /// -32767...32767, or is NaN; all codes are then unspecified.
+  bool (*round_to_codes)(const float *numbers, size_t count, float inverse_step, int16_t *codes);
+
+  /// Rotates pairs of numbers in place: of each of `count` rows, `row_stride` elements apart, number i < `pairs` and
+  /// number i + `pairs`, called a and b, become `a * cosine - b * sine` and `b * cosine + a * sine`; if `inverse` is set,
+  /// `a * cosine + b * sine` and `b * cosine - a * sine`.
+  ///
+  /// Cosines and sines are `[count][pairs]`: tck_rotary_angles.
+  void (*rotate_pairs)(float *rows, size_t count, size_t row_stride, size_t pairs, const float *cosines,
+                       const float *sines, bool inverse);
 } tck_kernels;
 
 /// The kernels for this machine: the widest instruction set that it has, or the one that the environment variable
@@ -438,6 +511,47 @@ size_t tck_packing_floats(const tck_block_format *format);
 /// full precision. Returns as tck_pack_keys.
 bool tck_pack_block(const tck_kernels *kernels, const tck_block_format *format, const uint16_t *channels,
                     tck_rows keys, tck_rows values, tck_centering centering, void *block);
+
+// MARK: - Coding of symbols
+
+/// The frequencies of a table's TCK_SYMBOLS symbols. One may be 0, but not the escape's.
+const uint16_t *tck_symbol_frequencies(unsigned table);
+
+/// What each of a table's TCK_SYMBOLS symbols costs, in 1/256 bit, rounded. The escape's cost includes 16 bits for the
+/// number that it stands for; a symbol of frequency 0 costs as much.
+const uint16_t *tck_symbol_costs(unsigned table);
+
+/// What the decoder needs to know of each state modulo TCK_FREQUENCY_TOTAL: the symbol, signed, in the highest 8 bits,
+/// then its frequency, and in the lowest 12 bits by how much the state's remainder exceeds the symbol's first.
+const uint32_t *tck_symbol_lookup(unsigned table);
+
+/// An encoder that writes into a buffer of words: at the most one for each symbol, and TCK_SYMBOL_STATE_BYTES / 2 for
+/// the states if tck_finish_symbols is to write them.
+tck_symbol_encoder tck_start_encoder(uint16_t *buffer, size_t word_count);
+
+/// Encodes what one call of decode_symbols will give. Calls come in the reverse order of decoding.
+///
+/// Writes at the most one word for each symbol. No symbol may have frequency 0: callers pass TCK_ESCAPE instead.
+void tck_encode_symbols(tck_symbol_encoder *encoder, unsigned table, const int8_t *symbols, size_t count);
+
+/// Puts the states before the words, as tck_start_decoder takes them, and returns where they begin: coded symbols are the
+/// bytes from there to the buffer's end.
+const uint8_t *tck_finish_symbols(tck_symbol_encoder *encoder);
+
+/// A decoder of coded symbols. It is not valid where `byte_count` is odd or too small for the states, or where a state is
+/// below 2^16; it then decodes nonsense.
+tck_symbol_decoder tck_start_decoder(const void *bytes, size_t byte_count);
+
+/// Whether the decoder has decoded everything, and rightly as far as can be told: it is valid, has no words left, and its
+/// states are those that an encoder begins with.
+bool tck_has_ended(const tck_symbol_decoder *decoder);
+
+/// Cosines and sines of `position * frequency`, `[count][pairs]`: Formats/archive-coder.md, "Rotary angles".
+///
+/// They are those of the product as float64 within 1e-15 before they are rounded to float32, for angles below 2^31; and
+/// that product is exact where positions are below 2^29.
+void tck_rotary_angles(const float *frequencies, size_t pairs, const int32_t *positions, size_t count, float *cosines,
+                       float *sines);
 
 /// Tells the processor that the thread waits for another.
 static inline void tck_spin_hint(void) {

@@ -1,0 +1,97 @@
+// The definition of the kernels of archive coding: plain loops, one value at a time.
+
+#pragma STDC FP_CONTRACT OFF
+
+#include "archive_kernels.h"
+#include "archive_rounding.h"
+
+void tck_scalar_multiply_in_order(const float *left, size_t left_stride, size_t rows, const float *right,
+                                  size_t right_stride, size_t inner, size_t columns, float *outputs,
+                                  size_t output_stride) {
+  for (size_t r = 0; r < rows; r++) {
+    float *output = outputs + r * output_stride;
+    for (size_t c = 0; c < columns; c++) output[c] = 0;
+    for (size_t i = 0; i < inner; i++) {
+      float factor = left[i * left_stride + r];
+      const float *row = right + i * right_stride;
+      for (size_t c = 0; c < columns; c++) {
+        float product = factor * row[c];
+        output[c] += product;
+      }
+    }
+  }
+}
+
+/// Decodes the next symbol of some lanes, from the first; `words` has as many. Returns the first word that is left.
+static inline const uint8_t *decode_group(uint32_t *states, const uint32_t *lookup, const uint8_t *words, size_t lanes,
+                                          int8_t *symbols) {
+  for (size_t lane = 0; lane < lanes; lane++) {
+    uint32_t state = states[lane], entry = lookup[state % TCK_FREQUENCY_TOTAL];
+    symbols[lane] = (int8_t)(uint8_t)(entry >> 24);
+    state = (entry >> 12 & 0xFFF) * (state >> 12) + (entry & 0xFFF);
+    uint32_t refilled = state << 16 | words[0] | (uint32_t)words[1] << 8;
+    bool takes_word = state < 0x10000;
+    states[lane] = takes_word ? refilled : state;
+    words += takes_word ? 2 : 0;
+  }
+  return words;
+}
+
+void tck_scalar_decode_symbols(tck_symbol_decoder *decoder, unsigned table, size_t count, int8_t *symbols) {
+  const uint32_t *lookup = tck_symbol_lookup(table);
+  const uint8_t *words = decoder->words;
+  size_t left = count;
+  // A group takes a word for each lane at the most.
+  for (; left >= TCK_SYMBOL_LANES && decoder->end - words >= 2 * TCK_SYMBOL_LANES; left -= TCK_SYMBOL_LANES) {
+    words = decode_group(decoder->states, lookup, words, TCK_SYMBOL_LANES, symbols);
+    symbols += TCK_SYMBOL_LANES;
+  }
+  while (left > 0) {
+    size_t lanes = left < TCK_SYMBOL_LANES ? left : TCK_SYMBOL_LANES;
+    size_t available = (size_t)(decoder->end - words) / 2 * 2;
+    uint8_t last[2 * TCK_SYMBOL_LANES] = {0};
+    if (available > sizeof last) available = sizeof last;
+    for (size_t i = 0; i < available; i++) last[i] = words[i];
+    size_t taken = (size_t)(decode_group(decoder->states, lookup, last, lanes, symbols) - last);
+    if (taken > available) {
+      decoder->is_valid = false;
+      taken = available;
+    }
+    words += taken;
+    symbols += lanes;
+    left -= lanes;
+  }
+  decoder->words = words;
+}
+
+void tck_scalar_widen_symbols(const int8_t *symbols, size_t count, float step, float *numbers) {
+  for (size_t i = 0; i < count; i++) numbers[i] = (float)symbols[i] * step;
+}
+
+void tck_scalar_widen_codes(const int16_t *codes, size_t count, float step, float *numbers) {
+  for (size_t i = 0; i < count; i++) numbers[i] = (float)codes[i] * step;
+}
+
+bool tck_scalar_round_to_codes(const float *numbers, size_t count, float inverse_step, int16_t *codes) {
+  bool are_codes = true;
+  for (size_t i = 0; i < count; i++) {
+    float scaled = numbers[i] * inverse_step;
+    bool is_code = tck_rounds_to_code(scaled);
+    are_codes &= is_code;
+    codes[i] = is_code ? tck_round_to_code(scaled) : 0;
+  }
+  return are_codes;
+}
+
+void tck_scalar_rotate_pairs(float *rows, size_t count, size_t row_stride, size_t pairs, const float *cosines,
+                             const float *sines, bool inverse) {
+  for (size_t r = 0; r < count; r++, rows += row_stride, cosines += pairs, sines += pairs) {
+    for (size_t i = 0; i < pairs; i++) {
+      float a = rows[i], b = rows[i + pairs];
+      float sine = inverse ? -sines[i] : sines[i];
+      float a_cosine = a * cosines[i], b_sine = b * sine, b_cosine = b * cosines[i], a_sine = a * sine;
+      rows[i] = a_cosine - b_sine;
+      rows[i + pairs] = b_cosine + a_sine;
+    }
+  }
+}

@@ -1,0 +1,156 @@
+// Coding of symbols by interleaved range asymmetric numeral systems (rANS): what is looked up, and the encoder.
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "archive_kernels.h"
+
+/// The least state; below it a decoder takes a word, and an encoder begins with it.
+#define LEAST_STATE 0x10000u
+/// Bits of a frequency, and of a word.
+#define FREQUENCY_BITS 12
+#define WORD_BITS 16
+#define RECIPROCAL_BITS 43
+
+/// What the encoder needs to know of a symbol.
+typedef struct encoding {
+  /// From here on a state gives a word before it takes the symbol.
+  uint32_t least_full_state;
+  uint16_t frequency, first;
+  /// 2^RECIPROCAL_BITS / frequency, rounded down.
+  uint64_t reciprocal;
+} encoding;
+
+static uint16_t costs[TCK_SYMBOL_TABLES][TCK_SYMBOLS];
+static uint32_t lookups[TCK_SYMBOL_TABLES][TCK_FREQUENCY_TOTAL];
+static encoding encodings[TCK_SYMBOL_TABLES][TCK_SYMBOLS];
+
+/// -log2(frequency / 4096) in 1/256, rounded; the frequency is not 0.
+static uint16_t cost(uint32_t frequency) {
+  // log2 in 2^-16: first its whole part, then a bit for each squaring of what remains, which is 1...2 in 2^-31.
+  uint32_t logarithm = 0;
+  while (frequency >> (logarithm + 1) != 0) logarithm++;
+  uint64_t rest = (uint64_t)frequency << (31 - logarithm);
+  for (unsigned bit = 0; bit < 16; bit++) {
+    rest = rest * rest >> 31;
+    uint32_t is_two = (uint32_t)(rest >> 32);
+    rest >>= is_two;
+    logarithm = logarithm << 1 | is_two;
+  }
+  return (uint16_t)((((uint32_t)FREQUENCY_BITS << 16) - logarithm + 128) >> 8);
+}
+
+static void build(unsigned table) {
+  const uint16_t *frequencies = tck_archive_frequencies[table];
+  const uint16_t escape_cost = (uint16_t)(cost(frequencies[TCK_SYMBOLS - 1]) + (WORD_BITS << 8));
+  uint32_t first = 0;
+  for (unsigned index = 0; index < TCK_SYMBOLS; index++) {
+    uint32_t frequency = frequencies[index];
+    bool is_escape = index == TCK_SYMBOLS - 1;
+    costs[table][index] = frequency == 0 || is_escape ? escape_cost : cost(frequency);
+    if (frequency == 0) continue;
+    uint32_t symbol = is_escape ? (uint32_t)TCK_ESCAPE : index - TCK_SYMBOL_LIMIT;
+    for (uint32_t i = 0; i < frequency; i++) lookups[table][first + i] = symbol << 24 | frequency << 12 | i;
+    encodings[table][index] = (encoding){frequency << (32 - FREQUENCY_BITS), (uint16_t)frequency, (uint16_t)first,
+                                         ((uint64_t)1 << RECIPROCAL_BITS) / frequency};
+    first += frequency;
+  }
+}
+
+static void build_all(void) {
+  for (unsigned table = 0; table < TCK_SYMBOL_TABLES; table++) build(table);
+}
+
+/// Sees to it that everything is built.
+static void prepare(void) {
+  static pthread_once_t once = PTHREAD_ONCE_INIT;
+  static atomic_bool is_built = false;  // Decoding asks often: this is less than a call.
+  if (atomic_load_explicit(&is_built, memory_order_acquire)) return;
+  pthread_once(&once, build_all);
+  atomic_store_explicit(&is_built, true, memory_order_release);
+}
+
+const uint16_t *tck_symbol_frequencies(unsigned table) { return tck_archive_frequencies[table]; }
+
+const uint16_t *tck_symbol_costs(unsigned table) {
+  prepare();
+  return costs[table];
+}
+
+const uint32_t *tck_symbol_lookup(unsigned table) {
+  prepare();
+  return lookups[table];
+}
+
+// MARK: - Encoding
+
+static void store_word(uint16_t *word, uint32_t value) {
+  ((uint8_t *)word)[0] = (uint8_t)value;
+  ((uint8_t *)word)[1] = (uint8_t)(value >> 8);
+}
+
+tck_symbol_encoder tck_start_encoder(uint16_t *buffer, size_t word_count) {
+  tck_symbol_encoder encoder = {.next = buffer + word_count, .begin = buffer};
+  for (size_t lane = 0; lane < TCK_SYMBOL_LANES; lane++) encoder.states[lane] = LEAST_STATE;
+  return encoder;
+}
+
+void tck_encode_symbols(tck_symbol_encoder *encoder, unsigned table, const int8_t *symbols, size_t count) {
+  prepare();
+  const encoding *of = encodings[table];
+  uint16_t *next = encoder->next;
+  for (size_t j = count; j-- > 0;) {
+    // The escape's -32 gives index 63 too.
+    const encoding *symbol = &of[(unsigned)(symbols[j] + TCK_SYMBOL_LIMIT) % TCK_SYMBOLS];
+    uint32_t *lane = &encoder->states[j % TCK_SYMBOL_LANES];
+    uint32_t state = *lane;
+    // Written whether it is wanted or not, below the words so far, would need room for one more: hence the branch.
+    if (state >= symbol->least_full_state) {
+      store_word(--next, state);
+      state >>= WORD_BITS;
+    }
+    // The state is below 2^20 times the frequency, so that the product fits; it may be one too small.
+    uint32_t quotient = (uint32_t)(state * symbol->reciprocal >> RECIPROCAL_BITS);
+    uint32_t remainder = state - quotient * symbol->frequency;
+    bool is_too_small = remainder >= symbol->frequency;
+    quotient += is_too_small;
+    remainder -= is_too_small ? symbol->frequency : 0;
+    *lane = (quotient << FREQUENCY_BITS) + remainder + symbol->first;
+  }
+  encoder->next = next;
+}
+
+const uint8_t *tck_finish_symbols(tck_symbol_encoder *encoder) {
+  for (size_t lane = TCK_SYMBOL_LANES; lane-- > 0;) {
+    store_word(--encoder->next, encoder->states[lane] >> WORD_BITS);
+    store_word(--encoder->next, encoder->states[lane]);
+  }
+  return (const uint8_t *)encoder->next;
+}
+
+// MARK: - Decoding
+
+tck_symbol_decoder tck_start_decoder(const void *bytes, size_t byte_count) {
+  const uint8_t *next = bytes;
+  tck_symbol_decoder decoder = {.words = next, .end = next, .is_valid = false};
+  for (size_t lane = 0; lane < TCK_SYMBOL_LANES; lane++) decoder.states[lane] = LEAST_STATE;
+  if (byte_count < TCK_SYMBOL_STATE_BYTES || byte_count % 2 != 0) return decoder;
+  decoder.is_valid = true;
+  for (size_t lane = 0; lane < TCK_SYMBOL_LANES; lane++, next += 4) {
+    uint32_t state = next[0] | (uint32_t)next[1] << 8 | (uint32_t)next[2] << 16 | (uint32_t)next[3] << 24;
+    if (state < LEAST_STATE) {
+      decoder.is_valid = false;
+    } else {
+      decoder.states[lane] = state;
+    }
+  }
+  decoder.words = next;
+  decoder.end = (const uint8_t *)bytes + byte_count;
+  return decoder;
+}
+
+bool tck_has_ended(const tck_symbol_decoder *decoder) {
+  bool has_ended = decoder->is_valid && decoder->words == decoder->end;
+  for (size_t lane = 0; lane < TCK_SYMBOL_LANES; lane++) has_ended &= decoder->states[lane] == LEAST_STATE;
+  return has_ended;
+}
