@@ -725,6 +725,6 @@ TCK_TARGET void tck_avx2_multiply_gates(tck_activation activation, float *gates,
   multiply_gates(activation, gates, ups, count);
 }
 
-const tck_kernels tck_avx2_kernels = VECTOR_TABLE("avx2", tck_avx2_crc32c, , tck_scalar_, PTRDIFF_MAX, 128, 32);
+const tck_kernels tck_avx2_kernels = VECTOR_TABLE("avx2", tck_avx2_crc32c, , tck_avx2_, PTRDIFF_MAX, 128, 32);
 
 #endif

@@ -383,7 +383,7 @@ TCK_INLINE column column_fold(size_t size, column value) {
 #include "vector_kernels.h"
 
 const tck_kernels tck_avx512_kernels =
-    VECTOR_TABLE("avx512", tck_avx2_crc32c, tck_avx2_, tck_scalar_, PTRDIFF_MAX, 128, 32);
+    VECTOR_TABLE("avx512", tck_avx2_crc32c, tck_avx2_, tck_avx512_, PTRDIFF_MAX, 128, 32);
 
 // MARK: - Attention
 
@@ -525,6 +525,6 @@ TCK_INLINE void tally_add_scaled(float *sums, tally value, float factor) {
 #include "vector_attention.h"
 
 const tck_kernels tck_avx512vnni_kernels =
-    VECTOR_TABLE("avx512vnni", tck_avx2_crc32c, , tck_scalar_, PTRDIFF_MAX, PTRDIFF_MAX, 256);
+    VECTOR_TABLE("avx512vnni", tck_avx2_crc32c, , tck_avx512_, PTRDIFF_MAX, PTRDIFF_MAX, 256);
 
 #endif
