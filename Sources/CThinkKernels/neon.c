@@ -322,10 +322,10 @@ static uint32_t crc32c(uint32_t crc, const void *bytes, size_t count) {
 }
 
 // The rows from which on matrix products are faster are guesses: no such machine was at hand to measure them.
-const tck_kernels tck_neon_kernels = VECTOR_TABLE("neon", crc32c, tck_neon_, tck_scalar_, 32, 32, 32);
+const tck_kernels tck_neon_kernels = VECTOR_TABLE("neon", crc32c, tck_neon_, tck_neon_, 32, 32, 32);
 
 // Nothing but attention needs dot products.
 const tck_kernels tck_neondotprod_kernels =
-    VECTOR_TABLE("neondotprod", crc32c, tck_neondotprod_, tck_scalar_, PTRDIFF_MAX, 128, 32);
+    VECTOR_TABLE("neondotprod", crc32c, tck_neondotprod_, tck_neon_, PTRDIFF_MAX, 128, 32);
 
 #endif

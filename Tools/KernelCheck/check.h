@@ -22,6 +22,9 @@ void compare_products(void);
 /// Compares the gates of feed-forward layers with float64.
 void compare_gates(void);
 
+/// Compares the kernels of archive coding.
+void compare_archive(void);
+
 /// Compares attention of the two sets and prints the largest errors.
 void compare_attention(void);
 

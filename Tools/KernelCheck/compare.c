@@ -345,6 +345,7 @@ int main(void) {
     state = SEED;
     compare_products();
     compare_gates();
+    compare_archive();
     state = SEED;
     compare_attention();
     last = other;
