@@ -26,8 +26,8 @@ let crypto = Target.Dependency.product(name: "Crypto", package: "swift-crypto")
 /// What the umbrella re-exports. Its users name these modules, too: a build that only repeats what changed would not see
 /// changes below the umbrella otherwise, and link code that disagrees about the size of types.
 let umbrella = [
-    "ByteStorage", "ComputeRuntime", "KVCacheModel", "CachePacking", "KVCacheCodecs", "TokenSelection",
-    "KIVIQuantization", "ThinKPruning", "CompressedAttention", "KVSnapshots", "KVCacheQuality", "CompressionBudgets",
+    "ByteStorage", "ComputeRuntime", "KVCacheModel", "CachePacking", "CacheArchives", "KVCacheCodecs", "ArchiveCoding",
+    "TokenSelection", "KIVIQuantization", "ThinKPruning", "CompressedAttention", "KVSnapshots", "KVCacheQuality", "CompressionBudgets",
     "EngineFormats",
 ]
 /// Products of their own: a decoder to try recipes with, and what measures them with it.
@@ -92,9 +92,23 @@ let package = Package(
             dependencies: ["CThinkKernels", "ByteStorage", "ComputeRuntime", "KVCacheModel"],
             swiftSettings: sourceSettings
         ),
+        // Codes caches in as few bytes as they go, for files.
+        .target(
+            name: "CacheArchives",
+            dependencies: ["CThinkKernels", "ByteStorage", "ComputeRuntime", "KVCacheModel", "CachePacking", crypto],
+            swiftSettings: sourceSettings
+        ),
         .target(
             name: "KVCacheCodecs",
             dependencies: ["CThinkKernels", "ByteStorage", "ComputeRuntime", "KVCacheModel", "CachePacking"],
+            swiftSettings: sourceSettings
+        ),
+        // The stage that makes archives.
+        .target(
+            name: "ArchiveCoding",
+            dependencies: [
+                "ByteStorage", "ComputeRuntime", "KVCacheModel", "CachePacking", "CacheArchives", "KVCacheCodecs",
+            ],
             swiftSettings: sourceSettings
         ),
         .target(
@@ -121,7 +135,9 @@ let package = Package(
         ),
         .target(
             name: "KVSnapshots",
-            dependencies: ["CZstd", "ByteStorage", "ComputeRuntime", "KVCacheModel", "CachePacking", crypto],
+            dependencies: [
+                "CZstd", "ByteStorage", "ComputeRuntime", "KVCacheModel", "CachePacking", "CacheArchives", crypto,
+            ],
             swiftSettings: sourceSettings
         ),
         .target(

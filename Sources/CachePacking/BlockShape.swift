@@ -30,5 +30,5 @@ public struct BlockShape: Sendable, Equatable {
     public var blocksPerPage: Int { Self.pageTokens / blockLength }
 
     /// Where the blocks of `end` places end: all of them but the residual window and what fills no block.
-    func blockEnd(places end: Int) -> Int { max(end - residualWindow, 0) / blockLength * blockLength }
+    package func blockEnd(places end: Int) -> Int { max(end - residualWindow, 0) / blockLength * blockLength }
 }

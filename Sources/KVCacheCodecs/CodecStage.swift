@@ -41,6 +41,9 @@ public protocol CodecStage: Sendable {
     /// Whether the stage decides all there is, so that no stage may follow it.
     var endsRecipe: Bool { get }
 
+    /// Whether the stage is a recipe by itself.
+    var standsAlone: Bool { get }
+
     /// What the stage was chosen for and why, where another one chose it: a line for people.
     var rationale: String? { get }
 
@@ -65,6 +68,7 @@ extension CodecStage {
 
     public var needsWholeCache: Bool { false }
     public var endsRecipe: Bool { false }
+    public var standsAlone: Bool { false }
     public var rationale: String? { nil }
 
     public func prepared(for cache: CacheOutline) async throws -> any CodecStage { self }

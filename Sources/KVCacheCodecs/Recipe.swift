@@ -43,6 +43,9 @@ public struct Recipe: Sendable, Equatable, CustomStringConvertible {
         if let last = steps.dropLast().first(where: \.stage.endsRecipe) {
             throw RecipeError("\(last.codec.name) decides all there is; no stage follows it", suggestion: last.text)
         }
+        if steps.count > 1, let alone = steps.first(where: \.stage.standsAlone) {
+            throw RecipeError("\(alone.codec.name) is a recipe by itself", suggestion: alone.text)
+        }
         self.steps = steps
         let lengths = Set(steps.compactMap(\.stage.blockLength))
         guard lengths.count <= 1 else {

@@ -1,4 +1,5 @@
 internal import ByteStorage
+internal import CacheArchives
 public import CachePacking
 public import KVCacheModel
 
@@ -34,7 +35,15 @@ public struct LayerOutline: Sendable, Equatable {
         extent = layer.extent
     }
 
-    fileprivate init(geometry: LayerGeometry, held: Held, sinks: Int, extent: LayerExtent) {
+    /// The outline of an archive's layer.
+    init(_ layer: ArchiveLayer) {
+        geometry = layer.geometry
+        held = layer.geometry.isEmpty ? .none : layer.held == .all ? .all : .last
+        sinks = layer.sinkCount
+        extent = layer.extent
+    }
+
+    init(geometry: LayerGeometry, held: Held, sinks: Int, extent: LayerExtent) {
         self.geometry = geometry
         self.held = held
         self.sinks = sinks

@@ -15,6 +15,10 @@ public enum SectionKind: UInt32, Sendable, CaseIterable {
     case tokens = 13
     case positions = 14
     case chain = 15
+    case archivePlan = 16
+    case archiveChunks = 17
+    case archiveTable = 18
+    case archiveWindow = 19
 
     /// Unknown kinds from here on are ignored, others refused.
     static let firstIgnorable: UInt32 = 65536
@@ -23,13 +27,23 @@ public enum SectionKind: UInt32, Sendable, CaseIterable {
     public var name: String { "\(self)" }
 
     /// Whether the section is stored as it is, always: what it says becomes many small values in memory, which its bytes
-    /// in the file bound.
-    var isAlwaysRaw: Bool { self == .geometry || self == .plan }
+    /// in the file bound, or it is coded already.
+    var isAlwaysRaw: Bool {
+        switch self {
+        case .geometry, .plan, .archivePlan, .archiveChunks, .archiveTable, .archiveWindow: true
+        default: false
+        }
+    }
+
+    /// Whether its parts have checksums of their own, in another section.
+    var hasChecksumsInTable: Bool { self == .pages || self == .archiveChunks }
 
     /// Whether the section holds keys and values or tells how to read them.
     var isPayload: Bool {
         switch self {
-        case .geometry, .plan, .pages, .pageTable, .sinks, .window, .heldTokens, .state: true
+        case .geometry, .plan, .pages, .pageTable, .sinks, .window, .heldTokens, .state,
+            .archivePlan, .archiveChunks, .archiveTable, .archiveWindow:
+            true
         case .metadata, .recipe, .profile, .quality, .tokens, .positions, .chain: false
         }
     }

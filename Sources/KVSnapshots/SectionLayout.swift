@@ -97,6 +97,32 @@ struct SectionLayout {
         try append(SnapshotSection(kind: .pageTable, bytes: table.bytes), to: &sink)
     }
 
+    /// Appends an archive's chunks, each record with its checksum in the table.
+    mutating func appendChunks(_ chunks: [[SharedBytes]], to sink: inout some SnapshotSink & ~Copyable) throws {
+        let start = SnapshotFormat.align(end)
+        var table = ByteWriter()
+        end = start
+        for record in chunks.joined() {
+            let stored = try StoredBytes(record.count > 0 ? [record] : [], encoder: .raw)
+            table.append(UInt32(stored.byteCount))
+            table.append(stored.checksum)
+            try stored.write(to: &sink, at: end)
+            end += stored.byteCount
+        }
+        entries.append(
+            SectionEntry(
+                index: entries.count,
+                kind: .archiveChunks,
+                coding: .raw,
+                offset: start,
+                storedLength: end - start,
+                length: end - start,
+                checksum: 0
+            )
+        )
+        try append(SnapshotSection(kind: .archiveTable, bytes: table.bytes), to: &sink)
+    }
+
     /// Writes header and table.
     ///
     /// - Returns: how large everything is.

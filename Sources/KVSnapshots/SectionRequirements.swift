@@ -1,3 +1,4 @@
+internal import CacheArchives
 internal import CachePacking
 internal import KVCacheModel
 
@@ -10,21 +11,26 @@ struct SectionRequirements {
     let header: SnapshotHeader
     let layers: [LayerOutline]
     let hasTokens: Bool
+    let isArchive: Bool
 
     /// Chunks that the page table has entries of.
     var chunkCount: Int { layers.lazy.map(\.extent).chunkCount }
 
     func presence(of kind: SectionKind) -> Presence {
         func required(_ condition: Bool) -> Presence { condition ? .required : .forbidden }
+        let hasWindow = layers.contains { $0.extent.windowRowCount > 0 }
         let hasHeads = layers.contains { !$0.geometry.isEmpty }
         return switch kind {
         case .geometry: .required
         case .metadata, .recipe, .quality, .state, .tokens, .positions: .optional
-        case .plan: required(hasHeads)
+        case .plan: required(hasHeads && !isArchive)
         case .profile: hasHeads ? .optional : .forbidden
-        case .pages, .pageTable: required(chunkCount > 0)
+        case .pages, .pageTable: required(chunkCount > 0 && !isArchive)
         case .sinks: required(layers.contains { $0.sinkRowCount > 0 })
-        case .window: required(layers.contains { $0.extent.windowRowCount > 0 })
+        case .window: required(hasWindow && !isArchive)
+        case .archiveWindow: required(hasWindow && isArchive)
+        case .archivePlan: header.version == SnapshotFormat.versions.upperBound ? .required : .forbidden
+        case .archiveChunks, .archiveTable: required(chunkCount > 0 && isArchive)
         case .heldTokens: required(layers.contains { $0.held == .listed })
         case .chain: required(hasTokens && header.tokenCount >= BlockShape.pageTokens)
         }
@@ -34,7 +40,12 @@ struct SectionRequirements {
     func length(of kind: SectionKind) -> Int?? {
         let product = SnapshotFormat.product
         switch kind {
-        case .metadata, .recipe, .geometry, .plan, .pages, .state: return .none
+        case .metadata, .recipe, .geometry, .plan, .pages, .state, .archivePlan, .archiveChunks, .archiveTable:
+            return .none
+        case .archiveWindow:
+            return SnapshotFormat.sum(
+                layers.map { EightBitRows.byteCount($0.geometry, rows: $0.extent.windowRowCount) }
+            )
         case .profile: return sum { [$0.geometry.kvHeads, $0.geometry.keyDimension, MemoryLayout<Float>.size] }
         case .quality: return product([header.layerCount + 1, QualitySection.rowBytes])
         case .pageTable: return product([chunkCount, header.layerCount, SnapshotFormat.pageTableEntryBytes])

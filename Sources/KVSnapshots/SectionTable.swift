@@ -84,7 +84,10 @@ public struct SectionEntry: Sendable, Equatable {
         self.storedLength = storedLength
         self.length = length
         checksum = try reader.integer(UInt32.self, "a section's checksum")
-        try check(kind != .pages || checksum == 0, "the pages have their checksums in the page table, not here")
+        try check(
+            kind?.hasChecksumsInTable != true || checksum == 0,
+            "section \(number) has its checksums in a table, not here"
+        )
         try check(try reader.integer(UInt32.self, "a reserved field") == 0, "a reserved field is not 0")
     }
 
@@ -152,7 +155,12 @@ struct SectionTable: Sendable {
 
     /// Checks that sections are there, and as long, as the layers make them; PAGES' length depends on the plan.
     func check(_ header: SnapshotHeader, layers: [LayerOutline]) throws(SnapshotError) {
-        let requirements = SectionRequirements(header: header, layers: layers, hasTokens: self[.tokens] != nil)
+        let requirements = SectionRequirements(
+            header: header,
+            layers: layers,
+            hasTokens: self[.tokens] != nil,
+            isArchive: self[.archivePlan] != nil
+        )
         for entry in entries {
             guard let kind = entry.kind, let length = requirements.length(of: kind) else { continue }
             try entry.check(length: length)

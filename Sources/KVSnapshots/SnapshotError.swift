@@ -20,6 +20,11 @@ public struct SnapshotError: Error, Sendable, Equatable, CustomStringConvertible
         case invalidPageTable
         case invalidFrame
         case invalidChain
+        case invalidArchivePlan
+        case invalidArchiveTable
+        case invalidArchiveRecord
+        /// The snapshot is an archive, and was asked for a cache that is used in place.
+        case isArchive
     }
 
     public let code: Code

@@ -9,17 +9,20 @@ public struct SnapshotHeader: Sendable, Equatable {
     public let shape: BlockShape
     /// Tokens of the cache.
     public let tokenCount: Int
+    /// The file's version.
+    public let version: UInt32
 
-    init(_ cache: CompressedCache) {
-        layerCount = cache.layers.count
-        shape = cache.shape
-        tokenCount = cache.tokenCount
+    init(layerCount: Int, shape: BlockShape, tokenCount: Int, version: UInt32) {
+        self.layerCount = layerCount
+        self.shape = shape
+        self.tokenCount = tokenCount
+        self.version = version
     }
 
     /// Appends the header's 128 bytes; the checksum is zero until the table is known.
     func encode(into writer: inout ByteWriter, fileLength: Int, sectionCount: Int) {
         writer.append(SnapshotFormat.magic)
-        writer.append(SnapshotFormat.version)
+        writer.append(version)
         writer.append(UInt32(0))
         writer.append(UInt64(fileLength))
         writer.append(UInt32(sectionCount))
@@ -55,12 +58,13 @@ public struct SnapshotHeader: Sendable, Equatable {
             )
         }
         let version = front.integer(UInt32.self, at: SnapshotFormat.versionOffset)
-        guard version == SnapshotFormat.version else {
+        guard SnapshotFormat.versions.contains(version) else {
             throw SnapshotError(
                 .unsupportedVersion,
                 at: SnapshotFormat.versionOffset,
-                "the snapshot has format version \(version), this program reads \(SnapshotFormat.version)",
-                remedy: version < SnapshotFormat.version
+                "the snapshot has format version \(version), this program reads "
+                    + "\(SnapshotFormat.versions.lowerBound) to \(SnapshotFormat.versions.upperBound)",
+                remedy: version < SnapshotFormat.versions.lowerBound
                     ? "the file is of an older version: make the snapshot again with think-compress snapshot"
                     : "the file is of a newer version: read it with a newer think-compress"
             )
@@ -109,6 +113,7 @@ public struct SnapshotHeader: Sendable, Equatable {
     init(decoding front: SharedBytes) throws(SnapshotError) {
         var reader = ByteReader(front[0..<SnapshotFormat.headerBytes], origin: 0, code: .invalidHeader)
         _ = try reader.bytes(count: SnapshotFormat.sectionCountOffset + 4, "the preamble")
+        version = front.integer(UInt32.self, at: SnapshotFormat.versionOffset)
         let limits = CacheGeometry.Limits.self
         let typeOffset = reader.position
         let typeNumber = try reader.integer(UInt32.self, "the element type")

@@ -26,6 +26,7 @@ public struct SnapshotLayers: Sendable {
     private let windows: [Int]
 
     fileprivate init(_ reader: SnapshotReader) throws {
+        try reader.checkIsNoArchive()
         self.reader = reader
         slabs = try reader.slabList()
         contents = try reader.layerContents()

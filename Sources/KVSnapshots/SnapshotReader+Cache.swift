@@ -12,6 +12,7 @@ extension SnapshotReader {
     /// - Throws: `SnapshotError` if something is wrong; `FileError` if the file can't be read; `CancellationError` if the
     ///   task is cancelled.
     public func cache(verifyingPages: Bool = true, progress: ProgressHandler? = nil) async throws -> CompressedCache {
+        try checkIsNoArchive()
         let list = try slabList()
         let bytes = Slots<SharedBytes>(count: list.count)
         try await forEachConcurrently(count: list.count, progress: progress) { index in
@@ -28,6 +29,17 @@ extension SnapshotReader {
             positions: try self.positions(),
             metadata: metadata,
             profile: try profile()
+        )
+    }
+
+    /// - Throws: `SnapshotError` if the snapshot is an archive, which has no cache that is used in place.
+    func checkIsNoArchive() throws(SnapshotError) {
+        guard archivePlan != nil, let entry = table[.archivePlan] else { return }
+        throw SnapshotError(
+            .isArchive,
+            at: entry.offset,
+            "the snapshot is an archive, which is restored before it is used",
+            remedy: "restore it with think-compress restore, or let generate --snapshot do so"
         )
     }
 
@@ -72,7 +84,7 @@ extension SnapshotReader {
     }
 
     /// The rows of WINDOW or SINKS, layer by layer; nil for layers that have none.
-    private func rows(_ kind: SectionKind, count: (LayerOutline) -> Int) throws -> [KVCacheLayer?] {
+    func rows(_ kind: SectionKind, count: (LayerOutline) -> Int) throws -> [KVCacheLayer?] {
         let bytes = try source.content(kind)
         var start = 0
         return layerOutlines.map { layer in

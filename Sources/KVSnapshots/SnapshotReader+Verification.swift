@@ -16,6 +16,7 @@ extension SnapshotReader {
             end = entry.range.upperBound
             switch entry.kind {
             case .pages: if includingPages { try await verifySlabs(progress: progress) }
+            case .archiveChunks: if includingPages { try await verifyArchive(progress: progress) }
             case .chain: try verifyChain()
             case .profile: _ = try profile()
             case .heldTokens: _ = try heldTokens()

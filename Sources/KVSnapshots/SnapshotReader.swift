@@ -1,4 +1,5 @@
 public import ByteStorage
+public import CacheArchives
 public import CachePacking
 internal import ComputeRuntime
 public import KVCacheModel
@@ -17,8 +18,10 @@ public struct SnapshotReader: Sendable {
     public let geometry: CacheGeometry
     /// Each layer's shape, and which rows it has where.
     public let layerOutlines: [LayerOutline]
-    /// The plan of each layer.
+    /// The plan of each layer; none of an archive.
     public let plans: [LayerPlan]
+    /// How an archive's chunks are read; nil if the snapshot is none.
+    public let archivePlan: ArchivePlan?
     /// What compression cost when the file was made, if it was measured.
     public let quality: CompressionQuality?
     let file: ByteSource
@@ -78,12 +81,21 @@ public struct SnapshotReader: Sendable {
         layerOutlines = try GeometrySection.decode(&geometryReader, header: header)
         geometry = try CacheGeometry(layerOutlines.map(\.geometry))
         try table.check(header, layers: layerOutlines)
+        if var reader = try sections.reader(.archivePlan, code: .invalidArchivePlan) {
+            let plan = try ArchivePlanSection.decode(&reader, geometry: geometry)
+            try Self.check(plan, layers: layerOutlines, reader: reader)
+            archivePlan = plan
+        } else {
+            archivePlan = nil
+        }
         if var reader = try sections.reader(.plan, code: .invalidPlan) {
             plans = try PlanSection.decode(&reader, layers: layerOutlines)
+        } else if archivePlan != nil {
+            plans = []
         } else {
             plans = layerOutlines.map { LayerPlan(geometry: $0.geometry, heads: []) }
         }
-        slabs = SlabDirectory(layers: layerOutlines, plans: plans, shape: header.shape)
+        slabs = SlabDirectory(layers: archivePlan == nil ? layerOutlines : [], plans: plans, shape: header.shape)
         try table[.pages]?.check(length: slabs.byteCount)
         if var reader = try sections.reader(.quality, code: .invalidQuality) {
             quality = try QualitySection.decode(&reader, layers: header.layerCount)

@@ -1,3 +1,4 @@
+public import CacheArchives
 public import CachePacking
 internal import KVCacheModel
 
@@ -11,8 +12,10 @@ public struct SnapshotSummary: Sendable {
     public let recipe: RecipeRecord?
     /// Each layer's shape, and which rows it has where.
     public let layers: [LayerOutline]
-    /// The plan of each layer.
+    /// The plan of each layer; none of an archive.
     public let plans: [LayerPlan]
+    /// How an archive's chunks are read; nil if it is none.
+    public let archivePlan: ArchivePlan?
     /// What compression cost, if it was measured.
     public let quality: CompressionQuality?
     public let size: SnapshotSize
@@ -27,6 +30,22 @@ public struct SnapshotSummary: Sendable {
         recipe = cache.recipe
         layers = cache.layers.map(LayerOutline.init)
         plans = cache.layers.map(\.plan)
+        archivePlan = nil
+        self.quality = quality.flatMap { $0.isFinite ? $0 : nil }
+        self.size = size
+    }
+
+    /// The summary of an archive that was written.
+    ///
+    /// - Parameter size: what writing it gave.
+    public init(_ archive: CacheArchive, quality: CompressionQuality?, size: SnapshotSize) {
+        shape = archive.shape
+        tokenCount = archive.tokenCount
+        metadata = archive.metadata
+        recipe = archive.recipe
+        layers = archive.layers.map(LayerOutline.init)
+        plans = []
+        archivePlan = archive.plan
         self.quality = quality.flatMap { $0.isFinite ? $0 : nil }
         self.size = size
     }
@@ -38,6 +57,7 @@ public struct SnapshotSummary: Sendable {
         recipe = reader.recipe
         layers = reader.layerOutlines
         plans = reader.plans
+        archivePlan = reader.archivePlan
         quality = reader.quality
         size = SnapshotSize(reader.sections, fileBytes: reader.fileByteCount)
     }
@@ -54,8 +74,15 @@ public struct SnapshotSummary: Sendable {
 
     /// Bits of the blocks per number of the rows in blocks, sinks among them; nil if there are none.
     public var blockBitsPerValue: Double? {
-        guard let pages = size.sections.first(where: { $0.kind == .pages }) else { return nil }
-        return Double(pages.storedLength) * 8 / Double(valueCount { $0.extent.rowCount - $0.extent.windowRowCount })
+        guard let pages = size.sections.first(where: { $0.kind == .pages || $0.kind == .archiveChunks }) else {
+            return nil
+        }
+        // Sinks have room in blocks, and none in chunks.
+        let isArchive = archivePlan != nil
+        let count = valueCount {
+            $0.extent.rowCount - $0.extent.windowRowCount - (isArchive ? $0.sinkRowCount : 0)
+        }
+        return Double(pages.storedLength) * 8 / Double(count)
     }
 
     /// How many times smaller the whole file is than the cache's numbers in float16.

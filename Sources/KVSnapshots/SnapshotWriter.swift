@@ -1,7 +1,7 @@
 public import ByteStorage
+public import CacheArchives
 public import CachePacking
 public import ComputeRuntime
-internal import KVCacheModel
 
 /// Writes a compressed cache as a snapshot: Formats/snapshot.md.
 public struct SnapshotWriter: Sendable {
@@ -62,18 +62,17 @@ public struct SnapshotWriter: Sendable {
     ) async throws -> SnapshotSize {
         try Self.check(cache)
         precondition(quality.map { $0.layers.count == cache.layers.count } ?? true, "quality is of every layer")
-        let header = SnapshotHeader(cache)
-        let (front, back) = sections(of: cache, quality: quality)
+        let contents = SnapshotContents(cache, quality: quality)
         let hasBlocks = cache.blockByteCount > 0
         var layout = SectionLayout(
-            sectionCount: front.count + back.count + (hasBlocks ? 2 : 0),
-            encoder: compressionLevel.map { .zstd(level: $0) } ?? .raw
+            sectionCount: contents.front.count + contents.back.count + (hasBlocks ? 2 : 0),
+            encoder: encoder
         )
-        for section in front { try layout.append(section, to: &sink) }
+        for section in contents.front { try layout.append(section, to: &sink) }
         if hasBlocks { try await layout.appendPages(of: cache.layers, to: &sink, progress: progress) }
-        for section in back { try layout.append(section, to: &sink) }
+        for section in contents.back { try layout.append(section, to: &sink) }
         try Task.checkCancellation()
-        return try layout.finish(header, to: &sink)
+        return try layout.finish(contents.header, to: &sink)
     }
 
     /// How large the snapshot of a cache would be; none is written.
@@ -84,67 +83,76 @@ public struct SnapshotWriter: Sendable {
         return try await write(cache, quality: quality, into: &sink)
     }
 
-    // MARK: -
-
-    private static func check(_ cache: CompressedCache) throws(SnapshotWritingError) {
-        let problem =
-            MetadataSection.problem(with: cache.metadata) ?? cache.recipe.flatMap(RecipeSection.problem)
-            ?? StateSection.problem(with: cache.layers.map(\.state))
-        if let problem { throw SnapshotWritingError(message: problem) }
-        guard cache.tokenCount > 0 else { throw SnapshotWritingError(message: "the cache has no tokens") }
+    /// Writes an archive to `path`, whole or not at all.
+    ///
+    /// - Parameter quality: what archiving cost, if it was measured.
+    /// - Returns: how large the file is.
+    /// - Throws: as for a cache.
+    @discardableResult
+    public func write(
+        _ archive: CacheArchive,
+        quality: CompressionQuality? = nil,
+        to path: String
+    ) throws -> SnapshotSize {
+        var file = try AtomicFileWriter(path: path, replacingExisting: replacesExisting, access: access)
+        let size = try write(archive, quality: quality, into: &file)
+        try Task.checkCancellation()
+        try file.commit()
+        return size
     }
 
-    /// The sections before and after the pages.
-    private func sections(
-        of cache: CompressedCache,
-        quality: CompressionQuality?
-    ) -> (front: [SnapshotSection], back: [SnapshotSection]) {
-        var front: [SnapshotSection] = []
-        var back: [SnapshotSection] = []
-        func words(_ kind: SectionKind, _ numbers: some Sequence<UInt32>) -> SnapshotSection {
-            var writer = ByteWriter()
-            for number in numbers { writer.append(number) }
-            return SnapshotSection(kind: kind, bytes: writer.bytes)
-        }
-        func rows(_ kind: SectionKind, _ layers: [KVCacheLayer]) {
-            let pieces = layers.flatMap { [$0.keys, $0.values] }.flatMap(\.contiguousPieces).filter { $0.count > 0 }
-            if !pieces.isEmpty { back.append(SnapshotSection(kind: kind, pieces: pieces)) }
-        }
-        if !cache.metadata.isEmpty {
-            front.append(SnapshotSection(kind: .metadata, bytes: MetadataSection.encode(cache.metadata)))
-        }
-        if let recipe = cache.recipe {
-            front.append(SnapshotSection(kind: .recipe, bytes: RecipeSection.encode(recipe)))
-        }
-        front.append(
-            SnapshotSection(kind: .geometry, bytes: GeometrySection.encode(cache.layers.map(LayerOutline.init)))
+    /// Writes an archive to a sink.
+    ///
+    /// - Throws: as for a cache.
+    @discardableResult
+    public func write(
+        _ archive: CacheArchive,
+        quality: CompressionQuality? = nil,
+        into sink: inout some SnapshotSink & ~Copyable
+    ) throws -> SnapshotSize {
+        try SnapshotContents.check(
+            metadata: archive.metadata,
+            recipe: archive.recipe,
+            state: archive.layers.map(\.state),
+            tokenCount: archive.tokenCount
         )
-        let plans = PlanSection.encode(cache.layers.map(\.plan))
-        if !plans.isEmpty { front.append(SnapshotSection(kind: .plan, bytes: plans)) }
-        if let profile = cache.profile { front.append(words(.profile, profile.joined().map(\.bitPattern))) }
-        if let quality, quality.isFinite {
-            front.append(SnapshotSection(kind: .quality, bytes: QualitySection.encode(quality)))
-        }
+        let contents = SnapshotContents(archive, quality: quality)
+        let sections = contents.front + contents.back
+        let hasChunks = !archive.chunks.isEmpty
+        let windows = archive.layers.map(\.window).filter { $0.count > 0 }
+        var layout = SectionLayout(
+            sectionCount: sections.count + 1 + (hasChunks ? 2 : 0) + (windows.isEmpty ? 0 : 1),
+            encoder: encoder
+        )
+        for section in sections { try layout.append(section, to: &sink) }
+        try layout.append(
+            SnapshotSection(kind: .archivePlan, bytes: ArchivePlanSection.encode(archive.plan)),
+            to: &sink
+        )
+        if hasChunks { try layout.appendChunks(archive.chunks, to: &sink) }
+        if !windows.isEmpty { try layout.append(SnapshotSection(kind: .archiveWindow, pieces: windows), to: &sink) }
+        return try layout.finish(contents.header, to: &sink)
+    }
 
-        rows(.sinks, cache.layers.compactMap(\.sinkRows))
-        rows(.window, cache.layers.compactMap(\.residualWindow))
-        let held = HeldTokensSection.encode(cache.layers.map(\.held))
-        if !held.isEmpty { back.append(SnapshotSection(kind: .heldTokens, bytes: held)) }
-        let state = StateSection.encode(cache.layers.map(\.state))
-        if !state.isEmpty { back.append(SnapshotSection(kind: .state, pieces: state)) }
-        for (kind, numbers) in [(SectionKind.tokens, cache.tokens), (.positions, cache.positions)] {
-            if let numbers { back.append(words(kind, numbers.map(UInt32.init(bitPattern:)))) }
-        }
-        if let tokens = cache.tokens {
-            let digests = PrefixChain.digests(
-                tokens: tokens,
-                geometry: cache.geometry,
-                elementType: cache.shape.elementType,
-                metadata: cache.metadata
-            )
-            if !digests.isEmpty { back.append(SnapshotSection(kind: .chain, bytes: Array(digests.joined()))) }
-        }
-        return (front, back)
+    /// How large the snapshot of an archive would be; none is written.
+    ///
+    /// - Throws: as `write`.
+    public func size(of archive: CacheArchive, quality: CompressionQuality? = nil) throws -> SnapshotSize {
+        var sink = NoSink()
+        return try write(archive, quality: quality, into: &sink)
+    }
+
+    // MARK: -
+
+    private var encoder: SectionEncoder { compressionLevel.map { .zstd(level: $0) } ?? .raw }
+
+    private static func check(_ cache: CompressedCache) throws(SnapshotWritingError) {
+        try SnapshotContents.check(
+            metadata: cache.metadata,
+            recipe: cache.recipe,
+            state: cache.layers.map(\.state),
+            tokenCount: cache.tokenCount
+        )
     }
 }
 

@@ -1,6 +1,8 @@
 // One import for Swift users: the modules below and the codecs that recipes know.
 
+@_exported public import ArchiveCoding
 @_exported public import ByteStorage
+@_exported public import CacheArchives
 @_exported public import CachePacking
 @_exported public import CompressedAttention
 @_exported public import CompressionBudgets
@@ -20,6 +22,7 @@ extension CodecRegistry {
         [
             StreamingCodec.registration, SnapKVCodec.registration, H2OCodec.registration, KeyDiffCodec.registration,
             KIVICodec.registration, ThinKCodec.registration, BudgetCodec.registration,
+            ArchiveCodec.registration,
         ],
         // Sizes and divergences are those of Evaluation.md: SmolLM2-135M after 2,048 tokens, with its profile.
         presets: [

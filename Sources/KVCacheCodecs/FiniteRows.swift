@@ -1,18 +1,17 @@
 internal import ByteStorage
-internal import CachePacking
-internal import KVCacheCodecs
-internal import KVCacheModel
+package import CachePacking
+package import KVCacheModel
 
 /// Rows of one head in float32, all of them finite: `[count, dimension]`.
-struct FiniteRows: Sendable {
-    let count: Int
-    let dimension: Int
+package struct FiniteRows: Sendable {
+    package let count: Int
+    package let dimension: Int
     private let numbers: [Float]
 
     /// The keys of a KV head.
     ///
     /// - Throws: `CodecError` if one is not finite, or there is no memory.
-    init(_ statistics: LayerStatistics, keysOfHead head: Int) throws(CodecError) {
+    package init(_ statistics: LayerStatistics, keysOfHead head: Int) throws(CodecError) {
         try self.init(statistics.source.keys, head: head, layer: statistics.layer)
         guard areFinite else {
             try statistics.checkFinite(remedy: "take streaming, which chooses tokens without looking at keys")
@@ -23,7 +22,7 @@ struct FiniteRows: Sendable {
     /// The queries of a query head.
     ///
     /// - Throws: `CodecError` if one is not finite, or there is no memory.
-    init(_ queries: KVTensor, queryHead: Int, layer: Int) throws(CodecError) {
+    package init(_ queries: KVTensor, queryHead: Int, layer: Int) throws(CodecError) {
         try self.init(queries, head: queryHead, layer: layer)
         guard areFinite else {
             throw CodecError(
@@ -53,8 +52,8 @@ struct FiniteRows: Sendable {
 
     private var areFinite: Bool { numbers.allSatisfy(\.isFinite) }
 
-    subscript(row: Int, channel: Int) -> Float { numbers[row * dimension + channel] }
+    package subscript(row: Int, channel: Int) -> Float { numbers[row * dimension + channel] }
 
     /// Lends the numbers, row by row.
-    func withNumbers(_ body: (UnsafeBufferPointer<Float>) -> Void) { unsafe numbers.withUnsafeBufferPointer(body) }
+    package func withNumbers(_ body: (UnsafeBufferPointer<Float>) -> Void) { unsafe numbers.withUnsafeBufferPointer(body) }
 }

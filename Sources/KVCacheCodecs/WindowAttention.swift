@@ -1,25 +1,24 @@
 internal import ByteStorage
-internal import CachePacking
-internal import KVCacheCodecs
-internal import KVCacheModel
+package import CachePacking
+package import KVCacheModel
 
 /// The attention that a KV head's rows get from the cache's last queries.
 ///
 /// All in float64 and in a fixed order, so that the same cache gives the same weights on every machine:
 /// Formats/selection.md, "Attention of the window".
-struct WindowAttention {
+package struct WindowAttention {
     /// Queries that are computed together.
     private typealias Lanes = SIMD8<Double>
 
     /// The softmax weight of each row, added up over the queries of all query heads of the group.
-    private(set) var weights: [Double]
+    package private(set) var weights: [Double]
     private let keys: FiniteRows
     /// By query, how many of the rows it sees: those of its own token and of earlier ones.
     private let visible: [Int]
 
     /// - Parameter queries: those of the cache's last tokens: `[queryHeads, window, keyDimension]`.
     /// - Throws: `CodecError` if a key or query is not finite, or there is no memory.
-    init(_ statistics: LayerStatistics, head: Int, queries: KVTensor) throws(CodecError) {
+    package init(_ statistics: LayerStatistics, head: Int, queries: KVTensor) throws(CodecError) {
         keys = try FiniteRows(statistics, keysOfHead: head)
         weights = [Double](repeating: 0, count: keys.count)
         var rows = 0

@@ -1,0 +1,148 @@
+internal import CacheArchives
+internal import CachePacking
+internal import ComputeRuntime
+internal import KVCacheCodecs
+internal import KVCacheModel
+
+/// Finds the step that meets a goal.
+///
+/// Steps are 2^(n / 256): estimates by a sample of the rows lead to one, whose archive tells by how much they were wrong.
+struct StepSearch {
+    let encoder: ArchiveEncoder
+    let cache: KVCache
+
+    /// Steps of an octave.
+    private static let perOctave = 256
+    /// The octaves of steps that are looked at.
+    private static let octaves = -30...30
+    /// The octave where searching begins.
+    private static let typical = -6
+    /// By how much less than the goal an archive may take before a smaller step is tried, in thousandths.
+    private static let tolerance = 8
+    /// How often an archive is made again.
+    private static let corrections = 2
+
+    func archive(_ goal: ArchiveCodec.Goal, progress: ProgressHandler?) async throws -> CacheArchive {
+        switch goal {
+        case .step(let step):
+            return try await encoder.encode(step: Float(step.doubleValue), progress: progress)
+        case .quality(let quality):
+            return try await encoder.encode(step: Float(quality.step.doubleValue), progress: progress)
+        case .bits(let bits):
+            return try await archive(
+                byteCount: Int(bits.doubleValue * Double(encoder.codedValueCount) / 8),
+                goal: "bits=\(bits)",
+                progress: progress
+            )
+        case .ratio(let ratio):
+            let total = Double(2 * cache.valueCount) / ratio.doubleValue
+            let byteCount = Int(total) - encoder.uncodedByteCount
+            guard byteCount > 0 else {
+                let most = FixedPointNumber(
+                    units: Int(Double(2 * cache.valueCount) / Double(encoder.uncodedByteCount) * 100),
+                    places: 2
+                )
+                throw CodecError(
+                    .unsupportedPlan,
+                    "an archive of \(cache.tokenCount) tokens can't be \(ratio) times smaller, as its window and what "
+                        + "tells how to read it take too much: less than ratio=\(most), or a longer prompt"
+                )
+            }
+            return try await archive(byteCount: byteCount, goal: "ratio=\(ratio)", progress: progress)
+        }
+    }
+
+    /// The archive of the smallest step whose chunks take at most so many bytes, about.
+    private func archive(byteCount: Int, goal: String, progress: ProgressHandler?) async throws -> CacheArchive {
+        guard encoder.codedValueCount > 0 else { return try await encoder.encode(step: 1, progress: progress) }
+        let sample = try await encoder.sample(progress: progress?.part(0...0.2))
+        var known: [Int: Int] = [:]
+        func estimate(_ number: Int) async throws -> Int {
+            if let bytes = known[number] { return bytes }
+            var bytes = Int.max / 2
+            do {
+                bytes = try await encoder.estimatedByteCount(sample, step: Self.step(number))
+            } catch let error as ArchiveError where error.code == .stepTooSmall {}
+            known[number] = bytes
+            return bytes
+        }
+        var target = byteCount
+        var best: CacheArchive?
+        for round in 0...Self.corrections {
+            let number = try await smallest(within: target, estimate)
+            guard let number else {
+                throw CodecError(
+                    .unsupportedPlan,
+                    "no step gives an archive of \(goal): what tells how to read it takes more; ask for more"
+                )
+            }
+            let part = 0.2 + 0.8 * Double(round) / Double(Self.corrections + 1)
+            let archive = try await encoder.encode(
+                step: Self.step(number),
+                progress: progress?.part(part...part + 0.8 / Double(Self.corrections + 1))
+            )
+            let actual = archive.chunkByteCount
+            let isBetter =
+                best.map { former in
+                    actual <= byteCount
+                        ? former.chunkByteCount > byteCount || actual > former.chunkByteCount
+                        : former.chunkByteCount > actual
+                } ?? true
+            if isBetter { best = archive }
+            if actual <= byteCount, (byteCount - actual) * 1000 <= byteCount * Self.tolerance { break }
+            // The next estimate that should come out right.
+            let expected = try await estimate(number)
+            let corrected = Int(Double(byteCount) * 0.998 * Double(expected) / Double(max(actual, 1)))
+            if corrected == target { break }
+            target = corrected
+        }
+        guard let best else { preconditionFailure("a first archive was made") }
+        progress?(1)
+        return best
+    }
+
+    /// The smallest step whose estimate is within a number of bytes; nil if none is.
+    private func smallest(within target: Int, _ estimate: (Int) async throws -> Int) async throws -> Int? {
+        // Octave by octave until two enclose it.
+        var high = Self.typical
+        while try await estimate(high * Self.perOctave) > target {
+            high += 1
+            if high > Self.octaves.upperBound { return nil }
+        }
+        while try await estimate((high - 1) * Self.perOctave) <= target {
+            high -= 1
+            if high <= Self.octaves.lowerBound { return high * Self.perOctave }
+        }
+        var (low, top) = ((high - 1) * Self.perOctave, high * Self.perOctave)
+        var (lowBytes, topBytes) = (try await estimate(low), try await estimate(top))
+        while top - low > 1 {
+            // On the line between both, but not too near to either, so that few trials are enough.
+            let span = Double(top - low)
+            let share = Double(lowBytes - target) / Double(max(lowBytes - topBytes, 1))
+            let middle = low + Int(min(max(span * share, span / 16, 1), max(span - span / 16, 1), span - 1).rounded())
+            let bytes = try await estimate(middle)
+            if bytes <= target { (top, topBytes) = (middle, bytes) } else { (low, lowBytes) = (middle, bytes) }
+            // A thousandth of a bit is near enough.
+            if topBytes <= target, (target - topBytes) * 1000 <= target * 2 { break }
+        }
+        return top
+    }
+
+    /// 2^(number / 256), by square roots and products alone, which are the same everywhere.
+    static func step(_ number: Int) -> Float {
+        let octave = Int((Double(number) / Double(perOctave)).rounded(.down))
+        var rest = number - octave * perOctave
+        var root = 2.0
+        var step = Double(sign: .plus, exponent: octave, significand: 1)
+        var bit = perOctave / 2
+        while bit > 0 {
+            root = root.squareRoot()
+            if rest >= bit {
+                step *= root
+                rest -= bit
+            }
+            bit /= 2
+        }
+        return Float(step)
+    }
+}

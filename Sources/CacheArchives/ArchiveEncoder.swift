@@ -1,0 +1,545 @@
+internal import ByteStorage
+internal import CThinkKernels
+public import CachePacking
+public import ComputeRuntime
+public import KVCacheModel
+
+/// Codes a cache as an archive, by any step.
+public struct ArchiveEncoder: Sendable {
+    /// What units an archive has.
+    public enum Units: Sendable {
+        /// The profile's, by its bases.
+        case profile(ArchiveBases)
+        /// Those of each KV head of a layer, keys and values apart, without a basis: with the weights of their channels, by
+        /// layer and part `[kvHeads][dimension]`.
+        case channels(weights: [[CachePart: [Float]]])
+    }
+
+    private let cache: KVCache
+    private let shape: BlockShape
+    private let recipe: RecipeRecord?
+    private let units: [ArchiveUnit]
+    private let transforms: [ArchiveTransform]
+    private let weights: [[Float]?]
+    private let digest: [UInt8]?
+    private let rotaryFrequencies: [[Float]]
+    private let gathering: Gathering
+    private let shifts: [UInt8]
+    private let extents: [LayerExtent]
+    private let sinkCounts: [Int]
+    /// Of each unit's channels, rounded to float16.
+    private let means: [[Float]]
+    private var blockEnd: Int { gathering.blockEnd }
+
+    /// Prepares to code a cache: checks its numbers and computes transforms and means.
+    ///
+    /// - Parameters:
+    ///   - shape: the cache's element type and what stays in the window.
+    ///   - sinks: the first tokens that are kept exactly, in layers that hold all.
+    ///   - shifts: how often the step is halved, for each token of the cache.
+    /// - Throws: `CodecError` if the cache has a number beyond float16, or lists the tokens it holds; `ArchiveError` if the
+    ///   units don't fit it; `CancellationError`.
+    public init(
+        _ cache: KVCache,
+        units: Units,
+        shape: BlockShape,
+        sinks: Int,
+        shifts: [UInt8],
+        recipe: RecipeRecord?,
+        progress: ProgressHandler? = nil
+    ) async throws {
+        precondition(shifts.count == cache.tokenCount, "every token has a shift")
+        self.cache = cache
+        self.shape = shape
+        self.shifts = shifts
+        self.recipe = recipe
+        extents = try cache.layers.enumerated().map { index, layer throws(CodecError) in
+            if case .listed = layer.held {
+                throw CodecError(
+                    .unsupportedPlan,
+                    layer: index,
+                    "an archive holds all tokens of a layer or the last ones, and this one lists those that it holds; "
+                        + "archive the cache before tokens are selected"
+                )
+            }
+            let end = layer.isEmpty ? 0 : cache.tokenCount
+            return LayerExtent(
+                first: end - layer.keys.tokens,
+                end: end,
+                blockEnd: layer.isEmpty ? 0 : shape.blockEnd(places: end),
+                blockLength: shape.blockLength
+            )
+        }
+        sinkCounts = cache.layers.map { $0.held == .all && !$0.isEmpty ? sinks : 0 }
+        switch units {
+        case .profile(let bases):
+            self.units = bases.units.map(\.unit)
+            digest = bases.digest
+            rotaryFrequencies = bases.rotaryFrequencies
+            weights = bases.units.map { _ in nil }
+        case .channels(let given):
+            var list: [ArchiveUnit] = []
+            var weights: [[Float]?] = []
+            for (index, layer) in cache.geometry.layers.enumerated() {
+                for part in CachePart.allCases where layer.dimension(part) > 0 {
+                    for head in 0..<layer.kvHeads {
+                        list.append(
+                            ArchiveUnit(
+                                layers: index..<index + 1,
+                                heads: head..<head + 1,
+                                hasKeys: part == .keys,
+                                hasValues: part == .values
+                            )
+                        )
+                        let dimension = layer.dimension(part)
+                        let numbers = given[index][part] ?? []
+                        weights.append(Array(numbers[head * dimension..<(head + 1) * dimension]))
+                    }
+                }
+            }
+            self.units = list
+            self.weights = weights
+            digest = nil
+            rotaryFrequencies = cache.geometry.layers.map { _ in [] }
+        }
+        try ArchivePlan.checkCoverage(self.units, geometry: cache.geometry)
+        let positions = cache.positions
+        let (extents, sinkCounts) = (extents, sinkCounts)
+        gathering = Gathering(
+            cache: cache,
+            units: self.units,
+            rotaryFrequencies: rotaryFrequencies,
+            rotary: RotaryTables { places in
+                positions.map { Array($0[places]) } ?? places.map { Int32($0) }
+            },
+            places: try self.units.enumerated().map { index, unit throws(ArchiveError) in
+                let places = unit.layers.map {
+                    ArchiveLayer.codedPlaces(extent: extents[$0], sinkCount: sinkCounts[$0])
+                }
+                guard Set(places).count == 1 else {
+                    throw ArchiveError(
+                        .unsupportedCache,
+                        "unit \(index) of the profile joins layers that hold different tokens; make the profile with "
+                            + "--basis layer"
+                    )
+                }
+                return places[0]
+            },
+            blockEnd: extents.reduce(0) { max($0, $1.blockEnd) }
+        )
+        let (gathering, sharedWeights) = (gathering, weights)
+        let slots = Slots<[Float]>(count: self.units.count)
+        let prepared = Slots<ArchiveTransform>(count: self.units.count)
+        try cache.checkQuantizable()
+        try await forEachConcurrently(count: self.units.count, progress: progress) { index in
+            slots[index] = gathering.means(unit: index)
+            prepared[index] =
+                switch units {
+                case .profile(let bases): ArchiveTransform(bases.units[index].basis, isForCoding: true)
+                case .channels: ArchiveTransform(weights: sharedWeights[index] ?? [])
+                }
+        }
+        means = slots.values
+        transforms = prepared.values
+        for (unit, transform) in zip(self.units, transforms) {
+            guard unit.channelCount(in: cache.geometry) == transform.channelCount else {
+                throw ArchiveError(.unsupportedCache, "the profile's bases are of another shape than the cache")
+            }
+        }
+    }
+
+    /// Checks that every number of a cache is one that archives can hold.
+    ///
+    /// - Throws: `CodecError` naming the first that isn't.
+    public static func checkNumbers(of cache: KVCache) throws(CodecError) { try cache.checkQuantizable() }
+
+    /// About how many bytes an archive takes beside its chunks: what is exact, the window, means, ids, and what tells how
+    /// to read it.
+    public var uncodedByteCount: Int {
+        let elementBytes = shape.elementType.byteCount
+        var total = 4096
+        for (index, layer) in cache.geometry.layers.enumerated() {
+            let extent = extents[index]
+            let sinkRows = min(sinkCounts[index], extent.blockEnd)
+            total += sinkRows * layer.valuesPerToken * elementBytes + 2 * layer.valuesPerToken + 40
+            total += EightBitRows.byteCount(layer, rows: extent.windowRowCount) ?? 0
+            if weights.contains(where: { $0 != nil }) { total += 4 * layer.valuesPerToken }
+        }
+        total += cache.tokens.map { 4 * $0.count + $0.count / BlockShape.pageTokens * 32 } ?? 0
+        total += cache.positions.map { 4 * $0.count } ?? 0
+        total += cache.metadata.reduce(0) { $0 + $1.key.utf8.count + $1.value.utf8.count + 8 }
+        return total + ArchiveChunks.count(blockEnd: blockEnd) * (units.count + 1) * 8
+    }
+
+    /// Numbers that will be in chunks.
+    public var codedValueCount: Int {
+        zip(extents, sinkCounts).enumerated().reduce(0) { sum, layer in
+            sum + ArchiveLayer.codedPlaces(extent: layer.1.0, sinkCount: layer.1.1).count
+                * cache.geometry.layers[layer.0].valuesPerToken
+        }
+    }
+
+    // MARK: - Estimating
+
+    /// Components of some rows, to estimate sizes by.
+    public struct Sample: Sendable {
+        fileprivate struct Unit: Sendable {
+            let componentCount: Int
+            /// `[componentCount][padded rows]`.
+            let numbers: [Float]
+            let rows: ArchiveRows
+            /// How many rows there are for one that was taken.
+            let share: Double
+            let chunks: Int
+        }
+
+        fileprivate let units: [Unit]
+        fileprivate let shiftBytes: Int
+    }
+
+    /// Rows of a unit that are sampled at the most, and at least one of so many.
+    private static let sampledRows = 512
+    private static let sampledShare = 8
+
+    /// Components of one of eight rows, or fewer of long caches.
+    public func sample(progress: ProgressHandler? = nil) async throws -> Sample {
+        let slots = Slots<Sample.Unit>(count: units.count)
+        try await forEachConcurrently(count: units.count, progress: progress) { index in
+            let places = gathering.places[index]
+            let spacing = max(Self.sampledShare, (places.count + Self.sampledRows - 1) / Self.sampledRows)
+            let chosen = Swift.stride(
+                from: places.lowerBound + min(spacing / 2, max(places.count - 1, 0)),
+                to: places.upperBound,
+                by: spacing
+            ).map { $0 }
+            var lists = [[Int]](repeating: [], count: ArchivePlan.shifts.count)
+            for place in chosen { lists[Int(shifts[place])].append(place) }
+            let rows = ArchiveRows(places: Array(lists.joined()), segments: lists.map(\.count))
+            slots[index] = Sample.Unit(
+                componentCount: transforms[index].componentCount,
+                numbers: components(unit: index, rows: rows),
+                rows: rows,
+                share: rows.count > 0 ? Double(places.count) / Double(rows.count) : 0,
+                chunks: ArchiveChunks.count(blockEnd: blockEnd)
+            )
+        }
+        return Sample(units: slots.values, shiftBytes: ShiftBytes.count(places: blockEnd))
+    }
+
+    /// About how many bytes chunks will have with a step.
+    ///
+    /// - Throws: `ArchiveError` if the step is too small for the numbers.
+    public func estimatedByteCount(_ sample: Sample, step: Float) async throws -> Int {
+        let slots = Slots<Int>(count: units.count)
+        try await forEachConcurrently(count: units.count) { index in
+            let unit = sample.units[index]
+            var costs = ComponentCosts()
+            var cost = 0
+            let codes = try rounded(unit.numbers, componentCount: unit.componentCount, rows: unit.rows, step: step)
+            let stride = ArchiveRecord.padded(unit.rows.count)
+            unsafe codes.withUnsafeBufferPointer { codes in
+                guard let base = codes.baseAddress else { return }
+                for component in 0..<unit.componentCount {
+                    cost += unsafe costs.best(base + component * stride, segments: unit.rows.segments)?.cost ?? 0
+                }
+            }
+            let head = unit.chunks * (unit.componentCount + 12 + 4 * ArchiveRecord.lanes)
+            slots[index] = Int(Double(cost) * unit.share / 2048) + head
+        }
+        return slots.values.reduce(sample.shiftBytes) { $0 + $1 }
+    }
+
+    /// The numbers of components as whole numbers of steps.
+    private func rounded(
+        _ numbers: [Float],
+        componentCount: Int,
+        rows: ArchiveRows,
+        step: Float
+    ) throws(ArchiveError) -> [Int16] {
+        let stride = ArchiveRecord.padded(rows.count)
+        var codes = [Int16](repeating: 0, count: numbers.count)
+        var isCodable = true
+        unsafe codes.withUnsafeMutableBufferPointer { codes in
+            unsafe numbers.withUnsafeBufferPointer { numbers in
+                guard let codes = codes.baseAddress, let numbers = numbers.baseAddress else { return }
+                for component in 0..<componentCount {
+                    var start = component * stride
+                    for (shift, count) in rows.segments.enumerated() where count > 0 {
+                        let inverse = Float(1 << shift) / step
+                        isCodable =
+                            unsafe Kernels.best.round_to_codes(numbers + start, count, inverse, codes + start)
+                            && isCodable
+                        start += count
+                    }
+                }
+            }
+        }
+        guard isCodable else {
+            throw ArchiveError(
+                .stepTooSmall,
+                "the step \(step) is too small: a component has more than 32,767 of them; take a larger one"
+            )
+        }
+        return codes
+    }
+
+    /// The components of rows: `[componentCount][padded rows]`, in the order of the rows.
+    private func components(unit index: Int, rows: ArchiveRows) -> [Float] {
+        let transform = transforms[index]
+        let stride = ArchiveRecord.padded(rows.count)
+        let channels = gathering.channels(unit: index, rows: rows, means: means[index])
+        if transform.isDiagonal {
+            return channels.indices.map { channels[$0] * transform.coding[$0 / stride] }
+        }
+        return unsafe [Float](unsafeUninitializedCapacity: transform.componentCount * stride) { result, count in
+            unsafe Kernels.best.multiply_in_order(
+                transform.coding,
+                transform.componentCount,
+                transform.componentCount,
+                channels,
+                stride,
+                transform.channelCount,
+                stride,
+                result.baseAddress,
+                stride
+            )
+            count = transform.componentCount * stride
+        }
+    }
+
+    // MARK: - Encoding
+
+    /// The archive by a step.
+    ///
+    /// - Throws: `ArchiveError` if the step is out of range, or too small for the numbers; `CodecError` if there is no
+    ///   memory; `CancellationError`.
+    public func encode(step: Float, progress: ProgressHandler? = nil) async throws -> CacheArchive {
+        let plan = try ArchivePlan(
+            step: step,
+            rotaryFrequencies: rotaryFrequencies,
+            units: units.indices.map { index in
+                ArchivePlan.Unit(
+                    unit: units[index],
+                    basis: weights[index].map { .channels(weights: $0) } ?? .profile,
+                    componentCount: transforms[index].componentCount,
+                    means: means[index]
+                )
+            },
+            basisDigest: digest,
+            geometry: cache.geometry
+        )
+        let blockEnd = blockEnd
+        let chunkCount = ArchiveChunks.count(blockEnd: blockEnd)
+        let records = Slots<SharedBytes>(count: chunkCount * units.count)
+        try await forEachConcurrently(count: chunkCount * units.count, progress: progress) { job in
+            let (chunk, index) = job.quotientAndRemainder(dividingBy: units.count)
+            let places = ArchiveChunks.places(of: chunk, blockEnd: blockEnd)
+            let rows = ArchiveRows(
+                shifts: Array(shifts[places]),
+                chunk: places,
+                places: gathering.places[index].clamped(to: places)
+            )
+            let numbers = components(unit: index, rows: rows)
+            let count = transforms[index].componentCount
+            let codes = try rounded(numbers, componentCount: count, rows: rows, step: step)
+            var costs = ComponentCosts()
+            let stride = ArchiveRecord.padded(rows.count)
+            let bytes = unsafe codes.withUnsafeBufferPointer { codes -> [UInt8] in
+                guard let base = codes.baseAddress else { return [] }
+                let tables = (0..<count).map { component in
+                    unsafe costs.best(base + component * stride, segments: rows.segments)?.table
+                }
+                return unsafe ArchiveRecord.encode(base, tables: tables, rows: rows)
+            }
+            records[job] = SharedBytes(bytes)
+        }
+        let values = records.values
+        let chunks = (0..<chunkCount).map { chunk in
+            let places = ArchiveChunks.places(of: chunk, blockEnd: blockEnd)
+            return [SharedBytes(ShiftBytes.encode(shifts[places]))]
+                + values[chunk * units.count..<(chunk + 1) * units.count]
+        }
+        let layers = try cache.layers.enumerated().map { index, layer in
+            let extent = extents[index]
+            let sinkCount = min(sinkCounts[index], extent.blockEnd)
+            return ArchiveLayer(
+                geometry: cache.geometry.layers[index],
+                held: layer.held,
+                extent: extent,
+                sinkCount: sinkCounts[index],
+                sinks: sinkCount > 0
+                    ? KVCacheLayer(
+                        keys: layer.keys[tokens: 0..<sinkCount],
+                        values: layer.values[tokens: 0..<sinkCount]
+                    ) : nil,
+                window: try EightBitRows.encode(
+                    layer,
+                    rows: extent.windowStart - extent.first..<extent.windowStart - extent.first + extent.windowRowCount
+                ),
+                state: layer.state
+            )
+        }
+        return CacheArchive(
+            geometry: cache.geometry,
+            shape: shape,
+            tokenCount: cache.tokenCount,
+            plan: plan,
+            recipe: recipe,
+            layers: layers,
+            chunks: chunks,
+            tokens: cache.tokens,
+            positions: cache.positions,
+            metadata: cache.metadata,
+            profile: nil
+        )
+    }
+}
+
+/// Gathers the channels of units from a cache.
+private struct Gathering: Sendable {
+    let cache: KVCache
+    let units: [ArchiveUnit]
+    let rotaryFrequencies: [[Float]]
+    let rotary: RotaryTables
+    /// Of each unit's rows.
+    let places: [Range<Int>]
+    let blockEnd: Int
+
+    /// Rows that are widened together.
+    private static let tile = 128
+
+    /// Calls `body` with tiles of a head's rows in float32, keys turned back, row after row.
+    private func forEachTile(
+        _ run: UnitRows.Run,
+        places: Range<Int>,
+        _ body: (_ rows: UnsafeMutablePointer<Float>, _ places: Range<Int>) -> Void
+    ) {
+        let tensor = cache.layers[run.layer][run.part]
+        let first = cache.tokenCount - tensor.tokens
+        var rows = [Float](repeating: 0, count: Self.tile * run.dimension)
+        var start = places.lowerBound
+        while start < places.upperBound {
+            let chunk = start / ArchivePlan.chunkPlaces
+            let chunkPlaces = ArchiveChunks.places(of: chunk, blockEnd: blockEnd)
+            let end = min(start + Self.tile, places.upperBound, chunkPlaces.upperBound)
+            unsafe rows.withUnsafeMutableBufferPointer { rows in
+                guard let base = rows.baseAddress else { return }
+                unsafe tensor.widenRows(head: run.head, from: start - first, count: end - start, into: base)
+                let frequencies = rotaryFrequencies[run.layer]
+                if run.part == .keys, !frequencies.isEmpty {
+                    let angles = rotary.angles(frequencies, chunk: chunk, places: chunkPlaces)
+                    let offset = (start - chunkPlaces.lowerBound) * angles.pairs
+                    unsafe angles.cosines.withUnsafeBufferPointer { cosines in
+                        unsafe angles.sines.withUnsafeBufferPointer { sines in
+                            unsafe Kernels.best.rotate_pairs(
+                                base,
+                                end - start,
+                                run.dimension,
+                                angles.pairs,
+                                cosines.baseAddress.map { unsafe $0 + offset },
+                                sines.baseAddress.map { unsafe $0 + offset },
+                                true
+                            )
+                        }
+                    }
+                }
+                unsafe body(base, start..<end)
+            }
+            start = end
+        }
+    }
+
+    /// The means of a unit's channels over its rows, rounded to float16; zeros without rows.
+    func means(unit index: Int) -> [Float] {
+        let restored = UnitRows(unit: units[index], geometry: cache.geometry)
+        var means = [Float](repeating: 0, count: units[index].channelCount(in: cache.geometry))
+        let places = places[index]
+        guard !places.isEmpty else { return means }
+        for run in restored.runs {
+            var sums = [Double](repeating: 0, count: run.dimension)
+            unsafe forEachTile(run, places: places) { rows, places in
+                for row in 0..<places.count {
+                    for channel in 0..<run.dimension {
+                        unsafe sums[channel] += Double(rows[row * run.dimension + channel])
+                    }
+                }
+            }
+            for channel in 0..<run.dimension {
+                means[run.channel + channel] = Float(sums[channel] / Double(places.count))
+            }
+        }
+        return Float16Numbers.numbers(of: Float16Numbers.bits(of: means))
+    }
+
+    /// The channels of rows less their means: `[channels][padded rows]`, in the order of the rows.
+    func channels(unit index: Int, rows: ArchiveRows, means: [Float]) -> [Float] {
+        let restored = UnitRows(unit: units[index], geometry: cache.geometry)
+        let stride = ArchiveRecord.padded(rows.count)
+        var result = [Float](repeating: 0, count: means.count * stride)
+        guard let first = rows.places.min(), let last = rows.places.max() else { return result }
+        // Which number each place has in order, if any.
+        var order = [Int](repeating: -1, count: last + 1 - first)
+        for (number, place) in rows.places.enumerated() { order[place - first] = number }
+        unsafe result.withUnsafeMutableBufferPointer { result in
+            for run in restored.runs {
+                unsafe forEachTile(run, places: first..<last + 1) { numbers, places in
+                    for (row, place) in places.enumerated() {
+                        let number = order[place - first]
+                        guard number >= 0 else { continue }
+                        for channel in 0..<run.dimension {
+                            unsafe result[(run.channel + channel) * stride + number] =
+                                numbers[row * run.dimension + channel] - means[run.channel + channel]
+                        }
+                    }
+                }
+            }
+        }
+        return result
+    }
+}
+
+extension ArchiveRows {
+    /// Rows of places that are in order of coding.
+    init(places: [Int], segments: [Int]) {
+        self.places = places
+        self.segments = segments
+    }
+}
+
+extension KVCache {
+    /// Checks that every number is one that float16 has room for.
+    ///
+    /// - Throws: `CodecError` naming the first that isn't.
+    fileprivate func checkQuantizable() throws(CodecError) {
+        for (index, layer) in layers.enumerated() {
+            for part in CachePart.allCases where layer[part].headDimension > 0 {
+                let tensor = layer[part]
+                for head in 0..<tensor.heads where !tensor.isQuantizable(head: head) {
+                    let name = part == .keys ? "key" : "value"
+                    guard
+                        let found = UnsupportedValue.first(
+                            in: tensor,
+                            head: head,
+                            name: name,
+                            isSupported: Coding.isQuantizable
+                        )
+                    else { continue }
+                    throw found.error(layer: index, token: tokenCount - tensor.tokens + found.row)
+                }
+            }
+        }
+    }
+}
+
+extension KVTensor {
+    fileprivate func isQuantizable(head: Int) -> Bool {
+        let zeros = [Float](repeating: 0, count: headDimension)
+        let tile = 64
+        var scratch = [Float](repeating: 0, count: tile * headDimension)
+        return stride(from: 0, to: tokens, by: tile).allSatisfy { row in
+            unsafe withRows(head: head, from: row) { rows in
+                unsafe Kernels.best.subtract_means(rows, min(tile, tokens - row), headDimension, zeros, &scratch)
+            }
+        }
+    }
+}

@@ -1,0 +1,96 @@
+internal import ByteStorage
+internal import CThinkKernels
+internal import ComputeRuntime
+internal import KVCacheModel
+
+/// The matrices of a unit's basis, float32, in the order that the kernels read.
+///
+/// All products are summed up in one order, so that the same basis gives the same matrices everywhere: Formats/archive.md,
+/// "Transforms".
+struct ArchiveTransform: Sendable {
+    let channelCount: Int
+    let componentCount: Int
+    /// `[componentCount][channelCount]`: what a component adds to the channels; or, of a transform without basis, what each
+    /// component is multiplied by.
+    let restoring: [Float]
+    /// `[channelCount][componentCount]`: what a channel adds to the components; or, of a transform without basis, what each
+    /// channel is multiplied by. Empty where nothing is to be coded.
+    let coding: [Float]
+    /// Whether a component is a channel.
+    let isDiagonal: Bool
+
+    /// The transform of a plan's unit without a basis.
+    init(weights: [Float]) {
+        channelCount = weights.count
+        componentCount = weights.count
+        restoring = weights.map { 1 / $0 }
+        coding = weights
+        isDiagonal = true
+    }
+
+    /// - Parameter isForCoding: whether the matrix that codes is needed; it takes some products of matrices.
+    init(_ basis: ComponentBasis, isForCoding: Bool) {
+        let (channels, components) = (basis.channelCount, basis.componentCount)
+        channelCount = channels
+        componentCount = components
+        isDiagonal = false
+        var rows = [Float](repeating: 0, count: components * channels)
+        unsafe basis.matrix.withUnsafeBytes { bytes in
+            for component in 0..<components {
+                let scale = basis.scales[component]
+                for index in component * channels..<(component + 1) * channels {
+                    rows[index] = unsafe Float(Int8(bitPattern: bytes[index])) * scale
+                }
+            }
+        }
+        restoring = rows.indices.map { rows[$0] / basis.weights[$0 % channels] }
+        coding = isForCoding ? Self.inverse(of: rows, channels: channels, weights: basis.weights) : []
+    }
+
+    /// The matrix that gives components whose restored channels are nearest to the channels: the pseudo-inverse, by two
+    /// of Newton's steps from the transpose, which the rounded basis is close to.
+    private static func inverse(of rows: [Float], channels: Int, weights: [Float]) -> [Float] {
+        let components = rows.count / channels
+        let columns = transposed(rows, columns: channels)
+        var inverse = rows
+        for _ in 0..<2 {
+            // [components][components]: what is left of components that are restored and coded again.
+            let product = multiply(transposed(inverse, columns: channels), columns, inner: channels)
+            // [channels][components]
+            let correction = multiply(inverse, transposed(product, columns: components), inner: components)
+            let former = transposed(inverse, columns: channels)
+            inverse = transposed(former.indices.map { 2 * former[$0] - correction[$0] }, columns: components)
+        }
+        let result = transposed(inverse, columns: channels)
+        return result.indices.map { result[$0] * weights[$0 / components] }
+    }
+
+    private static func transposed(_ matrix: [Float], columns: Int) -> [Float] {
+        let rows = matrix.count / columns
+        return unsafe [Float](unsafeUninitializedCapacity: matrix.count) { result, count in
+            for column in 0..<columns {
+                for row in 0..<rows { unsafe result[column * rows + row] = matrix[row * columns + column] }
+            }
+            count = matrix.count
+        }
+    }
+
+    /// The products of columns: `left` is `[inner][rows]`, `right` `[inner][columns]`, the result `[rows][columns]`.
+    private static func multiply(_ left: [Float], _ right: [Float], inner: Int) -> [Float] {
+        let (rows, columns) = (left.count / inner, right.count / inner)
+        return unsafe [Float](unsafeUninitializedCapacity: rows * columns) { result, count in
+            unsafe Kernels.best.multiply_in_order(
+                left,
+                rows,
+                rows,
+                right,
+                columns,
+                inner,
+                columns,
+                result.baseAddress,
+                columns
+            )
+            count = rows * columns
+        }
+    }
+}

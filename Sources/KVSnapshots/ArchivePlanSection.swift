@@ -1,0 +1,129 @@
+internal import ByteStorage
+internal import CacheArchives
+internal import KVCacheModel
+
+/// The ARCHIVE PLAN section: Formats/archive.md.
+enum ArchivePlanSection {
+    /// The basis of a unit, as the file has it.
+    private enum BasisNumber: UInt8 {
+        case channels, profile
+    }
+
+    /// What a layer says whose rotary frequencies are those of the layer before.
+    private static let sameFrequencies = 0xFFFF
+
+    static func encode(_ plan: ArchivePlan) -> [UInt8] {
+        var writer = ByteWriter()
+        writer.append(plan.step)
+        writer.append(UInt32(plan.units.count))
+        writer.append(plan.basisDigest ?? [UInt8](repeating: 0, count: ArchivePlan.digestBytes))
+        var former: [Float]?
+        for frequencies in plan.rotaryFrequencies {
+            if frequencies == former {
+                writer.append(UInt16(sameFrequencies))
+            } else {
+                writer.append(UInt16(frequencies.count))
+                for frequency in frequencies { writer.append(frequency) }
+            }
+            former = frequencies
+        }
+        for unit in plan.units {
+            writer.append(UInt16(unit.unit.layers.lowerBound))
+            writer.append(UInt16(unit.unit.layers.count))
+            writer.append(UInt16(unit.unit.heads.lowerBound))
+            writer.append(UInt16(unit.unit.heads.count))
+            writer.append(UInt8(unit.unit.partsNumber))
+            let basis: BasisNumber = if case .profile = unit.basis { .profile } else { .channels }
+            writer.append(basis.rawValue)
+            writer.append(UInt16(0))
+            writer.append(UInt32(unit.componentCount))
+            if case .channels(let weights) = unit.basis {
+                for weight in weights { writer.append(weight) }
+            }
+            for bits in Float16Numbers.bits(of: unit.means) { writer.append(bits) }
+        }
+        return writer.bytes
+    }
+
+    /// Reads the plan, fields in the order that `encode` has them.
+    static func decode(_ reader: inout ByteReader, geometry: CacheGeometry) throws(SnapshotError) -> ArchivePlan {
+        let step = try reader.float("the step")
+        let unitCountOffset = reader.position
+        let unitCount = try reader.integer(UInt32.self, "the number of units", in: 1...Int(UInt32.max))
+        let digest = try reader.bytes(count: ArchivePlan.digestBytes, "the digest of the bases").array
+        var rotaryFrequencies: [[Float]] = []
+        for layer in geometry.layers {
+            let offset = reader.position
+            let pairs = Int(try reader.integer(UInt16.self, "the number of rotary pairs"))
+            if pairs == sameFrequencies, let former = rotaryFrequencies.last {
+                rotaryFrequencies.append(former)
+                continue
+            }
+            guard pairs <= layer.keyDimension / 2 else {
+                throw reader.error(at: offset, "\(pairs) rotary pairs of keys of dimension \(layer.keyDimension)")
+            }
+            rotaryFrequencies.append(
+                try reader.integers(UInt32.self, count: pairs, "rotary frequencies").map(Float.init(bitPattern:))
+            )
+        }
+        guard unitCount <= reader.remaining / unitBytes else {
+            throw reader.error(at: unitCountOffset, "\(unitCount) units in \(reader.remaining) bytes")
+        }
+        var units: [ArchivePlan.Unit] = []
+        var usesProfile = false
+        for _ in 0..<unitCount {
+            let start = reader.position
+            let layer = Int(try reader.integer(UInt16.self, "a unit's first layer"))
+            let layers = Int(try reader.integer(UInt16.self, "a unit's layers"))
+            let head = Int(try reader.integer(UInt16.self, "a unit's first KV head"))
+            let heads = Int(try reader.integer(UInt16.self, "a unit's KV heads"))
+            let parts = try reader.integer(UInt8.self, "a unit's parts", in: 1...3)
+            let number = try reader.integer(UInt8.self, "a unit's basis", in: 0...1)
+            _ = try reader.integer(UInt16.self, "a reserved field", in: 0...0)
+            guard layers > 0, heads > 0, layer + layers <= geometry.layers.count,
+                geometry.layers[layer..<layer + layers].allSatisfy({ head + heads <= $0.kvHeads })
+            else { throw reader.error(at: start, "a unit of layers or KV heads that the cache hasn't") }
+            let unit = ArchiveUnit(layers: layer..<layer + layers, heads: head..<head + heads, partsNumber: parts)
+            let channels = unit.channelCount(in: geometry)
+            guard (1...ArchivePlan.maximumChannels).contains(channels) else {
+                throw reader.error(at: start, "a unit of \(channels) channels")
+            }
+            let components = try reader.integer(UInt32.self, "a unit's components", in: 1...channels)
+            let basis: ArchivePlan.Basis
+            if number == Int(BasisNumber.channels.rawValue) {
+                let weights = try reader.integers(UInt32.self, count: channels, "a unit's weights")
+                basis = .channels(weights: weights.map(Float.init(bitPattern:)))
+            } else {
+                basis = .profile
+                usesProfile = true
+            }
+            let means = try reader.integers(UInt16.self, count: channels, "a unit's means")
+            units.append(
+                ArchivePlan.Unit(
+                    unit: unit,
+                    basis: basis,
+                    componentCount: components,
+                    means: Float16Numbers.numbers(of: means)
+                )
+            )
+        }
+        try reader.expectEnd()
+        guard usesProfile || digest.allSatisfy({ $0 == 0 }) else {
+            throw reader.error(at: unitCountOffset + 4, "a digest of bases that no unit has")
+        }
+        do {
+            return try ArchivePlan(
+                step: step,
+                rotaryFrequencies: rotaryFrequencies,
+                units: units,
+                basisDigest: usesProfile ? digest : nil,
+                geometry: geometry
+            )
+        } catch {
+            throw reader.error(at: 0, error.message)
+        }
+    }
+
+    /// Bytes of a unit at the least.
+    private static let unitBytes = 18
+}
