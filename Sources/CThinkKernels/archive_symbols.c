@@ -27,17 +27,18 @@ static encoding encodings[TCK_SYMBOL_TABLES][TCK_SYMBOLS];
 
 /// -log2(frequency / 4096) in 1/256, rounded; the frequency is not 0.
 static uint16_t cost(uint32_t frequency) {
-  // log2 in 2^-16: first its whole part, then a bit for each squaring of what remains, which is 1...2 in 2^-31.
+  // log2, rounded down to 22 bits of fraction: first its whole part, then a bit for each squaring of what remains, which
+  // is 1...2 in 2^-31. No logarithm is so close to the middle of two costs that this would matter.
   uint32_t logarithm = 0;
   while (frequency >> (logarithm + 1) != 0) logarithm++;
   uint64_t rest = (uint64_t)frequency << (31 - logarithm);
-  for (unsigned bit = 0; bit < 16; bit++) {
+  for (unsigned bit = 0; bit < 22; bit++) {
     rest = rest * rest >> 31;
     uint32_t is_two = (uint32_t)(rest >> 32);
     rest >>= is_two;
     logarithm = logarithm << 1 | is_two;
   }
-  return (uint16_t)((((uint32_t)FREQUENCY_BITS << 16) - logarithm + 128) >> 8);
+  return (uint16_t)((((uint32_t)FREQUENCY_BITS << 22) - logarithm + (1 << 13)) >> 14);
 }
 
 static void build(unsigned table) {

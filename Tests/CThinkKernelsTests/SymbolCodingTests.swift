@@ -1,0 +1,297 @@
+import CThinkKernels
+import ComputeRuntime
+import Foundation
+import TestSupport
+import Testing
+
+@Suite("Coding of symbols")
+struct SymbolCodingTests {
+    private static let sets = [KernelSet.scalar] + KernelSet.vectorSets
+    private static let tables = 0..<Int(TCK_SYMBOL_TABLES)
+
+    /// Symbols of one call.
+    private struct Call {
+        let table: Int
+        let symbols: [Int8]
+    }
+
+    private static func frequencies(_ table: Int) -> [Int] {
+        UnsafeBufferPointer(start: tck_symbol_frequencies(UInt32(table)), count: Int(TCK_SYMBOLS)).map(Int.init)
+    }
+
+    private static func costs(_ table: Int) -> [Int] {
+        UnsafeBufferPointer(start: tck_symbol_costs(UInt32(table)), count: Int(TCK_SYMBOLS)).map(Int.init)
+    }
+
+    /// Symbols as often as a table expects them, escapes among them.
+    private static func draw(_ table: Int, count: Int, using generator: inout SplitMix64) -> Call {
+        let lookup = tck_symbol_lookup(UInt32(table))!
+        let symbols = (0..<count).map { _ -> Int8 in
+            let entry = lookup[Int(generator.next() % UInt64(TCK_FREQUENCY_TOTAL))]
+            return Int8(truncatingIfNeeded: entry >> 24)
+        }
+        return Call(table: table, symbols: symbols)
+    }
+
+    private func encode(_ calls: [Call]) -> [UInt8] {
+        let room = calls.reduce(Int(TCK_SYMBOL_STATE_BYTES) / 2) { $0 + $1.symbols.count }
+        var words = [UInt16](repeating: 0, count: room)
+        return words.withUnsafeMutableBufferPointer { words in
+            var encoder = tck_start_encoder(words.baseAddress, room)
+            for call in calls.reversed() {
+                tck_encode_symbols(&encoder, UInt32(call.table), call.symbols, call.symbols.count)
+            }
+            let start = UnsafeRawPointer(tck_finish_symbols(&encoder)!)
+            let byteCount = UnsafeRawPointer(words.baseAddress! + room) - start
+            return Array(UnsafeRawBufferPointer(start: start, count: byteCount))
+        }
+    }
+
+    private struct Decoding: Equatable {
+        var symbols: [[Int8]] = []
+        var isValid = true
+        var hasEnded = false
+        var wordsLeft = 0
+    }
+
+    /// Decodes bytes that are the last of their memory, so that the address sanitizer sees a read beyond them.
+    private func decode(_ bytes: [UInt8], calls: [(table: Int, count: Int)], set: KernelSet) -> Decoding {
+        let lanes = Int(TCK_SYMBOL_LANES)
+        let memory = UnsafeMutableRawBufferPointer.allocate(byteCount: bytes.count, alignment: 1)
+        defer { memory.deallocate() }
+        memory.copyBytes(from: bytes)
+        var decoder = tck_start_decoder(memory.baseAddress, bytes.count)
+        var decoding = Decoding()
+        for call in calls {
+            var guarded = GuardedBytes(count: (call.count + lanes - 1) / lanes * lanes)
+            guarded.withMutablePointer {
+                set.kernels.decode_symbols(
+                    &decoder,
+                    UInt32(call.table),
+                    call.count,
+                    $0.assumingMemoryBound(to: Int8.self)
+                )
+            }
+            #expect(guarded.marginsAreIntact, "\(set), table \(call.table), \(call.count) symbols")
+            decoding.symbols.append(guarded.bytes.prefix(call.count).map { Int8(bitPattern: $0) })
+        }
+        decoding.isValid = decoder.is_valid
+        decoding.hasEnded = tck_has_ended(&decoder)
+        decoding.wordsLeft = (decoder.end - decoder.words) / 2
+        return decoding
+    }
+
+    private func decode(_ bytes: [UInt8], _ calls: [Call], set: KernelSet) -> Decoding {
+        decode(bytes, calls: calls.map { ($0.table, $0.symbols.count) }, set: set)
+    }
+
+    // MARK: - Tables
+
+    @Test("Frequencies add up to 4096, are symmetric, fall away from 0, and leave the escape some", arguments: tables)
+    func frequencies(table: Int) {
+        let frequencies = Self.frequencies(table)
+        #expect(frequencies.reduce(0, +) == TCK_FREQUENCY_TOTAL)
+        let symbols = frequencies.dropLast()
+        #expect(Array(symbols) == symbols.reversed())
+        let half = symbols.dropFirst(Int(TCK_SYMBOL_LIMIT))
+        #expect(zip(half, half.dropFirst()).allSatisfy { $0 >= $1 })
+        #expect(frequencies.last! >= 1)
+    }
+
+    @Test("Frequencies follow the distributions", arguments: tables)
+    func distributions(table: Int) {
+        let frequencies = Self.frequencies(table)
+        let deviation = exp2(Double(table % Int(TCK_SYMBOL_SCALES)) / 4 - 5)
+        let isGaussian = table < TCK_SYMBOL_SCALES
+        func below(_ edge: Double) -> Double {
+            isGaussian
+                ? erfc(-edge / deviation / 2.0.squareRoot()) / 2
+                : 1 / (1 + exp(-edge / deviation * .pi / 3.0.squareRoot()))
+        }
+        for symbol in 1...Int(TCK_SYMBOL_LIMIT) {
+            let probability = below(0.5 - Double(symbol)) - below(-0.5 - Double(symbol))
+            let frequency = Double(frequencies[symbol + Int(TCK_SYMBOL_LIMIT)])
+            #expect(abs(frequency - 4096 * probability) <= 0.5 + 1e-9, "\(symbol)")
+        }
+    }
+
+    @Test("Costs are the frequencies' logarithms", arguments: tables)
+    func costs(table: Int) {
+        let frequencies = Self.frequencies(table)
+        let costs = Self.costs(table)
+        let escape = Int((256 * -log2(Double(frequencies.last!) / 4096)).rounded()) + 16 * 256
+        #expect(costs.last! == escape)
+        for (frequency, cost) in zip(frequencies, costs).dropLast() {
+            let expected = frequency == 0 ? escape : Int((256 * -log2(Double(frequency) / 4096)).rounded())
+            #expect(cost == expected, "\(frequency)")
+        }
+    }
+
+    @Test("What is looked up is what the frequencies say", arguments: tables)
+    func lookup(table: Int) {
+        let frequencies = Self.frequencies(table)
+        let lookup = tck_symbol_lookup(UInt32(table))!
+        var place = 0
+        for (index, frequency) in frequencies.enumerated() {
+            let symbol = index == TCK_SYMBOLS - 1 ? TCK_ESCAPE : Int32(index) - TCK_SYMBOL_LIMIT
+            for offset in 0..<frequency {
+                let entry = UInt32(bitPattern: symbol) << 24 | UInt32(frequency) << 12 | UInt32(offset)
+                if lookup[place] != entry { Issue.record("\(lookup[place]) at \(place)") }
+                place += 1
+            }
+        }
+    }
+
+    @Test("The tables are those of the specification")
+    func generatedTables() throws {
+        let file = ProjectFiles.root.appending(path: "Formats/archive-tables.txt")
+        let text = try String(contentsOf: file, encoding: .utf8)
+        let lines = text.split(separator: "\n").map { $0.split(separator: " ").compactMap { Int($0) } }
+        #expect(lines == Self.tables.map(Self.frequencies))
+    }
+
+    // MARK: - Coding
+
+    @Test("Symbols come back, whatever their number, with no words left", arguments: sets)
+    func roundTrips(set: KernelSet) {
+        var generator = SplitMix64(seed: 1)
+        for table in Self.tables {
+            let calls = (Array(0...100) + [1024]).map { Self.draw(table, count: $0, using: &generator) }
+            for call in calls.suffix(3) + calls.prefix(40) {
+                let decoding = decode(encode([call]), [call], set: set)
+                #expect(decoding.symbols == [call.symbols] && decoding.hasEnded, "\(table), \(call.symbols.count)")
+            }
+            let decoding = decode(encode(calls), calls, set: set)
+            #expect(decoding.symbols == calls.map(\.symbols) && decoding.hasEnded, "\(table)")
+        }
+    }
+
+    @Test("Calls may have different tables", arguments: sets)
+    func tablesInTurn(set: KernelSet) {
+        var generator = SplitMix64(seed: 2)
+        let calls = (0..<300).map { _ in
+            Self.draw(
+                Int.random(in: Self.tables, using: &generator),
+                count: Int.random(in: 0...70, using: &generator),
+                using: &generator
+            )
+        }
+        let decoding = decode(encode(calls), calls, set: set)
+        #expect(decoding.symbols == calls.map(\.symbols) && decoding.hasEnded)
+    }
+
+    @Test("Every symbol of every table, and nothing but escapes", arguments: sets)
+    func allSymbols(set: KernelSet) {
+        for table in Self.tables {
+            let frequencies = Self.frequencies(table)
+            let symbols = frequencies.indices.filter { frequencies[$0] > 0 }
+                .map { $0 == TCK_SYMBOLS - 1 ? Int8(TCK_ESCAPE) : Int8($0 - Int(TCK_SYMBOL_LIMIT)) }
+            let calls = [
+                Call(table: table, symbols: symbols + symbols.reversed() + symbols),
+                Call(table: table, symbols: [Int8](repeating: Int8(TCK_ESCAPE), count: 333)),
+            ]
+            let bytes = encode(calls)
+            let most = Int(TCK_SYMBOL_STATE_BYTES) + 2 * calls.reduce(0) { $0 + $1.symbols.count }
+            #expect(bytes.count <= most)
+            let decoding = decode(bytes, calls, set: set)
+            #expect(decoding.symbols == calls.map(\.symbols) && decoding.hasEnded, "\(table)")
+        }
+    }
+
+    @Test("Symbols take what the tables say that they cost", arguments: tables)
+    func sizes(table: Int) {
+        var generator = SplitMix64(seed: 3)
+        let calls = (0..<50).map { _ in Self.draw(table, count: 1024, using: &generator) }
+        let costs = Self.frequencies(table).map { $0 == 0 ? 0 : -log2(Double($0) / 4096) }
+        let bits = calls.reduce(0.0) { total, call in
+            call.symbols.reduce(total) {
+                $0 + costs[$1 == TCK_ESCAPE ? Int(TCK_SYMBOLS) - 1 : Int($1) + Int(TCK_SYMBOL_LIMIT)]
+            }
+        }
+        // States begin with 16 bits of nothing; they may end with as many in each.
+        let size = Double(encode(calls).count - Int(TCK_SYMBOL_STATE_BYTES) / 2)
+        #expect(abs(size - bits / 8) <= 0.005 * bits / 8 + 33, "\(size) bytes, \(bits / 8) expected")
+    }
+
+    @Test("Known symbols give known bytes", arguments: sets)
+    func knownBytes(set: KernelSet) {
+        // From a coder in Python that was written from Formats/archive-coder.md.
+        let calls = [
+            Call(table: 20, symbols: [0, 1, -1, 2, 0, 0, -3, 0, 1, 1, -2, 0, 0, 4, -32, 0, 0, -1, 3]),
+            Call(table: 53, symbols: [-7, 0, 9, -32, 5]),
+            Call(table: 0, symbols: [0, 0, 0]),
+            Call(table: 55, symbols: (0..<40).map { Int8($0 % 23 - 11) }),
+        ]
+        let hex =
+            "7b1ab916d21de300c2532100308f0200a708df011ef50a0009304b04aea81000b82c9a58392c2826ba700349"
+            + "6fa95806b2092204feff1200ffaf1000c8b8b602ffcfa0cca81dfb7f021f7b9f991fc43fe3cfee0ff45f0a80"
+        let bytes = encode(calls)
+        #expect(bytes.map { String(format: "%02x", $0) }.joined() == hex)
+        let decoding = decode(bytes, calls, set: set)
+        #expect(decoding.symbols == calls.map(\.symbols) && decoding.hasEnded)
+    }
+
+    // MARK: - Damage
+
+    @Test("Where words are missing the decoder is not valid, and reads nothing beyond them", arguments: sets)
+    func missingWords(set: KernelSet) {
+        var generator = SplitMix64(seed: 4)
+        for table in [8, 15, 20, 27, 44, 55] {
+            for count in [1, 15, 16, 17, 40, 100, 1024] {
+                let call = Self.draw(table, count: count, using: &generator)
+                let bytes = encode([call])
+                let states = Int(TCK_SYMBOL_STATE_BYTES)
+                for left in Set([states, (states + bytes.count) / 4 * 2, bytes.count - 2]) where left >= states {
+                    guard left < bytes.count else { continue }
+                    let cut = Array(bytes[..<left])
+                    let decoding = decode(cut, [call], set: set)
+                    #expect(!decoding.isValid && !decoding.hasEnded && decoding.wordsLeft == 0, "\(table), \(left)")
+                    #expect(decoding == decode(cut, [call], set: .scalar), "\(table), \(count), \(left)")
+                }
+            }
+        }
+    }
+
+    @Test("Random states and words are decoded alike, without harm", arguments: sets)
+    func randomBytes(set: KernelSet) {
+        var generator = SplitMix64(seed: 5)
+        for round in 0..<400 {
+            var bytes = (0..<64 + 2 * (round % 50)).map { _ in UInt8.random(in: 0...255, using: &generator) }
+            for lane in 0..<Int(TCK_SYMBOL_LANES) {
+                if round % 3 == 0 { bytes.replaceSubrange(4 * lane..<4 * lane + 4, with: [255, 255, 255, 255]) }
+                bytes[4 * lane + 2] |= 1
+            }
+            let calls = (0..<4).map { _ -> (table: Int, count: Int) in
+                let table = Int.random(in: Self.tables, using: &generator)
+                return (table: table, count: Int.random(in: 0...90, using: &generator))
+            }
+            #expect(decode(bytes, calls: calls, set: set) == decode(bytes, calls: calls, set: .scalar), "\(round)")
+        }
+    }
+
+    @Test("States that no encoder leaves and sizes that don't fit are found at the start")
+    func refusals() {
+        let call = Call(table: 20, symbols: [1, 2, 3])
+        let bytes = encode([call])
+        var low = bytes
+        low.replaceSubrange(8..<12, with: [255, 255, 0, 0])
+        for damaged in [[], Array(bytes[..<63]), bytes + [0], low] {
+            for set in Self.sets {
+                let decoding = decode(damaged, [call], set: set)
+                #expect(!decoding.isValid && !decoding.hasEnded, "\(set), \(damaged.count) bytes")
+            }
+        }
+        #expect(!decode(bytes + [0, 0], [call], set: .scalar).hasEnded)
+        #expect(!decode(bytes, [], set: .scalar).hasEnded)
+    }
+
+    @Test("Threads that are the first to ask wait for the tables")
+    func concurrentUse() async {
+        await withTaskGroup(of: Bool.self) { group in
+            for table in Self.tables {
+                group.addTask { tck_symbol_lookup(UInt32(table))[0] != 0 && tck_symbol_costs(UInt32(table))[0] != 0 }
+            }
+            for await isBuilt in group { #expect(isBuilt) }
+        }
+    }
+}
