@@ -24,6 +24,16 @@ public enum ModelProfile: Sendable {
         public static let prefixes = "profile.prefixes"
         /// What the noise follows from.
         public static let seed = "profile.seed"
+        /// What channels the bases of archives are of together: `head`, `layer` or `layers`.
+        public static let bases = "profile.bases"
+        /// The SHA-256 digests of the texts, or dumps, that bases were made from, in hex, separated by commas.
+        public static let basesTexts = "profile.bases.texts"
+        /// Tokens of the prefixes that bases were made from.
+        public static let basesPrefix = "profile.bases.prefix"
+        /// How many of those prefixes, or dumps, there were.
+        public static let basesPrefixes = "profile.bases.prefixes"
+        /// What the channels were weighted by: `sensitivities`, or `variances` where none were measured.
+        public static let basesWeights = "profile.bases.weights"
     }
 
     /// Reads the profile of every layer; matrices of bases stay where they lie in the file.
