@@ -8,6 +8,10 @@ internal import KVCacheModel
 ///
 /// Source: Formats/profile.md, "How bases are made".
 final class BasisMaker {
+    /// What metadata says of the channels' weights.
+    static let weightsBySensitivities = "sensitivities"
+    static let weightsByVariances = "variances"
+
     /// What a covariance is of.
     private struct Group {
         let unit: ArchiveUnit

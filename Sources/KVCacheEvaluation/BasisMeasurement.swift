@@ -93,7 +93,8 @@ public struct BasisMeasurement: Sendable {
             Key.basesTexts: textDigests.joined(separator: ","),
             Key.basesPrefix: "\(prefix)",
             Key.basesPrefixes: "\(prefixes.count)",
-            Key.basesWeights: profile.contains { $0.sensitivity != nil } ? "sensitivities" : "variances",
+            Key.basesWeights: profile.contains { $0.sensitivity != nil }
+                ? BasisMaker.weightsBySensitivities : BasisMaker.weightsByVariances,
         ]
     }
 }

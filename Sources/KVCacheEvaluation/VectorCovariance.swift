@@ -93,16 +93,18 @@ final class VectorCovariance {
             for component in 0..<width {
                 // LAPACK's come by rising variance.
                 let row = unsafe matrix.pointer(from: (width - 1 - component) * width)
-                var largest = 0
-                for channel in 0..<width where unsafe abs(row[channel]) > abs(row[largest]) { largest = channel }
-                let extent = unsafe row[largest]
-                let scale = Float(abs(extent) / 127)
+                let extent = (0..<width).reduce(0) { unsafe max($0, abs(row[$1])) }
+                let scale = Float(extent / 127)
                 scales[component] = scale
-                let factor = (extent < 0 ? -1 : 1) / Double(scale)
+                func entry(_ channel: Int) -> Double {
+                    max(-127, min(127, unsafe (row[channel] / Double(scale)).rounded(.toNearestOrEven)))
+                }
+                // Either of two opposite vectors would do.
+                let first = (0..<width).first { abs(entry($0)) == 127 } ?? 0
+                let sign: Double = entry(first) < 0 ? -1 : 1
                 for channel in 0..<width {
-                    let entry = unsafe (row[channel] * factor).rounded(.toNearestOrEven)
                     bytes.storeBytes(
-                        of: Int8(max(-127, min(127, entry))),
+                        of: Int8(sign * entry(channel)),
                         toByteOffset: component * width + channel,
                         as: Int8.self
                     )

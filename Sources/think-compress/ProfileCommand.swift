@@ -123,7 +123,39 @@ struct ProfileCommand: AsyncParsableCommand {
     func run() async throws {
         let inputs = text + [from].compactMap(\.self) + fromDumps + (model.map(ModelInput.files) ?? [])
         let output = try OutputFile(self.output, replacingExisting: force, inputs: inputs)
-        if let model { try await measure(model, output: output) }
+        if let model {
+            try await measure(model, output: output)
+        } else {
+            try await readDumps(output: output)
+        }
+    }
+
+    /// Makes a profile of dumps alone.
+    private func readDumps(output: OutputFile) async throws {
+        let dumps = try fromDumps.map { try InputFile($0) }
+        var digests: [String] = []
+        for dump in dumps {
+            digests.append(try await about(dump) { try FileDigests(folder: nil).digest(path: dump.path) })
+        }
+        let profile = try await DumpedProfile(
+            paths: dumps.map(\.name),
+            digests: digests,
+            unit: unit,
+            progress: Console.progress("measuring")
+        ) { index in
+            try await about(dumps[index]) { try CacheDump.read(path: dumps[index].path) }
+        }
+        var notes = ["what errors cost is not known: channels are weighted by how much they vary"]
+        if !profile.undoesRotation { notes.append("keys are as they are cached: no rotary embedding is known") }
+        if !profile.hasQueries { notes.append("mean squared queries are 1: dumps have no queries") }
+        for note in notes { Console.printNote(note) }
+        try write(
+            profile.layers,
+            geometry: profile.geometry,
+            metadata: profile.metadata,
+            to: output,
+            access: FileAccess(inputs: dumps.map(\.path))
+        )
     }
 
     /// Measures a model, all of the profile or bases alone.
