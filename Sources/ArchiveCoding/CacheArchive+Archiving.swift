@@ -49,7 +49,7 @@ extension CacheArchive {
         }
         var metadata = cache.metadata
         if !notes.isEmpty { metadata[CacheCompressor.rationaleKey] = notes.joined(separator: "; ") }
-        let encoder = try await ArchiveEncoder(
+        var encoder = try await ArchiveEncoder(
             try KVCache(
                 layers: cache.layers,
                 tokenCount: cache.tokenCount,
@@ -64,8 +64,32 @@ extension CacheArchive {
             recipe: recipe.record,
             progress: progress?.part(0.3...0.5)
         )
+        if bases == nil { encoder.queryProfile = Self.queryProfile(of: cache) }
         let search = StepSearch(encoder: encoder, cache: cache)
         self = try await search.archive(codec.goal, progress: progress?.part(0.5...1))
+    }
+}
+
+extension CacheArchive {
+    /// The query profile of each layer, for recipes that pack what is restored; nil without queries.
+    private static func queryProfile(of cache: KVCache) -> [[Float]]? {
+        var profile: [[Float]] = []
+        for (index, layer) in cache.layers.enumerated() {
+            let statistics = LayerStatistics(
+                layer: index,
+                geometry: cache.geometry.layers[index],
+                source: layer,
+                tokenCount: cache.tokenCount
+            )
+            var squares: [Float] = []
+            for head in 0..<layer.keys.heads {
+                let window = Recipe.defaultObservationWindow
+                guard let head = try? statistics.queryMeanSquares(head: head, window: window) else { return nil }
+                squares += head.map { Float($0) }
+            }
+            profile.append(squares)
+        }
+        return profile
     }
 }
 

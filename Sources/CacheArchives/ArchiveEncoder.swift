@@ -15,6 +15,8 @@ public struct ArchiveEncoder: Sendable {
         case channels(weights: [[CachePart: [Float]]])
     }
 
+    /// The query profile of each layer, if archives are to have it.
+    public var queryProfile: [[Float]]?
     private let cache: KVCache
     private let shape: BlockShape
     private let recipe: RecipeRecord?
@@ -390,7 +392,7 @@ public struct ArchiveEncoder: Sendable {
             tokens: cache.tokens,
             positions: cache.positions,
             metadata: cache.metadata,
-            profile: nil
+            profile: queryProfile
         )
     }
 }

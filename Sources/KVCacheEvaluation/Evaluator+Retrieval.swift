@@ -1,3 +1,5 @@
+internal import ArchiveCoding
+internal import CacheArchives
 internal import CachePacking
 internal import KVCacheCodecs
 internal import KVCacheModel
@@ -24,8 +26,8 @@ extension Evaluator {
         var unseen = [[Bool]](repeating: [], count: recipes.count)
         var chosen: [String?] = []
         for (index, recipe) in recipes.enumerated() {
-            let cache = try await compressed(full, by: recipe)
-            chosen.append(cache.recipe?.description)
+            let (cache, archive) = try await compressed(full, by: recipe)
+            chosen.append((archive.map { $0.recipe } ?? cache.recipe)?.description)
             unseen[index] = try prompt.questions.map { question in
                 try answers(question, after: cache, from: 0)
             }
@@ -41,7 +43,8 @@ extension Evaluator {
                     queryWindow: window
                 ) : full
             for (index, recipe) in recipes.enumerated() {
-                seen[index].append(try answers(question, after: try await compressed(whole, by: recipe), from: asked))
+                let (cache, _) = try await compressed(whole, by: recipe)
+                seen[index].append(try answers(question, after: cache, from: asked))
             }
         }
         for (index, recipe) in recipes.enumerated() {
@@ -49,12 +52,20 @@ extension Evaluator {
         }
     }
 
-    /// A cache as the recipe compresses it, by as many of its last queries as the recipe looks at.
-    func compressed(_ full: KVCache, by recipe: Recipe) async throws -> CompressedCache {
+    /// A cache as the recipe compresses it, by as many of its last queries as the recipe looks at; and the archive, where
+    /// the recipe makes one, from which the cache is then restored in full precision.
+    func compressed(_ full: KVCache, by recipe: Recipe) async throws -> (cache: CompressedCache, archive: CacheArchive?) {
         try Task.checkCancellation()
         var cache = try full.held(by: decoder.model.configuration, lastQueries: recipe.observationWindow)
         if let profile { cache = try cache.withProfile(profile) }
-        return try await CompressedCache(compressing: cache, recipe: recipe)
+        guard recipe.archive != nil else { return (try await CompressedCache(compressing: cache, recipe: recipe), nil) }
+        let archive = try await CacheArchive(archiving: cache, recipe: recipe)
+        let restored = try await CompressedCache(
+            restoring: archive,
+            profile: profile,
+            recipe: try Self.fullPrecision()
+        )
+        return (restored, archive)
     }
 
     /// Whether each token of the answer is the model's likeliest, after a cache that has the question's first tokens.

@@ -1,3 +1,5 @@
+internal import ArchiveCoding
+internal import CacheArchives
 internal import CachePacking
 internal import Foundation
 internal import KVCacheCodecs
@@ -39,8 +41,10 @@ extension Evaluator {
         )
         let reference = try await predictions(after: full, recipe: try Self.fullPrecision(), following: following).rows
         for recipe in recipes {
-            let (cache, rows) = try await predictions(after: full, recipe: recipe, following: following)
-            let size = try await SnapshotWriter().size(of: cache)
+            let (cache, archive, rows) = try await predictions(after: full, recipe: recipe, following: following)
+            let writer = SnapshotWriter()
+            let size =
+                if let archive { try writer.size(of: archive) } else { try await writer.size(of: cache) }
             let quality = try await quality(of: cache, original: measured)
             var outcome = TextOutcome(
                 fileBytes: size.fileBytes,
@@ -60,7 +64,7 @@ extension Evaluator {
                 outcome.surprise -= lossy.logarithms[Int(successor)]
                 outcome.fullSurprise -= exact.logarithms[Int(successor)]
             }
-            try take(recipe, cache.recipe?.description, .text(sums: outcome))
+            try take(recipe, (archive.map { $0.recipe } ?? cache.recipe)?.description, .text(sums: outcome))
         }
     }
 
@@ -68,13 +72,13 @@ extension Evaluator {
         after full: KVCache,
         recipe: Recipe,
         following: [Int32]
-    ) async throws -> (cache: CompressedCache, rows: [Prediction]) {
-        let cache = try await compressed(full, by: recipe)
+    ) async throws -> (cache: CompressedCache, archive: CacheArchive?, rows: [Prediction]) {
+        let (cache, archive) = try await compressed(full, by: recipe)
         var copy = cache
         let logits = try decoder.extend(&copy, with: following, logits: .all)
         let width = decoder.model.configuration.vocabularySize
         let rows = try following.indices.map { try Prediction(logits: logits[$0 * width..<($0 + 1) * width]) }
-        return (cache, rows)
+        return (cache, archive, rows)
     }
 
     private func quality(of cache: CompressedCache, original: KVCache) async throws -> CompressionQuality {

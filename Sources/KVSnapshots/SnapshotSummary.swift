@@ -62,6 +62,11 @@ public struct SnapshotSummary: Sendable {
         size = SnapshotSize(reader.sections, fileBytes: reader.fileByteCount)
     }
 
+    /// The version of the file's format.
+    public var formatVersion: Int {
+        Int(archivePlan == nil ? SnapshotFormat.versions.lowerBound : SnapshotFormat.versions.upperBound)
+    }
+
     /// Numbers of the cache before tokens were dropped, keys and values together: of all tokens in layers that list those
     /// which they hold, of the tokens that they hold in others. What a ratio or bits per value are relative to.
     public var valueCount: Int { valueCount { $0.held == .listed ? tokenCount : $0.extent.rowCount } }

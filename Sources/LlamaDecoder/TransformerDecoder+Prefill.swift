@@ -108,6 +108,31 @@ extension TransformerDecoder {
         return try KVCache(layers: layers, tokens: tokens, metadata: metadata)
     }
 
+    /// Computes a prompt's cache in full precision, of each layer the tokens that attention sees after it
+    /// (`ModelConfiguration.heldTokens`).
+    ///
+    /// - Parameter queryWindow: how many of the last queries come along.
+    /// - Throws: as `prefill`.
+    public func heldCache(
+        _ tokens: [Int32],
+        elementType: ElementType = .float16,
+        queryWindow: Int,
+        metadata: [String: String] = [:],
+        progress: ProgressHandler? = nil
+    ) async throws -> KVCache {
+        var layers: [KVCacheLayer] = []
+        _ = try await computeLayers(
+            tokens,
+            elementType: elementType,
+            queryWindow: queryWindow,
+            statistics: [],
+            progress: progress
+        ) { _, layer in
+            layers.append(layer)
+        }
+        return try KVCache(layers: layers, tokenCount: tokens.count, tokens: tokens, metadata: metadata)
+    }
+
     /// Computes tokens that follow a full-precision cache: what `fullCache` gives for all tokens at once, its last
     /// queries included, and the statistics that the prefix has, but that where frequencies depend on a
     /// text's length (`dynamic`, `longrope`) the prefix keeps its own.

@@ -23,11 +23,14 @@ struct CompareCommand: AsyncParsableCommand {
     @Argument(help: "The snapshot.")
     var snapshot: String
 
+    @Option(help: ProfileInput.archiveHelp)
+    var profile: String?
+
     @Flag(help: "Print JSON.")
     var json = false
 
     func validate() throws {
-        try StandardStreams.check(inputs: [original, snapshot])
+        try StandardStreams.check(inputs: [original, snapshot, profile])
     }
 
     private struct Report: Encodable {
@@ -58,11 +61,24 @@ struct CompareCommand: AsyncParsableCommand {
         let reader = try await about(snapshot) {
             try SnapshotReader(path: snapshot.path, access: .reading)
         }
+        let archive =
+            reader.isArchive
+            ? try await ArchiveInput(reader, profile: try await ProfileInput(profile), of: snapshot) : nil
         let quality = try await about(snapshot) {
-            let comparison = try CacheComparison(original: cache, snapshot: reader)
+            let comparison =
+                if let archive {
+                    try CacheComparison(
+                        original: cache,
+                        compressed: try await archive.cache(
+                            packedBy: try Recipe(FullPrecisionCodec(elementType: reader.header.shape.elementType))
+                        )
+                    )
+                } else {
+                    try CacheComparison(original: cache, snapshot: reader)
+                }
             return try await comparison.measure(progress: Console.progress("measuring"))
         }
-        if !quality.isFinite { try await explainMissingErrors(reader, name: snapshot.name) }
+        if !quality.isFinite, archive == nil { try await explainMissingErrors(reader, name: snapshot.name) }
         let summary = reader.summary
         let recipe = summary.recipe?.description ?? ""
         if json {

@@ -15,6 +15,9 @@ struct GenerateCommand: AsyncParsableCommand {
             the snapshot is cut there; if that is shorter than a block of 32 tokens and than the snapshot, it is not used. \
             Nor is a part of a snapshot that can be used whole only, as one of a model with sliding windows.
 
+            An archive is restored by the model's profile that it was made by (--profile), and packed for use in place by \
+            --codec, 'balanced' if nothing is said.
+
             --save keeps the cache of everything, prompt and new tokens, as a snapshot that generate takes again. Tokens \
             that follow a snapshot are compressed by its recipe, others by --codec.
 
@@ -51,8 +54,14 @@ struct GenerateCommand: AsyncParsableCommand {
     @Flag(help: "Replace the snapshot to write if it exists.")
     var force = false
 
-    @Option(help: "How to compress the prompt's cache where there is no snapshot: a recipe, as snapshot takes it.")
-    var codec = "f16"
+    @Option(
+        help:
+            "How to compress the prompt's cache where there is no snapshot, or an archive: a recipe, as snapshot takes it. (default: f16; of an archive balanced)"
+    )
+    var codec: String?
+
+    @Option(help: ProfileInput.archiveHelp)
+    var profile: String?
 
     @Option(parsing: .unconditional, help: "New tokens at the most.")
     var maxTokens = 128
@@ -83,9 +92,18 @@ struct GenerateCommand: AsyncParsableCommand {
             throw ValidationError("--temperature \(temperature): must be 0 or more")
         }
         guard topP > 0, topP <= 1 else { throw ValidationError("--top-p \(topP): must be above 0 and at most 1") }
-        _ = try RecipeOption.recipe(codec, option: "--codec")
+        if let codec, try RecipeOption.recipe(codec, option: "--codec").archive != nil {
+            throw ValidationError("--codec \(codec): an archive is restored to be used; take a recipe in memory")
+        }
+        if profile != nil && snapshot == nil { throw ValidationError("--profile is that of the archive of --snapshot") }
         if permissions.mode != nil && save == nil { throw ValidationError("--mode is that of the file of --save") }
-        try StandardStreams.check(texts: [promptFile], inputs: [snapshot], output: save, option: "--save", json: json)
+        try StandardStreams.check(
+            texts: [promptFile],
+            inputs: [snapshot, profile],
+            output: save,
+            option: "--save",
+            json: json
+        )
     }
 
     private struct Report: Encodable {
@@ -108,8 +126,8 @@ struct GenerateCommand: AsyncParsableCommand {
     }
 
     func run() async throws {
-        let recipe = try RecipeOption.recipe(codec, option: "--codec")
-        let inputs = [promptFile].compactMap { $0 } + ModelInput.files(of: model)
+        let recipe = try RecipeOption.recipe(codec ?? "f16", option: "--codec")
+        let inputs = [promptFile, profile].compactMap { $0 } + ModelInput.files(of: model)
         // The snapshot that is read may be replaced by the one that is saved: it stays mapped until the end.
         let output = try save.map { try OutputFile($0, replacingExisting: force, inputs: inputs) }
         let file = try promptFile.map { try InputFile($0) }
@@ -259,10 +277,17 @@ struct GenerateCommand: AsyncParsableCommand {
         metadata: [String: String]
     ) async throws -> CompressedCache? {
         guard let source else { return nil }
-        return try await about(source) {
+        let reader = try await about(source) {
             let reader = try SnapshotReader(path: source.path)
             try opened.check(reader.metadata, geometry: reader.geometry, against: metadata)
-            let cache = try await reader.cache()
+            return reader
+        }
+        let archive =
+            reader.isArchive
+            ? try await ArchiveInput(reader, profile: try await ProfileInput(profile), of: source) : nil
+        let recipe = try RecipeOption.recipe(codec ?? "balanced", option: "--codec")
+        return try await about(source) {
+            let cache = if let archive { try await archive.cache(packedBy: recipe) } else { try await reader.cache() }
             guard cache.tokens != nil else {
                 throw ModelError(.mismatch, "has no token ids, so that nobody knows what it is of; make it anew")
             }

@@ -11,6 +11,9 @@ struct ProfileInput {
     static let help: ArgumentHelp =
         "The model's profile, as profile makes it: bits go where errors cost most. Used in place of a prompt's queries."
 
+    /// What help says of the option where archives are restored.
+    static let archiveHelp: ArgumentHelp = "The model's profile that an archive was made by."
+
     /// Opens the file of a name; nil where there is none.
     init?(_ name: String?) async throws {
         guard let name else { return nil }

@@ -9,9 +9,14 @@ struct RestoreCommand: AsyncParsableCommand {
             Every byte of the snapshot is checked, and what is written is what was checked. The dump is readable \
             by its owner alone: see --mode.
 
+            An archive is restored by the model's profile that it was made by. With --codec it becomes a snapshot that is \
+            used in place, without its queries: layers are restored and packed a few at a time.
+
             Example:
               think-compress restore prompt.tkv -o restored.safetensors \\
                 --tokens 1024 --expect model.id=my-model
+              think-compress restore archive.tkv --profile MODEL.profile \\
+                -o prompt.tkv --codec balanced
 
             A file called '-' is standard input, or standard output for -o.
             """
@@ -20,8 +25,14 @@ struct RestoreCommand: AsyncParsableCommand {
     @Argument(help: "The snapshot.")
     var input: String
 
-    @Option(name: .shortAndLong, help: "The dump to write.")
+    @Option(name: .shortAndLong, help: "The dump to write; with --codec, the snapshot.")
     var output: String
+
+    @Option(help: ProfileInput.archiveHelp)
+    var profile: String?
+
+    @Option(help: "Pack an archive as a snapshot by this recipe, instead of writing a dump.")
+    var codec: String?
 
     @Option(parsing: .unconditional, help: "Restore only the first so many tokens.")
     var tokens: Int?
@@ -47,11 +58,20 @@ struct RestoreCommand: AsyncParsableCommand {
         if let type, ElementType(name: type.uppercased()) == nil {
             throw ValidationError("--type \(type): must be F16, BF16 or F32")
         }
+        if let codec {
+            let recipe = try RecipeOption.recipe(codec, option: "--codec")
+            guard recipe.archive == nil else {
+                throw ValidationError("--codec \(codec): an archive is restored to be used; take a recipe in memory")
+            }
+            guard type == nil, tokens == nil else {
+                throw ValidationError("--codec packs the whole archive in its own type; leave out --type and --tokens")
+            }
+        }
         if let tokens, tokens < 1 { throw ValidationError("--tokens \(tokens): must be at least 1") }
         if let pair = expect.first(where: { !$0.contains("=") }) {
             throw ValidationError("--expect \(pair): must be KEY=VALUE")
         }
-        try StandardStreams.check(inputs: [input], output: output, json: json)
+        try StandardStreams.check(inputs: [input, profile], output: output, json: json)
     }
 
     private struct Report: Encodable {
@@ -65,10 +85,19 @@ struct RestoreCommand: AsyncParsableCommand {
     }
 
     func run() async throws {
-        let output = try OutputFile(self.output, replacingExisting: force, inputs: [input])
+        let output = try OutputFile(
+            self.output,
+            replacingExisting: force,
+            inputs: [input, profile].compactMap { $0 }.filter { $0 != StandardStreams.name }
+        )
         let input = try InputFile(self.input)
         let reader = try await about(input) {
             try SnapshotReader(path: input.path, access: .reading)
+        }
+        let profile = try await ProfileInput(profile)
+        if let codec {
+            let recipe = try RecipeOption.recipe(codec, option: "--codec")
+            return try await pack(input, reader, profile: profile, recipe: recipe, to: output)
         }
         let header = reader.header
         let count = tokens ?? header.tokenCount
@@ -85,8 +114,9 @@ struct RestoreCommand: AsyncParsableCommand {
             if count < header.tokenCount, let reason = reader.wholeOnlyReason {
                 throw ContentError("can be restored whole only, as \(reason); leave out --tokens")
             }
-            return (try reader.layers(), contents)
+            return (reader.isArchive ? nil : try reader.layers(), contents)
         }
+        let archive = reader.isArchive ? try await ArchiveInput(reader, profile: profile, of: input) : nil
         var writer = try CacheDumpWriter(
             path: output.path,
             replacingExisting: output.replacesExisting,
@@ -95,15 +125,22 @@ struct RestoreCommand: AsyncParsableCommand {
                 CacheDumpWriter.Layer(
                     geometry: layer.geometry,
                     rowCount: min(layer.extent.rowCount, count),
-                    held: layers.held(layer: index),
-                    state: layers.state(layer: index)
+                    held: layers?.held(layer: index) ?? archive?.archive.layers[index].held ?? .all,
+                    state: layers?.state(layer: index) ?? archive?.archive.layers[index].state ?? []
                 )
             },
             elementType: elementType,
             contents: contents
         )
+        if let archive {
+            try await about(input) {
+                try await archive.forEachLayer(tokens: count, as: elementType) { index, layer in
+                    if layer.keys.tokens > 0 { try writer.write(layer, index: index, firstRow: 0) }
+                }
+            }
+        }
         try await about(input) {
-            try await layers.forEachPiece(progress: Console.progress("restoring")) { piece in
+            try await layers?.forEachPiece(progress: Console.progress("restoring")) { piece in
                 // Pieces after the last token that is wanted are still checked.
                 let wanted = 0..<max(min(piece.layer.rowCount, count - piece.firstRow), 0)
                 try piece.layer.checkRange(rows: wanted, as: elementType)
@@ -132,6 +169,45 @@ struct RestoreCommand: AsyncParsableCommand {
             try Console.printJSON(report)
         } else {
             try output.print("\(output.name): \(count.grouped) tokens of \(report.layers) layers, \(elementType.name)")
+        }
+    }
+
+    /// Writes an archive as a snapshot that is used in place.
+    private func pack(
+        _ input: InputFile,
+        _ reader: SnapshotReader,
+        profile: ProfileInput?,
+        recipe: Recipe,
+        to output: OutputFile
+    ) async throws {
+        try await about(input) {
+            try checkExpectations(reader)
+            try await reader.verify(includingPages: false)
+            guard reader.isArchive else {
+                throw ContentError("is no archive, and --codec packs archives alone; leave it out")
+            }
+        }
+        let archive = try await ArchiveInput(reader, profile: profile, of: input)
+        let cache = try await about(input) {
+            try await archive.cache(packedBy: recipe, progress: Console.progress("restoring"))
+        }
+        let writer = SnapshotWriter(
+            replacesExisting: output.replacesExisting,
+            access: FileAccess(mode: permissions.mode, isOwnerOnly: true, inputs: [input.path])
+        )
+        let path = output.path
+        let size = try await about(output.name) {
+            try await writer.write(cache, to: path, progress: Console.progress("writing"))
+        }
+        try output.finish()
+        let report = SnapshotReport(SnapshotSummary(cache, quality: nil, size: size), path: output.name)
+        if json {
+            try Console.printJSON(report)
+        } else {
+            try output.print(
+                "\(output.name): \(report.tokens.grouped) tokens in \(report.fileBytes.grouped) bytes, "
+                    + "\(report.ratio.fixed(2)) times smaller than float16"
+            )
         }
     }
 

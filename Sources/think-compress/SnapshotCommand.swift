@@ -92,7 +92,7 @@ struct SnapshotCommand: AsyncParsableCommand {
         let files = inputs.filter { $0 != StandardStreams.name } + (model.map(ModelInput.files) ?? [])
         let output = try OutputFile(self.output, replacingExisting: force, inputs: files)
         let dump = try input.map { try InputFile($0) }
-        let (compressed, quality) =
+        let (result, quality) =
             if let dump {
                 try await read(dump, recipe: recipe)
             } else {
@@ -108,10 +108,22 @@ struct SnapshotCommand: AsyncParsableCommand {
                 inputs: try inputs.map { try InputFile($0).path }
             )
         )
-        let size = try await about(dump?.name ?? output.name) {
-            try await writer.write(compressed, quality: quality, to: path, progress: Console.progress("writing"))
+        let summary = try await about(dump?.name ?? output.name) {
+            switch result {
+            case .cache(let cache):
+                let size = try await writer.write(
+                    cache,
+                    quality: quality,
+                    to: path,
+                    progress: Console.progress("writing")
+                )
+                return SnapshotSummary(cache, quality: quality, size: size)
+            case .archive(let archive):
+                let size = try writer.write(archive, quality: quality, to: path)
+                return SnapshotSummary(archive, quality: quality, size: size)
+            }
         }
-        let report = SnapshotReport(SnapshotSummary(compressed, quality: quality, size: size), path: output.name)
+        let report = SnapshotReport(summary, path: output.name)
         try output.finish()
         if json {
             try Console.printJSON(report)
@@ -122,15 +134,42 @@ struct SnapshotCommand: AsyncParsableCommand {
             )
             if codec != report.recipe { try output.print("recipe: \(RecipeOption.title(report.recipe))") }
             if let share = report.listedShare { try output.print("tokens kept: \(share)") }
-            if let rationale = compressed.metadata[CacheCompressor.rationaleKey] {
+            if let rationale = summary.metadata[CacheCompressor.rationaleKey] {
                 try output.print("note: \(rationale.printable)")
             }
             if let quality = report.quality { try output.print("relative errors: \(quality.text)") }
         }
     }
 
+    /// What is written.
+    private enum Contents {
+        case cache(CompressedCache)
+        case archive(CacheArchive)
+    }
+
+    /// Archives a cache, and measures what restoring it gives.
+    private func archive(
+        _ cache: KVCache,
+        recipe: Recipe,
+        quality measure: (CompressedCache) async throws -> CompressionQuality
+    ) async throws -> (Contents, CompressionQuality?) {
+        let archive = try await CacheArchive(
+            archiving: cache,
+            recipe: recipe,
+            progress: Console.progress("archiving")
+        )
+        if skipsQuality { return (.archive(archive), nil) }
+        let profile = cache.layers.map { $0.profile ?? .empty }
+        let restored = try await CompressedCache(
+            restoring: archive,
+            profile: archive.plan.basisDigest == nil ? nil : profile,
+            recipe: try Recipe(FullPrecisionCodec(elementType: cache.elementType))
+        )
+        return (.archive(archive), try await measure(restored))
+    }
+
     /// Compresses a dump.
-    private func read(_ input: InputFile, recipe: Recipe) async throws -> (CompressedCache, CompressionQuality?) {
+    private func read(_ input: InputFile, recipe: Recipe) async throws -> (Contents, CompressionQuality?) {
         let profile = try await ProfileInput(profile)
         var cache = try await about(input) { try CacheDump.read(path: input.path) }
         if let profile {
@@ -139,19 +178,25 @@ struct SnapshotCommand: AsyncParsableCommand {
         }
         let original = cache
         return try await about(input) {
+            if recipe.archive != nil {
+                return try await archive(original, recipe: recipe) { restored in
+                    let comparison = try CacheComparison(original: original, compressed: restored)
+                    return try await comparison.measure(progress: Console.progress("measuring"))
+                }
+            }
             let compressed = try await CompressedCache(
                 compressing: original,
                 recipe: recipe,
                 progress: Console.progress("compressing")
             )
-            if skipsQuality { return (compressed, nil) }
+            if skipsQuality { return (.cache(compressed), nil) }
             let comparison = try CacheComparison(original: original, compressed: compressed)
-            return (compressed, try await comparison.measure(progress: Console.progress("measuring")))
+            return (.cache(compressed), try await comparison.measure(progress: Console.progress("measuring")))
         }
     }
 
     /// Computes a prompt's cache and compresses each layer as it is done.
-    private func compute(model: String, recipe: Recipe) async throws -> (CompressedCache, CompressionQuality?) {
+    private func compute(model: String, recipe: Recipe) async throws -> (Contents, CompressionQuality?) {
         let profile = try await ProfileInput(profile)
         let file = try promptFile.map { try InputFile($0) }
         let text = try await ModelInput.prompt(file: file, text: prompt)
@@ -166,10 +211,31 @@ struct SnapshotCommand: AsyncParsableCommand {
             let metadata = try ModelInput.metadata(of: opened)
             var measurement = QualityMeasurement()
             let configuration = opened.configuration
+            let layers = try await profile?.layers(metadata: metadata, geometry: configuration.geometry)
+            if recipe.archive != nil {
+                var cache = try await decoder.heldCache(
+                    tokens,
+                    queryWindow: recipe.observationWindow,
+                    metadata: metadata,
+                    progress: Console.progress("reading the prompt", of: tokens.count, "tokens")
+                )
+                if let layers { cache = try cache.withProfile(layers) }
+                let original = cache
+                return try await archive(original, recipe: recipe) { restored in
+                    for (layer, compressed) in zip(original.layers, restored.layers) {
+                        try await measurement.add(
+                            layer,
+                            compressed: compressed,
+                            slidingWindow: configuration.slidingWindows[compressed.index]
+                        )
+                    }
+                    return measurement.quality
+                }
+            }
             let result = try await decoder.prefill(
                 tokens,
                 recipe: recipe,
-                profile: try await profile?.layers(metadata: metadata, geometry: configuration.geometry),
+                profile: layers,
                 metadata: metadata,
                 progress: Console.progress("reading the prompt", of: tokens.count, "tokens"),
                 compressionProgress: Console.progress("compressing")
@@ -181,7 +247,7 @@ struct SnapshotCommand: AsyncParsableCommand {
                     slidingWindow: configuration.slidingWindows[compressed.index]
                 )
             }
-            return (result.cache, skipsQuality ? nil : measurement.quality)
+            return (.cache(result.cache), skipsQuality ? nil : measurement.quality)
         }
     }
 }

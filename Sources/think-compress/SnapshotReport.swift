@@ -44,7 +44,7 @@ struct SnapshotReport: Encodable {
         }
 
         /// Which tokens there are, for a person.
-        func tokenText(of tokens: Int, blockLength: Int) -> String {
+        func tokenText(of tokens: Int, blockLength: Int, isArchive: Bool) -> String {
             let which =
                 switch held {
                 case "last": "the last \(heldTokens.grouped)"
@@ -55,13 +55,39 @@ struct SnapshotReport: Encodable {
             // Sinks in the window are rows like others.
             let sinkRows = min(sinks, blockTokens)
             let kept = sinkRows > 0 ? ", \(sinkRows) of them sinks" : ""
-            return "\(which): \(blockTokens.grouped) in blocks of \(blockLength)\(kept), "
-                + "\(windowTokens.grouped) in full precision"
+            return "\(which): \(blockTokens.grouped) in "
+                + (isArchive ? "chunks of \(ArchivePlan.chunkPlaces.grouped)" : "blocks of \(blockLength)")
+                + "\(kept), "
+                + "\(windowTokens.grouped) in \(isArchive ? "8 bits" : "full precision")"
         }
 
         /// A share of tokens in percent.
         static func share(_ count: Int, of tokens: Int) -> String {
             (Double(count) * 100 / Double(tokens)).fixed(1) + " %"
+        }
+    }
+
+    /// How an archive is coded.
+    struct Archive: Encodable {
+        let step: Float
+        let units: Int
+        let components: Int
+        let channels: Int
+        /// The bases of the profile by which it is restored: the first bytes of their SHA-256, in hex.
+        let bases: String?
+
+        init(_ plan: ArchivePlan) {
+            step = plan.step
+            units = plan.units.count
+            components = plan.units.reduce(0) { $0 + $1.componentCount }
+            channels = plan.units.reduce(0) { $0 + $1.means.count }
+            bases = plan.basisDigest.map(ArchiveRestoration.name)
+        }
+
+        /// The same for a person.
+        var text: String {
+            "\(components.grouped) components of \(channels.grouped) channels in \(units) units, step \(step), "
+                + (bases.map { "restored by the profile with the bases \($0)" } ?? "channels as they are")
         }
     }
 
@@ -103,7 +129,7 @@ struct SnapshotReport: Encodable {
     }
 
     let file: String
-    let formatVersion = 2
+    let formatVersion: Int
     let metadata: [String: String]
     let recipe: String
     /// The preset that stands for the recipe.
@@ -123,6 +149,8 @@ struct SnapshotReport: Encodable {
     let keptValueChannels: KeptChannels
     /// Layer by layer.
     let codeBits: [CodeBits]
+    /// How an archive is coded; nil if the snapshot is none.
+    let archive: Archive?
     let fileBytes: Int
     let payloadBytes: Int
     let float16Bytes: Int
@@ -153,6 +181,8 @@ struct SnapshotReport: Encodable {
         keptKeyChannels = KeptChannels(.keys, of: snapshot.plans)
         keptValueChannels = KeptChannels(.values, of: snapshot.plans)
         codeBits = snapshot.plans.map { CodeBits($0, elementType: snapshot.shape.elementType) }
+        formatVersion = snapshot.formatVersion
+        archive = snapshot.archivePlan.map(Archive.init)
         fileBytes = snapshot.size.fileBytes
         payloadBytes = snapshot.size.payloadBytes
         float16Bytes = snapshot.float16ByteCount
@@ -185,9 +215,15 @@ struct SnapshotReport: Encodable {
             let name = layers.count == layerShapes.count ? "" : " of layers \(Self.list(layers))"
             facts.append(("geometry\(name)", shape.text))
             if shape.kvHeads > 0 {
-                facts.append(("tokens held\(name)", shape.tokenText(of: tokens, blockLength: blockLength)))
+                facts.append(
+                    (
+                        "tokens held\(name)",
+                        shape.tokenText(of: tokens, blockLength: blockLength, isArchive: archive != nil)
+                    )
+                )
             }
         }
+        if let archive { facts.append(("archive", archive.text)) }
         if let listedShare { facts.append(("tokens kept", listedShare)) }
         if let kept = keptKeyChannels.text { facts.append(("key channels kept", kept)) }
         if let kept = keptValueChannels.text { facts.append(("value channels kept", kept)) }
@@ -199,7 +235,8 @@ struct SnapshotReport: Encodable {
             ),
             (
                 "bits per value",
-                (bitsPerValue?.fixed(2) ?? "-") + (blockBitsPerValue.map { " (\($0.fixed(2)) in blocks)" } ?? "")
+                (bitsPerValue?.fixed(2) ?? "-")
+                    + (blockBitsPerValue.map { " (\($0.fixed(2)) in \(archive == nil ? "blocks" : "chunks"))" } ?? "")
             ),
             ("relative errors", quality?.text ?? "not measured"),
         ]

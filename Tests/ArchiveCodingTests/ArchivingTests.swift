@@ -50,8 +50,8 @@ import ThinkCompress
         sample.tokens = 1100
         let cache = try sample.make()
         let archive = try await CacheArchive(archiving: cache, recipe: try Recipe("archive(bits=3)"))
-        let folder = try TemporaryDirectory()
-        let path = folder.path("a.tkv")
+        let folder = try TemporaryFolder()
+        let path = folder.file("a.tkv")
         try SnapshotWriter().write(archive, to: path)
         let reader = try SnapshotReader(path: path)
         #expect(reader.isArchive)
