@@ -177,8 +177,8 @@ let package = Package(
         .target(
             name: "KVCacheEvaluation",
             dependencies: [
-                "COpenBLAS", "ByteStorage", "ComputeRuntime", "KVCacheModel", "CachePacking", "KVCacheCodecs", "KVSnapshots",
-                "KVCacheQuality", "EngineFormats", "TextTokenization", "LlamaDecoder",
+                "COpenBLAS", "ByteStorage", "ComputeRuntime", "KVCacheModel", "CachePacking", "KVCacheCodecs",
+                "KVSnapshots", "KVCacheQuality", "EngineFormats", "TextTokenization", "LlamaDecoder",
             ],
             swiftSettings: sourceSettings
         ),
