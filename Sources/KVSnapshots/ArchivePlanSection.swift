@@ -28,11 +28,9 @@ enum ArchivePlanSection {
             former = frequencies
         }
         for unit in plan.units {
-            writer.append(UInt16(unit.unit.layers.lowerBound))
-            writer.append(UInt16(unit.unit.layers.count))
-            writer.append(UInt16(unit.unit.heads.lowerBound))
-            writer.append(UInt16(unit.unit.heads.count))
-            writer.append(UInt8(unit.unit.partsNumber))
+            let numbers = unit.unit.numbers
+            for number in numbers.dropLast() { writer.append(UInt16(number)) }
+            writer.append(UInt8(numbers[numbers.count - 1]))
             let basis: BasisNumber = if case .profile = unit.basis { .profile } else { .channels }
             writer.append(basis.rawValue)
             writer.append(UInt16(0))
@@ -73,17 +71,13 @@ enum ArchivePlanSection {
         var usesProfile = false
         for _ in 0..<unitCount {
             let start = reader.position
-            let layer = Int(try reader.integer(UInt16.self, "a unit's first layer"))
-            let layers = Int(try reader.integer(UInt16.self, "a unit's layers"))
-            let head = Int(try reader.integer(UInt16.self, "a unit's first KV head"))
-            let heads = Int(try reader.integer(UInt16.self, "a unit's KV heads"))
-            let parts = try reader.integer(UInt8.self, "a unit's parts", in: 1...3)
+            var numbers = try reader.integers(UInt16.self, count: 4, "a unit's layers and KV heads").map { Int($0) }
+            numbers.append(try reader.integer(UInt8.self, "a unit's parts", in: 1...3))
             let number = try reader.integer(UInt8.self, "a unit's basis", in: 0...1)
             _ = try reader.integer(UInt16.self, "a reserved field", in: 0...0)
-            guard layers > 0, heads > 0, layer + layers <= geometry.layers.count,
-                geometry.layers[layer..<layer + layers].allSatisfy({ head + heads <= $0.kvHeads })
+            guard let unit = ArchiveUnit(numbers: numbers), unit.layers.upperBound <= geometry.layers.count,
+                geometry.layers[unit.layers].allSatisfy({ unit.heads.upperBound <= $0.kvHeads })
             else { throw reader.error(at: start, "a unit of layers or KV heads that the cache hasn't") }
-            let unit = ArchiveUnit(layers: layer..<layer + layers, heads: head..<head + heads, partsNumber: parts)
             let channels = unit.channelCount(in: geometry)
             guard (1...ArchivePlan.maximumChannels).contains(channels) else {
                 throw reader.error(at: start, "a unit of \(channels) channels")

@@ -66,6 +66,14 @@ extension SnapshotReader {
         let checksum: UInt32
     }
 
+    /// Bytes of an archive's table; nil for more than a file can have.
+    static func archiveTableLength(_ plan: ArchivePlan, layers: [LayerOutline]) -> Int? {
+        let blockEnd = layers.reduce(0) { max($0, $1.extent.blockEnd) }
+        return SnapshotFormat.product([
+            ArchiveChunks.count(blockEnd: blockEnd), plan.units.count + 1, SnapshotFormat.pageTableEntryBytes,
+        ])
+    }
+
     /// Chunk by chunk the shifts of its places and each unit's record.
     func archiveRecords() throws -> [ArchiveRecordPlace] {
         guard let plan = archivePlan, let chunks = table[.archiveChunks] else { return [] }

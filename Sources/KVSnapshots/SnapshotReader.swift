@@ -85,6 +85,7 @@ public struct SnapshotReader: Sendable {
             let plan = try ArchivePlanSection.decode(&reader, geometry: geometry)
             try Self.check(plan, layers: layerOutlines, reader: reader)
             archivePlan = plan
+            try table[.archiveTable]?.check(length: Self.archiveTableLength(plan, layers: layerOutlines))
         } else {
             archivePlan = nil
         }

@@ -30,8 +30,6 @@ extension LayerBases {
 extension SHA256 {
     /// Adds numbers, little-endian.
     fileprivate mutating func update(numbers: [UInt32]) {
-        var bytes = ByteWriter()
-        for number in numbers { bytes.append(number) }
-        update(data: bytes.bytes)
+        unsafe numbers.map(\.littleEndian).withUnsafeBytes { unsafe update(bufferPointer: $0) }
     }
 }
