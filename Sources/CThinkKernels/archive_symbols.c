@@ -105,11 +105,11 @@ void tck_encode_symbols(tck_symbol_encoder *encoder, unsigned table, const int8_
     const encoding *symbol = &of[(unsigned)(symbols[j] + TCK_SYMBOL_LIMIT) % TCK_SYMBOLS];
     uint32_t *lane = &encoder->states[j % TCK_SYMBOL_LANES];
     uint32_t state = *lane;
-    // Written whether it is wanted or not, below the words so far, would need room for one more: hence the branch.
-    if (state >= symbol->least_full_state) {
-      store_word(--next, state);
-      state >>= WORD_BITS;
-    }
+    // Written whether it counts or not, which nobody can foresee: there is room for a word for each symbol to come.
+    bool gives_word = state >= symbol->least_full_state;
+    store_word(next - 1, state);
+    next -= gives_word;
+    state = gives_word ? state >> WORD_BITS : state;
     // The state is below 2^20 times the frequency, so that the product fits; it may be one too small.
     uint32_t quotient = (uint32_t)(state * symbol->reciprocal >> RECIPROCAL_BITS);
     uint32_t remainder = state - quotient * symbol->frequency;

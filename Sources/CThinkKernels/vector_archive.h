@@ -22,7 +22,7 @@
 // What a tile of sums reads of the right matrix lies in the first-level cache, and in the second what all of them read
 // of the left one.
 #define TILE_ROWS 6
-#define TILE_INNER 128
+#define TILE_INNER 64
 #define TILE_BLOCK_ROWS (32 * TILE_ROWS)
 
 typedef struct product {
