@@ -27,7 +27,8 @@ let crypto = Target.Dependency.product(name: "Crypto", package: "swift-crypto")
 /// changes below the umbrella otherwise, and link code that disagrees about the size of types.
 let umbrella = [
     "ByteStorage", "ComputeRuntime", "KVCacheModel", "CachePacking", "CacheArchives", "KVCacheCodecs", "ArchiveCoding",
-    "TokenSelection", "KIVIQuantization", "ThinKPruning", "CompressedAttention", "KVSnapshots", "KVCacheQuality", "CompressionBudgets",
+    "TokenSelection", "KIVIQuantization", "ThinKPruning", "CompressedAttention", "KVSnapshots", "KVCacheQuality",
+    "CompressionBudgets",
     "EngineFormats",
 ]
 /// Products of their own: a decoder to try recipes with, and what measures them with it.
@@ -177,6 +178,7 @@ let package = Package(
         .target(
             name: "KVCacheEvaluation",
             dependencies: [
+                "CThinkKernels", "CacheArchives", "ArchiveCoding",
                 "COpenBLAS", "ByteStorage", "ComputeRuntime", "KVCacheModel", "CachePacking", "KVCacheCodecs",
                 "KVSnapshots", "KVCacheQuality", "EngineFormats", "TextTokenization", "LlamaDecoder",
             ],

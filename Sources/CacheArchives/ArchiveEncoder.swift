@@ -313,9 +313,14 @@ public struct ArchiveEncoder: Sendable {
 
     /// The archive by a step.
     ///
+    /// - Parameter threads: units of chunks that are coded at the same time; nil for as many as there are processors.
     /// - Throws: `ArchiveError` if the step is out of range, or too small for the numbers; `CodecError` if there is no
     ///   memory; `CancellationError`.
-    public func encode(step: Float, progress: ProgressHandler? = nil) async throws -> CacheArchive {
+    public func encode(
+        step: Float,
+        threads: Int? = nil,
+        progress: ProgressHandler? = nil
+    ) async throws -> CacheArchive {
         let plan = try ArchivePlan(
             step: step,
             rotaryFrequencies: rotaryFrequencies,
@@ -333,7 +338,7 @@ public struct ArchiveEncoder: Sendable {
         let blockEnd = blockEnd
         let chunkCount = ArchiveChunks.count(blockEnd: blockEnd)
         let records = Slots<SharedBytes>(count: chunkCount * units.count)
-        try await forEachConcurrently(count: chunkCount * units.count, progress: progress) { job in
+        try await forEachConcurrently(count: chunkCount * units.count, atOnce: threads, progress: progress) { job in
             let (chunk, index) = job.quotientAndRemainder(dividingBy: units.count)
             let places = ArchiveChunks.places(of: chunk, blockEnd: blockEnd)
             let rows = ArchiveRows(

@@ -62,12 +62,14 @@ public struct ArchiveRestoration: Sendable {
     ///   - group: one of `layerGroups`.
     ///   - tokens: the first tokens that are wanted, nil for all; only of a cache that may be cut.
     ///   - elementType: the type to restore to.
+    ///   - threads: units of chunks that are decoded at the same time; nil for as many as there are processors.
     /// - Returns: keys and values in memory of their own, and the layers' state if all tokens are wanted.
     /// - Throws: `ArchiveError` if a chunk is damaged; `CodecError` if there is no memory; `CancellationError`.
     public func layers(
         _ group: Range<Int>,
         tokens: Int? = nil,
-        as elementType: ElementType
+        as elementType: ElementType,
+        threads: Int? = nil
     ) async throws -> [KVCacheLayer] {
         let count = tokens ?? archive.tokenCount
         let rows = group.map { layer in
@@ -90,7 +92,7 @@ public struct ArchiveRestoration: Sendable {
         let lastPlace = rows.reduce(0) { max($0, $1.upperBound) }
         let chunkCount = ArchiveChunks.count(blockEnd: min(archive.blockEnd, lastPlace))
         let units = archive.plan.units.indices.filter { archive.plan.units[$0].unit.layers.overlaps(group) }
-        try await forEachConcurrently(count: chunkCount * units.count) { job in
+        try await forEachConcurrently(count: chunkCount * units.count, atOnce: threads) { job in
             let (chunk, index) = job.quotientAndRemainder(dividingBy: units.count)
             try restore(unit: units[index], chunk: chunk, into: target)
         }

@@ -1,13 +1,14 @@
-/// Runs `body` for 0..<count, as many at a time as there are processors.
+/// Runs `body` for 0..<count, as many at a time as there are processors, or fewer if it is said.
 ///
 /// After a failure no further index is begun; the failure of the lowest index is thrown, so errors don't depend on
 /// timing. Cancelling the task ends the work with `CancellationError`.
 package func forEachConcurrently(
     count: Int,
+    atOnce: Int? = nil,
     progress: ProgressHandler? = nil,
     _ body: @escaping @Sendable (Int) throws -> Void
 ) async throws {
-    let width = min(count, SystemThread.processorCount)
+    let width = min(count, atOnce ?? SystemThread.processorCount)
     let failure = await withTaskGroup(of: Outcome.self) { group in
         var next = 0
         func begin() {

@@ -27,7 +27,7 @@ extension Evaluator {
         var chosen: [String?] = []
         for (index, recipe) in recipes.enumerated() {
             let (cache, archive) = try await compressed(full, by: recipe)
-            chosen.append((archive.map { $0.recipe } ?? cache.recipe)?.description)
+            chosen.append(recipe.peer == nil ? (archive.map { $0.recipe } ?? cache.recipe)?.description : nil)
             unseen[index] = try prompt.questions.map { question in
                 try answers(question, after: cache, from: 0)
             }
@@ -54,10 +54,15 @@ extension Evaluator {
 
     /// A cache as the recipe compresses it, by as many of its last queries as the recipe looks at; and the archive, where
     /// the recipe makes one, from which the cache is then restored in full precision.
-    func compressed(_ full: KVCache, by recipe: Recipe) async throws -> (cache: CompressedCache, archive: CacheArchive?) {
+    func compressed(_ full: KVCache, by recipe: Recipe) async throws -> (cache: CompressedCache, archive: CacheArchive?)
+    {
         try Task.checkCancellation()
         var cache = try full.held(by: decoder.model.configuration, lastQueries: recipe.observationWindow)
         if let profile { cache = try cache.withProfile(profile) }
+        if let peer = recipe.peer {
+            let quantized = try peer.quantized(cache)
+            return (try await CompressedCache(compressing: quantized, recipe: try Self.fullPrecision()), nil)
+        }
         guard recipe.archive != nil else { return (try await CompressedCache(compressing: cache, recipe: recipe), nil) }
         let archive = try await CacheArchive(archiving: cache, recipe: recipe)
         let restored = try await CompressedCache(
@@ -86,4 +91,9 @@ extension Evaluator {
             try sampler.choose(logits[row * width..<(row + 1) * width]) == token
         }
     }
+}
+
+extension Recipe {
+    /// The stage of a peer, if the recipe is one.
+    var peer: PeerCodec? { steps.lazy.compactMap { $0.stage as? PeerCodec }.first }
 }

@@ -45,10 +45,12 @@ extension Evaluator {
             let writer = SnapshotWriter()
             let size =
                 if let archive { try writer.size(of: archive) } else { try await writer.size(of: cache) }
+            let peerBytes = recipe.peer?.byteCount(of: measured)
             let quality = try await quality(of: cache, original: measured)
             var outcome = TextOutcome(
-                fileBytes: size.fileBytes,
-                payloadBytes: size.payloadBytes,
+                // A peer's file: its rows and the tokens' ids.
+                fileBytes: peerBytes.map { $0 + 4 * cache.tokenCount } ?? size.fileBytes,
+                payloadBytes: peerBytes ?? size.payloadBytes,
                 values: measured.valueCount,
                 tokens: continuation,
                 divergence: 0,
@@ -64,7 +66,8 @@ extension Evaluator {
                 outcome.surprise -= lossy.logarithms[Int(successor)]
                 outcome.fullSurprise -= exact.logarithms[Int(successor)]
             }
-            try take(recipe, (archive.map { $0.recipe } ?? cache.recipe)?.description, .text(sums: outcome))
+            let chosen = recipe.peer == nil ? (archive.map { $0.recipe } ?? cache.recipe)?.description : nil
+            try take(recipe, chosen, .text(sums: outcome))
         }
     }
 

@@ -14,7 +14,10 @@ struct EvalOptions: ParsableArguments {
     @Option(help: "The text that prompts are cut from; not one that the model was trained on.")
     var text: String
 
-    @Option(help: "Recipes separated by ';', as snapshot takes them. Full precision is measured in any case.")
+    @Option(
+        help:
+            "Recipes separated by ';', as snapshot takes them, and peers: llamacpp(type=q8_0), llamacpp(type=q4_0). Full precision is measured in any case."
+    )
     var codecs: String
 
     @Option(help: ProfileInput.help)
@@ -36,7 +39,7 @@ struct EvalOptions: ParsableArguments {
     var json = false
 
     func validate() throws {
-        _ = try RecipeOption.recipes(codecs, option: "--codecs")
+        _ = try RecipeOption.recipes(codecs, option: "--codecs", registry: .evaluation)
         if results == StandardStreams.name {
             throw ValidationError("--results -: an interrupted run goes on from its results, so they need a file")
         }
@@ -76,7 +79,7 @@ struct EvalOptions: ParsableArguments {
             try Evaluator(
                 decoder: TransformerDecoder(model: opened),
                 text: text,
-                recipes: try RecipeOption.recipes(codecs, option: "--codecs"),
+                recipes: try RecipeOption.recipes(codecs, option: "--codecs", registry: .evaluation),
                 metadata: metadata,
                 profile: layers,
                 seed: seed
@@ -139,4 +142,13 @@ struct EvalOptions: ParsableArguments {
             try Console.print(report.table)
         }
     }
+}
+
+extension CodecRegistry {
+    /// The codecs of this package, and what they are measured beside.
+    static let evaluation = CodecRegistry(
+        standard.registrations.filter { !CodecRegistry([]).registrations.map(\.number).contains($0.number) }
+            + [PeerCodec.registration],
+        presets: standard.presets
+    )
 }

@@ -18,9 +18,13 @@ enum RecipeOption {
     }
 
     /// - Throws: `ValidationError` that names the option and the nearest right form.
-    static func recipe(_ text: String, option: String) throws -> Recipe {
+    static func recipe(
+        _ text: String,
+        option: String,
+        registry: CodecRegistry = .standard
+    ) throws -> Recipe {
         do {
-            return try Recipe(text)
+            return try Recipe(text, registry: registry)
         } catch {
             throw ValidationError("\(option) '\(text)': \(error)")
         }
@@ -29,10 +33,14 @@ enum RecipeOption {
     /// Recipes separated by ';'.
     ///
     /// - Throws: as `recipe`; `ValidationError` if there are none, or one whose caches aren't float16.
-    static func recipes(_ text: String, option: String) throws -> [Recipe] {
+    static func recipes(
+        _ text: String,
+        option: String,
+        registry: CodecRegistry = .standard
+    ) throws -> [Recipe] {
         let parts = text.split(separator: ";").map { $0.trimmingCharacters(in: .whitespaces) }.filter { !$0.isEmpty }
         guard !parts.isEmpty else { throw ValidationError("\(option) '\(text)': names no recipe") }
-        let recipes = try parts.map { try recipe($0, option: option) }
+        let recipes = try parts.map { try recipe($0, option: option, registry: registry) }
         for recipe in recipes {
             for case let codec as FullPrecisionCodec in recipe.steps.map(\.stage) where codec.elementType != .float16 {
                 throw ValidationError("\(option) '\(recipe)': caches are compared in float16; use f16")

@@ -6,7 +6,7 @@ import ThinkCompress
 /// Compresses and restores one layer on one thread, interleaved with memcpy of the same float16 bytes, and multiplies
 /// matrices with vectors, interleaved with plain reads.
 @main
-struct CodecBenchmark: ParsableCommand {
+struct CodecBenchmark: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "codec-benchmark",
         abstract: "Measure compression, restoration and matrix products; one thread, medians of interleaved rounds."
@@ -14,6 +14,9 @@ struct CodecBenchmark: ParsableCommand {
 
     @Option(help: "Tokens of the layer.")
     var tokens = 32768
+
+    @Option(help: "Tokens of the layers that are archived.")
+    var archiveTokens = 8192
 
     @Option(help: "Rounds, each of which runs everything once.")
     var rounds = 7
@@ -33,7 +36,7 @@ struct CodecBenchmark: ParsableCommand {
         guard tokens >= 1, rounds >= 1 else { throw ValidationError("tokens and rounds are numbers from 1 on") }
     }
 
-    func run() throws {
+    func run() async throws {
         let layer = SyntheticLayer(tokens: tokens)
         if let writeDump {
             try layer.writeDump(to: writeDump)
@@ -51,6 +54,11 @@ struct CodecBenchmark: ParsableCommand {
         print("\n" + ProductRound.Figure.header)
         for figure in ProductRound().measure(rounds: rounds) {
             figures["multiply rows, \(figure.name)"] = figure.numbers
+            print(figure.row)
+        }
+        print("\n" + ArchivingRound.Figure.header)
+        for figure in try await ArchivingRound(tokens: archiveTokens).measure(rounds: rounds) {
+            figures["archive, \(figure.name)"] = figure.numbers
             print(figure.row)
         }
         if let json {
