@@ -3,13 +3,13 @@ import BenchmarkSupport
 import Foundation
 import ThinkCompress
 
-/// Compresses and restores one layer on one thread, interleaved with memcpy of the same float16 bytes, and multiplies
-/// matrices with vectors, interleaved with plain reads.
+/// Compresses and restores one layer on one thread, interleaved with memcpy of the same float16 bytes, multiplies
+/// matrices with vectors, interleaved with plain reads, and does what archives are coded with.
 @main
 struct CodecBenchmark: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "codec-benchmark",
-        abstract: "Measure compression, restoration and matrix products; one thread, medians of interleaved rounds."
+        abstract: "Measure compression, restoration, products, archive coding; one thread, medians of rounds."
     )
 
     @Option(help: "Tokens of the layer.")
@@ -54,6 +54,11 @@ struct CodecBenchmark: AsyncParsableCommand {
         print("\n" + ProductRound.Figure.header)
         for figure in ProductRound().measure(rounds: rounds) {
             figures["multiply rows, \(figure.name)"] = figure.numbers
+            print(figure.row)
+        }
+        print("\n" + ArchiveKernelRound.Figure.header)
+        for figure in ArchiveKernelRound().measure(rounds: rounds) {
+            figures[figure.name] = figure.numbers
             print(figure.row)
         }
         print("\n" + ArchivingRound.Figure.header)

@@ -1,0 +1,157 @@
+import BenchmarkSupport
+import COpenBLAS
+import CThinkKernels
+import Foundation
+
+/// What archives are coded with, by each instruction set of this machine: symbols decoded, with a table of its own for
+/// each call, and products in order against OpenBLAS's, which may add up in any order; one thread.
+struct ArchiveKernelRound {
+    struct Figure {
+        let name: String
+        let unit: String
+        let rate: Double
+
+        static let header = "archive coding"
+
+        var numbers: [String: Double] { [unit: rate] }
+
+        var row: String {
+            name.padding(toLength: 52, withPad: " ", startingAt: 0) + String(format: "%8.3f ", rate) + unit
+        }
+    }
+
+    /// Random bits, the same each time.
+    private struct SeededBits {
+        private var state: UInt64 = 0x9E37_79B9_7F4A_7C15
+
+        mutating func next() -> UInt64 {
+            state ^= state << 13
+            state ^= state >> 7
+            state ^= state << 17
+            return state >> 32
+        }
+    }
+
+    // Sets that differ in attention alone would be measured twice.
+    private static let names = ["scalar", "avx2", "avx512", "neon"]
+    private static var sets: [tck_kernels] { names.compactMap { name in tck_kernels_named(name)?.pointee } }
+    private static let callLengths = [16, 128, 1024]
+    private static let rows = 1024
+    /// The inner dimension and the columns.
+    private static let dimensions = [64, 128, 384, 1152]
+
+    func measure(rounds: Int) -> [Figure] {
+        openblas_set_num_threads(1)
+        return Self.callLengths.flatMap { decode(callLength: $0, rounds: rounds) }
+            + Self.dimensions.flatMap { multiply(dimension: $0, rounds: rounds) }
+    }
+
+    private func name(_ kernels: tck_kernels) -> String { String(cString: kernels.name) }
+
+    /// Each piece of work is done once per round, and once before.
+    private func rates(_ works: [(name: String, work: () -> Void)], unit: String, amount: Double, rounds: Int)
+        -> [Figure]
+    {
+        var times = works.map { _ in [Double]() }
+        for round in 0...rounds {
+            for (index, work) in works.enumerated() {
+                let time = seconds { work.work() }
+                if round > 0 { times[index].append(time) }
+            }
+        }
+        return works.indices.map {
+            Figure(name: works[$0].name, unit: unit, rate: amount / 1e9 / median(times[$0]))
+        }
+    }
+
+    private func decode(callLength: Int, rounds: Int) -> [Figure] {
+        let count = 1 << 21
+        var generator = SeededBits()
+        // The scales of q = 8...20, of both families.
+        let tables = (0..<count / callLength).map { _ in
+            UInt32(generator.next() % 2) * UInt32(TCK_SYMBOL_SCALES) + 8 + UInt32(generator.next() % 13)
+        }
+        let symbols = tables.flatMap { table in
+            let lookup = tck_symbol_lookup(table)!
+            return (0..<callLength).map { _ in
+                Int8(truncatingIfNeeded: lookup[Int(generator.next() % UInt64(TCK_FREQUENCY_TOTAL))] >> 24)
+            }
+        }
+        let room = count + Int(TCK_SYMBOL_STATE_BYTES) / 2
+        let words = UnsafeMutablePointer<UInt16>.allocate(capacity: room)
+        defer { words.deallocate() }
+        var encoder = tck_start_encoder(words, room)
+        symbols.withUnsafeBufferPointer { symbols in
+            for (index, table) in tables.enumerated().reversed() {
+                tck_encode_symbols(&encoder, table, symbols.baseAddress! + index * callLength, callLength)
+            }
+        }
+        let start = UnsafeRawPointer(tck_finish_symbols(&encoder)!)
+        let byteCount = UnsafeRawPointer(words + room) - start
+        let decoded = UnsafeMutablePointer<Int8>.allocate(capacity: callLength)
+        defer { decoded.deallocate() }
+        let works = Self.sets.map { kernels in
+            (
+                name: "decode \(callLength) symbols a call, \(name(kernels))",
+                work: {
+                    var decoder = tck_start_decoder(start, byteCount)
+                    for table in tables { kernels.decode_symbols(&decoder, table, callLength, decoded) }
+                    precondition(tck_has_ended(&decoder))
+                }
+            )
+        }
+        return rates(works, unit: "G symbols/s", amount: Double(count), rounds: rounds)
+    }
+
+    private func multiply(dimension: Int, rounds: Int) -> [Figure] {
+        let rows = Self.rows
+        let left = (0..<dimension * rows).map { Float($0 % 13) - 6 }
+        let right = (0..<dimension * dimension).map { Float($0 % 11) - 5 }
+        let outputs = UnsafeMutablePointer<Float>.allocate(capacity: rows * dimension)
+        defer { outputs.deallocate() }
+        var works = Self.sets.map { kernels in
+            (
+                name: "multiply in order, \(rows) x \(dimension) x \(dimension), \(name(kernels))",
+                work: {
+                    kernels.multiply_in_order(
+                        left,
+                        rows,
+                        rows,
+                        right,
+                        dimension,
+                        dimension,
+                        dimension,
+                        outputs,
+                        dimension
+                    )
+                }
+            )
+        }
+        works.append(
+            (
+                name: "multiply in any order, \(dimension), OpenBLAS",
+                work: {
+                    let (rows, columns) = (blasint(rows), blasint(dimension))
+                    cblas_sgemm(
+                        CblasRowMajor,
+                        CblasTrans,
+                        CblasNoTrans,
+                        rows,
+                        columns,
+                        columns,
+                        1,
+                        left,
+                        rows,
+                        right,
+                        columns,
+                        0,
+                        outputs,
+                        columns
+                    )
+                }
+            )
+        )
+        let amount = Double(rows * dimension * dimension)
+        return rates(works, unit: "G multiplications/s", amount: amount, rounds: rounds)
+    }
+}
