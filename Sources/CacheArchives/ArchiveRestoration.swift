@@ -19,7 +19,8 @@ public struct ArchiveRestoration: Sendable {
             guard let bases else {
                 throw ArchiveError(
                     .otherProfile,
-                    "the archive was made by the bases of a profile, \(Self.name(digest)); pass that profile"
+                    "the archive was made by a profile with the bases \(Self.name(digest)), and none with bases is given; pass "
+                        + "that profile"
                 )
             }
             guard bases.digest == digest else {
@@ -165,7 +166,8 @@ public struct ArchiveRestoration: Sendable {
                         }
                     }
                 }
-                let window = max(layer.extent.windowStart, places.lowerBound)..<places.upperBound
+                let windowStart = max(layer.extent.windowStart, places.lowerBound)
+                let window = windowStart..<max(windowStart, places.upperBound)
                 if !window.isEmpty {
                     unsafe target.withRow(
                         layer: index,
