@@ -16,11 +16,11 @@ struct StepSearch {
     /// The octaves of steps that are looked at.
     private static let octaves = -30...30
     /// The octave where searching begins.
-    private static let typical = -6
+    private static let typical = 0
     /// By how much less than the goal an archive may take before a smaller step is tried, in thousandths.
     private static let tolerance = 8
     /// How often an archive is made again.
-    private static let corrections = 2
+    private static let corrections = 3
 
     func archive(_ goal: ArchiveCodec.Goal, progress: ProgressHandler?) async throws -> CacheArchive {
         switch goal {
@@ -57,8 +57,10 @@ struct StepSearch {
         guard encoder.codedValueCount > 0 else { return try await encoder.encode(step: 1, progress: progress) }
         let sample = try await encoder.sample(progress: progress?.part(0...0.2))
         var known: [Int: Int] = [:]
+        var leastNumber = Int.min
         func estimate(_ number: Int) async throws -> Int {
             if let bytes = known[number] { return bytes }
+            if number < leastNumber { return Int.max / 2 }
             var bytes = Int.max / 2
             do {
                 bytes = try await encoder.estimatedByteCount(sample, step: Self.step(number))
@@ -73,14 +75,22 @@ struct StepSearch {
             guard let number else {
                 throw CodecError(
                     .unsupportedPlan,
-                    "no step gives an archive of \(goal): what tells how to read it takes more; ask for more"
+                    "no step gives an archive of \(goal): what tells how to read its chunks takes more; ask for more"
                 )
             }
             let part = 0.2 + 0.8 * Double(round) / Double(Self.corrections + 1)
-            let archive = try await encoder.encode(
-                step: Self.step(number),
-                progress: progress?.part(part...part + 0.8 / Double(Self.corrections + 1))
-            )
+            let archive: CacheArchive
+            do {
+                archive = try await encoder.encode(
+                    step: Self.step(number),
+                    progress: progress?.part(part...part + 0.8 / Double(Self.corrections + 1))
+                )
+            } catch let error as ArchiveError where error.code == .stepTooSmall {
+                // A row that isn't in the sample has larger numbers: no step as small will do.
+                leastNumber = number + Self.perOctave / 4
+                known = known.filter { $0.key >= leastNumber }
+                continue
+            }
             let actual = archive.chunkByteCount
             let isBetter =
                 best.map { former in
@@ -92,11 +102,11 @@ struct StepSearch {
             if actual <= byteCount, (byteCount - actual) * 1000 <= byteCount * Self.tolerance { break }
             // The next estimate that should come out right.
             let expected = try await estimate(number)
-            let corrected = Int(Double(byteCount) * 0.998 * Double(expected) / Double(max(actual, 1)))
+            let corrected = Int(Double(byteCount) * 0.997 * Double(expected) / Double(max(actual, 1)))
             if corrected == target { break }
             target = corrected
         }
-        guard let best else { preconditionFailure("a first archive was made") }
+        guard let best else { return try await encoder.encode(step: Self.step(leastNumber + Self.perOctave)) }
         progress?(1)
         return best
     }
