@@ -61,6 +61,7 @@
 #ifndef THINK_KERNELS_VECTOR_KERNELS_H
 #define THINK_KERNELS_VECTOR_KERNELS_H
 
+#include "vector_bases.h"
 #include "vector_fitting.h"
 #include "vector_keys.h"
 #include "vector_products.h"
@@ -80,6 +81,7 @@
       .subtract_means = subtract_means,    \
       .add_means = add_means,              \
       .rotate_rows = rotate_rows,          \
+      .transform_rows = transform_rows,    \
       .key_ranges = key_ranges,            \
       .value_ranges = value_ranges,        \
       .fit_ranges = fit_ranges,            \
@@ -92,6 +94,8 @@
       .unpack_full_keys = unpack_full_keys,\
       .attend_blocks = attention_prefix##attend_blocks, \
       .attend_rows = attention_prefix##attend_rows, \
+      .project_rows = project_rows,        \
+      .expand_rows = expand_rows,          \
       .join_scores = attention_prefix##join_scores, \
       .multiply_gates = attention_prefix##multiply_gates, \
       .widen_weights = widen_weights,      \

@@ -15,6 +15,7 @@ public enum SectionKind: UInt32, Sendable, CaseIterable {
     case tokens = 13
     case positions = 14
     case chain = 15
+    case bases = 20
 
     /// Unknown kinds from here on are ignored, others refused.
     static let firstIgnorable: UInt32 = 65536
@@ -24,12 +25,12 @@ public enum SectionKind: UInt32, Sendable, CaseIterable {
 
     /// Whether the section is stored as it is, always: what it says becomes many small values in memory, which its bytes
     /// in the file bound.
-    var isAlwaysRaw: Bool { self == .geometry || self == .plan }
+    var isAlwaysRaw: Bool { self == .geometry || self == .plan || self == .bases }
 
     /// Whether the section holds keys and values or tells how to read them.
     var isPayload: Bool {
         switch self {
-        case .geometry, .plan, .pages, .pageTable, .sinks, .window, .heldTokens, .state: true
+        case .geometry, .plan, .bases, .pages, .pageTable, .sinks, .window, .heldTokens, .state: true
         case .metadata, .recipe, .profile, .quality, .tokens, .positions, .chain: false
         }
     }

@@ -22,6 +22,7 @@ struct SectionRequirements {
         case .metadata, .recipe, .quality, .state, .tokens, .positions: .optional
         case .plan: required(hasHeads)
         case .profile: hasHeads ? .optional : .forbidden
+        case .bases: hasHeads && header.version >= SnapshotFormat.componentVersion ? .optional : .forbidden
         case .pages, .pageTable: required(chunkCount > 0)
         case .sinks: required(layers.contains { $0.sinkRowCount > 0 })
         case .window: required(layers.contains { $0.extent.windowRowCount > 0 })
@@ -34,7 +35,7 @@ struct SectionRequirements {
     func length(of kind: SectionKind) -> Int?? {
         let product = SnapshotFormat.product
         switch kind {
-        case .metadata, .recipe, .geometry, .plan, .pages, .state: return .none
+        case .metadata, .recipe, .geometry, .plan, .bases, .pages, .state: return .none
         case .profile: return sum { [$0.geometry.kvHeads, $0.geometry.keyDimension, MemoryLayout<Float>.size] }
         case .quality: return product([header.layerCount + 1, QualitySection.rowBytes])
         case .pageTable: return product([chunkCount, header.layerCount, SnapshotFormat.pageTableEntryBytes])

@@ -1,9 +1,12 @@
 internal import KVCacheModel
 
-/// Numbers of the file format, version 2: Formats/snapshot.md.
+/// Numbers of the file format, versions 2 and 3: Formats/snapshot.md.
 enum SnapshotFormat {
     static let magic: [UInt8] = [0x89, 0x54, 0x4B, 0x56, 0x0D, 0x0A, 0x1A, 0x0A]
-    static let version: UInt32 = 2
+    /// Versions that are read. A file has the first that says what it holds.
+    static let versions: ClosedRange<UInt32> = 2...3
+    /// The version from which on there is BASES.
+    static let componentVersion: UInt32 = 3
     static let headerBytes = 128
     static let tableEntryBytes = 40
     static let sectionCounts = 2...64

@@ -5,12 +5,16 @@ internal import KVCacheModel
 
 /// The header of a snapshot: what all of its layers share. Formats/snapshot.md, "Header".
 public struct SnapshotHeader: Sendable, Equatable {
+    /// The version of the format.
+    let version: UInt32
     public let layerCount: Int
     public let shape: BlockShape
     /// Tokens of the cache.
     public let tokenCount: Int
 
     init(_ cache: CompressedCache) {
+        let hasComponents = cache.layers.contains { $0.plan.heads.contains { $0.components != nil } }
+        version = hasComponents ? SnapshotFormat.componentVersion : SnapshotFormat.versions.lowerBound
         layerCount = cache.layers.count
         shape = cache.shape
         tokenCount = cache.tokenCount
@@ -19,7 +23,7 @@ public struct SnapshotHeader: Sendable, Equatable {
     /// Appends the header's 128 bytes; the checksum is zero until the table is known.
     func encode(into writer: inout ByteWriter, fileLength: Int, sectionCount: Int) {
         writer.append(SnapshotFormat.magic)
-        writer.append(SnapshotFormat.version)
+        writer.append(version)
         writer.append(UInt32(0))
         writer.append(UInt64(fileLength))
         writer.append(UInt32(sectionCount))
@@ -55,12 +59,12 @@ public struct SnapshotHeader: Sendable, Equatable {
             )
         }
         let version = front.integer(UInt32.self, at: SnapshotFormat.versionOffset)
-        guard version == SnapshotFormat.version else {
+        guard SnapshotFormat.versions.contains(version) else {
             throw SnapshotError(
                 .unsupportedVersion,
                 at: SnapshotFormat.versionOffset,
-                "the snapshot has format version \(version), this program reads \(SnapshotFormat.version)",
-                remedy: version < SnapshotFormat.version
+                "the snapshot has format version \(version), this program reads \(SnapshotFormat.versions)",
+                remedy: version < SnapshotFormat.versions.lowerBound
                     ? "the file is of an older version: make the snapshot again with think-compress snapshot"
                     : "the file is of a newer version: read it with a newer think-compress"
             )
@@ -109,6 +113,7 @@ public struct SnapshotHeader: Sendable, Equatable {
     init(decoding front: SharedBytes) throws(SnapshotError) {
         var reader = ByteReader(front[0..<SnapshotFormat.headerBytes], origin: 0, code: .invalidHeader)
         _ = try reader.bytes(count: SnapshotFormat.sectionCountOffset + 4, "the preamble")
+        version = front.integer(UInt32.self, at: SnapshotFormat.versionOffset)
         let limits = CacheGeometry.Limits.self
         let typeOffset = reader.position
         let typeNumber = try reader.integer(UInt32.self, "the element type")

@@ -79,7 +79,11 @@ public struct SnapshotReader: Sendable {
         geometry = try CacheGeometry(layerOutlines.map(\.geometry))
         try table.check(header, layers: layerOutlines)
         if var reader = try sections.reader(.plan, code: .invalidPlan) {
-            plans = try PlanSection.decode(&reader, layers: layerOutlines)
+            plans = try PlanSection.decode(
+                &reader,
+                bases: try sections.reader(.bases, code: .invalidBases),
+                layers: layerOutlines
+            )
         } else {
             plans = layerOutlines.map { LayerPlan(geometry: $0.geometry, heads: []) }
         }

@@ -144,6 +144,8 @@ public struct SnapshotWriter: Sendable {
             )
             if !digests.isEmpty { back.append(SnapshotSection(kind: .chain, bytes: Array(digests.joined()))) }
         }
+        let bases = BasesSection.encode(cache.layers.map(\.plan))
+        if !bases.isEmpty { back.append(SnapshotSection(kind: .bases, bytes: bases)) }
         return (front, back)
     }
 }
