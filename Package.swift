@@ -166,7 +166,7 @@ let package = Package(
         .target(
             name: "KVCacheEvaluation",
             dependencies: [
-                "ByteStorage", "ComputeRuntime", "KVCacheModel", "CachePacking", "KVCacheCodecs", "KVSnapshots",
+                "COpenBLAS", "ByteStorage", "ComputeRuntime", "KVCacheModel", "CachePacking", "KVCacheCodecs", "KVSnapshots",
                 "KVCacheQuality", "EngineFormats", "TextTokenization", "LlamaDecoder",
             ],
             swiftSettings: sourceSettings

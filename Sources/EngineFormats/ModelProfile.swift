@@ -24,9 +24,19 @@ public enum ModelProfile: Sendable {
         public static let prefixes = "profile.prefixes"
         /// What the noise follows from.
         public static let seed = "profile.seed"
+        /// What channels the bases of archives are of together: `head`, `layer` or `layers`.
+        public static let bases = "profile.bases"
+        /// The SHA-256 digests of the texts, or dumps, that bases were made from, in hex, separated by commas.
+        public static let basesTexts = "profile.bases.texts"
+        /// Tokens of the prefixes that bases were made from.
+        public static let basesPrefix = "profile.bases.prefix"
+        /// How many of those prefixes, or dumps, there were.
+        public static let basesPrefixes = "profile.bases.prefixes"
+        /// What the channels were weighted by: `sensitivities`, or `variances` where none were measured.
+        public static let basesWeights = "profile.bases.weights"
     }
 
-    /// Reads the profile of every layer.
+    /// Reads the profile of every layer; matrices of bases stay where they lie in the file.
     ///
     /// - Parameters:
     ///   - metadata: the model's; a profile of another model is refused.
@@ -40,6 +50,7 @@ public enum ModelProfile: Sendable {
         try check(file, geometry: geometry, metadata: metadata)
         let parts = Set(file.tensors.names.compactMap { CacheDump.parts(ofName: $0)?.part })
         let hasSensitivities = !parts.isDisjoint(with: CacheDump.Part.sensitivities)
+        let bases = try bases(file, geometry: geometry)
         return try geometry.layers.enumerated().map { (layer, geometry) throws(EngineFormatError) in
             if geometry.isEmpty { return .empty }
             func numbers(_ part: CacheDump.Part) throws(EngineFormatError) -> [Float] {
@@ -53,7 +64,8 @@ public enum ModelProfile: Sendable {
                         values: try numbers(.valueSensitivity),
                         valueVariances: try numbers(.valueVariance)
                     ) : nil,
-                outputWeights: parts.contains(.outputWeights) ? try numbers(.outputWeights) : nil
+                outputWeights: parts.contains(.outputWeights) ? try numbers(.outputWeights) : nil,
+                bases: bases[layer]
             )
         }
     }
@@ -81,6 +93,7 @@ public enum ModelProfile: Sendable {
                 let values =
                     try shape(file, layer: layer, part: .valueSensitivity)
                     ?? shape(file, layer: layer, part: .outputWeights)
+                    ?? basisShape(file, layer: layer)
                 shapes[layer] = try LayerGeometry(
                     queryHeads: 0,
                     kvHeads: keys?.heads ?? 0,
@@ -99,10 +112,11 @@ public enum ModelProfile: Sendable {
     /// Writes the profile of every layer.
     ///
     /// - Parameters:
-    ///   - layers: of the geometry's shapes; all with sensitivities or none, and all with output weights or none.
+    ///   - layers: of the geometry's shapes; all with sensitivities or none, with output weights or none, and with bases
+    ///     or none, whose units have all keys and values once.
     ///   - metadata: of the model, and how the profile was made (`MetadataKey`).
     ///   - access: who may use the file.
-    /// - Throws: `FileError` if the file can't be written.
+    /// - Throws: `FileError` if the file can't be written; `MemoryError`.
     public static func write(
         _ layers: [LayerProfile],
         geometry: CacheGeometry,
@@ -112,18 +126,20 @@ public enum ModelProfile: Sendable {
         access: FileAccess = .standard
     ) throws {
         precondition(layers.count == geometry.layers.count, "every layer has a profile")
-        var tensors: [(entry: SafetensorsWriter.Entry, numbers: [Float])] = []
+        var tensors: [Content] = []
         for (index, (layer, geometry)) in zip(layers, geometry.layers).enumerated() where !geometry.isEmpty {
-            func add(_ part: CacheDump.Part, _ numbers: [Float]) {
-                tensors.append((entry(layer: index, part: part, geometry: geometry), numbers))
+            func add(_ part: CacheDump.Part, _ numbers: [Float]) throws(MemoryError) {
+                let shape = shape(of: part, geometry: geometry)
+                tensors.append(try Content(CacheDump.name(index, part), numbers, shape: shape))
             }
-            add(.profile, layer.meanSquaredQueries)
-            if let outputWeights = layer.outputWeights { add(.outputWeights, outputWeights) }
+            try add(.profile, layer.meanSquaredQueries)
+            if let outputWeights = layer.outputWeights { try add(.outputWeights, outputWeights) }
             guard let sensitivity = layer.sensitivity else { continue }
-            add(.keySensitivity, sensitivity.keys)
-            add(.valueSensitivity, sensitivity.values)
-            add(.valueVariance, sensitivity.valueVariances)
+            try add(.keySensitivity, sensitivity.keys)
+            try add(.valueSensitivity, sensitivity.values)
+            try add(.valueVariance, sensitivity.valueVariances)
         }
+        tensors += try self.tensors(ofBases: layers.map(\.bases), geometry: geometry)
         let writer = try SafetensorsWriter(
             path: path,
             replacingExisting: replacingExisting,
@@ -131,10 +147,36 @@ public enum ModelProfile: Sendable {
             tensors: tensors.map(\.entry),
             metadata: metadata
         )
-        for (entry, numbers) in tensors {
-            try writer.write(SharedBytes(words: numbers.map(\.bitPattern)), to: entry.name)
+        for tensor in tensors {
+            var offset = 0
+            for piece in tensor.pieces {
+                try writer.write(piece, to: tensor.entry.name, at: offset)
+                offset += piece.count
+            }
         }
         try writer.commit()
+    }
+
+    /// A tensor to be written, in pieces that follow each other.
+    struct Content {
+        let entry: SafetensorsWriter.Entry
+        let pieces: [SharedBytes]
+
+        init(_ name: String, type: String, shape: [Int], pieces: [SharedBytes]) {
+            entry = .init(
+                name: name,
+                elementType: type,
+                shape: shape,
+                byteCount: pieces.reduce(0) { $0 + $1.count }
+            )
+            self.pieces = pieces
+        }
+
+        /// A tensor of float32 numbers.
+        init(_ name: String, _ numbers: [Float], shape: [Int]) throws(MemoryError) {
+            let bytes = try SharedBytes(words: numbers.map(\.bitPattern))
+            self.init(name, type: ElementType.float32.name, shape: shape, pieces: [bytes])
+        }
     }
 
     /// What a part of a layer's profile is in a file.
@@ -233,7 +275,13 @@ public enum ModelProfile: Sendable {
         layer: Int,
         part: CacheDump.Part
     ) throws(EngineFormatError) -> (heads: Int, dimension: Int)? {
-        let name = CacheDump.name(layer, part)
+        try shape(file, name: CacheDump.name(layer, part))
+    }
+
+    static func shape(
+        _ file: SafetensorsFile,
+        name: String
+    ) throws(EngineFormatError) -> (heads: Int, dimension: Int)? {
         guard let tensor = file.tensors[name] else { return nil }
         guard tensor.shape.count == 2 else {
             throw EngineFormatError(

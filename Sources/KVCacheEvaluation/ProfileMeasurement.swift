@@ -32,7 +32,10 @@ public struct ProfileMeasurement: Sendable {
                 Array(tokens[$0..<min($0 + settings.context, tokens.count)])
             }
         }
-        prefixes = settings.effort == .queries ? [] : try Self.prefixes(of: texts, model: model, settings: settings)
+        prefixes =
+            settings.effort == .queries
+            ? []
+            : try Self.prefixes(of: texts, model: model, prefix: settings.prefix, count: settings.prefixCount)
     }
 
     /// Tokens of a prefix that a model has positions for.
@@ -49,6 +52,9 @@ public struct ProfileMeasurement: Sendable {
         }
         return min(room, ProfileSettings.defaultPrefix)
     }
+
+    /// How much there is to compute, in tokens and layers.
+    public var cost: Int { Work(self, progress: nil).total }
 
     /// Tokens whose queries are squared.
     public var tokenCount: Int { pieces.reduce(0) { $0 + $1.count } }
@@ -109,22 +115,30 @@ public struct ProfileMeasurement: Sendable {
     // MARK: -
 
     /// Prefixes with what follows them: they lie evenly over the places of the texts where one can begin.
-    private static func prefixes(
+    ///
+    /// - Parameters:
+    ///   - prefix: tokens of each.
+    ///   - count: how many.
+    ///   - least: how many are enough, where texts have too few places; nil for `count`.
+    static func prefixes(
         of texts: [String],
         model: LlamaModel,
-        settings: ProfileSettings
+        prefix: Int,
+        count: Int,
+        least: Int? = nil
     ) throws -> [[Int32]] {
-        let needed = settings.prefix + ProfileSettings.continuation
+        let least = least ?? count
+        let needed = prefix + ProfileSettings.continuation
         let positions = model.configuration.maximumPositions
         guard needed <= positions else {
             throw EvaluationError(
-                "prefixes of \(settings.prefix) tokens and the \(ProfileSettings.continuation) that follow are asked for, "
+                "prefixes of \(prefix) tokens and the \(ProfileSettings.continuation) that follow are asked for, "
                     + "and the model has \(positions) positions; ask for shorter ones"
             )
         }
-        guard settings.prefix >= ProfileSettings.minimumPrefix else {
+        guard prefix >= ProfileSettings.minimumPrefix else {
             throw EvaluationError(
-                "prefixes of \(settings.prefix) tokens are too short: \(ProfileSettings.minimumPrefix) is the least"
+                "prefixes of \(prefix) tokens are too short: \(ProfileSettings.minimumPrefix) is the least"
             )
         }
         let beginning = model.tokenizer.leadingTokens
@@ -132,14 +146,15 @@ public struct ProfileMeasurement: Sendable {
         let tokens = try texts.map { try model.tokenizer.encode($0, addingSpecialTokens: false) }
         let places = tokens.map { max($0.count - length + 1, 0) }
         let total = places.reduce(0, +)
-        guard total >= settings.prefixCount else {
+        guard total >= least else {
             throw EvaluationError(
-                "the longest text has \(tokens.map(\.count).max() ?? 0) tokens, and \(length + settings.prefixCount - 1) "
+                "the longest text has \(tokens.map(\.count).max() ?? 0) tokens, and \(length + least - 1) "
                     + "are needed; pass a longer one, ask for shorter prefixes, or measure queries alone, by effort 0"
             )
         }
-        return (0..<settings.prefixCount).map { index in
-            var start = (2 * index + 1) * total / (2 * settings.prefixCount)
+        let count = min(count, total)
+        return (0..<count).map { index in
+            var start = (2 * index + 1) * total / (2 * count)
             var text = 0
             while start >= places[text] {
                 start -= places[text]
@@ -278,7 +293,7 @@ public struct ProfileMeasurement: Sendable {
     private struct Work {
         private let measurement: ProfileMeasurement
         private let progress: ProgressHandler?
-        private let total: Int
+        let total: Int
         private var done = 0
 
         init(_ measurement: ProfileMeasurement, progress: ProgressHandler?) {

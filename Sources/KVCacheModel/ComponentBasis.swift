@@ -69,6 +69,28 @@ public struct ArchiveUnit: Sendable, Hashable {
         self.hasValues = hasValues
     }
 
+    /// A unit by its numbers in files: first layer, layers, first KV head, KV heads, and parts (1 keys, 2 values, 3 both).
+    ///
+    /// - Returns: nil if they are not those of a unit.
+    public init?(numbers: [Int]) {
+        guard numbers.count == 5, (0..<CacheGeometry.Limits.layers.upperBound).contains(numbers[0]),
+            CacheGeometry.Limits.layers.contains(numbers[1]),
+            (0..<CacheGeometry.Limits.kvHeads.upperBound).contains(numbers[2]),
+            CacheGeometry.Limits.kvHeads.contains(numbers[3]), (1...3).contains(numbers[4])
+        else { return nil }
+        self.init(
+            layers: numbers[0]..<numbers[0] + numbers[1],
+            heads: numbers[2]..<numbers[2] + numbers[3],
+            hasKeys: numbers[4] & 1 != 0,
+            hasValues: numbers[4] & 2 != 0
+        )
+    }
+
+    /// Its numbers in files, as `init(numbers:)` takes them.
+    public var numbers: [Int] {
+        [layers.lowerBound, layers.count, heads.lowerBound, heads.count, (hasKeys ? 1 : 0) + (hasValues ? 2 : 0)]
+    }
+
     /// The parts of the cache that it has, in order.
     public var parts: [CachePart] { (hasKeys ? [.keys] : []) + (hasValues ? [.values] : []) }
 

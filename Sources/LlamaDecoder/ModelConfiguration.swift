@@ -65,7 +65,7 @@ public struct ModelConfiguration: Sendable, Equatable {
     }
 
     /// The rotary embedding of a layer.
-    func rotary(ofLayer layer: Int) -> RotaryEmbedding {
+    public func rotary(ofLayer layer: Int) -> RotaryEmbedding {
         slidingWindows[layer] == nil ? rotary : localRotary ?? rotary
     }
 

@@ -113,7 +113,7 @@ extension RotaryParameters {
         maximumPositions = try object.optional("max_position_embeddings")?.int()
     }
 
-    private init(_ object: JSONObject, field: String) throws(JSONError) {
+    init(_ object: JSONObject, field: String) throws(JSONError) {
         func double(_ name: String) throws(JSONError) -> Double? { try object.optional(name)?.double() }
         func doubles(_ name: String) throws(JSONError) -> [Double]? {
             try object.optional(name).map { value throws(JSONError) in

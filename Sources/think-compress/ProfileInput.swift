@@ -19,6 +19,9 @@ struct ProfileInput {
         self.input = input
     }
 
+    /// The text that came with the file.
+    var metadata: [String: String] { file.metadata }
+
     /// The SHA-256 of the file, in hex.
     ///
     /// - Throws: `FileError` if it can't be read.

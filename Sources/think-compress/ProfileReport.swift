@@ -44,6 +44,7 @@ struct ProfileReport: Encodable {
     let kvHeads: Int?
     let headDim: Int?
     let layerProfiles: [Layer]
+    let bases: BasesReport?
 
     init(_ profile: [LayerProfile], geometry: CacheGeometry, metadata: [String: String], path: String) {
         file = path
@@ -51,6 +52,7 @@ struct ProfileReport: Encodable {
         texts = metadata[ModelProfile.MetadataKey.texts].map { $0.split(separator: ",").count }
         tokens = metadata[ModelProfile.MetadataKey.tokens].flatMap { Int($0) }
         layers = profile.count
+        bases = BasesReport(profile)
         layerProfiles = profile.indices.filter { !geometry.layers[$0].isEmpty }.map {
             Layer(profile[$0], index: $0, geometry: geometry.layers[$0])
         }
@@ -69,7 +71,11 @@ struct ProfileReport: Encodable {
         let list = facts.map { name, value in
             name + String(repeating: " ", count: width - name.count) + "  " + value
         }
-        return list.joined(separator: "\n") + "\n\n" + (sensitivityTable ?? "sensitivities were not measured")
+        let parts = [
+            list.joined(separator: "\n"), sensitivityTable ?? "sensitivities were not measured",
+            bases?.text ?? "there are no bases",
+        ]
+        return parts.joined(separator: "\n\n")
     }
 
     /// Sensitivities as numbers and bars, nil where there are none.
