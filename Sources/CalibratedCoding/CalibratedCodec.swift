@@ -1,7 +1,8 @@
+internal import ByteStorage
 public import CachePacking
 internal import ComputeRuntime
 public import KVCacheCodecs
-public import KVCacheModel
+internal import KVCacheModel
 
 /// The calibrated basis in place: keys and values are turned into components in which errors cost the same, by the model's
 /// profile, and each component gets bits by what it costs the whole cache.
