@@ -166,7 +166,8 @@ let package = Package(
         .target(
             name: "KVCacheEvaluation",
             dependencies: [
-                "COpenBLAS", "ByteStorage", "ComputeRuntime", "KVCacheModel", "CachePacking", "KVCacheCodecs", "KVSnapshots",
+                "COpenBLAS", "ByteStorage", "ComputeRuntime", "KVCacheModel", "CachePacking", "KVCacheCodecs",
+                "KVSnapshots",
                 "KVCacheQuality", "EngineFormats", "TextTokenization", "LlamaDecoder",
             ],
             swiftSettings: sourceSettings

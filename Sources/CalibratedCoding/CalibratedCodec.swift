@@ -280,7 +280,11 @@ public struct CalibratedCodec: CodecStage {
     ///   the profile's basis.
     public func decide(_ statistics: inout LayerStatistics, draft: inout LayerDraft) throws(CodecError) {
         guard let choices else {
-            throw CodecError(.unsupportedPlan, layer: statistics.layer, "calibrated shares bits in a cache, not in a layer")
+            throw CodecError(
+                .unsupportedPlan,
+                layer: statistics.layer,
+                "calibrated shares bits in a cache, not in a layer"
+            )
         }
         if statistics.held.beginsWithFirst(sinks) { draft.sinks = max(draft.sinks, sinks) }
         guard let bases = statistics.source.profile?.bases else {

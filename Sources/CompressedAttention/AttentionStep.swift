@@ -528,7 +528,9 @@ struct AttentionStep {
     private func prefersProducts(_ rows: QueryRows, head: Int) -> Bool {
         let least = unsafe Kernels.best.product_rows
         let plan = layer.plan.heads[head]
-        if plan.components == nil && (plan.values.isFullPrecision || plan.keyRuns.contains(where: \.coding.isFullPrecision)) {
+        if plan.components == nil
+            && (plan.values.isFullPrecision || plan.keyRuns.contains(where: \.coding.isFullPrecision))
+        {
             return rows.count >= least.full
         }
         return rows.count >= (isPrecise(plan) ? least.precise : least.fast)

@@ -11,6 +11,7 @@ import ThinkCompress
     ) throws -> KVCache {
         var shape = TestCache()
         (shape.layers, shape.headDimension, shape.tokens, shape.elementType) = (layers, dimension, tokens, type)
+        shape.window = min(32, tokens)
         return try shape.makeQuickly().withRandomBases()
     }
 
@@ -41,7 +42,7 @@ import ThinkCompress
 
     @Test("errors fall as budgets grow, and are far below those of dropping everything")
     func errorsFall() async throws {
-        let cache = try Self.cache(layers: 1)
+        let cache = try Self.cache(layers: 1, tokens: 300)
         var former = Double.infinity
         for bits in ["1", "2", "3", "4"] {
             let layer = try await Self.compressed(cache, "calibrated(bits=\(bits))").layers[0]
@@ -58,7 +59,7 @@ import ThinkCompress
         let squares = CachePart.allCases.reduce(0.0) { sum, part in
             cache.layers[0][part].numbers.reduce(sum) { $0 + Double($1 * $1) }
         }
-        #expect(former < squares / 100)
+        #expect(former < squares / 5)
     }
 
     @Test("layers whose errors cost more get more bits")
@@ -155,13 +156,16 @@ import ThinkCompress
     func canonicalText() throws {
         let text = try Recipe("calibrated(sinks=4,bits=1.50,residual=256)").description
         #expect(text == "calibrated(bits=1.5,residual=256)")
-        #expect(try Recipe(text).sinks == 0 || Recipe(text).blockLength == 64)
+        #expect(try Recipe(text).residualWindow == 256 && Recipe(text).blockLength == 64)
         #expect(try Recipe(CalibratedCodec(budget: BitBudget(millibits: 1500))).description == "calibrated(bits=1.5)")
     }
 
     // MARK: - Life
 
-    @Test("tokens that come one by one give the same bytes as all at once by the same plan", arguments: ElementType.allCases)
+    @Test(
+        "tokens that come one by one give the same bytes as all at once by the same plan",
+        arguments: ElementType.allCases
+    )
     func appending(type: ElementType) async throws {
         let cache = try Self.cache(layers: 1, tokens: 700, type: type)
         let whole = try await Self.compressed(cache, "calibrated(bits=2)").layers[0]

@@ -26,15 +26,17 @@ struct ComponentAllocationTests {
     @Test func bitsGoWhereErrorsCostMost() {
         let large = head([Double](repeating: 100, count: 8) + [Double](repeating: 1, count: 8))
         let small = head([Double](repeating: 0.01, count: 16))
-        #expect(allocation.allocate([large, small], budget: 128) == [[[8, 0]], [[0, 4]]])
-        #expect(allocation.allocate([large, small], budget: 256) == [[[16, 0]], [[0, 16]]])
-        #expect(allocation.allocate([large, small], budget: 320) == [[[16, 0]], [[16, 0]]])
+        #expect(allocation.allocate([large, small], budget: 128) == [[[8, 0]], [[0, 16]]])
+        #expect(allocation.allocate([large, small], budget: 192) == [[[16, 0]], [[0, 16]]])
+        #expect(allocation.allocate([large, small], budget: 256) == [[[16, 0]], [[16, 0]]])
     }
 
     @Test func theLeastIsAQuadOfTheNarrowest() {
-        let heads = [head([Double](repeating: 0, count: 16)), head([0, 0])]
+        let heads = [head([Double](repeating: 1, count: 16)), head([1, 1])]
         #expect(allocation.allocate(heads, budget: 127) == nil)
-        #expect(allocation.allocate(heads, budget: 128) == [[[0, 4]], [[0, 2]]])
+        #expect(allocation.allocate(heads, budget: 128) == [[[0, 16]], [[2, 0]]])
+        // Components of a narrow unit cost as many lines at any width; where lines are dear the narrowest are taken.
+        #expect(allocation.allocate([head([1, 1], weight: 2)], budget: 128) == [[[2, 0]]])
     }
 
     @Test func bytesOfLighterHeadsCountLess() {

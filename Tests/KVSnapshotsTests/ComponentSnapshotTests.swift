@@ -89,7 +89,9 @@ import ThinkCompress
     func damage(_ fault: Fault) async throws {
         var file = try await Self.file(Self.compressed())
         let section = try #require(file.sections.last)
-        for (index, byte) in fault.bytes.enumerated() { file.bytes[section.range.lowerBound + fault.offset + index] = byte }
+        for (index, byte) in fault.bytes.enumerated() {
+            file.bytes[section.range.lowerBound + fault.offset + index] = byte
+        }
         file.mendChecksums()
         let error = #expect(throws: SnapshotError.self) { _ = try SnapshotReader(file.shared) }
         #expect(error?.code == .invalidBases)
