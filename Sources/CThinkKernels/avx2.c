@@ -686,6 +686,10 @@ TCK_INLINE void tally_add_scaled(float *sums, tally value, float factor) {
   _mm256_storeu_ps(sums, _mm256_fmadd_ps(_mm256_cvtepi32_ps(value), _mm256_set1_ps(factor), _mm256_loadu_ps(sums)));
 }
 
+TCK_INLINE void tally_add_scaled_by(float *sums, tally value, const float *factors) {
+  _mm256_storeu_ps(sums, _mm256_fmadd_ps(_mm256_cvtepi32_ps(value), _mm256_loadu_ps(factors), _mm256_loadu_ps(sums)));
+}
+
 TCK_INLINE line line_add_fours(line totals, line bytes) {
   __m256i ones = _mm256_set1_epi8(1);
   return (line){tally_add_part(totals.low, _mm256_maddubs_epi16(bytes.low, ones)),

@@ -519,6 +519,10 @@ TCK_INLINE void tally_add_scaled(float *sums, tally value, float factor) {
   _mm512_storeu_ps(sums, _mm512_fmadd_ps(_mm512_cvtepi32_ps(value), _mm512_set1_ps(factor), _mm512_loadu_ps(sums)));
 }
 
+TCK_INLINE void tally_add_scaled_by(float *sums, tally value, const float *factors) {
+  _mm512_storeu_ps(sums, _mm512_fmadd_ps(_mm512_cvtepi32_ps(value), _mm512_loadu_ps(factors), _mm512_loadu_ps(sums)));
+}
+
 #define TCK_VALUE_SLICES 4
 #define TCK_PRECISE_VALUE_SLICES 2
 

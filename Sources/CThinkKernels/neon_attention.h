@@ -265,6 +265,10 @@ TCK_INLINE void tally_add_scaled(float *sums, tally value, float factor) {
   vst1q_f32(sums, vfmaq_f32(vld1q_f32(sums), vcvtq_f32_s32(value), vdupq_n_f32(factor)));
 }
 
+TCK_INLINE void tally_add_scaled_by(float *sums, tally value, const float *factors) {
+  vst1q_f32(sums, vfmaq_f32(vld1q_f32(sums), vcvtq_f32_s32(value), vld1q_f32(factors)));
+}
+
 #define TCK_VALUE_SLICES 4
 #define TCK_PRECISE_VALUE_SLICES 2
 

@@ -209,3 +209,88 @@ bool tck_pack_block(const tck_kernels *kernels, const tck_block_format *format, 
   if (is_centered(format->value_coding)) return pack_centered_values(kernels, values, format, centering, bytes);
   return pack_block_values(kernels, values, format, bytes);
 }
+
+// MARK: - Components
+
+/// Exchanges rows and columns of every 16 bytes, taken as 4 x 4: codes of components lie so that those of four tokens
+/// are together. The inverse of itself.
+static void transpose_fours(const uint8_t *from, size_t count, uint8_t *to) {
+  for (size_t i = 0; i < count; i += 16) {
+    for (size_t row = 0; row < 4; row++) {
+      for (size_t column = 0; column < 4; column++) to[i + column * 4 + row] = from[i + row * 4 + column];
+    }
+  }
+}
+
+/// The components of a run, which are numbered as they come.
+static tck_channels run_components(size_t first, size_t count, uint16_t indices[TCK_MAX_HEAD_DIMENSION]) {
+  for (size_t i = 0; i < count; i++) indices[i] = (uint16_t)(first + i);
+  return (tck_channels){indices, count};
+}
+
+static size_t component_count(const tck_key_run *runs, size_t run_count) {
+  size_t count = 0;
+  for (size_t i = 0; i < run_count; i++) count += runs[i].count;
+  return count;
+}
+
+bool tck_pack_components(const tck_kernels *kernels, const tck_block_format *format, tck_rows keys, tck_rows values,
+                         void *block) {
+  uint8_t *bytes = block;
+  uint16_t indices[TCK_MAX_HEAD_DIMENSION];
+  for (size_t part = 0; part < 2; part++) {
+    const tck_key_run *runs = part == 0 ? format->key_runs : format->value_runs;
+    const size_t run_count = part == 0 ? format->key_run_count : format->value_run_count;
+    const size_t dimension = component_count(runs, run_count);
+    size_t first = 0;
+    for (size_t i = 0; i < run_count; i++) {
+      const tck_key_run *run = &runs[i];
+      tck_mutable_packed to = {bytes + run->codes, bytes + run->scales, bytes + run->minima};
+      if (!tck_pack_keys(kernels, part == 0 ? keys : values, format->tokens,
+                         run_components(first, run->count, indices), dimension, run->coding, to)) {
+        return false;
+      }
+      first += run->count;
+      if (part == 0) continue;
+      for (size_t at = 0; at < tck_key_code_bytes(format->tokens, run->count, run->coding.width); at += 16) {
+        uint8_t lanes[16];
+        memcpy(lanes, to.codes + at, sizeof lanes);
+        transpose_fours(lanes, sizeof lanes, to.codes + at);
+      }
+    }
+  }
+  return true;
+}
+
+size_t tck_unpacking_bytes(const tck_block_format *format) {
+  size_t most = 0;
+  for (size_t i = 0; i < format->value_run_count; i++) {
+    const tck_key_run *run = &format->value_runs[i];
+    size_t bytes = tck_key_code_bytes(format->tokens, run->count, run->coding.width);
+    most = bytes > most ? bytes : most;
+  }
+  return most;
+}
+
+void tck_unpack_components(const tck_kernels *kernels, const tck_block_format *format, bool of_values, const void *block,
+                           void *workspace, float *destination, size_t row_stride) {
+  const uint8_t *bytes = block;
+  uint16_t indices[TCK_MAX_HEAD_DIMENSION];
+  const tck_key_run *runs = of_values ? format->value_runs : format->key_runs;
+  const size_t run_count = of_values ? format->value_run_count : format->key_run_count;
+  const size_t dimension = component_count(runs, run_count);
+  const tck_mutable_rows rows = {destination, row_stride * sizeof *destination, TCK_FLOAT32};
+  size_t first = 0;
+  for (size_t i = 0; i < run_count; i++) {
+    const tck_key_run *run = &runs[i];
+    const uint8_t *codes = bytes + run->codes;
+    if (of_values) {
+      transpose_fours(codes, tck_key_code_bytes(format->tokens, run->count, run->coding.width), workspace);
+      codes = workspace;
+    }
+    const tck_packed source = {codes, bytes + run->scales, bytes + run->minima};
+    kernels->unpack_keys(source, format->tokens, run_components(first, run->count, indices), dimension, run->coding,
+                         rows);
+    first += run->count;
+  }
+}

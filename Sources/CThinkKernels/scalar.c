@@ -86,6 +86,19 @@ static void rotate_rows(float *rows, size_t count, size_t dimension) {
   }
 }
 
+/// Formats/calibrated.md, "Components".
+static void transform_rows(const float *rows, size_t row_stride, size_t count, size_t inputs, const float *matrix,
+                           size_t outputs, float *destination) {
+  const size_t padded = tck_padded_dimension(outputs);
+  for (size_t r = 0; r < count; r++) {
+    for (size_t i = 0; i < padded; i++) {
+      float sum = 0;
+      for (size_t at = 0; at < inputs; at++) sum += rows[r * row_stride + at] * matrix[at * padded + i];
+      destination[r * padded + i] = sum;
+    }
+  }
+}
+
 // MARK: - Code lines
 
 /// Where a code is: in byte `byte` of unit `unit`, of `units` units of a sub-block, whose lines begin at `lines`.
@@ -99,6 +112,13 @@ static code_place key_place(size_t token, size_t index, size_t count, unsigned w
   size_t units = tck_key_units(count), lines = token / TCK_SUBBLOCK_TOKENS * tck_line_bytes(units, width);
   size_t lane = token % 16, half = token % TCK_SUBBLOCK_TOKENS / 16;
   return (code_place){width, lines, units, index / 4 * 2 + half, lane * 4 + index % 4};
+}
+
+/// The place of a code of a run of value components: Formats/calibrated.md, "Blocks".
+static code_place component_place(size_t token, size_t index, size_t count, unsigned width) {
+  code_place at = key_place(token, index, count, width);
+  at.byte = token % 16 / 4 * 16 + index % 4 * 4 + token % 4;
+  return at;
 }
 
 /// The place of a value code: Formats/kivi.md, "Value codes".
@@ -393,6 +413,15 @@ static float block_value(const tck_block_format *format, const uint8_t *block, s
                         tck_stored_quantizer(coding, block + format->value_scales, block + format->value_minima, at));
 }
 
+/// One of a block's components of values, of all runs.
+static float block_component(const tck_block_format *format, const uint8_t *block, size_t token, size_t index) {
+  const tck_key_run *run = format->value_runs;
+  for (; index >= run->count; run++) index -= run->count;
+  code_place place = component_place(token, index, run->count, run->coding.width);
+  return tck_dequantize(code_at(block + run->codes, place),
+                        tck_stored_quantizer(run->coding, block + run->scales, block + run->minima, index));
+}
+
 /// Turns a query's scores into powers relative to the tile's maximum, joins the sums, and scales the earlier output.
 ///
 /// Returns by how much the tile's part is to be scaled; nothing is to be added where that is 0.
@@ -447,7 +476,9 @@ static void attend_blocks(const tck_block_format *format, const void *blocks, si
       float sum = 0;
       for (size_t token = 0; token < tokens; token++) {
         const uint8_t *block = (const uint8_t *)blocks + token / format->tokens * format->byte_count;
-        sum += scores[token] * block_value(format, block, token % format->tokens, channel);
+        sum += scores[token] * (format->value_run_count > 0
+                                    ? block_component(format, block, token % format->tokens, channel)
+                                    : block_value(format, block, token % format->tokens, channel));
       }
       queries->outputs[row * dimension + channel] += sum * factor;
     }
@@ -481,6 +512,30 @@ static void attend_rows(tck_rows keys, tck_rows values, size_t tokens, size_t ke
         sum += scores[token] * tck_load(values.type, row(values, token), channel);
       }
       output[channel] += sum * factor;
+    }
+  }
+}
+
+// MARK: - Bases
+
+static void project_rows(const int8_t *matrix, size_t components, size_t channels, const float *rows,
+                         size_t row_stride, size_t count, float *outputs, size_t output_stride) {
+  for (size_t r = 0; r < count; r++) {
+    for (size_t k = 0; k < components; k++) {
+      float sum = 0;
+      for (size_t c = 0; c < channels; c++) sum += (float)matrix[k * channels + c] * rows[r * row_stride + c];
+      outputs[r * output_stride + k] = sum;
+    }
+  }
+}
+
+static void expand_rows(const int8_t *matrix, size_t components, size_t channels, const float *rows, size_t row_stride,
+                        size_t count, float *outputs, size_t output_stride) {
+  for (size_t r = 0; r < count; r++) {
+    for (size_t c = 0; c < channels; c++) {
+      float sum = 0;
+      for (size_t k = 0; k < components; k++) sum += rows[r * row_stride + k] * (float)matrix[k * channels + c];
+      outputs[r * output_stride + c] = sum;
     }
   }
 }
@@ -545,6 +600,7 @@ const tck_kernels tck_scalar_kernels = {
     .subtract_means = subtract_means,
     .add_means = add_means,
     .rotate_rows = rotate_rows,
+    .transform_rows = transform_rows,
     .key_ranges = key_ranges,
     .value_ranges = value_ranges,
     .fit_ranges = fit_ranges,
@@ -557,6 +613,8 @@ const tck_kernels tck_scalar_kernels = {
     .unpack_full_keys = unpack_full_keys,
     .attend_blocks = attend_blocks,
     .attend_rows = attend_rows,
+    .project_rows = project_rows,
+    .expand_rows = expand_rows,
     .join_scores = join_scores,
     .multiply_gates = multiply_gates,
     .widen_weights = widen_weights,

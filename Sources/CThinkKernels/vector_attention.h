@@ -36,6 +36,7 @@
 // TCK_PART_LIMIT          0; or, where adding up in 16 bits is faster, the largest magnitude that these can hold. Then
 //                         tally_add adds to parts of tallies, 16-bit sums of two products each, and tally_add_part adds
 //                         such a part to a tally
+// tally_add_scaled_by     adds it, times as many factors, to floats
 // TCK_DOT_SETS            2 where registers hold two sets of sums over keys, else 1
 // TCK_VALUE_SLICES, TCK_PRECISE_VALUE_SLICES
 //                         slices of 16 channels of values whose sums registers hold
@@ -701,6 +702,8 @@ TCK_INLINE void add_rows(const value_rows *source, tck_queries *queries, const w
   if (source->dimension % LANES > 0) add_row_slices(source, slice, 1, true, queries, work, type, rows);
 }
 
+#include "vector_runs.h"
+
 // MARK: - Functions for each number of queries, width and precision
 
 #define DEFINE_QUANTIZED(rows, width)                                                                                  \
@@ -711,6 +714,10 @@ TCK_INLINE void add_rows(const value_rows *source, tck_queries *queries, const w
   TCK_LEAF void dots_##rows##_##width##_fast(const uint8_t *codes, size_t quads, const uint8_t *folded,                \
                                              size_t low_offset, const float *steps, float *scores) {                   \
     key_dots(codes, quads, width, folded, low_offset, rows, false, steps, scores);                                     \
+  }                                                                                                                    \
+  TCK_LEAF void run_##rows##_##width##_dots(const uint8_t *codes, size_t quads, size_t tokens, const uint8_t *folded,  \
+                                            const float *factors, float *sums) {                                       \
+    run_dots(codes, quads, tokens, width, folded, rows, factors, sums);                                                \
   }                                                                                                                    \
   TCK_LEAF void add_##rows##_##width##_fast(tile *it) { add_quantized_values(it, width, rows, false); }                \
   TCK_LEAF void add_##rows##_##width##_precise(tile *it) { add_quantized_values(it, width, rows, true); }
@@ -747,6 +754,16 @@ static size_t type_index(tck_element_type type) { return type == TCK_FLOAT16 ? 0
 #define OF_WIDTHS(name, mode) \
   {name##_1_##mode, name##_2_##mode, name##_3_##mode, name##_4_##mode, name##_5_##mode, name##_8_##mode}
 
+#define DEFINE_ADD_RUNS(rows)                                                        \
+  TCK_LEAF void add_runs_##rows(tile *it, bool is_precise) {                        \
+    static run_dots_function *const dots[WIDTHS] = OF_WIDTHS(run_##rows, dots);     \
+    add_runs(it, rows, is_precise, dots);                                           \
+  }
+
+DEFINE_ADD_RUNS(1)
+DEFINE_ADD_RUNS(2)
+DEFINE_ADD_RUNS(4)
+
 #define DEFINE_SCORES(rows)                                                                                   \
   TCK_LEAF void score_quantized_##rows(tile *it) {                                                            \
     static key_dots_function *const dots[2][WIDTHS] = {OF_WIDTHS(dots_##rows, fast),                          \
@@ -762,6 +779,7 @@ DEFINE_SCORES(4)
 typedef struct row_functions {
   void (*score_quantized)(tile *it);
   void (*add_quantized[2][WIDTHS])(tile *it);
+  void (*add_runs)(tile *it, bool is_precise);
   void (*score_full[3])(tile *it, const tck_key_run *run, const float *queries);
   void (*score_rows[3])(tck_rows keys, size_t tokens, size_t key_dimension, const float *queries, float *scores);
   void (*add_rows[3])(const value_rows *source, tck_queries *queries, const workspace *work);
@@ -771,6 +789,7 @@ typedef struct row_functions {
   {                                                                                                         \
       score_quantized_##rows,                                                                               \
       {OF_WIDTHS(add_##rows, fast), OF_WIDTHS(add_##rows, precise)},                                        \
+      add_runs_##rows,                                                                                      \
       {score_##rows##_float16, score_##rows##_bfloat16, score_##rows##_float32},                            \
       {score_rows_##rows##_float16, score_rows_##rows##_bfloat16, score_rows_##rows##_float32},             \
       {add_rows_##rows##_float16, add_rows_##rows##_bfloat16, add_rows_##rows##_float32},                   \
@@ -815,7 +834,9 @@ TCK_TARGET static void attend_blocks(const tck_block_format *format, const void 
   size_t tokens = block_count * format->tokens;
   score_blocks(&it, functions);
   exponentiate(queries, tokens, &it.work);
-  if (format->value_coding.width == 0) {
+  if (format->value_run_count > 0) {
+    functions->add_runs(&it, queries->is_precise || it.work.needs_precision);
+  } else if (format->value_coding.width == 0) {
     size_t row_bytes = format->value_dimension * tck_element_bytes(format->full_type);
     value_rows values = {{block_part(&it, 0, format->value_codes), row_bytes, format->full_type},
                          tokens,

@@ -62,6 +62,7 @@
 #define THINK_KERNELS_VECTOR_KERNELS_H
 
 #include "archive_kernels.h"
+#include "vector_bases.h"
 #include "vector_fitting.h"
 #include "vector_keys.h"
 #include "vector_products.h"
@@ -81,6 +82,7 @@
       .subtract_means = subtract_means,    \
       .add_means = add_means,              \
       .rotate_rows = rotate_rows,          \
+      .transform_rows = transform_rows,    \
       .key_ranges = key_ranges,            \
       .value_ranges = value_ranges,        \
       .fit_ranges = fit_ranges,            \
@@ -93,6 +95,8 @@
       .unpack_full_keys = unpack_full_keys,\
       .attend_blocks = attention_prefix##attend_blocks, \
       .attend_rows = attention_prefix##attend_rows, \
+      .project_rows = project_rows,        \
+      .expand_rows = expand_rows,          \
       .join_scores = attention_prefix##join_scores, \
       .multiply_gates = attention_prefix##multiply_gates, \
       .widen_weights = widen_weights,      \

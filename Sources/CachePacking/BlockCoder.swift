@@ -21,6 +21,8 @@ final class BlockCoder: Sendable {
     let prunedValueMeans: [Float]
     /// Whether some run's keys are coded less their channel's mean.
     private let centersKeys: Bool
+    /// What turns keys and values into components, if these are what is coded; nil for values if there are none.
+    let components: (keys: ComponentTransform, values: ComponentTransform?)?
 
     /// Bytes of a block.
     var blockByteCount: Int { format.byte_count }
@@ -38,6 +40,7 @@ final class BlockCoder: Sendable {
         keptValueChannels = plan.valuePruning == .none ? nil : plan.valueChannels
         prunedValueMeans = plan.valuePruning == .means ? plan.valueMeanRow : []
         keptValueMeans = plan.keptValueMeans
+        components = plan.components.map { (ComponentTransform($0.keys), $0.values.map(ComponentTransform.init)) }
     }
 
     /// A coder for each head of a layer; heads whose plans are equal share theirs.
@@ -57,6 +60,9 @@ final class BlockCoder: Sendable {
 
     /// Which channels of keys or values are quantized: pruned and full-precision ones may hold any number.
     func quantizedChannels(_ part: CachePart) -> [Bool] {
+        if let components = plan.components {
+            return [Bool](repeating: true, count: components[part]?.channelCount ?? 0)
+        }
         switch part {
         case .values:
             return plan.values.isFullPrecision
@@ -74,11 +80,83 @@ final class BlockCoder: Sendable {
     ///
     /// - Returns: whether all numbers could be quantized; if not, the bytes are of no use.
     func pack(keys: tck_rows, values: tck_rows, into block: UnsafeMutableRawPointer) -> Bool {
+        if let components {
+            return unsafe pack(keys: keys, by: components.keys, values: values, by: components.values, into: block)
+        }
         guard let keptValueChannels else { return unsafe packKept(keys: keys, values: values, into: block) }
         return unsafe withValueScratch(of: values.type, channels: keptValueChannels) { scratch, channels in
             unsafe tck_gather_channels(values, format.tokens, channels, scratch.bytes)
             let kept = unsafe tck_rows(bytes: scratch.bytes, token_stride: scratch.token_stride, type: scratch.type)
             return unsafe packKept(keys: keys, values: kept, into: block)
+        }
+    }
+
+    /// Packs the components of a block of rows.
+    private func pack(
+        keys: tck_rows,
+        by keyTransform: ComponentTransform,
+        values: tck_rows,
+        by valueTransform: ComponentTransform?,
+        into block: UnsafeMutableRawPointer
+    ) -> Bool {
+        let counts = [keyTransform, valueTransform].map { $0?.componentFloats(rows: format.tokens) ?? 0 }
+        return unsafe withUnsafeTemporaryAllocation(of: Float.self, capacity: counts[0] + counts[1]) { floats in
+            guard let base = floats.baseAddress, unsafe keyTransform.turn(keys, count: format.tokens, into: base) else {
+                return false
+            }
+            if let valueTransform {
+                guard unsafe valueTransform.turn(values, count: format.tokens, into: base + counts[0]) else {
+                    return false
+                }
+            }
+            return unsafe withUnsafePointer(to: format) { format in
+                unsafe tck_pack_components(
+                    Kernels.bestPointer,
+                    format,
+                    componentRows(base, of: keyTransform),
+                    componentRows(base + counts[0], of: valueTransform ?? keyTransform),
+                    block
+                )
+            }
+        }
+    }
+
+    private func componentRows(_ numbers: UnsafePointer<Float>, of transform: ComponentTransform) -> tck_rows {
+        unsafe tck_rows(
+            bytes: UnsafeRawPointer(numbers),
+            token_stride: transform.componentFloats(rows: 1) * MemoryLayout<Float>.stride,
+            type: TCK_FLOAT32
+        )
+    }
+
+    /// Restores keys or values of a block from their components.
+    private func unpack(
+        _ part: CachePart,
+        by transform: ComponentTransform,
+        of block: UnsafeRawPointer,
+        into rows: tck_mutable_rows
+    ) {
+        unsafe withUnsafePointer(to: format) { format in
+            let stride = transform.componentFloats(rows: 1)
+            let count = unsafe format.pointee.tokens * stride
+            unsafe withUnsafeTemporaryAllocation(
+                byteCount: count * MemoryLayout<Float>.stride + tck_unpacking_bytes(format),
+                alignment: AlignedBuffer.alignment
+            ) { memory in
+                guard let base = memory.baseAddress else { return }
+                let components = unsafe base.bindMemory(to: Float.self, capacity: count)
+                unsafe components.initialize(repeating: 0, count: count)
+                unsafe tck_unpack_components(
+                    Kernels.bestPointer,
+                    format,
+                    part == .values,
+                    block,
+                    base + count * MemoryLayout<Float>.stride,
+                    components,
+                    stride
+                )
+                unsafe transform.restore(components, count: format.pointee.tokens, into: rows)
+            }
         }
     }
 
@@ -109,6 +187,10 @@ final class BlockCoder: Sendable {
 
     /// Restores the keys of a block into rows.
     func unpackKeys(of block: UnsafeRawPointer, into rows: tck_mutable_rows) {
+        if let components {
+            unsafe unpack(.keys, by: components.keys, of: block, into: rows)
+            return
+        }
         if centersKeys {
             // Centered runs first, as all channels of their rows are written, then the others over them.
             unsafe withScratchRows(dimension: format.key_dimension) { scratch in
@@ -161,6 +243,10 @@ final class BlockCoder: Sendable {
 
     /// Restores the values of a block into rows.
     func unpackValues(of block: UnsafeRawPointer, into rows: tck_mutable_rows) {
+        if let components {
+            if let transform = components.values { unsafe unpack(.values, by: transform, of: block, into: rows) }
+            return
+        }
         guard let keptValueChannels else {
             unsafe unpackKeptValues(of: block, into: rows)
             return
@@ -315,17 +401,23 @@ extension HeadPlan {
     func blockFormat(shape: BlockShape) -> tck_block_format {
         var plan = tck_block_plan()
         plan.tokens = shape.blockLength
-        plan.key_dimension = keyDimension
+        plan.key_dimension = components == nil ? keyDimension : keptChannelCount
         plan.value_dimension = keptValueChannelCount
         plan.full_type = shape.elementType.kernelType
         plan.values = values.kernelCoding
-        plan.key_run_count = keyRuns.count
-        unsafe withUnsafeMutableBytes(of: &plan.key_runs) { bytes in
+        let keys =
+            components?.keys.runs.map { ($0.count, $0.coding) } ?? keyRuns.map { ($0.channels.count, $0.coding) }
+        let ofValues = components?.values?.runs.map { ($0.count, $0.coding) } ?? []
+        plan.key_run_count = keys.count
+        plan.value_run_count = ofValues.count
+        func fill(_ bytes: UnsafeMutableRawBufferPointer, with coded: [(count: Int, coding: Coding)]) {
             let runs = unsafe bytes.bindMemory(to: tck_coded_channels.self)
-            for (index, run) in keyRuns.enumerated() {
-                unsafe runs[index] = tck_coded_channels(count: run.channels.count, coding: run.coding.kernelCoding)
+            for (index, run) in coded.enumerated() {
+                unsafe runs[index] = tck_coded_channels(count: run.count, coding: run.coding.kernelCoding)
             }
         }
+        unsafe withUnsafeMutableBytes(of: &plan.key_runs) { unsafe fill($0, with: keys) }
+        unsafe withUnsafeMutableBytes(of: &plan.value_runs) { unsafe fill($0, with: ofValues) }
         return unsafe withUnsafePointer(to: plan) { unsafe tck_layout($0) }
     }
 }

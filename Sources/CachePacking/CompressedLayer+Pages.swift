@@ -34,6 +34,11 @@ extension CompressedLayer {
         plan.heads[head].keyMeans.isEmpty ? nil : coders[head].keyMeans
     }
 
+    /// What turned a head's keys and values into components, where these are what its blocks have.
+    package func components(head: Int) -> (keys: ComponentTransform, values: ComponentTransform?)? {
+        coders[head].components
+    }
+
     /// The value channels that a head's blocks have, ascending; nil if they have all.
     package func keptValueChannels(head: Int) -> [UInt16]? { coders[head].keptValueChannels }
 

@@ -258,6 +258,9 @@ public struct HeadPlan: Sendable, Hashable {
     public let valueMeans: [Float]
     /// The value channels that are kept; nil if all are.
     private let listedValueChannels: [UInt16]?
+    /// How keys and values are coded as components of bases, which is then all there is to say: there are no key runs,
+    /// `values` and the means do not count. Nil if channels are coded.
+    public let components: HeadComponents?
     /// The dimension of the keys that the channels are of.
     public let keyDimension: Int
     /// The dimension of the values.
@@ -270,6 +273,26 @@ public struct HeadPlan: Sendable, Hashable {
         keyMeans = []
         valueMeans = []
         listedValueChannels = nil
+        components = nil
+        keyDimension = geometry.keyDimension
+        valueDimension = geometry.valueDimension
+    }
+
+    /// A plan that codes components.
+    ///
+    /// - Parameter components: of as many channels as the heads' keys and values have.
+    public init(_ components: HeadComponents, geometry: LayerGeometry) {
+        precondition(
+            components.keys.channelCount == geometry.keyDimension
+                && components.values?.channelCount ?? 0 == geometry.valueDimension,
+            "components are of the layer's keys and values"
+        )
+        keyRuns = []
+        values = .fullPrecision
+        keyMeans = []
+        valueMeans = []
+        listedValueChannels = nil
+        self.components = components
         keyDimension = geometry.keyDimension
         valueDimension = geometry.valueDimension
     }
@@ -326,6 +349,7 @@ public struct HeadPlan: Sendable, Hashable {
         self.keyMeans = keyMeans
         self.valueMeans = valueMeans
         self.listedValueChannels = listedValueChannels
+        components = nil
         keyDimension = geometry.keyDimension
         valueDimension = geometry.valueDimension
     }
@@ -336,19 +360,29 @@ public struct HeadPlan: Sendable, Hashable {
     }
 
     /// The codings of all runs and of the values.
-    var codings: [Coding] { keyRuns.map(\.coding) + [values] }
+    var codings: [Coding] {
+        keyRuns.map(\.coding) + [values] + CachePart.allCases.flatMap { components?[$0]?.runs.map(\.coding) ?? [] }
+    }
 
-    /// Key channels that are kept.
-    public var keptChannelCount: Int { keyRuns.reduce(0) { $0 + $1.channels.count } }
+    /// Key channels that are kept, or components of keys.
+    public var keptChannelCount: Int {
+        components?.keys.componentCount ?? keyRuns.reduce(0) { $0 + $1.channels.count }
+    }
 
     /// The keep mask: whether each key channel is kept.
-    public var keepMask: [Bool] { Self.mask(of: keyRuns.lazy.flatMap(\.channels), dimension: keyDimension) }
+    public var keepMask: [Bool] {
+        components == nil
+            ? Self.mask(of: keyRuns.lazy.flatMap(\.channels), dimension: keyDimension)
+            : [Bool](repeating: true, count: keyDimension)
+    }
 
     /// The value channels that are kept, ascending: all, or those that blocks have.
     public var valueChannels: [UInt16] { listedValueChannels ?? (0..<UInt16(valueDimension)).map { $0 } }
 
-    /// Value channels that are kept.
-    public var keptValueChannelCount: Int { listedValueChannels?.count ?? valueDimension }
+    /// Value channels that are kept, or components of values.
+    public var keptValueChannelCount: Int {
+        components?.values?.componentCount ?? listedValueChannels?.count ?? valueDimension
+    }
 
     /// Whether each value channel is kept.
     public var valueKeepMask: [Bool] {
@@ -373,7 +407,7 @@ public struct HeadPlan: Sendable, Hashable {
     }
 
     /// Whether the plan has means of any channel.
-    public var hasMeans: Bool { !keyMeans.isEmpty || !valueMeans.isEmpty }
+    public var hasMeans: Bool { !keyMeans.isEmpty || !valueMeans.isEmpty || components != nil }
 
     /// The mean of every key channel: zero for those of runs whose keys are coded as they are, and where `keyMeans` is
     /// empty.

@@ -17,6 +17,10 @@ public struct PlanError: Error, Sendable, Equatable, CustomStringConvertible {
         case valueChannelCount
         case valueChannel(Int)
         case mean(Int)
+        /// A channel's weight, a component's scale, and a number of the matrix, of a plan of components.
+        case weight(Int)
+        case scale(Int)
+        case matrix(Int)
     }
 
     public let place: Place

@@ -322,7 +322,11 @@ struct AttentionStep {
                 }
             }
         }
-        rows.gatherKept(runs: plan.keyRuns, format: format, means: layer.keyMeans(head: head))
+        if let components = layer.components(head: head) {
+            rows.projectKept(by: components.keys, format: format)
+        } else {
+            rows.gatherKept(runs: plan.keyRuns, format: format, means: layer.keyMeans(head: head))
+        }
     }
 
     private func isPrecise(_ plan: HeadPlan) -> Bool {
@@ -375,9 +379,13 @@ struct AttentionStep {
         }
     }
 
-    /// Turns what blocks alone have given so far into values: where these are centered the kernels have added up rotated
+    /// Turns what blocks alone have given so far into values: from their components, or where these are centered the kernels have added up rotated
     /// numbers less their means, and where channels were pruned those that are kept, unless pages were restored.
     private func restoreValues(_ rows: QueryRows, head: Int, products: MatrixTile?) {
+        if let values = layer.components(head: head)?.values {
+            if products == nil || !prefersProducts(rows, head: head) { rows.restoreValues(by: values) }
+            return
+        }
         let values = layer.plan.heads[head].values
         let keptChannels = layer.keptValueChannels(head: head)
         guard values.isCentered || keptChannels != nil, products == nil || !prefersProducts(rows, head: head) else {
@@ -520,7 +528,9 @@ struct AttentionStep {
     private func prefersProducts(_ rows: QueryRows, head: Int) -> Bool {
         let least = unsafe Kernels.best.product_rows
         let plan = layer.plan.heads[head]
-        if plan.values.isFullPrecision || plan.keyRuns.contains(where: \.coding.isFullPrecision) {
+        if plan.components == nil
+            && (plan.values.isFullPrecision || plan.keyRuns.contains(where: \.coding.isFullPrecision))
+        {
             return rows.count >= least.full
         }
         return rows.count >= (isPrecise(plan) ? least.precise : least.fast)

@@ -134,8 +134,101 @@ struct QueryRows {
                 unsafe offsets[row] = sum
             }
         }
+        pointGroups(kept: kept)
+    }
+
+    private func pointGroups(kept: Int) {
         for group in 0..<groupCount {
             unsafe groups[group].kept_rows = UnsafePointer(keptQueries + group * Self.rowsPerGroup * kept)
+        }
+    }
+
+    /// Turns the queries into components, in the order of a head's key runs, and takes what the means of keys add to every
+    /// score: Formats/calibrated.md, "Attention".
+    func projectKept(by transform: ComponentTransform, format: tck_block_format) {
+        let plan = transform.plan
+        let kept = unsafe withUnsafePointer(to: format) { unsafe tck_kept_dimension($0) }
+        unsafe keptQueries.update(repeating: 0, count: Self.paddedRows(count) * kept)
+        let (stride, components) = (queryStride, plan.componentCount)
+        unsafe withUnsafeTemporaryAllocation(
+            of: Float.self,
+            capacity: Self.rowsPerGroup * (stride + components)
+        ) { floats in
+            guard let weighted = floats.baseAddress else { return }
+            unsafe floats.initialize(repeating: 0)
+            let projected = unsafe weighted + Self.rowsPerGroup * stride
+            for first in Swift.stride(from: 0, to: count, by: Self.rowsPerGroup) {
+                let rows = min(count - first, Self.rowsPerGroup)
+                for row in 0..<rows {
+                    let query = unsafe queries + (first + row) * stride
+                    var sum: Float = 0
+                    for channel in 0..<keyDimension {
+                        unsafe weighted[row * stride + channel] = query[channel] / plan.weights[channel]
+                        unsafe sum += query[channel] * plan.means[channel]
+                    }
+                    unsafe offsets[first + row] = sum
+                }
+                unsafe Kernels.best.project_rows(
+                    transform.paddedMatrix,
+                    components,
+                    transform.paddedChannels,
+                    weighted,
+                    stride,
+                    rows,
+                    projected,
+                    components
+                )
+                for row in 0..<rows {
+                    var to = unsafe keptQueries + (first + row) * kept
+                    var component = 0
+                    for run in plan.runs {
+                        for index in 0..<run.count {
+                            unsafe to[index] = projected[row * components + component] * plan.scales[component]
+                            component += 1
+                        }
+                        unsafe to += tck_padded_dimension(run.count)
+                    }
+                }
+            }
+        }
+        pointGroups(kept: kept)
+    }
+
+    /// Turns components of values that blocks have given so far into channels, and adds what means give.
+    func restoreValues(by transform: ComponentTransform) {
+        let plan = transform.plan
+        let (components, keptStride) = (plan.componentCount, tck_padded_dimension(plan.componentCount))
+        unsafe withUnsafeTemporaryAllocation(
+            of: Float.self,
+            capacity: Self.rowsPerGroup * components
+        ) { floats in
+            guard let scaled = floats.baseAddress else { return }
+            for first in stride(from: 0, to: count, by: Self.rowsPerGroup) {
+                let rows = min(count - first, Self.rowsPerGroup)
+                let outputs = unsafe outputs + first * outputStride
+                for row in 0..<rows {
+                    for (component, scale) in plan.scales.enumerated() {
+                        unsafe scaled[row * components + component] = outputs[row * keptStride + component] * scale
+                    }
+                }
+                unsafe Kernels.best.expand_rows(
+                    transform.paddedMatrix,
+                    components,
+                    transform.paddedChannels,
+                    scaled,
+                    components,
+                    rows,
+                    outputs,
+                    outputStride
+                )
+                for row in 0..<rows {
+                    let sum = unsafe sums[first + row]
+                    let output = unsafe outputs + row * outputStride
+                    for channel in 0..<valueDimension {
+                        unsafe output[channel] = output[channel] / plan.weights[channel] + sum * plan.means[channel]
+                    }
+                }
+            }
         }
     }
 

@@ -3,7 +3,7 @@ internal import ComputeRuntime
 public import KVCacheCodecs
 internal import KVCacheModel
 internal import KVCacheQuality
-public import ThinKPruning
+internal import ThinKPruning
 
 /// Chooses soft pruning's budgets from what its user cares about: `auto(bits=2.4)`, `auto(ratio=5)`, `auto(error=2%)`.
 ///

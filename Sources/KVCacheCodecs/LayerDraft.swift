@@ -81,6 +81,8 @@ public struct HeadDraft: Sendable {
     public private(set) var valueChannels: [UInt16]
     /// What stands in for pruned value channels; zeros for those that have nothing here.
     public private(set) var valueMeans: [UInt16: Float] = [:]
+    /// How keys and values are coded as components of bases, where a stage decides that: it decides all there is.
+    public var components: HeadComponents?
 
     init(_ geometry: LayerGeometry) {
         keyRuns = [KeyRun(channels: (0..<UInt16(geometry.keyDimension)).map { $0 })]
@@ -114,7 +116,8 @@ public struct HeadDraft: Sendable {
 
     /// Whether some keys, or the values, are coded less their channel's mean.
     fileprivate func isCentered(_ part: CachePart) -> Bool {
-        switch part {
+        guard components == nil else { return false }
+        return switch part {
         case .keys: keyRuns.contains { $0.coding?.isCentered == true && !$0.channels.isEmpty }
         case .values: values?.isCentered == true
         }
@@ -124,6 +127,7 @@ public struct HeadDraft: Sendable {
     ///
     /// - Parameter means: of all channels of keys or of values, where `isCentered`.
     fileprivate func plan(geometry: LayerGeometry, means given: [CachePart: [Float]]) throws(PlanError) -> HeadPlan {
+        if let components { return HeadPlan(components, geometry: geometry) }
         var runs: [HeadPlan.KeyRun] = []
         for run in keyRuns where !run.channels.isEmpty {
             let coding = run.coding ?? .fullPrecision

@@ -7,6 +7,10 @@ enum PlanSection {
     static func encode(_ layers: [LayerPlan]) -> [UInt8] {
         var writer = ByteWriter()
         for plan in layers.lazy.flatMap(\.heads) {
+            guard plan.components == nil else {
+                writer.append([UInt8](repeating: 0, count: Places.runs))
+                continue
+            }
             writer.append(UInt8(plan.keyRuns.count))
             writer.append(plan.valuePruning.rawValue)
             writer.append(UInt16(plan.keyMeans.count))
@@ -30,19 +34,27 @@ enum PlanSection {
     }
 
     /// Reads the plans of all layers and heads, fields in the order that `encode` has them.
-    static func decode(_ reader: inout ByteReader, layers: [LayerOutline]) throws(SnapshotError) -> [LayerPlan] {
+    ///
+    /// - Parameter bases: the BASES section, where the file has it.
+    static func decode(
+        _ reader: inout ByteReader,
+        bases: ByteReader?,
+        layers: [LayerOutline]
+    ) throws(SnapshotError) -> [LayerPlan] {
+        var bases = bases
         var plans: [LayerPlan] = []
         // Heads with equal plans share them in memory. Means may be equal as numbers and differ in the sign of zero.
         var known: Set<HeadPlan> = []
         for layer in layers {
             var heads: [HeadPlan] = []
             for _ in 0..<layer.geometry.kvHeads {
-                let plan = try decodeHead(&reader, geometry: layer.geometry)
+                let plan = try decodeHead(&reader, bases: &bases, geometry: layer.geometry)
                 heads.append(plan.hasMeans ? plan : known.insert(plan).memberAfterInsert)
             }
             plans.append(LayerPlan(geometry: layer.geometry, sinks: layer.sinks, heads: heads))
         }
         try reader.expectEnd()
+        try bases?.expectEnd()
         return plans
     }
 
@@ -73,6 +85,7 @@ enum PlanSection {
             case .valueChannelCount: valueChannels
             case .valueChannel(let index): valueChannels + (1 + index) * MemoryLayout<UInt16>.size
             case .mean(let index): means + index * MemoryLayout<Float>.size
+            case .weight, .scale, .matrix: start
             }
         }
     }
@@ -80,6 +93,7 @@ enum PlanSection {
     /// Reads a head's plan field by field; the rules are the outline's.
     private static func decodeHead(
         _ reader: inout ByteReader,
+        bases: inout ByteReader?,
         geometry: LayerGeometry
     ) throws(SnapshotError) -> HeadPlan {
         var places = Places(start: reader.position)
@@ -96,6 +110,12 @@ enum PlanSection {
             return try checked { () throws(PlanError) in try Coding(bytes: bytes) }
         }
         let runCount = Int(try reader.integer(UInt8.self, "the number of key runs"))
+        if runCount == 0, var ofHead = bases {
+            for _ in 1..<Places.runs { _ = try reader.integer(UInt8.self, "a field of a head in BASES", in: 0...0) }
+            let components = try BasesSection.decode(&ofHead, geometry: geometry)
+            bases = ofHead
+            return HeadPlan(components, geometry: geometry)
+        }
         var outline = try checked { () throws(PlanError) in
             try HeadPlan.Outline(runCount: runCount, geometry: geometry)
         }

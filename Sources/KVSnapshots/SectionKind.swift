@@ -19,6 +19,7 @@ public enum SectionKind: UInt32, Sendable, CaseIterable {
     case archiveChunks = 17
     case archiveTable = 18
     case archiveWindow = 19
+    case bases = 20
 
     /// Unknown kinds from here on are ignored, others refused.
     static let firstIgnorable: UInt32 = 65536
@@ -30,7 +31,7 @@ public enum SectionKind: UInt32, Sendable, CaseIterable {
     /// in the file bound, or it is coded already.
     var isAlwaysRaw: Bool {
         switch self {
-        case .geometry, .plan, .archivePlan, .archiveChunks, .archiveTable, .archiveWindow: true
+        case .geometry, .plan, .bases, .archivePlan, .archiveChunks, .archiveTable, .archiveWindow: true
         default: false
         }
     }
@@ -41,7 +42,7 @@ public enum SectionKind: UInt32, Sendable, CaseIterable {
     /// Whether the section holds keys and values or tells how to read them.
     var isPayload: Bool {
         switch self {
-        case .geometry, .plan, .pages, .pageTable, .sinks, .window, .heldTokens, .state,
+        case .geometry, .plan, .bases, .pages, .pageTable, .sinks, .window, .heldTokens, .state,
             .archivePlan, .archiveChunks, .archiveTable, .archiveWindow:
             true
         case .metadata, .recipe, .profile, .quality, .tokens, .positions, .chain: false

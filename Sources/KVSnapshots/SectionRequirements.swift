@@ -12,12 +12,14 @@ struct SectionRequirements {
     let layers: [LayerOutline]
     let hasTokens: Bool
     let isArchive: Bool
+    let hasBases: Bool
 
     /// Chunks that the page table has entries of.
     var chunkCount: Int { layers.lazy.map(\.extent).chunkCount }
 
     func presence(of kind: SectionKind) -> Presence {
         func required(_ condition: Bool) -> Presence { condition ? .required : .forbidden }
+        let isOfVersion3 = header.version == SnapshotFormat.versions.upperBound
         let hasWindow = layers.contains { $0.extent.windowRowCount > 0 }
         let hasHeads = layers.contains { !$0.geometry.isEmpty }
         return switch kind {
@@ -25,11 +27,13 @@ struct SectionRequirements {
         case .metadata, .recipe, .quality, .state, .tokens, .positions: .optional
         case .plan: required(hasHeads && !isArchive)
         case .profile: hasHeads ? .optional : .forbidden
+        case .bases: isOfVersion3 && hasHeads && !isArchive ? .optional : .forbidden
         case .pages, .pageTable: required(chunkCount > 0 && !isArchive)
         case .sinks: required(layers.contains { $0.sinkRowCount > 0 })
         case .window: required(hasWindow && !isArchive)
         case .archiveWindow: required(hasWindow && isArchive)
-        case .archivePlan: header.version == SnapshotFormat.versions.upperBound ? .required : .forbidden
+        // A file of this version has the one or the other.
+        case .archivePlan: required(isOfVersion3 && !hasBases)
         case .archiveChunks, .archiveTable: required(chunkCount > 0 && isArchive)
         case .heldTokens: required(layers.contains { $0.held == .listed })
         case .chain: required(hasTokens && header.tokenCount >= BlockShape.pageTokens)
@@ -40,7 +44,7 @@ struct SectionRequirements {
     func length(of kind: SectionKind) -> Int?? {
         let product = SnapshotFormat.product
         switch kind {
-        case .metadata, .recipe, .geometry, .plan, .pages, .state, .archivePlan, .archiveChunks, .archiveTable:
+        case .metadata, .recipe, .geometry, .plan, .bases, .pages, .state, .archivePlan, .archiveChunks, .archiveTable:
             return .none
         case .archiveWindow:
             return SnapshotFormat.sum(

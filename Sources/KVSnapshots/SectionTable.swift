@@ -159,7 +159,8 @@ struct SectionTable: Sendable {
             header: header,
             layers: layers,
             hasTokens: self[.tokens] != nil,
-            isArchive: self[.archivePlan] != nil
+            isArchive: self[.archivePlan] != nil,
+            hasBases: self[.bases] != nil
         )
         for entry in entries {
             guard let kind = entry.kind, let length = requirements.length(of: kind) else { continue }

@@ -16,7 +16,7 @@ struct SnapshotContents {
             layerCount: cache.layers.count,
             shape: cache.shape,
             tokenCount: cache.tokenCount,
-            version: SnapshotFormat.versions.lowerBound
+            version: Self.version(of: cache)
         )
         addFront(cache.metadata, cache.recipe, cache.layers.map(LayerOutline.init))
         let plans = PlanSection.encode(cache.layers.map(\.plan))
@@ -33,6 +33,8 @@ struct SnapshotContents {
             geometry: cache.geometry,
             metadata: cache.metadata
         )
+        let bases = BasesSection.encode(cache.layers.map(\.plan))
+        if !bases.isEmpty { back.append(SnapshotSection(kind: .bases, bytes: bases)) }
     }
 
     init(_ archive: CacheArchive, quality: CompressionQuality?) {
@@ -52,6 +54,12 @@ struct SnapshotContents {
             geometry: archive.geometry,
             metadata: archive.metadata
         )
+    }
+
+    /// The version of a cache's file: the first that has all of its sections.
+    static func version(of cache: CompressedCache) -> UInt32 {
+        cache.layers.contains { $0.plan.heads.contains { $0.components != nil } }
+            ? SnapshotFormat.versions.upperBound : SnapshotFormat.versions.lowerBound
     }
 
     /// - Throws: `SnapshotWritingError` if the format can't say it.

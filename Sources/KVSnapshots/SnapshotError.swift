@@ -13,6 +13,7 @@ public struct SnapshotError: Error, Sendable, Equatable, CustomStringConvertible
         case invalidRecipe
         case invalidGeometry
         case invalidPlan
+        case invalidBases
         case invalidProfile
         case invalidQuality
         case invalidHeldTokens

@@ -3,7 +3,7 @@ internal import KVCacheModel
 /// Numbers of the file format, versions 2 and 3: Formats/snapshot.md.
 enum SnapshotFormat {
     static let magic: [UInt8] = [0x89, 0x54, 0x4B, 0x56, 0x0D, 0x0A, 0x1A, 0x0A]
-    /// The version of files whose sections all were there in version 2, and that of others.
+    /// Versions that are read: that of files whose sections all were there in version 2, and that of others.
     static let versions: ClosedRange<UInt32> = 2...3
     static let headerBytes = 128
     static let tableEntryBytes = 40

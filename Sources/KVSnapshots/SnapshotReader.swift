@@ -90,7 +90,11 @@ public struct SnapshotReader: Sendable {
             archivePlan = nil
         }
         if var reader = try sections.reader(.plan, code: .invalidPlan) {
-            plans = try PlanSection.decode(&reader, layers: layerOutlines)
+            plans = try PlanSection.decode(
+                &reader,
+                bases: try sections.reader(.bases, code: .invalidBases),
+                layers: layerOutlines
+            )
         } else if archivePlan != nil {
             plans = []
         } else {

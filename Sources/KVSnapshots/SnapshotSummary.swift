@@ -31,6 +31,7 @@ public struct SnapshotSummary: Sendable {
         layers = cache.layers.map(LayerOutline.init)
         plans = cache.layers.map(\.plan)
         archivePlan = nil
+        formatVersion = Int(SnapshotContents.version(of: cache))
         self.quality = quality.flatMap { $0.isFinite ? $0 : nil }
         self.size = size
     }
@@ -46,6 +47,7 @@ public struct SnapshotSummary: Sendable {
         layers = archive.layers.map(LayerOutline.init)
         plans = []
         archivePlan = archive.plan
+        formatVersion = Int(SnapshotFormat.versions.upperBound)
         self.quality = quality.flatMap { $0.isFinite ? $0 : nil }
         self.size = size
     }
@@ -58,14 +60,13 @@ public struct SnapshotSummary: Sendable {
         layers = reader.layerOutlines
         plans = reader.plans
         archivePlan = reader.archivePlan
+        formatVersion = Int(reader.header.version)
         quality = reader.quality
         size = SnapshotSize(reader.sections, fileBytes: reader.fileByteCount)
     }
 
     /// The version of the file's format.
-    public var formatVersion: Int {
-        Int(archivePlan == nil ? SnapshotFormat.versions.lowerBound : SnapshotFormat.versions.upperBound)
-    }
+    public let formatVersion: Int
 
     /// Numbers of the cache before tokens were dropped, keys and values together: of all tokens in layers that list those
     /// which they hold, of the tokens that they hold in others. What a ratio or bits per value are relative to.

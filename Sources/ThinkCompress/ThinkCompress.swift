@@ -4,6 +4,7 @@
 @_exported public import ByteStorage
 @_exported public import CacheArchives
 @_exported public import CachePacking
+@_exported public import CalibratedCoding
 @_exported public import CompressedAttention
 @_exported public import CompressionBudgets
 @_exported public import ComputeRuntime
@@ -21,7 +22,7 @@ extension CodecRegistry {
     public static let standard = CodecRegistry(
         [
             StreamingCodec.registration, SnapKVCodec.registration, H2OCodec.registration, KeyDiffCodec.registration,
-            KIVICodec.registration, ThinKCodec.registration, BudgetCodec.registration,
+            KIVICodec.registration, ThinKCodec.registration, CalibratedCodec.registration, BudgetCodec.registration,
             ArchiveCodec.registration,
         ],
         // Sizes and divergences are those of Evaluation.md: SmolLM2-135M after 2,048 tokens, with its profile.

@@ -148,7 +148,7 @@ static void check_outputs(const char *kernel, const query_state *expected, const
       expect(untouched, kernel, "touched where nothing is seen", format->value_dimension, format->tokens, row, kind);
       continue;
     }
-    double relative = sqrt(error / norm);
+    double relative = norm > 0 ? sqrt(error / norm) : sqrt(error);
     if (!(relative <= largest[kind])) largest[kind] = relative;
     expect(relative <= limits[kind], kernel, what, format->value_dimension, format->tokens,
            expected->visible[row].end - expected->visible[row].first, (size_t)(relative * 1e6));
@@ -217,6 +217,107 @@ static void compare_tile(dimensions dimension, size_t tokens, tck_element_type t
   free(workspace);
 }
 
+/// Up to four runs of different widths, of at most `dimension` components in all; returns how many.
+static size_t random_runs(tck_coded_channels runs[TCK_MAX_KEY_RUNS], size_t dimension, size_t *total) {
+  static const unsigned widths[] = {1, 2, 3, 4, 5, 8};
+  size_t first = random_bits() % 6, count = 0;
+  *total = 0;
+  while (count < TCK_MAX_KEY_RUNS && *total < dimension) {
+    size_t components = 1 + random_bits() % (dimension - *total);
+    if (random_bits() % 2 == 0 && components > 3) components = components / 4 * 4;
+    runs[count] = (tck_coded_channels){components, random_coding(widths[(first + count) % 6])};
+    *total += components;
+    count++;
+  }
+  return count;
+}
+
+/// Attention over blocks whose keys and values are components, those of values from large to small.
+static void compare_component_tile(size_t dimension, size_t tokens) {
+  static float keys[TCK_PAGE_TOKENS * MOST_DIMENSION], values[TCK_PAGE_TOKENS * MOST_DIMENSION];
+  static query_state start, states[2];
+  uint16_t indices[TCK_MAX_HEAD_DIMENSION];
+  for (size_t i = 0; i < dimension; i++) indices[i] = (uint16_t)i;
+  size_t block_count = 1 + random_bits() % (TCK_PAGE_TOKENS / tokens), count = block_count * tokens;
+  tck_block_plan plan = {.tokens = tokens, .full_type = TCK_FLOAT16};
+  plan.key_run_count = random_runs(plan.key_runs, dimension, &plan.key_dimension);
+  plan.value_run_count = random_runs(plan.value_runs, dimension, &plan.value_dimension);
+  tck_block_format format = tck_layout(&plan);
+  for (size_t i = 0; i < count * plan.key_dimension; i++) keys[i] = random_normal();
+  for (size_t i = 0; i < count * plan.value_dimension; i++) {
+    values[i] = (random_normal() + (plan.value_dimension <= 16 ? 2 : 0)) / (1 + (float)(i % plan.value_dimension) / 8);
+  }
+  uint8_t *blocks = calloc(block_count, format.byte_count);
+  float *restored = malloc(tokens * plan.value_dimension * sizeof(float));
+  float *expected = malloc(tokens * plan.value_dimension * sizeof(float));
+  void *bytes = malloc(tck_unpacking_bytes(&format) + 1);
+  for (size_t i = 0; i < block_count; i++) {
+    tck_rows block_keys = {keys + i * tokens * plan.key_dimension, plan.key_dimension * sizeof(float), TCK_FLOAT32};
+    tck_rows block_values = {values + i * tokens * plan.value_dimension, plan.value_dimension * sizeof(float),
+                             TCK_FLOAT32};
+    uint8_t *block = blocks + i * format.byte_count, *again = calloc(1, format.byte_count);
+    bool is_packed = tck_pack_components(scalar, &format, block_keys, block_values, block);
+    tck_pack_components(other, &format, block_keys, block_values, again);
+    expect(is_packed && memcmp(block, again, format.byte_count) == 0, "pack_components", "bytes", tokens,
+           plan.key_dimension, plan.value_dimension, i);
+    free(again);
+    tck_unpack_components(scalar, &format, true, block, bytes, expected, plan.value_dimension);
+    tck_unpack_components(other, &format, true, block, bytes, restored, plan.value_dimension);
+    expect(memcmp(expected, restored, tokens * plan.value_dimension * sizeof(float)) == 0, "unpack_components", "rows",
+           tokens, plan.key_dimension, plan.value_dimension, i);
+  }
+  void *workspace = aligned_alloc(64, aligned(tck_attention_workspace_bytes(dimension, dimension)));
+  make_queries(&start, &format, indices, count);
+  states[0] = start;
+  scalar->attend_blocks(&format, blocks, block_count, ready(&states[0], workspace, true), NULL, 0);
+  for (mode kind = PRECISE; kind <= FAST; kind++) {
+    states[1] = start;
+    other->attend_blocks(&format, blocks, block_count, ready(&states[1], workspace, kind == PRECISE), blocks,
+                         block_count * format.byte_count);
+    check_outputs("attend_blocks", &states[0], &states[1], kind, &format,
+                  kind == PRECISE ? "precise components" : "fast components");
+  }
+  free(workspace);
+  free(bytes);
+  free(expected);
+  free(restored);
+  free(blocks);
+}
+
+/// Products of rows and bases: transform_rows to the bit, the others within what fusing and other orders change.
+static void compare_bases(size_t inputs, size_t outputs, size_t count) {
+  static float rows[8 * TCK_MAX_HEAD_DIMENSION], results[2][8 * TCK_MAX_HEAD_DIMENSION];
+  const size_t padded = tck_padded_dimension(outputs), channels = tck_padded_dimension(inputs);
+  float *matrix = malloc(inputs * padded * sizeof(float));
+  int8_t *basis = malloc(outputs * channels);
+  for (size_t i = 0; i < inputs * padded; i++) matrix[i] = i % padded < outputs ? random_normal() : 0;
+  for (size_t i = 0; i < outputs * channels; i++) basis[i] = i % channels < inputs ? (int8_t)random_bits() : 0;
+  for (size_t i = 0; i < 8 * TCK_MAX_HEAD_DIMENSION; i++) rows[i] = random_normal();
+  for (size_t set = 0; set < 2; set++) {
+    (set ? other : scalar)->transform_rows(rows, inputs, count, inputs, matrix, outputs, results[set]);
+  }
+  expect(memcmp(results[0], results[1], count * padded * sizeof(float)) == 0, "transform_rows", "numbers", inputs,
+         outputs, count, 0);
+  for (size_t kernel = 0; kernel < 2; kernel++) {
+    const size_t terms = kernel == 0 ? channels : outputs, width = kernel == 0 ? outputs : channels;
+    for (size_t set = 0; set < 2; set++) {
+      const tck_kernels *kernels = set ? other : scalar;
+      (kernel == 0 ? kernels->project_rows : kernels->expand_rows)(basis, outputs, channels, rows, TCK_MAX_HEAD_DIMENSION,
+                                                                    count, results[set], TCK_MAX_HEAD_DIMENSION);
+    }
+    for (size_t r = 0; r < count; r++) {
+      for (size_t i = 0; i < width; i++) {
+        size_t at = r * TCK_MAX_HEAD_DIMENSION + i;
+        double most = 128 * 5 * (double)terms * (double)terms * 0x1p-24;
+        expect(fabs((double)results[0][at] - results[1][at]) <= most, kernel == 0 ? "project_rows" : "expand_rows",
+               "numbers", inputs, outputs, r, i);
+      }
+    }
+  }
+  free(matrix);
+  free(basis);
+}
+
 void compare_attention(void) {
   static const dimensions sizes[] = {{1, 1},   {7, 7},   {16, 16},   {40, 40},   {64, 64},   {80, 80},
                                      {96, 96}, {128, 128}, {256, 256}, {192, 128}, {64, 80}, {40, 24}};
@@ -230,6 +331,15 @@ void compare_attention(void) {
           compare_tile(sizes[d], tokens, type, all_key_widths[k], value_widths[v]);
         }
       }
+    }
+  }
+  static const size_t component_sizes[] = {1, 5, 16, 40, 64, 128, 256};
+  for (size_t d = 0; d < sizeof component_sizes / sizeof *component_sizes; d++) {
+    for (size_t tokens = 32; tokens <= TCK_MAX_BLOCK_TOKENS; tokens *= 2) {
+      for (size_t i = 0; i < 40; i++) compare_component_tile(component_sizes[d], tokens);
+    }
+    for (size_t i = 0; i < 10; i++) {
+      compare_bases(component_sizes[d], 1 + random_bits() % component_sizes[d], 1 + random_bits() % 8);
     }
   }
   printf("%s: attention's largest relative errors: %.1e in full precision, %.1e precise, %.1e fast\n", other->name,

@@ -3,7 +3,7 @@
 import math
 
 from .elements import f16_bits, f16_value, f32
-from .plan import lines, plane_lines, planes, value_units
+from .plan import ComponentHead, lines, plane_lines, planes, value_units
 
 LARGEST = 65504.0
 
@@ -198,6 +198,8 @@ def _get_range(block, scale_at: int, minimum_at: int, coding):
 
 def encode_block(keys: list, values: list, plan, layout, element_type) -> bytes:
     """Keys and values are bit patterns [token][channel] of one block."""
+    if isinstance(plan, ComponentHead):
+        return encode_components((keys, values), plan, layout, element_type)
     g, value_dimension = len(keys), len(values[0])
     kept_values = plan.kept_values(value_dimension)
     d = len(kept_values)
@@ -246,6 +248,8 @@ def encode_block(keys: list, values: list, plan, layout, element_type) -> bytes:
 
 def decode_block(block, plan, layout, element_type, g: int, key_dimension: int, value_dimension: int):
     """Bit patterns [token][channel] of keys and values of one block."""
+    if isinstance(plan, ComponentHead):
+        return decode_components(block, plan, layout, element_type, g)
     size, bits_of = element_type.size, element_type.bits
     keys = [[0] * key_dimension for _ in range(g)]
     means = dict(zip(plan.channels_of_means(key_dimension), plan.means))
@@ -302,3 +306,81 @@ def decode_block(block, plan, layout, element_type, g: int, key_dimension: int, 
             numbers = [uncentered(x, mean) for x, mean in zip(numbers, kept_means)]
         values.append(row_of([bits_of(x) for x in numbers]))
     return keys, values
+
+
+# Components (calibrated.md)
+
+
+def product(rows: list, matrix: list) -> list:
+    """Each row times the matrix: products are rounded, then their sums, in order from zero on."""
+    result = []
+    for row in rows:
+        sums = [0.0] * len(matrix[0])
+        for x, numbers in zip(row, matrix):
+            sums = [f32(total + f32(x * number)) for total, number in zip(sums, numbers)]
+        result.append(sums)
+    return result
+
+
+def turning_matrix(part) -> list:
+    """[channel][component]: what turns channels into components."""
+    scaled = [[f32(number * scale) for number in row] for row, scale in zip(part.matrix, part.scales)]
+    inverse = [list(column) for column in zip(*scaled)]
+    for _ in range(2):
+        correction = product(inverse, product(scaled, inverse))
+        inverse = [[f32(2 * x - y) for x, y in zip(*rows)] for rows in zip(inverse, correction)]
+    return [[f32(x * weight) for x in row] for row, weight in zip(inverse, part.weights)]
+
+
+def restoring_matrix(part) -> list:
+    """[component][channel]: what restores channels."""
+    return [
+        [f32(f32(number * scale) / weight) for number, weight in zip(row, part.weights)]
+        for row, scale in zip(part.matrix, part.scales)
+    ]
+
+
+def component_places(index: int, token: int, run, of_values: bool):
+    """Where the code of a run's component lies (calibrated.md, Blocks)."""
+    if not of_values:
+        return key_code_places(index, token, run)
+    sub_block, t = divmod(token, 32)
+    byte = t % 16 // 4 * 16 + index % 4 * 4 + t % 4
+    return code_places(sub_block, 2 * (index // 4) + t // 16, byte, run.units(), run.coding.width)
+
+
+def encode_components(parts: tuple, plan, layout, element_type) -> bytes:
+    block = bytearray(layout.length)
+    for part, rows, runs, of_values in zip(plan, parts, layout.runs, (False, True)):
+        if part is None:
+            continue
+        numbers = [[f32(element_type.value(x) - mean) for x, mean in zip(row, part.means)] for row in rows]
+        components = [[clamp_number(y) for y in row] for row in product(numbers, turning_matrix(part))]
+        for run, (codes_at, scales_at, minima_at) in runs:
+            for i, component in enumerate(run.channels):
+                codes, scale, minimum = quantize([row[component] for row in components], run.coding)
+                for token, code in enumerate(codes):
+                    _put_code(block, codes_at, component_places(i, token, run, of_values), code)
+                size = run.coding.scale_size
+                _put_range(block, scales_at + size * i, size, scale)
+                _put_range(block, minima_at + size * i, size, minimum)
+    return bytes(block)
+
+
+def decode_components(block, plan, layout, element_type, g: int):
+    result = []
+    for part, runs, of_values in zip(plan, layout.runs, (False, True)):
+        if part is None:
+            result.append([[] for _ in range(g)])
+            continue
+        components = [[0.0] * len(part.scales) for _ in range(g)]
+        for run, (codes_at, scales_at, minima_at) in runs:
+            for i, component in enumerate(run.channels):
+                size = run.coding.scale_size
+                stored = _get_range(block, scales_at + size * i, minima_at + size * i, run.coding)
+                for token in range(g):
+                    code = _get_code(block, codes_at, component_places(i, token, run, of_values))
+                    components[token][component] = restore(code, *stored)
+        rows = product(components, restoring_matrix(part))
+        result.append([[element_type.bits(uncentered(x, mean)) for x, mean in zip(row, part.means)] for row in rows])
+    return tuple(result)

@@ -149,3 +149,65 @@ class BlockLayout:
         else:
             at += block_length * value_dimension * element_type.size
         self.length = align64(at)
+
+
+class Components(NamedTuple):
+    """How keys or values are turned into components (calibrated.md)."""
+
+    runs: tuple  # pairs of a coding and a number of components
+    matrix: tuple  # a row of signed bytes for each component, one for each channel
+    scales: tuple
+    weights: tuple
+    means: tuple
+
+    def encoded(self) -> bytes:
+        data = struct.pack("<B3x", len(self.runs))
+        data += b"".join(struct.pack("<4BI", *coding, count) for coding, count in self.runs)
+        for numbers in (self.means, self.weights, self.scales):
+            data += struct.pack(f"<{len(numbers)}f", *numbers)
+        for row in self.matrix:
+            data += struct.pack(f"<{len(row)}b", *row)
+        return data + bytes(-len(data) % 4)
+
+    def block_runs(self) -> list:
+        """The runs of components as those of channels are."""
+        result, first = [], 0
+        for coding, count in self.runs:
+            result.append(Run(coding, tuple(range(first, first + count))))
+            first += count
+        return result
+
+
+class ComponentHead(NamedTuple):
+    keys: Components
+    values: Components  # None if there are no values
+
+    def encoded(self) -> bytes:
+        """What PLAN has of it."""
+        return bytes(8)
+
+    def encoded_bases(self) -> bytes:
+        return b"".join(part.encoded() for part in self if part is not None)
+
+
+class ComponentLayout:
+    """Where the parts of a block of components lie (calibrated.md, Blocks)."""
+
+    def __init__(self, plan: ComponentHead, block_length: int):
+        parts = [part.block_runs() if part else [] for part in plan]
+        self.runs = []  # for keys and for values the runs, and where codes, scales and minima of each begin
+        at, codes, scales, minima = 0, [], [], []
+        for runs in parts:
+            for run in runs:
+                codes.append(at)
+                at += run.code_bytes(block_length)
+        for runs in parts:
+            for starts in (scales, minima):
+                for run in runs:
+                    starts.append(at)
+                    at += run.scale_bytes()
+        self.length = align64(at)
+        places = list(zip(codes, scales, minima))
+        for runs in parts:
+            self.runs.append(list(zip(runs, places)))
+            places = places[len(runs) :]

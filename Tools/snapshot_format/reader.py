@@ -9,12 +9,12 @@ from . import blocks, zstd
 from .checksum import crc32c
 from .elements import ELEMENT_TYPES
 from .geometry import ALL, HELD_NAMES, LAST, LISTED, NONE, Header, LayerGeometry, Pages
-from .plan import BlockLayout, Coding, HeadPlan, Run
+from .plan import BlockLayout, Coding, ComponentHead, ComponentLayout, Components, HeadPlan, Run
 from .safetensors import Tensor
 from .sections import (
-    CHAIN, ENTRY_LENGTH, FIRST_IGNORABLE, GEOMETRY, HEADER_LENGTH, HELD_TOKENS, KINDS, MAGIC, METADATA, NAMES,
-    PAGE_TABLE, PAGES, PLAN, POSITIONS, PROFILE, QUALITY, RECIPE, SINKS, STATE, TOKENS, VERSION, WINDOW, Content,
-    Section, SnapshotError, align64,
+    BASES, CHAIN, ENTRY_LENGTH, FIRST_IGNORABLE, GEOMETRY, HEADER_LENGTH, HELD_TOKENS, KINDS, MAGIC, METADATA, NAMES,
+    PAGE_TABLE, PAGES, PLAN, POSITIONS, PROFILE, QUALITY, RECIPE, SINKS, STATE, TOKENS, VERSION, VERSION_OF_BASES,
+    WINDOW, Content, Section, SnapshotError, align64, name_of,
 )
 
 
@@ -46,8 +46,9 @@ class Snapshot:
         if data[:8] != MAGIC:
             raise SnapshotError("notASnapshot", 0, "the magic number is wrong")
         version, checksum = struct.unpack("<2I", data[8:16])
-        if version != VERSION:
+        if version not in (VERSION, VERSION_OF_BASES):
             raise SnapshotError("unsupportedVersion", 8, f"version {version}")
+        self.version = version
         *fields, reserved, tokens = struct.unpack("<Q6IQ", data[16:56])
         h = self.header = Header(*fields, tokens)
 
@@ -86,9 +87,9 @@ class Snapshot:
 
             kind = section.kind
             require(kind > kind_before, f"kind {kind} after {kind_before}")
-            require(kind in KINDS or kind >= FIRST_IGNORABLE, f"unknown kind {kind}")
+            require(kind in KINDS or kind == BASES or kind >= FIRST_IGNORABLE, f"unknown kind {kind}")
             require(section.coding <= 1, f"coding {section.coding}")
-            require(kind not in (GEOMETRY, PLAN) or section.coding == 0, f"{section.name} is not raw")
+            require(kind not in (GEOMETRY, PLAN, BASES) or section.coding == 0, f"{section.name} is not raw")
             require(section.offset == align64(end), f"{section.name} must be at {align64(end)}, is at {section.offset}")
             available = self.header.fileLength - section.offset
             require(1 <= section.storedLength <= available, f"{section.name} has {section.storedLength} bytes")
@@ -141,11 +142,13 @@ class Snapshot:
             HELD_TOKENS: any(layer.held == LISTED for layer in layers),
             CHAIN: TOKENS in self.sections and tokens >= 256,
         }
+        if self.version < VERSION_OF_BASES or not wanted[PLAN]:
+            wanted[BASES] = False
         for kind, here in wanted.items():
             if here and kind not in self.sections:
-                raise SnapshotError("invalidSectionTable", 24, f"{NAMES[kind - 1]} is missing")
+                raise SnapshotError("invalidSectionTable", 24, f"{name_of(kind)} is missing")
             if not here and kind in self.sections:
-                detail = f"{NAMES[kind - 1]} has no place here"
+                detail = f"{name_of(kind)} has no place here"
                 raise SnapshotError("invalidSectionTable", self.sections[kind].entry, detail)
 
     def _check_pages_length(self) -> None:
@@ -265,8 +268,11 @@ class Snapshot:
         content = self._content(PLAN, "invalidPlan")
         if content is None:
             return [[] for _ in self.geometry]
+        self.bases = self._content(BASES, "invalidBases")
         plans = [[self._read_head_plan(content, layer) for _ in range(layer.kvHeads)] for layer in self.geometry]
         content.finish()
+        if self.bases is not None:
+            self.bases.finish()
         return plans
 
     def _read_coding(self, content: Content, of_values: bool) -> Coding:
@@ -286,7 +292,12 @@ class Snapshot:
 
     def _read_head_plan(self, content: Content, layer: LayerGeometry) -> HeadPlan:
         d = layer.keyDimension
-        run_count = content.field("B", range(1, 5), "keyRunCount")
+        run_count = content.field("B", range(self.bases is None, 5), "keyRunCount")
+        if run_count == 0:
+            for _ in range(7):
+                content.field("B", (0,), "a field of a head in BASES")
+            keys = self._read_components(layer.keyDimension)
+            return ComponentHead(keys, self._read_components(layer.valueDimension) if layer.valueDimension else None)
         value_pruning = content.field("B", range(3 if layer.valueDimension > 1 else 1), "valuePruning")
         mean_at = content.at
         mean_count = content.field("H")
@@ -327,6 +338,40 @@ class Snapshot:
         value_means = self._read_means(content, value_mean_count, values.compact)
         return HeadPlan(tuple(runs), values, means, value_means, value_channels)
 
+    def _read_components(self, channels: int) -> Components:
+        content = self.bases
+        start = content.at
+        run_count = content.field("B", range(1, 5), "number of runs")
+        for _ in range(3):
+            content.field("B", (0,), "padding")
+        runs, count = [], 0
+        for _ in range(run_count):
+            at = content.at
+            coding = self._read_coding(content, True)
+            if not coding.width or coding in dict(runs):
+                content.fail(at, f"a run of {coding}")
+            if coding.rotation:
+                content.fail(at + 3, "components are not rotated")
+            runs.append((coding, content.field("I", range(1, channels - count + 1), "count")))
+            count += runs[-1][1]
+        means = self._read_means(content, channels, True)
+
+        def positive(count: int) -> tuple:
+            numbers = []
+            for _ in range(count):
+                numbers.append(content.field("f"))
+                if not (math.isfinite(numbers[-1]) and numbers[-1] > 0):
+                    content.fail(content.at - 4, f"number {numbers[-1]}")
+            return tuple(numbers)
+
+        weights, scales = positive(channels), positive(count)
+        if count * channels > len(content.data) - content.at:
+            content.fail(len(content.data), "the section ends too early")
+        matrix = tuple(struct.unpack(f"<{channels}b", content.take(channels)) for _ in range(count))
+        while (content.at - start) % 4:
+            content.field("B", (0,), "padding")
+        return Components(tuple(runs), matrix, scales, weights, means)
+
     def _read_value_channels(self, content: Content, dimension: int) -> tuple:
         count = content.field("H", range(1, dimension), "number of value channels")
         channels = []
@@ -342,7 +387,9 @@ class Snapshot:
         """Layouts of blocks [layer][KV head]: plans of many heads are alike."""
         made = {}
 
-        def layout(plan: HeadPlan, value_dimension: int) -> BlockLayout:
+        def layout(plan, value_dimension: int):
+            if isinstance(plan, ComponentHead):
+                return ComponentLayout(plan, self.header.blockLength)
             key = plan, value_dimension
             if key not in made:
                 made[key] = BlockLayout(plan, value_dimension, self.header.blockLength, self.type)
@@ -475,7 +522,7 @@ class Snapshot:
     # The decoded cache, of a snapshot that has been verified
 
     def description(self) -> dict:
-        header = {"version": VERSION, **self.header._asdict(), "elementType": self.type.name}
+        header = {"version": self.version, **self.header._asdict(), "elementType": self.type.name}
         layers = [{**layer._asdict(), "held": HELD_NAMES[layer.held]} for layer in self.geometry]
         sections = [
             {

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 MAGIC = b"\x89TKV\r\n\x1a\n"
 VERSION = 2
+VERSION_OF_BASES = 3  # the first that has BASES; a file has the first version that says what it holds
 HEADER_LENGTH = 128
 ENTRY_LENGTH = 40
 NAMES = (
@@ -12,6 +13,7 @@ NAMES = (
     "HELD TOKENS", "STATE", "TOKENS", "POSITIONS", "CHAIN",
 )
 KINDS = range(1, len(NAMES) + 1)
+BASES = 20
 (
     METADATA, RECIPE, GEOMETRY, PLAN, PROFILE, QUALITY, PAGES, PAGE_TABLE, SINKS, WINDOW,
     HELD_TOKENS, STATE, TOKENS, POSITIONS, CHAIN,
@@ -21,6 +23,12 @@ FIRST_IGNORABLE = 65536
 
 def align64(x: int) -> int:
     return x + 63 & ~63
+
+
+def name_of(kind: int) -> str:
+    if kind == BASES:
+        return "BASES"
+    return NAMES[kind - 1] if kind in KINDS else "UNKNOWN"
 
 
 class SnapshotError(Exception):
@@ -40,7 +48,7 @@ class Section(NamedTuple):
 
     @property
     def name(self) -> str:
-        return NAMES[self.kind - 1] if self.kind in KINDS else "UNKNOWN"
+        return name_of(self.kind)
 
     @property
     def end(self) -> int:

@@ -8,11 +8,11 @@ from . import blocks, zstd
 from .checksum import crc32c
 from .elements import ElementType
 from .geometry import ALL, LISTED, NONE, PAGE_TOKENS, Header, LayerGeometry, Pages
-from .plan import BlockLayout
+from .plan import BlockLayout, ComponentHead, ComponentLayout
 from .reader import chain_start, encoded_pair, encoded_text
 from .sections import (
-    CHAIN, ENTRY_LENGTH, GEOMETRY, HEADER_LENGTH, HELD_TOKENS, MAGIC, METADATA, PAGE_TABLE, PAGES, PLAN, POSITIONS,
-    PROFILE, RECIPE, SINKS, STATE, TOKENS, VERSION, WINDOW, align64,
+    BASES, CHAIN, ENTRY_LENGTH, GEOMETRY, HEADER_LENGTH, HELD_TOKENS, MAGIC, METADATA, PAGE_TABLE, PAGES, PLAN, POSITIONS,
+    PROFILE, RECIPE, SINKS, STATE, TOKENS, VERSION, VERSION_OF_BASES, WINDOW, align64,
 )
 
 
@@ -117,6 +117,8 @@ def encode(cache: Cache, plan: Plan, zstd_coded: bool = False):
             digest = hashlib.sha256(digest + struct.pack(f"<{PAGE_TOKENS}i", *whole)).digest()
             chain += digest
         add(CHAIN, chain, raw)
+    bases = [head for heads in plan.heads for head in heads if isinstance(head, ComponentHead)]
+    add(BASES, b"".join(head.encoded_bases() for head in bases), raw)
     return header, sections
 
 
@@ -179,7 +181,10 @@ def _encode_pages(cache: Cache, plans: list, header: Header, geometry: list, pag
             low = max(first, geometry[number].sink_rows)
             slab = b""
             for plan, keys, values in zip(plans[number], layer.keys, layer.values):
-                layout = BlockLayout(plan, layer.value_dimension, g, cache.type)
+                if isinstance(plan, ComponentHead):
+                    layout = ComponentLayout(plan, g)
+                else:
+                    layout = BlockLayout(plan, layer.value_dimension, g, cache.type)
                 for block in pages.blocks(chunk, number):
                     rows = [_block_rows(part, first, low, block, g) for part in (keys, values)]
                     if not rows[0]:
@@ -205,7 +210,8 @@ def assemble(header: Header, sections: dict) -> bytes:
         body += bytes(offset - at) + stored
         at = offset + len(stored)
     *fields, tokens = header._replace(fileLength=at, sectionCount=len(sections))
-    start = MAGIC + struct.pack("<2I", VERSION, 0) + struct.pack("<Q6IQ", *fields, 0, tokens)
+    version = VERSION_OF_BASES if BASES in sections else VERSION
+    start = MAGIC + struct.pack("<2I", version, 0) + struct.pack("<Q6IQ", *fields, 0, tokens)
     data = bytearray(start + bytes(HEADER_LENGTH - len(start)) + table + body)
     seal(data)
     return bytes(data)

@@ -27,7 +27,7 @@
 #define TCK_LINE_BYTES 64
 /// Tokens whose codes lie together: of keys in two halves of 16 lanes, of values in fours.
 #define TCK_SUBBLOCK_TOKENS 32
-/// Runs of key channels in a plan at the most.
+/// Runs of key channels in a plan at the most, and runs of components of values.
 #define TCK_MAX_KEY_RUNS 4
 /// Channels of a group of values with compact scales.
 #define TCK_COMPACT_VALUE_GROUP 64
@@ -178,9 +178,12 @@ typedef struct tck_block_plan {
   size_t key_run_count;
   tck_coded_channels key_runs[TCK_MAX_KEY_RUNS];
   tck_coding values;
+  /// Runs of components, which are then all there is of values; 0 where values have one coding per token.
+  size_t value_run_count;
+  tck_coded_channels value_runs[TCK_MAX_KEY_RUNS];
 } tck_block_plan;
 
-/// A run of key channels in a block; of one in full precision only `codes` counts.
+/// A run of key channels, or of components of values, in a block; of one in full precision only `codes` counts.
 typedef struct tck_key_run {
   size_t count;
   tck_coding coding;
@@ -203,6 +206,10 @@ typedef struct tck_block_format {
   size_t value_group;
   // Offsets in the block, in bytes.
   size_t value_codes, value_scales, value_minima;
+  /// Runs of components: Formats/calibrated.md, "Blocks". Where there are some, `value_dimension` is the number of their
+  /// components, and the fields about values above do not count.
+  size_t value_run_count;
+  tck_key_run value_runs[TCK_MAX_KEY_RUNS];
 } tck_block_format;
 
 /// Where everything lies in a block of a plan.
@@ -327,6 +334,14 @@ typedef struct tck_kernels {
   /// rounding.
   void (*rotate_rows)(float *rows, size_t count, size_t dimension);
 
+  /// Products of rows with a matrix, `[inputs][tck_padded_dimension(outputs)]`, zero beyond `outputs`: in order of the
+  /// inputs, from zero on, each product rounded before it is added.
+  ///
+  /// Rows lie `row_stride` numbers apart; those of the destination are tck_padded_dimension(outputs) numbers each, and
+  /// follow each other.
+  void (*transform_rows)(const float *rows, size_t row_stride, size_t count, size_t inputs, const float *matrix,
+                         size_t outputs, float *destination);
+
   // Quantizing takes these steps, which tck_pack_keys and tck_pack_values put together: the ranges of groups, fitting
   // them if the coding says so, what is stored of them, and the codes. Groups are in the order in which their scales are
   // stored.
@@ -398,6 +413,17 @@ typedef struct tck_kernels {
   /// A value that is infinite or NaN spoils the outputs of all queries that see any of the tile's tokens.
   void (*attend_rows)(tck_rows keys, tck_rows values, size_t tokens, size_t key_dimension, size_t value_dimension,
                       tck_queries *queries);
+
+  /// Products of a basis with queries: `outputs[r][k]` is the sum of `matrix[k][c] * rows[r][c]` over the channels.
+  ///
+  /// - matrix: `[components][channels]` signed bytes; `channels` is a multiple of 16.
+  /// - rows, outputs: lie so many numbers apart.
+  void (*project_rows)(const int8_t *matrix, size_t components, size_t channels, const float *rows, size_t row_stride,
+                       size_t count, float *outputs, size_t output_stride);
+
+  /// The opposite: `outputs[r][c]` is the sum of `rows[r][k] * matrix[k][c]` over the components.
+  void (*expand_rows)(const int8_t *matrix, size_t components, size_t channels, const float *rows, size_t row_stride,
+                      size_t count, float *outputs, size_t output_stride);
 
   /// The part of attention between two matrix products, for scores that were computed elsewhere.
   ///
@@ -511,6 +537,20 @@ size_t tck_packing_floats(const tck_block_format *format);
 /// full precision. Returns as tck_pack_keys.
 bool tck_pack_block(const tck_kernels *kernels, const tck_block_format *format, const uint16_t *channels,
                     tck_rows keys, tck_rows values, tck_centering centering, void *block);
+
+/// Packs a whole block of components, but for the bytes between its parts: rows of float32 that have the components of
+/// the format's key runs and value runs, in their order.
+///
+/// Returns as tck_pack_keys.
+bool tck_pack_components(const tck_kernels *kernels, const tck_block_format *format, tck_rows keys, tck_rows values,
+                         void *block);
+
+/// Bytes that tck_unpack_components needs to work in.
+size_t tck_unpacking_bytes(const tck_block_format *format);
+
+/// Restores components of a block: those of its key runs, or those of its value runs, to rows of float32.
+void tck_unpack_components(const tck_kernels *kernels, const tck_block_format *format, bool of_values, const void *block,
+                           void *workspace, float *destination, size_t row_stride);
 
 // MARK: - Coding of symbols
 
@@ -654,6 +694,13 @@ static inline size_t tck_widest_kept_dimension(size_t key_dimension) {
   return tck_padded_dimension(key_dimension) + (TCK_MAX_KEY_RUNS - 1) * 16;
 }
 
+/// Floats that sums over a tile's runs of value components take, for as many components: 16 of each query and quad of
+/// components and of each query and 16 components, eight times 16 for 16 components of a run, and a query's components.
+static inline size_t tck_run_sum_floats(size_t components) {
+  size_t quads = (components + 3) / 4 + TCK_MAX_KEY_RUNS, sixteens = (components + 15) / 16 + TCK_MAX_KEY_RUNS;
+  return 16 * (TCK_QUERY_ROWS * (quads + sixteens) + 8 * sixteens + sixteens + 1);
+}
+
 /// Bytes that the attention kernels need to work in.
 static inline size_t tck_attention_workspace_bytes(size_t key_dimension, size_t value_dimension) {
   size_t kept = tck_widest_kept_dimension(key_dimension);
@@ -663,7 +710,9 @@ static inline size_t tck_attention_workspace_bytes(size_t key_dimension, size_t 
   size_t floats = TCK_QUERY_ROWS * (TCK_PAGE_TOKENS + kept + constants + groups);
   size_t keys = tile_blocks * TCK_QUERY_ROWS * kept;
   size_t values = TCK_PAGE_TOKENS * TCK_QUERY_ROWS * groups;
-  return floats * sizeof(float) + 2 * (keys > values ? keys : values);
+  // Sums begin at a multiple of 64 bytes.
+  size_t folded = (2 * (keys > values ? keys : values) + TCK_LINE_BYTES - 1) / TCK_LINE_BYTES * TCK_LINE_BYTES;
+  return floats * sizeof(float) + folded + tck_run_sum_floats(value_dimension) * sizeof(float) + TCK_LINE_BYTES;
 }
 
 #endif

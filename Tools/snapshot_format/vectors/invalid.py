@@ -7,13 +7,15 @@ from ..checksum import crc32c
 from ..elements import F16
 from ..geometry import LISTED, LayerGeometry
 from ..reader import Snapshot
+from ..plan import ComponentHead, compact
 from ..recipe import decide
 from ..sections import (
-    CHAIN, GEOMETRY, HELD_TOKENS, METADATA, PAGE_TABLE, PAGES, PLAN, POSITIONS, PROFILE, QUALITY, RECIPE, SINKS,
+    BASES, CHAIN, GEOMETRY, HELD_TOKENS, METADATA, PAGE_TABLE, PAGES, PLAN, POSITIONS, PROFILE, QUALITY, RECIPE, SINKS,
     STATE, TOKENS, WINDOW, align64,
 )
 from ..writer import Plan, StoredSection, assemble, encode, encoded_metadata, encoded_recipe, encoded_state, raw, seal
 from .caches import NO_CACHE, Generator, Shape, make_cache
+from .valid import components
 
 
 class Base:
@@ -80,6 +82,7 @@ class Bases(NamedTuple):
     empty: Base  # the second layer has no block
     no_values: Base
     no_cache: Base  # GEOMETRY and STATE alone
+    components: Base  # one head, whose keys and values are components; all in the window
 
     @staticmethod
     def made() -> "Bases":
@@ -106,7 +109,14 @@ class Bases(NamedTuple):
             base("empty", tail, 33, [Shape(1, 1, 1), Shape(1, 1, 1, rows=1)], **few),
             base("no-values", "kivi(bits=2)", 1, [Shape(1, 2, 0)], **few),
             Base(*encode(make_cache("none", F16, 1, [NO_CACHE._replace(state=item)], **few), Plan([[]]))),
+            components_base(**few),
         )
+
+
+def components_base(**more) -> Base:
+    cache = make_cache("components", F16, 1, [Shape(1, 4, 2)], **more)
+    keys, values = components("k", 4, ((compact(4, 1), 2), (compact(1), 1))), components("v", 2, ((compact(2), 1),))
+    return Base(*encode(cache, Plan([[ComponentHead(keys, values)]])))
 
 
 def rle_block(byte: int, count: int, kind: int = 1) -> bytes:
@@ -148,6 +158,7 @@ def invalid_files():
     yield from damaged_recipes(bases.small)
     yield from damaged_geometries(bases)
     yield from damaged_plans(bases)
+    yield from damaged_components(bases.components, bases.small)
     yield from damaged_frames(bases.zeros, bases.pages)
     at = window.offset(PROFILE)
     yield "profile-negative", window.with_content(PROFILE, (8, "f", -1.0)), "invalidProfile", at + 8
@@ -198,7 +209,7 @@ def damaged_headers(window):
     yield "magic-line-end", window.data[:4] + b"\n" + window.data[6:] + b"\0", "notASnapshot", 0
     yield "version-0", window.with_fields((8, "I", 0)), "unsupportedVersion", 8
     yield "version-1", window.with_fields((8, "I", 1)), "unsupportedVersion", 8
-    yield "version-3", window.with_fields((8, "I", 3)), "unsupportedVersion", 8
+    yield "version-4", window.with_fields((8, "I", 4)), "unsupportedVersion", 8
     yield "header-checksum", window.flipped(12), "headerChecksumMismatch", 12
     yield "header-checksum-field", window.flipped(48), "headerChecksumMismatch", 12
     yield "header-checksum-reserved", window.flipped(127), "headerChecksumMismatch", 12
@@ -609,6 +620,52 @@ def damaged_value_channels(case, bases):
     yield case("pruned-value-mean-too-large", data, 36)
     yield case("value-means-of-zeros", value_list(1, 3, 0, 1, 2, means=[0.5]), 28)
     yield case("value-means-of-kept-alone", value_list(2, 3, 0, 1, 2, values=compact, means=[0.5] * 3), 40)
+
+
+def damaged_components(base, without):
+    """Keys of dimension 4 in runs of 2 and 1 components, values of dimension 2 in one of 1."""
+    at, length = base.offset(BASES), base.sections[BASES].length
+    numbers = 4 + 2 * 8
+    values = numbers + 4 * (4 + 4 + 3) + 12
+
+    def case(name, offset, *fields):
+        return f"bases-{name}", base.with_content(BASES, *fields), "invalidBases", at + offset
+
+    yield case("run-count-0", 0, (0, "B", 0))
+    yield case("run-count-5", 0, (0, "B", 5))
+    yield case("padding", 3, (3, "B", 1))
+    yield case("width-6", 4, (4, "B", 6))
+    yield case("full-precision", 4, (4, "I", 0))
+    yield case("scales-0", 5, (5, "B", 0))
+    yield case("rotated", 7, (7, "B", 1))
+    yield case("count-0", 8, (8, "I", 0))
+    yield case("count-5", 8, (8, "I", 5))
+    yield case("twice", 12, (12, "I", compact(4, 1).width | 2 << 8 | 1 << 16))
+    yield case("count-passes", 16, (16, "I", 3))
+    yield case("mean-nan", numbers + 4, (numbers + 4, "f", float("nan")))
+    yield case("mean-too-large", numbers + 12, (numbers + 12, "f", -65536.0))
+    yield case("weight-0", numbers + 16, (numbers + 16, "f", 0.0))
+    yield case("weight-infinite", numbers + 28, (numbers + 28, "f", float("inf")))
+    yield case("scale-negative", numbers + 40, (numbers + 40, "f", -1.0))
+    yield case("values-run-count-0", values, (values, "B", 0))
+    yield case("end-padding", length - 1, (length - 1, "B", 1))
+    content = base.sections[BASES].stored
+    for name, cut, offset in (
+        ("runs", 10, 8), ("means", numbers + 6, numbers + 4), ("weights", numbers + 16, numbers + 16),
+        ("scales", numbers + 34, numbers + 32), ("matrix", values - 1, values - 1), ("values", values, values),
+    ):
+        yield f"bases-ends-in-{name}", base.with_section(BASES, content[:cut]), "invalidBases", at + offset
+    yield "bases-trailing", base.with_section(BASES, content + bytes(4)), "invalidBases", at + length
+    start = base.offset(PLAN)
+    yield "plan-of-bases-not-zero", base.with_content(PLAN, (6, "B", 1)), "invalidPlan", start + 6
+    alone = {kind: section for kind, section in base.sections.items() if kind != BASES}
+    data = assemble(base.header, alone)
+    entry = 128 + 40 * sorted(alone).index(PLAN)
+    yield "bases-missing", data, "invalidPlan", struct.unpack_from("<Q", data, entry + 8)[0]
+    yield "table-bases-in-version-2", base.with_fields((8, "I", 2)), "invalidSectionTable", base.entry(BASES)
+    data, entry = without.with_extra(BASES, bytes(4))
+    at = struct.unpack_from("<Q", data, entry + 8)[0]
+    yield "bases-of-no-head", data, "invalidBases", at
 
 
 def first_of_two(bases):

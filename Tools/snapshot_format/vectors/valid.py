@@ -1,7 +1,7 @@
 """The valid files (Formats/Vectors/README.md)."""
 
 from ..elements import BF16, F16, F32, f32
-from ..plan import FULL, HeadPlan, Run, compact, quantized
+from ..plan import FULL, ComponentHead, Components, HeadPlan, Run, compact, quantized
 from .. import selection
 from ..recipe import decide, select_tokens
 from ..writer import assemble, encode, raw
@@ -176,6 +176,7 @@ def valid_files():
     yield from valid_sinks()
     yield from valid_states()
     yield from valid_selections()
+    yield from valid_components()
 
 
 def valid_plans():
@@ -390,3 +391,43 @@ def valid_selections():
     yield Valid("h2o", recipe, F16, 80, shapes=shapes, queries=30, metadata=pairs)
     yield Valid("h2o-recent", "h2o(tokens=36,recent=5)", BF16, 75, 6, query_heads=2, queries=40, metadata=pairs)
     yield Valid("selection-of-all", f"snapkv(tokens=64)+{kivi}", F16, 64, 6)
+
+
+def components(name: str, channels: int, runs: tuple) -> Components:
+    """Rows of a Hadamard matrix, whose order is a power of two, with numbers that are a little off."""
+    generator = Generator(name)
+    count = sum(number for _, number in runs)
+    order = 1 << (channels - 1).bit_length()
+    matrix = tuple(
+        tuple(
+            (-1 if (component & channel).bit_count() % 2 else 1) * (110 + generator.integer(9))
+            for channel in range(channels)
+        )
+        for component in range(count)
+    )
+    scales = tuple(f32((1 + 0.02 * (k % 3)) / 114 / order**0.5) for k in range(count))
+    weights = tuple(f32(2 / (1 + c)) for c in range(channels))
+    means = tuple(f32(0.25 * c - 0.6) for c in range(channels))
+    return Components(runs, matrix, scales, weights, means)
+
+
+def valid_components():
+    """Components of bases: versions of files that have them are 3."""
+    four, three = (compact(4, 1), 4), (compact(3, 1), 3)
+    two, one = (compact(2, 1), 2), (compact(1, 1), 1)
+    recipe = "kivi(bits=2,group=64,residual=0)"
+    heads = [
+        ComponentHead(components("a", 8, (four,)), components("b", 16, (four, three, two, one))),
+        ComponentHead(components("c", 8, (three, (compact(5), 2), one)), components("d", 16, ((compact(2), 13),))),
+    ]
+    yield Valid("components", recipe, F16, 70, shapes=[Shape(2, 8, 16, sinks=4)], plans=[heads], numbers=large_first_rows)
+    plans = [
+        [ComponentHead(components("e", 4, (two, one)), components("f", 2, (one,)))],
+        [HeadPlan((Run(quantized(4), (0, 2)),), quantized(2), ())],
+        [ComponentHead(components("g", 8, ((quantized(8), 1), (quantized(2, 1), 7))), None)],
+    ]
+    shapes = [Shape(1, 4, 2, rows=40), Shape(1, 3, 2), Shape(1, 8, 0)]
+    yield Valid("components-layers-f32", "kivi(bits=2,residual=0)", F32, 70, shapes=shapes, plans=plans)
+    head = ComponentHead(components("h", 4, (four,)), components("i", 8, ((compact(1), 5), three)))
+    recipe = "kivi(bits=2,group=128,residual=0)"
+    yield Valid("components-group-128", recipe, BF16, 129, shapes=[Shape(1, 4, 8)], plans=[[head]], numbers=full_mantissas)

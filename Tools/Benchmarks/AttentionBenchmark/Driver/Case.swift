@@ -55,7 +55,9 @@ enum Case {
         ComparedRecipe(windowedRecipe),
         ComparedRecipe("kivi(bits=2)"),
         ComparedRecipe("kivi(bits=2,\(compactCoding))"),
-        ComparedRecipe("think(bits=2.5,values=2.25)", isBalanced: true),
+        ComparedRecipe("think(bits=2.5,values=2.25)", mostTime: 1.15),
+        ComparedRecipe("calibrated(bits=1.5)", mostTime: 1.3, hasFewBytes: true),
+        ComparedRecipe("calibrated(bits=2.05)", mostTime: 1.4, hasFewBytes: true),
         ComparedRecipe("think(bits=2.5)+kivi(bits=3,\(compactCoding))"),
     ]
     private static let compactCoding = "sinks=4,ranges=fitted,scales=compact,rotate=values"
@@ -96,11 +98,14 @@ struct Boundary {
 /// A recipe whose attention is compared with that of `Case.windowedRecipe`.
 struct ComparedRecipe {
     let recipe: String
-    /// Whether its time is bounded: about as many bits as the reference, better spent.
-    let isBalanced: Bool
+    /// The time that it may take of the reference's, where that is bounded: about as many bits, better spent, or fewer.
+    let mostTime: Double?
+    /// Whether it stores so few bytes that the time for each says nothing.
+    let hasFewBytes: Bool
 
-    init(_ recipe: String, isBalanced: Bool = false) {
+    init(_ recipe: String, mostTime: Double? = nil, hasFewBytes: Bool = false) {
         self.recipe = recipe
-        self.isBalanced = isBalanced
+        self.mostTime = mostTime
+        self.hasFewBytes = hasFewBytes
     }
 }

@@ -146,8 +146,9 @@ struct Goals {
                 )
             }
             let byte = time("byte", of: figure.microsecondsPerByte, to: reference?.microsecondsPerByte, asked: 1)
-            guard compared.isBalanced else { return [byte] }
-            return [time("token", of: figure.microseconds, to: reference?.microseconds, asked: 1.15), byte]
+            guard let mostTime = compared.mostTime else { return [byte] }
+            let token = time("token", of: figure.microseconds, to: reference?.microseconds, asked: mostTime)
+            return compared.hasFewBytes ? [token] : [token, byte]
         }
     }
 

@@ -17,12 +17,12 @@ final class AttentionWorkload: Workload {
         isSharp: Bool = false,
         tokens: Int,
         workers: WorkerThreads
-    ) throws {
+    ) async throws {
         guard queryCount <= tokens else { throw ServingError("\(queryCount) queries for \(tokens) tokens") }
         self.attention = attention
         self.workers = workers
         queries = SyntheticLayer.newQueries(count: queryCount, headDimension: headDimension, isSharp: isSharp)
-        layers = try RotatingLayers(recipe: recipe, tokens: tokens, headDimension: headDimension)
+        layers = try await RotatingLayers(recipe: recipe, tokens: tokens, headDimension: headDimension)
         output = [Float](repeating: 0, count: queries.heads * queries.tokens * queries.headDimension)
         try attend(over: layers.next())
     }

@@ -6,9 +6,9 @@ struct RotatingLayers {
     let layers: [CompressedLayer]
     private var position = 0
 
-    init(recipe: Recipe, tokens: Int, headDimension: Int = SyntheticLayer.headDimension) throws {
+    init(recipe: Recipe, tokens: Int, headDimension: Int = SyntheticLayer.headDimension) async throws {
         let source = SyntheticLayer(tokens: tokens, headDimension: headDimension)
-        let plan = try source.plan(for: recipe)
+        let plan = try await source.preparedPlan(for: recipe)
         let first = try source.compressed(by: recipe, plan: plan)
         let count = max((Round.rotatingBytes + first.packedByteCount - 1) / first.packedByteCount, 2)
         layers = try [first] + (1..<count).map { _ in try source.compressed(by: recipe, plan: plan) }

@@ -59,7 +59,7 @@ struct ServedCase {
         }
         switch kind {
         case "attention", "sharp", "queries":
-            return try AttentionWorkload(
+            return try await AttentionWorkload(
                 recipe: recipe,
                 attention: attention,
                 queryCount: count,
@@ -68,7 +68,7 @@ struct ServedCase {
                 workers: workers
             )
         case "heads":
-            return try AttentionWorkload(
+            return try await AttentionWorkload(
                 recipe: recipe,
                 attention: attention,
                 queryCount: 1,

@@ -1,5 +1,3 @@
-public import KVCacheCodecs
-
 /// Bits that a number may take, scales included, in thousandths.
 public struct BitBudget: Sendable, Hashable, Comparable {
     /// Budgets that a stage can be asked for.
@@ -35,14 +33,14 @@ public struct BitBudget: Sendable, Hashable, Comparable {
     }
 
     /// The smallest budget by which so many numbers may take so many bytes.
-    init(bytes: Int, numbers: Int) {
+    package init(bytes: Int, numbers: Int) {
         millibits = (bytes * 8 * 1000 + numbers - 1) / numbers
     }
 
     public var bits: Double { Double(millibits) / 1000 }
 
     /// The most bytes that so many numbers may take.
-    func byteCount(numbers: Int) -> Int { numbers * millibits / (1000 * 8) }
+    package func byteCount(numbers: Int) -> Int { numbers * millibits / (1000 * 8) }
 
     /// The budget in canonical text.
     public var text: String { FixedPointNumber(units: millibits, places: Self.places).description }
