@@ -163,7 +163,8 @@ public struct ArchiveRestoration: Sendable {
                         }
                     }
                 }
-                let window = max(layer.extent.windowStart, places.lowerBound)..<places.upperBound
+                let windowStart = max(layer.extent.windowStart, places.lowerBound)
+                let window = windowStart..<max(places.upperBound, windowStart)
                 if !window.isEmpty {
                     unsafe target.withRow(
                         layer: index,

@@ -30,7 +30,7 @@ struct SectionRequirements {
         case .window: required(hasWindow && !isArchive)
         case .archiveWindow: required(hasWindow && isArchive)
         case .archivePlan: header.version == SnapshotFormat.versions.upperBound ? .required : .forbidden
-        case .archiveChunks, .archiveTable: required(chunkCount > 0 && isArchive)
+        case .archiveChunks, .archiveTable: required(isArchive && layers.contains { $0.extent.blockEnd > 0 })
         case .heldTokens: required(layers.contains { $0.held == .listed })
         case .chain: required(hasTokens && header.tokenCount >= BlockShape.pageTokens)
         }
