@@ -14,6 +14,7 @@ from ..sections import (
 )
 from ..writer import Plan, StoredSection, assemble, encode, encoded_metadata, encoded_recipe, encoded_state, raw, seal
 from .caches import NO_CACHE, Generator, Shape, make_cache
+from .invalid_archives import invalid_archives
 
 
 class Base:
@@ -179,6 +180,7 @@ def invalid_files():
     yield "chain-other-tokens", chain.with_section(TOKENS, tokens), "invalidChain", at
     data = chain.with_section(METADATA, encoded_metadata({"model.id": "b"}))
     yield "chain-other-model", data, "invalidChain", at
+    yield from invalid_archives(Base, window)
     # With two faults, of which the first in the order of checks counts.
     yield from first_of_two(bases)
 
@@ -198,7 +200,7 @@ def damaged_headers(window):
     yield "magic-line-end", window.data[:4] + b"\n" + window.data[6:] + b"\0", "notASnapshot", 0
     yield "version-0", window.with_fields((8, "I", 0)), "unsupportedVersion", 8
     yield "version-1", window.with_fields((8, "I", 1)), "unsupportedVersion", 8
-    yield "version-3", window.with_fields((8, "I", 3)), "unsupportedVersion", 8
+    yield "version-4", window.with_fields((8, "I", 4)), "unsupportedVersion", 8
     yield "header-checksum", window.flipped(12), "headerChecksumMismatch", 12
     yield "header-checksum-field", window.flipped(48), "headerChecksumMismatch", 12
     yield "header-checksum-reserved", window.flipped(127), "headerChecksumMismatch", 12
@@ -249,7 +251,7 @@ def damaged_tables(bases):
 
     size, at = len(window.data), window.offset(PLAN)
     yield case("kind-0", window, METADATA, 0, "I", 0)
-    yield case("kind-unknown", window, POSITIONS, 0, "I", 16)
+    yield case("kind-unknown", window, POSITIONS, 0, "I", 20)
     yield case("kind-65535", pages, 65536, 0, "I", 65535)
     yield case("kind-twice", window, PLAN, 0, "I", GEOMETRY)
     yield case("kind-descending", window, TOKENS, 0, "I", PLAN)
