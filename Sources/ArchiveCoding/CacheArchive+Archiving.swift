@@ -71,7 +71,7 @@ extension CacheArchive {
 }
 
 extension CacheArchive {
-    /// The query profile of each layer, for recipes that pack what is restored; nil without queries.
+    /// The query profile of each layer, for recipes that pack what is restored; nil without queries or keys.
     private static func queryProfile(of cache: KVCache) -> [[Float]]? {
         var profile: [[Float]] = []
         for (index, layer) in cache.layers.enumerated() {
@@ -89,7 +89,7 @@ extension CacheArchive {
             }
             profile.append(squares)
         }
-        return profile
+        return profile.contains { !$0.isEmpty } ? profile : nil
     }
 }
 

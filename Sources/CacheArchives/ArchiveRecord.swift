@@ -195,6 +195,7 @@ enum ArchiveRecord {
                                 let low = lowBits > 0 ? bits.next(lowBits) : 0
                                 if symbol == Int(TCK_ESCAPE) {
                                     guard escape < wordStart else { throw damaged("has too few escapes") }
+                                    guard low == 0 else { throw damaged("has an escape with low bits") }
                                     unsafe all[row + index] = Int16(
                                         littleEndian: bytes.loadUnaligned(fromByteOffset: escape, as: Int16.self)
                                     )

@@ -46,23 +46,29 @@ enum ArchivePlanSection {
     /// Reads the plan, fields in the order that `encode` has them.
     static func decode(_ reader: inout ByteReader, geometry: CacheGeometry) throws(SnapshotError) -> ArchivePlan {
         let step = try reader.float("the step")
+        guard ArchivePlan.steps.contains(step) else {
+            throw reader.error(at: 0, "the step is \(step), must be from 2^-40 to 2^40")
+        }
         let unitCountOffset = reader.position
-        let unitCount = try reader.integer(UInt32.self, "the number of units", in: 1...Int(UInt32.max))
+        let unitCount = Int(try reader.integer(UInt32.self, "the number of units"))
         let digest = try reader.bytes(count: ArchivePlan.digestBytes, "the digest of the bases").array
         var rotaryFrequencies: [[Float]] = []
         for layer in geometry.layers {
             let offset = reader.position
             let pairs = Int(try reader.integer(UInt16.self, "the number of rotary pairs"))
-            if pairs == sameFrequencies, let former = rotaryFrequencies.last {
-                rotaryFrequencies.append(former)
-                continue
-            }
-            guard pairs <= layer.keyDimension / 2 else {
+            let former = pairs == sameFrequencies ? rotaryFrequencies.last : nil
+            guard former?.count ?? pairs <= layer.keyDimension / 2 else {
                 throw reader.error(at: offset, "\(pairs) rotary pairs of keys of dimension \(layer.keyDimension)")
             }
-            rotaryFrequencies.append(
-                try reader.integers(UInt32.self, count: pairs, "rotary frequencies").map(Float.init(bitPattern:))
-            )
+            if let former {
+                rotaryFrequencies.append(former)
+            } else {
+                rotaryFrequencies.append(
+                    try floats(&reader, count: pairs, "a rotary frequency") {
+                        $0.magnitude <= ArchivePlan.maximumFrequency
+                    }
+                )
+            }
         }
         guard unitCount <= reader.remaining / unitBytes else {
             throw reader.error(at: unitCountOffset, "\(unitCount) units in \(reader.remaining) bytes")
@@ -82,22 +88,27 @@ enum ArchivePlanSection {
             guard (1...ArchivePlan.maximumChannels).contains(channels) else {
                 throw reader.error(at: start, "a unit of \(channels) channels")
             }
-            let components = try reader.integer(UInt32.self, "a unit's components", in: 1...channels)
+            let hasBasis = number == Int(BasisNumber.profile.rawValue)
+            let components = try reader.integer(
+                UInt32.self,
+                "a unit's components",
+                in: (hasBasis ? 1 : channels)...channels
+            )
             let basis: ArchivePlan.Basis
-            if number == Int(BasisNumber.channels.rawValue) {
-                let weights = try reader.integers(UInt32.self, count: channels, "a unit's weights")
-                basis = .channels(weights: weights.map(Float.init(bitPattern:)))
-            } else {
+            if hasBasis {
                 basis = .profile
                 usesProfile = true
+            } else {
+                basis = .channels(
+                    weights: try floats(&reader, count: channels, "a weight") { ArchivePlan.weights.contains($0) }
+                )
             }
-            let means = try reader.integers(UInt16.self, count: channels, "a unit's means")
             units.append(
                 ArchivePlan.Unit(
                     unit: unit,
                     basis: basis,
                     componentCount: components,
-                    means: Float16Numbers.numbers(of: means)
+                    means: try means(&reader, count: channels)
                 )
             )
         }
@@ -116,6 +127,32 @@ enum ArchivePlanSection {
         } catch {
             throw reader.error(at: 0, error.message)
         }
+    }
+
+    /// Numbers that keep a rule, or the first that is wrong or missing.
+    private static func floats(
+        _ reader: inout ByteReader,
+        count: Int,
+        _ field: String,
+        rule: (Float) -> Bool
+    ) throws(SnapshotError) -> [Float] {
+        let start = reader.position
+        let numbers = reader.integers(UInt32.self, upTo: count).map(Float.init(bitPattern:))
+        if let index = numbers.firstIndex(where: { !rule($0) }) {
+            throw reader.error(at: start + index * MemoryLayout<UInt32>.size, "\(field) is \(numbers[index])")
+        }
+        guard numbers.count == count else { throw reader.error(at: reader.position, "\(field) is missing") }
+        return numbers
+    }
+
+    private static func means(_ reader: inout ByteReader, count: Int) throws(SnapshotError) -> [Float] {
+        let start = reader.position
+        let means = Float16Numbers.numbers(of: reader.integers(UInt16.self, upTo: count))
+        if let index = means.firstIndex(where: { !$0.isFinite }) {
+            throw reader.error(at: start + index * MemoryLayout<UInt16>.size, "a mean is \(means[index])")
+        }
+        guard means.count == count else { throw reader.error(at: reader.position, "a mean is missing") }
+        return means
     }
 
     /// Bytes of a unit at the least.

@@ -34,7 +34,7 @@ struct SectionRequirements {
         case .archiveWindow: required(hasWindow && isArchive)
         // A file of this version has the one or the other.
         case .archivePlan: required(isOfVersion3 && !hasBases)
-        case .archiveChunks, .archiveTable: required(chunkCount > 0 && isArchive)
+        case .archiveChunks, .archiveTable: required(isArchive && layers.contains { $0.extent.blockEnd > 0 })
         case .heldTokens: required(layers.contains { $0.held == .listed })
         case .chain: required(hasTokens && header.tokenCount >= BlockShape.pageTokens)
         }

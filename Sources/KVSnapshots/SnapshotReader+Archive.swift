@@ -23,13 +23,7 @@ extension SnapshotReader {
                 remedy: "use its cache as it is"
             )
         }
-        let records = try archiveRecords()
-        let bytes = Slots<SharedBytes>(count: records.count)
-        try await forEachConcurrently(count: records.count) { index in
-            bytes[index] = try self.bytes(of: records[index], verifying: verifyingChunks)
-        }
-        let perChunk = plan.units.count + 1
-        let values = bytes.values
+        let chunks = try await archiveChunks(plan, verifying: verifyingChunks)
         let windows = try archiveWindows()
         let sinks = try rows(.sinks) { $0.sinkRowCount }
         let state = try state()
@@ -40,17 +34,9 @@ extension SnapshotReader {
             plan: plan,
             recipe: recipe,
             layers: layerOutlines.enumerated().map { index, layer in
-                ArchiveLayer(
-                    geometry: layer.geometry,
-                    held: layer.held == .last ? .last : .all,
-                    extent: layer.extent,
-                    sinkCount: layer.sinks,
-                    sinks: sinks[index],
-                    window: windows[index],
-                    state: state?[index] ?? []
-                )
+                ArchiveLayer(layer, sinks: sinks[index], window: windows[index], state: state?[index] ?? [])
             },
-            chunks: stride(from: 0, to: values.count, by: perChunk).map { Array(values[$0..<$0 + perChunk]) },
+            chunks: chunks,
             tokens: try tokens(),
             positions: try positions(),
             metadata: metadata,
@@ -107,6 +93,18 @@ extension SnapshotReader {
         return places
     }
 
+    /// Chunk by chunk the bytes of its shifts and records.
+    private func archiveChunks(_ plan: ArchivePlan, verifying: Bool) async throws -> [[SharedBytes]] {
+        let records = try archiveRecords()
+        let bytes = Slots<SharedBytes>(count: records.count)
+        try await forEachConcurrently(count: records.count) { index in
+            bytes[index] = try self.bytes(of: records[index], verifying: verifying)
+        }
+        let perChunk = plan.units.count + 1
+        let values = bytes.values
+        return stride(from: 0, to: values.count, by: perChunk).map { Array(values[$0..<$0 + perChunk]) }
+    }
+
     private func codedPlaces(of unit: ArchiveUnit) -> Range<Int> {
         let layer = layerOutlines[unit.layers.lowerBound]
         return ArchiveLayer.codedPlaces(extent: layer.extent, sinkCount: layer.sinks)
@@ -155,8 +153,22 @@ extension SnapshotReader {
 
     /// Checks every record of an archive, and what can be known of it without the model's profile.
     func verifyArchive(progress: ProgressHandler?) async throws {
-        let archive = try await archive()
-        let perChunk = archive.plan.units.count
+        guard let plan = archivePlan else { return }
+        // Of the chunks alone: what else an archive has is checked where it lies in the file.
+        let archive = CacheArchive(
+            geometry: geometry,
+            shape: header.shape,
+            tokenCount: header.tokenCount,
+            plan: plan,
+            recipe: nil,
+            layers: layerOutlines.map { ArchiveLayer($0, sinks: nil, window: SharedBytes([]), state: []) },
+            chunks: try await archiveChunks(plan, verifying: true),
+            tokens: nil,
+            positions: nil,
+            metadata: [:],
+            profile: nil
+        )
+        let perChunk = plan.units.count
         let records = try archiveRecords()
         try await forEachConcurrently(count: archive.chunks.count * perChunk, progress: progress) { index in
             let (chunk, unit) = index.quotientAndRemainder(dividingBy: perChunk)
@@ -170,5 +182,19 @@ extension SnapshotReader {
                 )
             }
         }
+    }
+}
+
+extension ArchiveLayer {
+    fileprivate init(_ layer: LayerOutline, sinks: KVCacheLayer?, window: SharedBytes, state: [LayerState]) {
+        self.init(
+            geometry: layer.geometry,
+            held: layer.held == .last ? .last : .all,
+            extent: layer.extent,
+            sinkCount: layer.sinks,
+            sinks: sinks,
+            window: window,
+            state: state
+        )
     }
 }

@@ -1,9 +1,20 @@
+import Foundation
 import TestSupport
 import Testing
 import ThinkCompress
 
+@testable import ArchiveCoding
+
 /// A cache's way through an archive, its file, and back.
 @Suite struct ArchivingTests {
+    /// A cache of two layers of two KV heads, of few numbers.
+    static func cache(tokens: Int) throws -> KVCache {
+        var sample = TestCache()
+        sample.tokens = tokens
+        sample.headDimension = 16
+        return try sample.make()
+    }
+
     /// Errors of what is restored, relative to the variance of what was archived; infinite where shapes differ.
     static func error(of restored: [KVCacheLayer], from cache: KVCache) -> Double {
         var (errors, total) = (0.0, 0.0)
@@ -30,26 +41,148 @@ import ThinkCompress
         return layers
     }
 
-    @Test(arguments: ["archive(step=0.02)", "archive(bits=4)", "archive(bits=2)", "archive(quality=balanced)"])
-    func restoresWithoutProfile(recipe: String) async throws {
-        var sample = TestCache()
-        sample.tokens = 1300
-        let cache = try sample.make()
-        let archive = try await CacheArchive(archiving: cache, recipe: try Recipe(recipe))
-        let error = Self.error(of: try await Self.restored(archive), from: cache)
-        #expect(error < 0.5, "\(recipe): \(error), \(archive.bitsPerValue ?? 0) bits per value")
-        if recipe == "archive(bits=4)" {
-            let bits = try #require(archive.bitsPerValue)
-            #expect(bits <= 4 && bits > 3.95, "\(bits)")
-            #expect(error < 0.1)
+    @Test func errorsFallWithBits() async throws {
+        let cache = try Self.cache(tokens: 420)
+        var errors: [Double] = []
+        for bits in ["2", "4", "6", "9"] {
+            let archive = try await CacheArchive(archiving: cache, recipe: Recipe("archive(bits=\(bits),recent=32)"))
+            errors.append(Self.error(of: try await Self.restored(archive), from: cache))
+        }
+        // Weights are those of queries, not of these errors; still two bits make them a fourth, or nearly.
+        for (former, next) in zip(errors, errors.dropFirst()) { #expect(next < former * 0.45, "\(errors)") }
+        #expect(errors[0] < 1 && errors[3] < 0.01, "\(errors)")
+    }
+
+    @Test func stepsOfQualitiesAreTheirs() async throws {
+        let cache = try Self.cache(tokens: 300)
+        for (recipe, step) in [
+            ("archive(step=0.3)", 0.3), ("archive(quality=small)", 0.04), ("archive", 0.02),
+            ("archive(quality=balanced)", 0.02), ("archive(quality=faithful)", 0.008),
+        ] as [(String, Float)] {
+            let archive = try await CacheArchive(archiving: cache, recipe: Recipe(recipe))
+            #expect(archive.plan.step == step)
+            #expect(archive.plan.units.count == 8 && archive.plan.basisDigest == nil)
         }
     }
 
+    @Test(arguments: [1.5, 3, 6]) func bitsAreMet(bits: Double) async throws {
+        let cache = try Self.cache(tokens: 700)
+        let archive = try await CacheArchive(archiving: cache, recipe: Recipe("archive(bits=\(bits),recent=32)"))
+        let found = try #require(archive.bitsPerValue)
+        #expect(found <= bits && found > bits * 0.99, "\(found)")
+    }
+
+    @Test(arguments: [2.5, 4]) func theWholeFileMeetsARatio(ratio: Double) async throws {
+        let cache = try Self.cache(tokens: 1100)
+        let archive = try await CacheArchive(archiving: cache, recipe: Recipe("archive(ratio=\(ratio),recent=32)"))
+        var bytes = SnapshotBytes()
+        let size = try SnapshotWriter().write(archive, into: &bytes)
+        #expect(size.fileBytes == bytes.bytes.count)
+        // Of a small cache what is not in chunks, of which more is expected than there is, has a share that counts.
+        let found = Double(2 * cache.valueCount) / Double(bytes.bytes.count)
+        #expect(found >= ratio && found < ratio * 1.06, "\(found)")
+    }
+
+    @Test func aRatioThatCannotBeIsAnError() async throws {
+        let cache = try Self.cache(tokens: 300)
+        for recipe in ["archive(ratio=200)", "archive(bits=0.05)"] {
+            let error = await #expect(throws: CodecError.self) {
+                _ = try await CacheArchive(archiving: cache, recipe: Recipe(recipe))
+            }
+            #expect(error?.code == .unsupportedPlan)
+        }
+    }
+
+    @Test func aStepThatIsTooSmallIsAnError() async throws {
+        let error = await #expect(throws: ArchiveError.self) {
+            _ = try await CacheArchive(archiving: Self.cache(tokens: 300), recipe: Recipe("archive(step=0.00001)"))
+        }
+        #expect(error?.code == .stepTooSmall)
+    }
+
+    @Test func stepsAreExactPowers() {
+        #expect(StepSearch.step(0) == 1 && StepSearch.step(256) == 2 && StepSearch.step(-512) == 0.25)
+        #expect(StepSearch.step(128) == Float(2.0.squareRoot()))
+        #expect((-300..<300).allSatisfy { StepSearch.step($0) < StepSearch.step($0 + 1) })
+    }
+
+    @Test func numbersBeyondFloat16AreRefused() async throws {
+        for number in [1e6, .nan, -.infinity] as [Float] {
+            var numbers = [Float](repeating: 0.5, count: 40 * 4)
+            numbers[77] = number
+            let tensor = KVTensor(numbers, elementType: .float32, heads: 1, headDimension: 4)
+            let cache = try KVCache(layers: [KVCacheLayer(keys: tensor, values: tensor)], tokenCount: 40)
+            let error = await #expect(throws: CodecError.self) {
+                _ = try await CacheArchive(archiving: cache, recipe: Recipe("archive(step=0.1,recent=0)"))
+            }
+            #expect(error?.description.contains("(layer 0, head 0, token 19, channel 1)") == true)
+        }
+    }
+
+    @Test func cachesOfEveryKindAreRestored() async throws {
+        var generator = SplitMix64(seed: 9)
+        func layer(_ rows: Int, _ dimensions: (Int, Int), held: HeldTokens, heads: Int = 2) throws -> KVCacheLayer {
+            KVCacheLayer.random(
+                try LayerGeometry(
+                    queryHeads: 0,
+                    kvHeads: heads,
+                    keyDimension: dimensions.0,
+                    valueDimension: dimensions.1
+                ),
+                elementType: .float16,
+                rows: rows,
+                held: held,
+                using: &generator
+            )
+        }
+        let state = LayerState(name: "s", bytes: SharedBytes([1, 2, 3]))
+        let none = KVCacheLayer(elementType: .float16, state: [state])
+        let last = try layer(20, (6, 4), held: .last)
+        let caches = [
+            try KVCache(
+                layers: [layer(300, (5, 0), held: .all), none, layer(90, (6, 4), held: .last)],
+                tokenCount: 300
+            ),
+            // No layer has coded places, and there are places before the windows.
+            try KVCache(layers: [last], tokenCount: 300),
+            try KVCache(layers: [none], tokenCount: 3),
+            try KVCache(layers: [layer(1, (4, 4), held: .all)], tokenCount: 1),
+            // Nothing but sinks.
+            try KVCache(layers: [layer(33, (4, 4), held: .all)], tokenCount: 33),
+        ]
+        for (index, cache) in caches.enumerated() {
+            for recipe in ["archive(step=0.05,recent=64)", "archive(step=0.05,recent=0,sinks=40)", "archive(bits=5)"] {
+                let archive = try await CacheArchive(archiving: cache, recipe: Recipe(recipe))
+                var written = SnapshotBytes()
+                try SnapshotWriter().write(archive, into: &written)
+                let reader = try SnapshotReader(SharedBytes(written.bytes))
+                try await reader.verify()
+                let layers = try await Self.restored(try await reader.archive())
+                for (restored, original) in zip(layers, cache.layers) {
+                    #expect(restored.held == original.held && restored.state == original.state)
+                    for part in CachePart.allCases {
+                        let (new, old) = (restored[part].numbers, original[part].numbers)
+                        #expect(new.count == old.count, "cache \(index)")
+                        let worst = zip(new, old).map { abs($0 - $1) }.max() ?? 0
+                        #expect(worst < 0.5, "cache \(index), \(recipe): \(worst)")
+                    }
+                }
+            }
+        }
+    }
+
+    @Test func cachesOfListedTokensAreRefused() async throws {
+        let cache = try SmallModel.hybrid.cache()
+        let error = await #expect(throws: CodecError.self) {
+            _ = try await CacheArchive(archiving: cache, recipe: Recipe("archive(step=0.1)"))
+        }
+        #expect(error?.code == .unsupportedPlan)
+    }
+
     @Test func fileHasTheSameArchive() async throws {
-        var sample = TestCache()
-        sample.tokens = 1100
-        let cache = try sample.make()
-        let archive = try await CacheArchive(archiving: cache, recipe: try Recipe("archive(bits=3)"))
+        let cache = try Self.cache(tokens: 1100)
+        let archive = try await CacheArchive(archiving: cache, recipe: try Recipe("archive(bits=3,recent=32)"))
+        #expect(archive.chunks.count == 2)
         let folder = try TemporaryFolder()
         let path = folder.file("a.tkv")
         try SnapshotWriter().write(archive, to: path)
@@ -63,5 +196,17 @@ import ThinkCompress
             #expect(left.keys.numbers == right.keys.numbers)
             #expect(left.values.numbers == right.values.numbers)
         }
+    }
+
+    @Test func anArchiveIsPackedForUse() async throws {
+        let cache = try Self.cache(tokens: 420)
+        let archive = try await CacheArchive(archiving: cache, recipe: try Recipe("archive(bits=6,recent=32)"))
+        let packed = try await CompressedCache(
+            restoring: archive,
+            profile: nil,
+            recipe: Recipe("think(keys=0.5)+kivi(bits=4,residual=32)")
+        )
+        #expect(packed.tokenCount == 420 && packed.tokens == cache.tokens)
+        #expect(packed.layers.allSatisfy { $0.rowCount == 420 })
     }
 }

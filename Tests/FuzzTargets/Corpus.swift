@@ -11,7 +11,9 @@ public enum Corpus {
 
     public static func inputs(of target: ParserTarget) async throws -> [[UInt8]] {
         switch target {
-        case .snapshot: try await files(in: "Formats/Vectors/valid", suffix: ".tkv") + [snapshot()]
+        case .snapshot:
+            try await files(in: "Formats/Vectors/valid", suffix: ".tkv") + [snapshot()]
+                + files(in: "Formats/Vectors/archives", suffix: ".tkv")
         case .dump:
             try files(in: "Formats/Vectors/valid", suffix: ".safetensors", except: ".expected.safetensors")
                 + [SafetensorsBuilder(cache()).file]
@@ -90,6 +92,11 @@ public enum Corpus {
         }
         try ModelProfile.write(layers, geometry: geometry, metadata: [:], to: path, replacingExisting: false)
         return try fileBytes(path)
+    }
+
+    /// What restores the archives that have bases.
+    static let profiles = ["heads", "layer", "layers"].compactMap { name in
+        try? SafetensorsFile(MappedFile.bytes(path: ProjectFiles.vector("profiles/\(name).safetensors")))
     }
 
     // MARK: - Text and models

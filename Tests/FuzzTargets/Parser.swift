@@ -55,7 +55,7 @@ public final class Parser: Sendable {
     private static func isOwn(_ error: any Error) -> Bool {
         switch error {
         case is SnapshotError, is CodecError, is EngineFormatError, is TokenizerError, is ModelError, is FileError,
-            is EvaluationError, is RecipeError, is KVCacheError, is MemoryError:
+            is EvaluationError, is RecipeError, is KVCacheError, is MemoryError, is ArchiveError:
             true
         default: false
         }
@@ -86,6 +86,7 @@ public final class Parser: Sendable {
         // `inspect` makes it of files that nobody has verified.
         try check(reader.summary)
         try await reader.verify()
+        if reader.isArchive { return try await useArchive(reader) }
         let cache = try await reader.cache(verifyingPages: true)
         for layer in cache.layers { try attend(layer) }
         var written = SnapshotBytes()
@@ -110,6 +111,38 @@ public final class Parser: Sendable {
             if case .failure(let error) = result, !Self.isOwn(error) { throw error }
         }
         guard rows == cache.layers.map(\.rowCount) else { throw Fault(description: "pieces have \(rows) rows") }
+    }
+
+    /// Restores an archive whose every byte was checked, and packs it.
+    private func useArchive(_ reader: SnapshotReader) async throws {
+        let archive = try await reader.archive()
+        var written = SnapshotBytes()
+        try SnapshotWriter().write(archive, quality: reader.quality, into: &written)
+        let again = try await SnapshotReader(SharedBytes(written.bytes)).archive()
+        guard again.plan == archive.plan, again.chunkByteCount == archive.chunkByteCount else {
+            throw Fault(description: "an archive that is written has another plan")
+        }
+        let profiles = Corpus.profiles.map {
+            try? ModelProfile.read($0, metadata: [:], geometry: reader.geometry)
+        }
+        var restored = false
+        for profile in [nil] + profiles {
+            let bases = profile.flatMap { ArchiveBases($0) }
+            guard let restoration = try? ArchiveRestoration(archive, bases: bases) else { continue }
+            for group in restoration.layerGroups {
+                let layers = try await restoration.layers(group, as: .float16)
+                for (layer, index) in zip(layers, group)
+                where layer.keys.tokens != archive.layers[index].extent.rowCount && !layer.isEmpty {
+                    throw Fault(description: "\(layer.keys.tokens) rows of layer \(index) restored")
+                }
+            }
+            restored = true
+        }
+        // Without a profile that restores it there is nothing more.
+        guard restored, archive.plan.basisDigest == nil else { return }
+        let recipe = try Recipe("kivi(bits=2,residual=32)")
+        let cache = try await CompressedCache(restoring: archive, profile: nil, recipe: recipe)
+        for layer in cache.layers { try attend(layer) }
     }
 
     /// Makes every figure of a summary.

@@ -15,6 +15,13 @@ struct VectorManifest: Decodable {
         var testDescription: String { name }
     }
 
+    struct Archive: Decodable, Sendable, CustomTestStringConvertible {
+        let name: String
+        /// The profile that restores it; nil where it was made without.
+        let profile: String?
+        var testDescription: String { name }
+    }
+
     struct Invalid: Decodable, Sendable, CustomTestStringConvertible {
         let name: String
         let error: String
@@ -23,18 +30,20 @@ struct VectorManifest: Decodable {
     }
 
     let valid: [Valid]
+    let archives: [Archive]
     let invalid: [Invalid]
 
     /// Empty if it can't be read, which a test finds.
     static let shared: VectorManifest = {
         guard let json = try? Data(contentsOf: URL(filePath: ProjectFiles.vector("manifest.json"))),
             let manifest = try? JSONDecoder().decode(VectorManifest.self, from: json)
-        else { return VectorManifest(valid: [], invalid: []) }
+        else { return VectorManifest(valid: [], archives: [], invalid: []) }
         return manifest
     }()
 
-    private init(valid: [Valid], invalid: [Invalid]) {
+    private init(valid: [Valid], archives: [Archive], invalid: [Invalid]) {
         self.valid = valid
+        self.archives = archives
         self.invalid = invalid
     }
 }

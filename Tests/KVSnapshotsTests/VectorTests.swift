@@ -110,6 +110,8 @@ import ThinkCompress
     @Test("every error of the format has a vector")
     func everyErrorHasVector() {
         let codes = Set(VectorManifest.shared.invalid.map(\.error))
-        #expect(codes == Set(SnapshotError.Code.allCases.map(\.rawValue)))
+        // Of what is done with a sound file.
+        let others: Set = [SnapshotError.Code.isArchive]
+        #expect(codes == Set(Set(SnapshotError.Code.allCases).subtracting(others).map(\.rawValue)))
     }
 }

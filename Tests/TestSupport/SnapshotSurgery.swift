@@ -25,7 +25,12 @@ public struct SnapshotSurgery: Sendable {
         public static let tokens = 13
         public static let positions = 14
         public static let chain = 15
+        /// Those of a snapshot that is no archive.
         public static let all = metadata...chain
+        public static let archivePlan = 16
+        public static let archiveChunks = 17
+        public static let archiveTable = 18
+        public static let archiveWindow = 19
     }
 
     public struct Section: Sendable {
@@ -85,16 +90,18 @@ public struct SnapshotSurgery: Sendable {
     public mutating func mendChecksums() {
         guard bytes.count >= Self.headerBytes else { return }
         let sections = sections
-        if let pages = section(Kind.pages), let table = section(Kind.pageTable) {
-            var start = pages.range.lowerBound
+        for (kind, tableKind) in [(Kind.pages, Kind.pageTable), (Kind.archiveChunks, Kind.archiveTable)] {
+            guard let parts = section(kind), let table = section(tableKind) else { continue }
+            var start = parts.range.lowerBound
             for entry in stride(from: table.range.lowerBound, to: table.range.upperBound - 7, by: 8) {
                 let end = start + Int(integer(UInt32.self, at: entry))
-                guard end <= pages.range.upperBound else { break }
-                put(CRC32C.checksum(bytes[start..<end]), at: entry + 4)
+                guard end <= parts.range.upperBound else { break }
+                // A record that isn't there has no checksum.
+                if end > start || kind == Kind.pages { put(CRC32C.checksum(bytes[start..<end]), at: entry + 4) }
                 start = end
             }
         }
-        for section in sections where section.kind != Kind.pages {
+        for section in sections where section.kind != Kind.pages && section.kind != Kind.archiveChunks {
             put(CRC32C.checksum(bytes[section.range]), at: section.entry + 32)
         }
         mendHeaderChecksum()

@@ -5,17 +5,19 @@ import math
 import struct
 import unicodedata
 
-from . import blocks, zstd
+from . import archive, blocks, zstd
 from .checksum import crc32c
 from .elements import ELEMENT_TYPES
 from .geometry import ALL, HELD_NAMES, LAST, LISTED, NONE, Header, LayerGeometry, Pages
 from .plan import BlockLayout, Coding, ComponentHead, ComponentLayout, Components, HeadPlan, Run
 from .safetensors import Tensor
 from .sections import (
-    BASES, CHAIN, ENTRY_LENGTH, FIRST_IGNORABLE, GEOMETRY, HEADER_LENGTH, HELD_TOKENS, KINDS, MAGIC, METADATA, NAMES,
-    PAGE_TABLE, PAGES, PLAN, POSITIONS, PROFILE, QUALITY, RECIPE, SINKS, STATE, TOKENS, VERSION, VERSION_OF_BASES,
-    WINDOW, Content, Section, SnapshotError, align64, name_of,
+    ALWAYS_RAW, ARCHIVE_CHUNKS, ARCHIVE_PLAN, ARCHIVE_TABLE, ARCHIVE_WINDOW, BASES, CHAIN, ENTRY_LENGTH,
+    FIRST_IGNORABLE, GEOMETRY, HEADER_LENGTH, HELD_TOKENS, KINDS, MAGIC, METADATA, NAMES, PAGE_TABLE, PAGES, PLAN,
+    POSITIONS, PROFILE, QUALITY, RECIPE, SINKS, STATE, TOKENS, VERSION, VERSION_3, WINDOW, Content, Section,
+    SnapshotError, align64, name_of,
 )
+from .symbols import CodingError
 
 
 class Snapshot:
@@ -31,6 +33,7 @@ class Snapshot:
         self.pages = Pages(self.header, self.geometry)
         self._check_lengths()
         self._check_presence()
+        self.archive = self._read_archive_plan()
         self.plans = self._read_plan()
         self.layouts = self._layouts()
         self._check_pages_length()
@@ -45,10 +48,9 @@ class Snapshot:
             raise SnapshotError("truncated", size, "shorter than the header")
         if data[:8] != MAGIC:
             raise SnapshotError("notASnapshot", 0, "the magic number is wrong")
-        version, checksum = struct.unpack("<2I", data[8:16])
-        if version not in (VERSION, VERSION_OF_BASES):
-            raise SnapshotError("unsupportedVersion", 8, f"version {version}")
-        self.version = version
+        self.version, checksum = struct.unpack("<2I", data[8:16])
+        if self.version not in (VERSION, VERSION_3):
+            raise SnapshotError("unsupportedVersion", 8, f"version {self.version}")
         *fields, reserved, tokens = struct.unpack("<Q6IQ", data[16:56])
         h = self.header = Header(*fields, tokens)
 
@@ -87,9 +89,9 @@ class Snapshot:
 
             kind = section.kind
             require(kind > kind_before, f"kind {kind} after {kind_before}")
-            require(kind in KINDS or kind == BASES or kind >= FIRST_IGNORABLE, f"unknown kind {kind}")
+            require(kind in KINDS or kind >= FIRST_IGNORABLE, f"unknown kind {kind}")
             require(section.coding <= 1, f"coding {section.coding}")
-            require(kind not in (GEOMETRY, PLAN, BASES) or section.coding == 0, f"{section.name} is not raw")
+            require(kind not in ALWAYS_RAW or section.coding == 0, f"{section.name} is not raw")
             require(section.offset == align64(end), f"{section.name} must be at {align64(end)}, is at {section.offset}")
             available = self.header.fileLength - section.offset
             require(1 <= section.storedLength <= available, f"{section.name} has {section.storedLength} bytes")
@@ -98,7 +100,7 @@ class Snapshot:
             require(zstd.may_expand(section.storedLength, section.length), f"{section.name} expands more than 256 times")
             expected = 40 * self.header.layers
             require(kind != GEOMETRY or section.length == expected, f"{section.name} must have length {expected}")
-            require(kind != PAGES or section.checksum == 0, "PAGES has a checksum")
+            require(kind not in (PAGES, ARCHIVE_CHUNKS) or section.checksum == 0, f"{section.name} has a checksum")
             require(reserved == 0, "the reserved field is not zero")
             self.sections[kind] = section
             kind_before, end = kind, section.end
@@ -125,6 +127,11 @@ class Snapshot:
             TOKENS: 4 * tokens,
             POSITIONS: 4 * tokens,
             CHAIN: 32 * (tokens // 256),
+            ARCHIVE_WINDOW: sum(
+                layer.kvHeads * len(layer.window(tokens)) * archive.window_row_bytes(dimension)
+                for layer in self.geometry
+                for dimension in (layer.keyDimension, layer.valueDimension)
+            ),
         }
         for section in self.sections.values():
             if section.length != lengths.get(section.kind, section.length):
@@ -133,16 +140,24 @@ class Snapshot:
 
     def _check_presence(self) -> None:
         tokens, layers = self.header.tokens, self.geometry
+        is_archive = ARCHIVE_PLAN in self.sections
+        has_pages, has_window = self.pages.chunks > 0, any(layer.window(tokens) for layer in layers)
+        has_chunks = is_archive and any(layer.blockTokens for layer in layers)
         wanted = {
-            PLAN: any(layer.kvHeads for layer in layers),
-            PAGES: self.pages.chunks > 0,
-            PAGE_TABLE: self.pages.chunks > 0,
+            PLAN: any(layer.kvHeads for layer in layers) and not is_archive,
+            PAGES: has_pages and not is_archive,
+            PAGE_TABLE: has_pages and not is_archive,
             SINKS: any(layer.sink_rows for layer in layers),
-            WINDOW: any(layer.window(tokens) for layer in layers),
+            WINDOW: has_window and not is_archive,
             HELD_TOKENS: any(layer.held == LISTED for layer in layers),
             CHAIN: TOKENS in self.sections and tokens >= 256,
+            # A file of this version has the one or the other.
+            ARCHIVE_PLAN: self.version == VERSION_3 and BASES not in self.sections,
+            ARCHIVE_CHUNKS: has_chunks,
+            ARCHIVE_TABLE: has_chunks,
+            ARCHIVE_WINDOW: has_window and is_archive,
         }
-        if self.version < VERSION_OF_BASES or not wanted[PLAN]:
+        if self.version < VERSION_3 or not wanted[PLAN]:
             wanted[BASES] = False
         for kind, here in wanted.items():
             if here and kind not in self.sections:
@@ -263,6 +278,18 @@ class Snapshot:
         yield "blockTokens", layer.blockTokens % h.blockLength == 0 and layer.blockTokens <= at_most
         yield "blockTokens", len(layer.window(h.tokens)) < h.residualWindow + h.blockLength
         yield "blockTokens", held not in (ALL, LAST) or block_tokens in (None, layer.blockTokens)
+
+    def _read_archive_plan(self):
+        content = self._content(ARCHIVE_PLAN, "invalidArchivePlan")
+        if content is None:
+            return None
+        plan = archive.read_plan(content, self.geometry, self.header.tokens)
+        section = self.sections.get(ARCHIVE_TABLE)
+        length = 8 * len(archive.chunk_places(self.geometry)) * (len(plan.units) + 1)
+        if section and section.length != length:
+            detail = f"ARCHIVE TABLE must have length {length}, has {section.length}"
+            raise SnapshotError("invalidSectionTable", section.entry, detail)
+        return plan
 
     def _read_plan(self) -> list:
         content = self._content(PLAN, "invalidPlan")
@@ -419,6 +446,7 @@ class Snapshot:
             HELD_TOKENS: self._read_held_tokens,
             STATE: self._read_state,
             CHAIN: self._verify_chain,
+            ARCHIVE_CHUNKS: self._verify_archive,
         }
         self.held_tokens, self.state = {}, []
         end = self.table_end
@@ -471,6 +499,63 @@ class Snapshot:
             self._check(at, stored, checksum, "a slab")
             if stored != length:
                 self._decoded(at, stored, True, length)
+
+    def _archive_entries(self) -> list:
+        """Offset, length and checksum of each chunk's shifts and records, and the unit's number, or None."""
+        chunks, content = self.sections[ARCHIVE_CHUNKS], self._content(ARCHIVE_TABLE, "invalidArchiveTable")
+        at, entries = chunks.offset, []
+        for places in archive.chunk_places(self.geometry):
+            for number in (None, *range(len(self.archive.units))):
+                start = content.at
+                length, checksum = content.field("I"), content.field("I")
+                good = length <= chunks.end - at and (length or not checksum)
+                if not good or not self._may_have(length, number, places):
+                    content.fail(start, f"a record of {length} bytes")
+                entries.append((at, length, checksum, number))
+                at += length
+        if at != chunks.end:
+            content.fail(start, f"records end at {at}, ARCHIVE CHUNKS at {chunks.end}")
+        return entries
+
+    def _may_have(self, length: int, unit, places: range) -> bool:
+        """Whether the shifts of places, or a unit's record of them, may have so many bytes."""
+        if unit is None:
+            return length == -(-len(places) // 4)
+        return (length > 0) == (self._coded_rows(unit, places) > 0)
+
+    def _coded_rows(self, unit: int, places: range) -> int:
+        own = archive.coded_places(self.geometry[self.archive.units[unit].layer], self.header.tokens)
+        return max(min(own.stop, places.stop) - max(own.start, places.start), 0)
+
+    def archive_records(self) -> list:
+        """The unit, or None, and the bytes of shifts and records."""
+        if ARCHIVE_CHUNKS not in self.sections:
+            return []
+        return [(number, self.data[at : at + length]) for at, length, _, number in self._archive_entries()]
+
+    def _verify_archive(self) -> None:
+        entries = self._archive_entries()
+        for at, length, checksum, _ in entries:
+            self._check(at, length, checksum, "a record")
+        chunks = iter(archive.chunk_places(self.geometry))
+        for at, length, _, number in entries:
+            data = self.data[at : at + length]
+            if number is None:
+                places = next(chunks)
+                shifts = archive.read_shifts(data, places)
+                continue
+            unit = self.archive.units[number]
+            own = archive.coded_places(self.geometry[unit.layer], self.header.tokens)
+            rows = archive.rows_in_order(shifts, [place for place in places if place in own])
+            try:
+                archive.decode_record(data, unit.components, [len(some) for some in rows])
+            except CodingError as error:
+                raise SnapshotError("invalidArchiveRecord", at, str(error)) from None
+
+    def positions(self):
+        """Of each token."""
+        data = self.bytes_of(POSITIONS)
+        return struct.unpack(f"<{self.header.tokens}i", data) if data else range(self.header.tokens)
 
     def _read_held_tokens(self) -> None:
         content = self._content(HELD_TOKENS, "invalidHeldTokens")
@@ -536,6 +621,7 @@ class Snapshot:
             for s in self.sections.values()
         ]
         state = [{"layer": layer, "name": name, "length": len(data)} for layer, name, data in self.state]
+        archive_text = {"step": self.archive.step, "units": len(self.archive.units)} if self.archive else {}
         return {
             "header": header,
             "layers": layers,
@@ -543,7 +629,7 @@ class Snapshot:
             "recipe": "+".join(text for _, text in self.recipe) or None,
             "sections": sections,
             "state": state,
-        }
+        } | ({"archive": archive_text} if archive_text else {})
 
     def tensors(self) -> list:
         """What the cache is as a dump (dump.md)."""
@@ -575,14 +661,20 @@ class Snapshot:
         longest = max(layer.heldTokens for layer in self.geometry)
         return not (POSITIONS in self.sections or TOKENS in self.sections or longest == self.header.tokens)
 
-    def tensor_bytes(self):
-        """The bytes of `tensors()`, in their order; no more than a layer at a time."""
+    def tensor_bytes(self, bases=None):
+        """The bytes of `tensors()`, in their order; no more than a layer at a time, except of archives, which may
+        need a profile's `bases`."""
+        restored = archive.restored_rows(self, bases) if self.archive else []
+        windows = self._archive_windows()
         slabs = list(self._slab_entries()) if PAGES in self.sections else []
         sinks = _Rows(self.bytes_of(SINKS), self.type.size)
         window = _Rows(self.bytes_of(WINDOW), self.type.size)
         profile = _Rows(self.bytes_of(PROFILE), 4)
         for number, layer in enumerate(self.geometry):
-            keys, values = self._layer(number, slabs, sinks, window)
+            if self.archive:
+                keys, values = self._archived_layer(number, restored[number], sinks, windows[number])
+            else:
+                keys, values = self._layer(number, slabs, sinks, window)
             yield from keys
             yield profile.take(layer.kvHeads * layer.keyDimension)
             yield from values
@@ -593,6 +685,25 @@ class Snapshot:
             yield self.bytes_of(kind)
         if self._dump_needs_token_count():
             yield struct.pack("<i", self.header.tokens)
+
+    def _archive_windows(self) -> list:
+        if not self.archive:
+            return []
+        data = self.bytes_of(ARCHIVE_WINDOW)
+        return archive.window_rows(data, self.geometry, self.header.tokens, self.type)
+
+    def _archived_layer(self, number: int, rows, sinks: "_Rows", window: list):
+        """As `_layer`: sinks, then coded rows, then the window."""
+        layer = self.geometry[number]
+        parts = []
+        for part, dimension in enumerate((layer.keyDimension, layer.valueDimension)):
+            parts.append([bytearray(sinks.take(layer.sink_rows * dimension)) for _ in range(layer.kvHeads)])
+            for head, target in enumerate(parts[-1] if dimension else []):
+                for place in archive.coded_places(layer, self.header.tokens):
+                    target += self.type.pack(rows[part][head, place])
+                for row in window[part][head]:
+                    target += self.type.pack(row)
+        return parts
 
     def _layer(self, number: int, slabs: list, sinks: "_Rows", window: "_Rows"):
         """The bytes of keys and of values, head by head: sinks, then blocks, then the window."""

@@ -4,20 +4,22 @@ import struct
 from typing import NamedTuple
 
 MAGIC = b"\x89TKV\r\n\x1a\n"
-VERSION = 2
-VERSION_OF_BASES = 3  # the first that has BASES; a file has the first version that says what it holds
+# The version of files whose sections all were there in version 2, and that of others.
+VERSION, VERSION_3 = 2, 3
 HEADER_LENGTH = 128
 ENTRY_LENGTH = 40
 NAMES = (
     "METADATA", "RECIPE", "GEOMETRY", "PLAN", "PROFILE", "QUALITY", "PAGES", "PAGE TABLE", "SINKS", "WINDOW",
-    "HELD TOKENS", "STATE", "TOKENS", "POSITIONS", "CHAIN",
+    "HELD TOKENS", "STATE", "TOKENS", "POSITIONS", "CHAIN", "ARCHIVE PLAN", "ARCHIVE CHUNKS", "ARCHIVE TABLE",
+    "ARCHIVE WINDOW", "BASES",
 )
 KINDS = range(1, len(NAMES) + 1)
-BASES = 20
 (
     METADATA, RECIPE, GEOMETRY, PLAN, PROFILE, QUALITY, PAGES, PAGE_TABLE, SINKS, WINDOW,
-    HELD_TOKENS, STATE, TOKENS, POSITIONS, CHAIN,
+    HELD_TOKENS, STATE, TOKENS, POSITIONS, CHAIN, ARCHIVE_PLAN, ARCHIVE_CHUNKS, ARCHIVE_TABLE, ARCHIVE_WINDOW,
+    BASES,
 ) = KINDS
+ALWAYS_RAW = (GEOMETRY, PLAN, BASES, ARCHIVE_PLAN, ARCHIVE_CHUNKS, ARCHIVE_TABLE, ARCHIVE_WINDOW)
 FIRST_IGNORABLE = 65536
 
 
@@ -26,8 +28,6 @@ def align64(x: int) -> int:
 
 
 def name_of(kind: int) -> str:
-    if kind == BASES:
-        return "BASES"
     return NAMES[kind - 1] if kind in KINDS else "UNKNOWN"
 
 

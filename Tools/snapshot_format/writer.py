@@ -11,8 +11,8 @@ from .geometry import ALL, LISTED, NONE, PAGE_TOKENS, Header, LayerGeometry, Pag
 from .plan import BlockLayout, ComponentHead, ComponentLayout
 from .reader import chain_start, encoded_pair, encoded_text
 from .sections import (
-    BASES, CHAIN, ENTRY_LENGTH, GEOMETRY, HEADER_LENGTH, HELD_TOKENS, MAGIC, METADATA, PAGE_TABLE, PAGES, PLAN, POSITIONS,
-    PROFILE, RECIPE, SINKS, STATE, TOKENS, VERSION, VERSION_OF_BASES, WINDOW, align64,
+    ARCHIVE_CHUNKS, ARCHIVE_PLAN, BASES, CHAIN, ENTRY_LENGTH, GEOMETRY, HEADER_LENGTH, HELD_TOKENS, MAGIC, METADATA,
+    PAGE_TABLE, PAGES, PLAN, POSITIONS, PROFILE, RECIPE, SINKS, STATE, TOKENS, VERSION, VERSION_3, WINDOW, align64,
 )
 
 
@@ -50,7 +50,7 @@ class Cache(NamedTuple):
 class Plan(NamedTuple):
     """How a cache is packed, and what is said of it."""
 
-    heads: list  # HeadPlan [layer][KV head]
+    heads: list  # HeadPlan [layer][KV head]; None for an archive, which has no blocks
     block_length: int = 32
     residual_window: int = 0
     recipe: list = ()  # pairs of codec number and text
@@ -78,7 +78,7 @@ def packed(data: bytes) -> StoredSection:
 def encode(cache: Cache, plan: Plan, zstd_coded: bool = False):
     """Header and sections {kind: StoredSection} of the snapshot of a cache."""
     header = Header(0, 0, cache.type.number, len(cache.layers), plan.block_length, plan.residual_window, cache.length)
-    geometry = [_geometry(layer, header) for layer in cache.layers]
+    geometry = geometry_of(cache, header)
     store = packed if zstd_coded else raw
     sections = {}
 
@@ -91,17 +91,19 @@ def encode(cache: Cache, plan: Plan, zstd_coded: bool = False):
     if plan.recipe:
         add(RECIPE, encoded_recipe(plan.recipe))
     add(GEOMETRY, b"".join(layer.encoded() for layer in geometry), raw)
-    add(PLAN, b"".join(head.encoded() for heads in plan.heads for head in heads), raw)
+    if plan.heads is not None:
+        add(PLAN, b"".join(head.encoded() for heads in plan.heads for head in heads), raw)
     add(PROFILE, struct.pack(f"<{len(plan.profile)}f", *plan.profile))
     pages = Pages(header, geometry)
-    if pages.chunks:
+    if pages.chunks and plan.heads is not None:
         sections[PAGES], table = _encode_pages(cache, plan.heads, header, geometry, pages, store)
         add(PAGE_TABLE, table)
     add(SINKS, _rows(cache, [range(layer.sink_rows) for layer in geometry]))
     # Places become indices of the layer's rows.
     firsts = [layer.first(header.tokens) for layer in geometry]
     windows = [layer.window(header.tokens) for layer in geometry]
-    add(WINDOW, _rows(cache, [range(w.start - first, w.stop - first) for w, first in zip(windows, firsts)]))
+    if plan.heads is not None:
+        add(WINDOW, _rows(cache, [range(w.start - first, w.stop - first) for w, first in zip(windows, firsts)]))
     listed = [token for layer in cache.layers if layer.held == LISTED for tokens in layer.listed for token in tokens]
     add(HELD_TOKENS, struct.pack(f"<{len(listed)}I", *listed))
     items = [(number, name, data) for number, layer in enumerate(cache.layers) for name, data in layer.state.items()]
@@ -117,9 +119,13 @@ def encode(cache: Cache, plan: Plan, zstd_coded: bool = False):
             digest = hashlib.sha256(digest + struct.pack(f"<{PAGE_TOKENS}i", *whole)).digest()
             chain += digest
         add(CHAIN, chain, raw)
-    bases = [head for heads in plan.heads for head in heads if isinstance(head, ComponentHead)]
+    bases = [head for heads in plan.heads or () for head in heads if isinstance(head, ComponentHead)]
     add(BASES, b"".join(head.encoded_bases() for head in bases), raw)
     return header, sections
+
+
+def geometry_of(cache: Cache, header: Header) -> list:
+    return [_geometry(layer, header) for layer in cache.layers]
 
 
 def _geometry(layer: Layer, header: Header) -> LayerGeometry:
@@ -198,19 +204,19 @@ def _encode_pages(cache: Cache, plans: list, header: Header, geometry: list, pag
     return StoredSection(stored_pages, length, int(store is packed)), table
 
 
-def assemble(header: Header, sections: dict) -> bytes:
-    """The file; `sections` may have kinds that are not known."""
+def assemble(header: Header, sections: dict, version=None) -> bytes:
+    """The file; `sections` may have kinds that are not known. The version is theirs, or another one."""
+    version = version or (VERSION_3 if ARCHIVE_PLAN in sections or BASES in sections else VERSION)
     table_end = HEADER_LENGTH + ENTRY_LENGTH * len(sections)
     table, body, at = b"", b"", table_end
     for kind in sorted(sections):
         stored, length, coding = sections[kind]
         offset = align64(at)
-        checksum = 0 if kind == PAGES else crc32c(stored)
+        checksum = 0 if kind in (PAGES, ARCHIVE_CHUNKS) else crc32c(stored)
         table += struct.pack("<2I3Q2I", kind, coding, offset, len(stored), length, checksum, 0)
         body += bytes(offset - at) + stored
         at = offset + len(stored)
     *fields, tokens = header._replace(fileLength=at, sectionCount=len(sections))
-    version = VERSION_OF_BASES if BASES in sections else VERSION
     start = MAGIC + struct.pack("<2I", version, 0) + struct.pack("<Q6IQ", *fields, 0, tokens)
     data = bytearray(start + bytes(HEADER_LENGTH - len(start)) + table + body)
     seal(data)

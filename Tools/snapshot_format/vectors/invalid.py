@@ -15,6 +15,7 @@ from ..sections import (
 )
 from ..writer import Plan, StoredSection, assemble, encode, encoded_metadata, encoded_recipe, encoded_state, raw, seal
 from .caches import NO_CACHE, Generator, Shape, make_cache
+from .invalid_archives import invalid_archives
 from .valid import components
 
 
@@ -190,6 +191,7 @@ def invalid_files():
     yield "chain-other-tokens", chain.with_section(TOKENS, tokens), "invalidChain", at
     data = chain.with_section(METADATA, encoded_metadata({"model.id": "b"}))
     yield "chain-other-model", data, "invalidChain", at
+    yield from invalid_archives(Base, window)
     # With two faults, of which the first in the order of checks counts.
     yield from first_of_two(bases)
 
@@ -260,7 +262,7 @@ def damaged_tables(bases):
 
     size, at = len(window.data), window.offset(PLAN)
     yield case("kind-0", window, METADATA, 0, "I", 0)
-    yield case("kind-unknown", window, POSITIONS, 0, "I", 16)
+    yield case("kind-unknown", window, POSITIONS, 0, "I", 21)
     yield case("kind-65535", pages, 65536, 0, "I", 65535)
     yield case("kind-twice", window, PLAN, 0, "I", GEOMETRY)
     yield case("kind-descending", window, TOKENS, 0, "I", PLAN)
