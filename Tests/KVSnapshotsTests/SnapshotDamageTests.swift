@@ -129,7 +129,7 @@ import ThinkCompress
         let isLonger = file.integer(UInt64.self, at: 16) > UInt64(file.bytes.count)
         switch place {
         case 0..<8: return (.notASnapshot, 0)
-        case 8..<12: return (.unsupportedVersion, 8)
+        case 8..<12 where !(2...3).contains(file.integer(UInt32.self, at: 8)): return (.unsupportedVersion, 8)
         case 16..<24: return isLonger ? (.truncated, file.bytes.count) : (.invalidHeader, 16)
         case 24..<28 where !(2...64).contains(sectionCount): return (.invalidHeader, 24)
         case 24..<28 where tableEnd > file.bytes.count: return (.truncated, file.bytes.count)
