@@ -167,8 +167,7 @@ let package = Package(
             name: "KVCacheEvaluation",
             dependencies: [
                 "COpenBLAS", "ByteStorage", "ComputeRuntime", "KVCacheModel", "CachePacking", "KVCacheCodecs",
-                "KVSnapshots",
-                "KVCacheQuality", "EngineFormats", "TextTokenization", "LlamaDecoder",
+                "KVSnapshots", "KVCacheQuality", "EngineFormats", "TextTokenization", "LlamaDecoder",
             ],
             swiftSettings: sourceSettings
         ),

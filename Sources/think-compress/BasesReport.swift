@@ -90,7 +90,7 @@ struct BasesReport: Encodable {
         let summary =
             "bases: \(units.count) units, \(components) of \(channels) components, \(archiveBytes) bytes for archives, "
             + "\(inPlaceBytes) for use in place; \(most.of50), \(most.of90) and \(most.of99) components carry 50, 90 and "
-            + "99 % of the variance, weighted by what errors cost"
+            + "99 % of the weighted variance"
         guard units.count <= Self.mostRows else { return summary }
         var table = TextTable(header: ["layers", "KV heads", "parts", "components", "50 %", "90 %", "99 %", "variance"])
         for unit in units {

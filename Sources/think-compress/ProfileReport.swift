@@ -25,7 +25,8 @@ struct ProfileReport: Encodable {
             layer = index
             kvHeads = geometry.kvHeads
             keyDim = geometry.keyDimension
-            valueDim = profile.sensitivity == nil && profile.outputWeights == nil ? nil : geometry.valueDimension
+            let saysValues = profile.sensitivity != nil || profile.outputWeights != nil || profile.bases != nil
+            valueDim = saysValues ? geometry.valueDimension : nil
             meanSquaredQuery = mean(profile.meanSquaredQueries)
             keySensitivity = profile.sensitivity.map { sum($0.keys) }
             valueSensitivity = profile.sensitivity.map { sum($0.values) }

@@ -163,8 +163,12 @@ import ThinkCompress
         #expect(metadata["profile.method"] == "noise" && metadata["profile.texts"]?.count == 64)
         let shown = try await run("inspect", profile).output.split(separator: "\n")
         #expect(shown.contains { $0.hasPrefix("profile.prefix") && $0.hasSuffix("192") })
-        let bars = shown.suffix(4)
-        #expect(bars.map { $0.prefix(1) } == ["0", "1", "2", "3"] && bars.allSatisfy { $0.contains("#") })
+        let bars = shown.filter { $0.contains("#") }
+        #expect(bars.map { $0.prefix(1) } == ["0", "1", "2", "3"])
+        let bases = try #require(inspected["bases"] as? [String: Any])
+        #expect(metadata["profile.bases"] == "layer" && bases["channels"] as? Int == 1024)
+        #expect((bases["units"] as? [[String: Any]])?.map { $0["firstLayer"] as? Int } == [0, 1, 2, 3])
+        #expect(shown.contains { $0.hasPrefix("bases: 4 units") })
 
         // Values' widths differ between heads and layers, and presets and budgets are told by their names.
         let budgets = [
@@ -195,6 +199,82 @@ import ThinkCompress
         let other = ProjectFiles.fixture("models/llama-3")
         let bench = try await run("bench", "--model", other, "--prompt-tokens", "64", "--profile", profile)
         BuiltCommandTests.expectBadInput(bench, naming: profile, "pass that of its model")
+    }
+
+    @Test func basesAreAddedToAProfile() async throws {
+        let (plain, profile) = (folder.file("plain.profile"), folder.file("model.profile"))
+        func run(_ arguments: [String]) async throws -> Subprocess.Result {
+            try await Subprocess.run(try BuiltCommand.found(), arguments)
+        }
+        let common = ["profile", "--model", Self.model, "--text", text, "--prefix", "192"]
+        let made = try BuiltCommandTests.json(
+            try await run(common + ["--effort", "1", "--basis", "none", "-o", plain, "--json"])
+        )
+        #expect(made["bases"] == nil)
+        let added = try await run(common + ["--from", plain, "-o", profile, "--json"])
+        let report = try BuiltCommandTests.json(added)
+        let bases = try #require(report["bases"] as? [String: Any])
+        #expect((bases["archiveDigest"] as? String)?.count == 64)
+        let former = try #require(made["metadata"] as? [String: String])
+        let metadata = try #require(report["metadata"] as? [String: String])
+        #expect(former.allSatisfy { metadata[$0.key] == $0.value })
+        #expect(metadata["profile.bases.weights"] == "sensitivities" && metadata["profile.bases.prefix"] == "192")
+        let (before, after) = try (
+            SafetensorsFile(MappedFile.bytes(path: plain)), SafetensorsFile(MappedFile.bytes(path: profile))
+        )
+        for name in before.tensors.names {
+            #expect(before.tensors[name]?.bytes.array == after.tensors[name]?.bytes.array, "\(name)")
+        }
+        #expect(!FileManager.default.fileExists(atPath: "\(profile).journal"))
+        // Bases that are there are replaced; keys and values alike belong to a head.
+        let heads = folder.file("heads.profile")
+        let shown = try await run(common + ["--from", profile, "-o", heads, "--basis", "head"])
+        #expect(
+            shown.status == 0 && shown.output.contains("bases: 8 units, 1024 of 1024 components"),
+            "\(shown.errors)"
+        )
+        let queries = ["--effort", "0", "--basis", "layers", "-o", folder.file("q2.profile")]
+        let ofQueries = try await run(common + queries)
+        #expect(ofQueries.output.contains("sensitivities were not measured\n\nbases: 2 units"), "\(ofQueries.errors)")
+        let other = try await run(
+            common + [
+                "--from", ProjectFiles.root.appending(path: "Tools/Evaluation/SmolLM2-135M-Instruct.profile").path,
+                "-o", folder.file("x"),
+            ]
+        )
+        BuiltCommandTests.expectBadInput(other, naming: "SmolLM2-135M-Instruct.profile", "pass that of its model")
+    }
+
+    @Test func aProfileIsMadeOfDumps() async throws {
+        let profile = folder.file("dumps.profile")
+        let made = try await BuiltCommand.run(
+            "profile",
+            "--from-dumps",
+            BuiltCommandTests.dump,
+            "-o",
+            profile,
+            "--json"
+        )
+        #expect(made.status == 0 && made.errors.contains("what errors cost is not known"), "\(made.errors)")
+        let report = try BuiltCommandTests.json(made)
+        #expect(report["bases"] is [String: Any])
+        let metadata = try #require(report["metadata"] as? [String: String])
+        #expect(metadata["profile.bases.weights"] == "variances" && metadata["profile.bases.texts"]?.count == 64)
+        let shown = try await BuiltCommand.run("inspect", profile)
+        #expect(shown.output.contains("sensitivities were not measured\n\nbases: "))
+        let used = try await BuiltCommand.run(
+            "snapshot",
+            BuiltCommandTests.dump,
+            "-o",
+            folder.file("x.tkv"),
+            "--codec",
+            "think(keys=0.5)",
+            "--profile",
+            profile
+        )
+        #expect(used.status == 0, "\(used.errors)")
+        let wrong = try await BuiltCommand.run("profile", "--from-dumps", profile, "-o", folder.file("y"))
+        BuiltCommandTests.expectBadInput(wrong, naming: profile, "no cache dump")
     }
 
     @Test func benchFindsTheLargestBatch() async throws {
@@ -261,6 +341,12 @@ import ThinkCompress
         ["profile", "--model", model, "--text", "t", "-o", "x.q2", "--context", "0"],
         ["profile", "--model", model, "--text", "t", "-o", "x.q2", "--effort", "4"],
         ["profile", "--model", model, "--text", "t", "-o", "x.q2", "--prefix", "0"],
+        ["profile", "--model", model, "--text", "t", "-o", "x.q2", "--basis", "row"],
+        ["profile", "--model", model, "--text", "t", "-o", "x.q2", "--from", "y", "--effort", "1"],
+        ["profile", "--model", model, "--text", "t", "-o", "x.q2", "--from", "y", "--basis", "none"],
+        ["profile", "--model", model, "-o", "x.q2"],
+        ["profile", "--from-dumps", "d", "--model", model, "-o", "x.q2"],
+        ["profile", "--from-dumps", "d", "-o", "x.q2", "--prefix", "100"],
         ["bench", "--model", model, "--profile", "-"],
     ]) func wrongUsageHasStatusTwo(arguments: [String]) async throws {
         let result = try await Subprocess.run(try BuiltCommand.found(), arguments)

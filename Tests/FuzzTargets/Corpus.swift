@@ -77,13 +77,15 @@ public enum Corpus {
         let folder = try TemporaryFolder()
         let path = folder.file("profile.safetensors")
         let geometry = try cache().geometry
-        let layers = geometry.layers.map { shape in
+        let bases = TestBases.layers(of: geometry, seed: 1)
+        let layers = zip(geometry.layers, bases).map { shape, bases in
             let keys = [Float](repeating: 1, count: shape.kvHeads * shape.keyDimension)
             let values = [Float](repeating: 2, count: shape.kvHeads * shape.valueDimension)
             return LayerProfile(
                 meanSquaredQueries: keys,
                 sensitivity: LayerSensitivity(keys: keys, values: values, valueVariances: values),
-                outputWeights: values
+                outputWeights: values,
+                bases: bases
             )
         }
         try ModelProfile.write(layers, geometry: geometry, metadata: [:], to: path, replacingExisting: false)
