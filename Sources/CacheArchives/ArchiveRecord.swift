@@ -190,6 +190,10 @@ enum ArchiveRecord {
                             let (number, lowBits) = table.symbols(shift: shift)
                             unsafe kernels.decode_symbols(&decoder, number, count, symbols)
                             guard unsafe decoder.is_valid else { throw damaged("has too few words") }
+                            if lowBits == 0, unsafe widen(symbols, count, to: all + row) {
+                                row += count
+                                continue
+                            }
                             for index in 0..<count {
                                 let symbol = unsafe Int(symbols[index])
                                 let low = lowBits > 0 ? bits.next(lowBits) : 0
@@ -217,6 +221,21 @@ enum ArchiveRecord {
             else { throw damaged("has more words, escapes or low bits than symbols") }
             return Codes(components: components, numbers: numbers)
         }
+    }
+
+    /// Widens symbols that are numbers.
+    ///
+    /// - Returns: whether all are: none is an escape.
+    private static func widen(_ symbols: UnsafePointer<Int8>, _ count: Int, to numbers: UnsafeMutablePointer<Int16>)
+        -> Bool
+    {
+        var least: Int8 = 0
+        for index in 0..<count {
+            let symbol = unsafe symbols[index]
+            unsafe numbers[index] = Int16(symbol)
+            least = min(least, symbol)
+        }
+        return least > TCK_ESCAPE
     }
 
     private static func damaged(_ what: String) -> ArchiveError {

@@ -208,126 +208,133 @@ public struct ArchiveRestoration: Sendable {
         )
         let restored = UnitRows(unit: unit.unit, geometry: archive.geometry)
         let transform = transforms[index]
-        let steps = rows.shifts.map { archive.plan.step / Float(1 << $0) }
-        let angles = Dictionary(
-            uniqueKeysWithValues: (unit.unit.hasKeys ? Array(unit.unit.layers) : []).map { layer in
-                let frequencies = archive.plan.rotaryFrequencies[layer]
-                return (layer, rotary.angles(frequencies, chunk: chunk, places: chunkPlaces))
-            }
-        )
-        let (kernels, tile, channels) = unsafe (Kernels.best, Self.tileRows, transform.channelCount)
+        let (kernels, tile, channels) = unsafe (Kernels.bestPointer, Self.tileRows, transform.channelCount)
         let live = codes.components.count
         let stride = ArchiveRecord.padded(rows.count)
-        // Matrices are read by rows of live components alone.
-        var matrix: [Float] = []
-        if !transform.isDiagonal, live < transform.componentCount {
-            matrix.reserveCapacity(live * channels)
-            for component in codes.components {
-                matrix += transform.restoring[component * channels..<(component + 1) * channels]
-            }
-        } else {
-            matrix = transform.restoring
-        }
+        let matrix = transform.restoring(codes.components)
+        // Places count from the chunk's first; rows that aren't wanted lie after those that are.
+        let places = rows.places.map { UInt32($0 - chunkPlaces.lowerBound) }
+        let steps = rows.shifts.map { archive.plan.step / Float(1 << $0) }
+        let heads = restored.runs.map { Head($0, archive: archive, rotary: rotary, chunk: chunk, target: target) }
         var numbers = [Float](repeating: 0, count: live * tile)
-        var outputs = [Float](repeating: 0, count: tile * channels)
-        let pairs = angles.values.reduce(0) { max($0, $1.pairs) }
-        var cosines = [Float](repeating: 0, count: tile * pairs)
-        var sines = cosines
-        let zeros = [Float](repeating: 0, count: channels)
+        var sums = [Float](repeating: 0, count: tile * channels)
         unsafe codes.numbers.withUnsafeMutableBytes { bytes in
             let all = unsafe bytes.bindMemory(to: Int16.self)
-            for first in Swift.stride(from: 0, to: rows.count, by: tile) {
-                let count = min(tile, rows.count - first)
-                unsafe numbers.withUnsafeMutableBufferPointer { numbers in
-                    for component in 0..<live {
-                        unsafe kernels.widen_codes(
-                            all.baseAddress.map { unsafe $0 + component * stride + first },
-                            count,
-                            1,
-                            numbers.baseAddress.map { unsafe $0 + component * tile }
-                        )
-                    }
-                }
-                if transform.isDiagonal {
-                    for index in outputs.indices { outputs[index] = 0 }
-                    for (column, component) in codes.components.enumerated() {
-                        for row in 0..<count {
-                            outputs[row * channels + component] = numbers[column * tile + row] * matrix[component]
-                        }
-                    }
-                } else {
-                    unsafe outputs.withUnsafeMutableBufferPointer { outputs in
-                        unsafe kernels.multiply_in_order(
-                            numbers,
-                            tile,
-                            count,
-                            matrix,
-                            channels,
-                            live,
-                            channels,
-                            outputs.baseAddress,
-                            channels
-                        )
-                    }
-                }
-                for row in 0..<count {
-                    let step = steps[first + row]
-                    unsafe outputs.withUnsafeMutableBufferPointer { outputs in
-                        unsafe unit.means.withUnsafeBufferPointer { means in
-                            for channel in 0..<channels {
-                                unsafe outputs[row * channels + channel] =
-                                    outputs[row * channels + channel] * step + means[channel]
-                            }
-                        }
-                    }
-                }
-                for run in restored.runs {
-                    if run.part == .keys, let angles = angles[run.layer], angles.pairs > 0 {
-                        let width = angles.pairs
-                        for row in 0..<count {
-                            let place = rows.places[first + row] - chunkPlaces.lowerBound
-                            for pair in 0..<width {
-                                cosines[row * width + pair] = angles.cosines[place * width + pair]
-                                sines[row * width + pair] = angles.sines[place * width + pair]
-                            }
-                        }
-                        unsafe outputs.withUnsafeMutableBufferPointer { outputs in
-                            unsafe kernels.rotate_pairs(
-                                outputs.baseAddress.map { unsafe $0 + run.channel },
-                                count,
-                                channels,
-                                width,
-                                cosines,
-                                sines,
-                                false
-                            )
-                        }
-                    }
-                    let wanted = target.places[run.layer - target.group.lowerBound]
-                    for row in 0..<count {
-                        let place = rows.places[first + row]
-                        guard wanted.contains(place) else { continue }
-                        unsafe target.withRow(
-                            layer: run.layer,
-                            part: run.part,
-                            head: run.head,
-                            place: place,
-                            dimension: run.dimension
-                        ) { destination in
-                            unsafe outputs.withUnsafeBufferPointer { outputs in
-                                unsafe kernels.add_means(
-                                    outputs.baseAddress.map { unsafe $0 + row * channels + run.channel },
+            unsafe numbers.withUnsafeMutableBufferPointer { numbers in
+                unsafe sums.withUnsafeMutableBufferPointer { sums in
+                    guard let sums = sums.baseAddress else { return }
+                    for first in Swift.stride(from: 0, to: rows.count, by: tile) {
+                        let count = min(tile, rows.count - first)
+                        if let numbers = numbers.baseAddress, let all = all.baseAddress {
+                            for component in 0..<live {
+                                unsafe kernels.pointee.widen_codes(
+                                    all + component * stride + first,
+                                    count,
                                     1,
-                                    run.dimension,
-                                    zeros,
-                                    tck_mutable_rows(
-                                        bytes: destination,
-                                        token_stride: run.dimension * target.elementType.byteCount,
-                                        type: target.elementType.kernelType
-                                    )
+                                    numbers + component * tile
                                 )
                             }
                         }
+                        if transform.isDiagonal {
+                            unsafe sums.update(repeating: 0, count: count * channels)
+                            for (column, component) in codes.components.enumerated() {
+                                for row in 0..<count {
+                                    unsafe sums[row * channels + component] =
+                                        numbers[column * tile + row] * matrix[column]
+                                }
+                            }
+                        } else {
+                            unsafe kernels.pointee.multiply_in_order(
+                                numbers.baseAddress,
+                                tile,
+                                count,
+                                matrix,
+                                channels,
+                                live,
+                                channels,
+                                sums,
+                                channels
+                            )
+                        }
+                        unsafe steps.withUnsafeBufferPointer { steps in
+                            unsafe places.withUnsafeBufferPointer { places in
+                                guard let steps = steps.baseAddress, let places = places.baseAddress else { return }
+                                for head in heads {
+                                    unsafe head.store(
+                                        sums,
+                                        stride: channels,
+                                        steps: steps + first,
+                                        places: places + first,
+                                        means: unit.means,
+                                        count: count,
+                                        kernels: kernels
+                                    )
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Where the rows of a unit's head in a chunk go.
+    @safe
+    private struct Head {
+        let run: UnitRows.Run
+        /// The angles of the chunk's places; nil for values, and for keys that aren't turned.
+        let angles: RotaryAngles?
+        /// Places of the chunk whose rows are wanted: the first ones.
+        let placeCount: Int
+        /// The row of the chunk's first place, which may lie before those that there are.
+        let destination: tck_mutable_rows
+
+        init(_ run: UnitRows.Run, archive: CacheArchive, rotary: RotaryTables, chunk: Int, target: Target) {
+            self.run = run
+            let places = ArchiveChunks.places(of: chunk, blockEnd: archive.blockEnd)
+            let frequencies = run.part == .keys ? archive.plan.rotaryFrequencies[run.layer] : []
+            angles = frequencies.isEmpty ? nil : rotary.angles(frequencies, chunk: chunk, places: places)
+            let index = run.layer - target.group.lowerBound
+            let wanted = target.places[index]
+            placeCount = min(max(wanted.upperBound - places.lowerBound, 0), places.count)
+            let rowBytes = run.dimension * target.elementType.byteCount
+            let row = run.head * wanted.count + places.lowerBound - wanted.lowerBound
+            unsafe destination = unsafe target.buffers[index][run.part == .keys ? 0 : 1].withUnsafeMutableBytes {
+                bytes in
+                unsafe tck_mutable_rows(
+                    bytes: bytes.baseAddress.map { unsafe $0 + row * rowBytes },
+                    token_stride: rowBytes,
+                    type: target.elementType.kernelType
+                )
+            }
+        }
+
+        func store(
+            _ sums: UnsafePointer<Float>,
+            stride: Int,
+            steps: UnsafePointer<Float>,
+            places: UnsafePointer<UInt32>,
+            means: [Float],
+            count: Int,
+            kernels: UnsafePointer<tck_kernels>
+        ) {
+            unsafe means.withUnsafeBufferPointer { means in
+                unsafe (angles?.cosines ?? []).withUnsafeBufferPointer { cosines in
+                    unsafe (angles?.sines ?? []).withUnsafeBufferPointer { sines in
+                        var restored = unsafe tck_restored_rows(
+                            sums: sums + run.channel,
+                            sum_stride: stride,
+                            dimension: run.dimension,
+                            steps: steps,
+                            means: means.baseAddress.map { unsafe $0 + run.channel },
+                            places: places,
+                            place_count: placeCount,
+                            pairs: angles?.pairs ?? 0,
+                            cosines: cosines.baseAddress,
+                            sines: sines.baseAddress,
+                            destination: destination
+                        )
+                        unsafe tck_store_restored_rows(kernels, &restored, count)
                     }
                 }
             }

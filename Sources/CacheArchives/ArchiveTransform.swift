@@ -47,6 +47,18 @@ struct ArchiveTransform: Sendable {
         coding = isForCoding ? Self.inverse(of: rows, channels: channels, weights: basis.weights) : []
     }
 
+    /// The rows of some components, one after another: what is read where the others are 0.
+    func restoring(_ components: [Int]) -> [Float] {
+        if components.count == componentCount { return restoring }
+        if isDiagonal { return components.map { restoring[$0] } }
+        var rows: [Float] = []
+        rows.reserveCapacity(components.count * channelCount)
+        for component in components {
+            rows += restoring[component * channelCount..<(component + 1) * channelCount]
+        }
+        return rows
+    }
+
     /// The matrix that gives components whose restored channels are nearest to the channels: the pseudo-inverse, by two
     /// of Newton's steps from the transpose, which the rounded basis is close to.
     private static func inverse(of rows: [Float], channels: Int, weights: [Float]) -> [Float] {

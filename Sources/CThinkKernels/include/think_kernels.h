@@ -586,6 +586,29 @@ tck_symbol_decoder tck_start_decoder(const void *bytes, size_t byte_count);
 /// states are those that an encoder begins with.
 bool tck_has_ended(const tck_symbol_decoder *decoder);
 
+/// Rows of one head that are restored from sums over components, and where they go.
+typedef struct tck_restored_rows {
+  /// The row of a place is `sums * step + means`, turned to its position.
+  const float *sums;
+  /// Elements from one row's sums to the next.
+  size_t sum_stride;
+  size_t dimension;
+  const float *steps;
+  const float *means;
+  /// Places of the rows; those from `place_count` on are left out.
+  const uint32_t *places;
+  size_t place_count;
+  /// Of every place `[pairs]`: tck_rotary_angles. No pairs for values.
+  size_t pairs;
+  const float *cosines;
+  const float *sines;
+  /// The row of place 0.
+  tck_mutable_rows destination;
+} tck_restored_rows;
+
+/// Stores rows, bounded by TCK_MAX_QUANTIZED_MAGNITUDE.
+void tck_store_restored_rows(const tck_kernels *kernels, const tck_restored_rows *restored, size_t count);
+
 /// Cosines and sines of `position * frequency`, `[count][pairs]`: Formats/archive-coder.md, "Rotary angles".
 ///
 /// They are those of the product as float64 within 1e-15 before they are rounded to float32, for angles below 2^31; and
