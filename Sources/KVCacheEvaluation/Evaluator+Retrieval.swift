@@ -54,7 +54,8 @@ extension Evaluator {
 
     /// A cache as the recipe compresses it, by as many of its last queries as the recipe looks at; and the archive, where
     /// the recipe makes one, from which the cache is then restored in full precision.
-    func compressed(_ full: KVCache, by recipe: Recipe) async throws -> (cache: CompressedCache, archive: CacheArchive?) {
+    func compressed(_ full: KVCache, by recipe: Recipe) async throws -> (cache: CompressedCache, archive: CacheArchive?)
+    {
         try Task.checkCancellation()
         var cache = try full.held(by: decoder.model.configuration, lastQueries: recipe.observationWindow)
         if let profile { cache = try cache.withProfile(profile) }
