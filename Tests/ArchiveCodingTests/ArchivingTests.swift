@@ -198,6 +198,36 @@ import ThinkCompress
         }
     }
 
+    /// A dump and the profile that was made of it: units of layers.
+    private static func fixture() throws -> (cache: KVCache, profile: [LayerProfile]) {
+        let cache = try CacheDump.read(path: ProjectFiles.fixture("archives/cache.safetensors"))
+        let file = try SafetensorsFile(MappedFile.bytes(path: ProjectFiles.fixture("archives/cache.profile")))
+        return (cache, try ModelProfile.read(file, metadata: cache.metadata, geometry: cache.geometry))
+    }
+
+    @Test func aProfilesBasesCodeAndRestore() async throws {
+        let (cache, profile) = try Self.fixture()
+        let recipe = try Recipe("archive(bits=3,recent=32)")
+        let plain = try await CacheArchive(archiving: cache, recipe: recipe)
+        let based = try await CacheArchive(archiving: cache.withProfile(profile), recipe: recipe)
+        let bases = try #require(ArchiveBases(profile))
+        #expect(based.plan.basisDigest == bases.digest && based.plan.units.count == 2 && based.profile == nil)
+        #expect(based.metadata == cache.metadata)
+        #expect(plain.metadata["recipe.rationale"]?.contains("no profile with bases") == true)
+        // Channels at random have nothing that a basis could use.
+        let coarse = Self.error(of: try await Self.restored(based, bases: bases), from: cache)
+        #expect(coarse < 0.1, "\(coarse)")
+        // Nearly exact where steps are small, as the basis has all components.
+        let fine = try await CacheArchive(archiving: cache.withProfile(profile), recipe: Recipe("archive(bits=11)"))
+        let error = Self.error(of: try await Self.restored(fine, bases: bases), from: cache)
+        #expect(error < 0.01, "\(error)")
+        let packed = try await CompressedCache(restoring: fine, profile: profile, recipe: Recipe("kivi(bits=8)"))
+        #expect(packed.tokenCount == cache.tokenCount)
+        await #expect(throws: ArchiveError.self) {
+            try await CompressedCache(restoring: fine, profile: nil, recipe: Recipe("kivi(bits=8)"))
+        }
+    }
+
     @Test func anArchiveIsPackedForUse() async throws {
         let cache = try Self.cache(tokens: 420)
         let archive = try await CacheArchive(archiving: cache, recipe: try Recipe("archive(bits=6,recent=32)"))

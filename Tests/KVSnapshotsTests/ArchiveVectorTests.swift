@@ -33,6 +33,8 @@ import ThinkCompress
             path: ProjectFiles.vector("archives/\(vector.name).expected.safetensors")
         )
         #expect(archive.metadata == metadata)
+        #expect(reader.summary.blockBitsPerValue ?? 0 < 64)
+        #expect(reader.summary.blockBitsPerValue == archive.bitsPerValue)
         var index = 0
         for group in restoration.layerGroups {
             for layer in try await restoration.layers(group, as: archive.shape.elementType) {

@@ -306,7 +306,7 @@ class Profile:
 def restoring_matrices(plan: ArchivePlan, profile) -> list:
     """For each unit `a[k][c]`, or what the channels are multiplied by."""
     if plan.needs_profile and (profile is None or profile.digest != plan.digest):
-        raise ProfileError("the archive needs the profile that it was made by" + ("" if profile is None else ", not this"))
+        raise ProfileError("the archive needs the profile that it was made by")
     result = []
     for unit in plan.units:
         if not unit.basis:
