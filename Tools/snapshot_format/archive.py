@@ -301,6 +301,10 @@ class Profile:
             for data in by_layer.get(layer, []):
                 digest.update(data)
         self.digest = digest.digest()
+        self.frequencies = []
+        for layer in range(max(layers) + 1):
+            data = tensors.get(f"layers.{layer}.rotary_frequencies", (None, None, b""))[2]
+            self.frequencies.append(struct.unpack(f"<{len(data) // 4}f", data))
 
 
 def restoring_matrices(plan: ArchivePlan, profile) -> list:

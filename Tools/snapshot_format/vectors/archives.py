@@ -1,10 +1,12 @@
 """The archives (Formats/Vectors/README.md): of numbers at random, so that readers alone are tested."""
 
 import struct
+from math import sqrt
 from typing import NamedTuple
 
 from .. import safetensors
 from ..archive import ArchivePlan, Profile, Unit
+from ..archive_encoder import encode_by_step
 from ..archive_writer import Coded, encode_archive
 from ..elements import BF16, F16, F32, f16_bits, f16_value, f32
 from ..safetensors import Tensor
@@ -44,9 +46,11 @@ def units_of_heads(shapes: list) -> list:
 class ProfileFile:
     """A profile whose bases are random bytes: of no meaning, but of all that a reader checks."""
 
-    def __init__(self, name: str, shapes: list, drafts: list, shares: list, pairs: list):
-        """`shares` are the components of each unit by its channels; `pairs` the rotary pairs of each layer."""
+    def __init__(self, name: str, shapes: list, drafts: list, shares: list, pairs: list, orthogonal: bool = False):
+        """`shares` are the components of each unit by its channels; `pairs` the rotary pairs of each layer.
+        `orthogonal` bases of units are ones that code, too."""
         generator = Generator(f"profile {name}")
+        self.orthogonal = orthogonal
         self.name, self.tensors, self.pieces = name, [], []
         self.components, self.frequencies = [], []
         for layer, shape in enumerate(shapes):
@@ -77,10 +81,13 @@ class ProfileFile:
 
     def _add_basis(self, generator, name: str, heads: list, components: int, channels: int, mark: str) -> None:
         count = heads[0] if heads else 1
-        matrix = [generator.integer(255) - 127 for _ in range(count * components * channels)]
+        if self.orthogonal and not heads:
+            matrix, scales = orthogonal_rows(generator, components, channels)
+        else:
+            matrix = [generator.integer(255) - 127 for _ in range(count * components * channels)]
+            scales = [x / 64 for x in self._numbers(generator, count * components)]
         self._add(name, "I8", [*heads, components, channels], matrix)
         start = name + "_" if mark == "_" else name[: -len("basis")]
-        scales = [x / 64 for x in self._numbers(generator, count * components)]
         self._add(start + "scale", "F32", [*heads, components], scales)
         falling = [x for _ in range(count) for x in sorted(self._numbers(generator, components), reverse=True)]
         self._add(start + "variance", "F32", [*heads, components], falling)
@@ -93,6 +100,35 @@ class ProfileFile:
     def read(self, folder: str) -> Profile:
         with open(f"{folder}/{self.name}.safetensors", "rb") as file:
             return Profile(file.read())
+
+
+def orthogonal_rows(generator: Generator, count: int, channels: int):
+    """Rows that are orthogonal and of length 1 but for their rounding to bytes, and their scales."""
+    rows = []
+    while len(rows) < count:
+        row = [generator.number() for _ in range(channels)]
+        for other in rows:
+            product = 0.0
+            for a, b in zip(row, other):
+                product += a * b
+            row = [a - product * b for a, b in zip(row, other)]
+        length = 0.0
+        for a in row:
+            length += a * a
+        rows.append([a / sqrt(length) for a in row])
+    scales = [f32(max(abs(a) for a in row) / 127) for row in rows]
+    return [round(a / scale) for row, scale in zip(rows, scales) for a in row], scales
+
+
+class Encoded:
+    """An archive that a writer makes again, of the cache that lies beside it."""
+
+    def __init__(self, name, recipe, element_type, tokens, shapes, profile=None, profile_data=None, **more):
+        self.name, self.bases = name, profile_data
+        pairs = METADATA_PAIRS if profile else {**METADATA_PAIRS, "recipe.rationale": WITHOUT_BASES}
+        self.cache = make_cache(name, element_type, tokens, shapes, metadata=pairs, **more)
+        self.data = assemble(*encode_by_step(self.cache, recipe, profile_data))
+        self.manifest = {"name": name, "profile": profile.name if profile else None, "recipe": recipe}
 
 
 def random_numbers(generator: Generator, byte: int, counts: list) -> list:
@@ -157,6 +193,11 @@ class Archived:
         self.manifest = {"name": name, "profile": self.profile}
 
 
+WITHOUT_BASES = (
+    "there is no profile with bases, so that channels are coded as they are; think-compress profile makes one, by which "
+    "an archive takes about half the bytes"
+)
+CODED_SHAPES = [Shape(2, 10, 6, query_heads=4), Shape(1, 8, 8, query_heads=2)]
 PROFILE_SHAPES = [Shape(2, 6, 5)] * 2 + [NO_CACHE, Shape(1, 8, 4), Shape(1, 8, 4)]
 
 
@@ -173,6 +214,7 @@ def profiles() -> list:
         ProfileFile("heads", PROFILE_SHAPES, heads, [1, 0.5, 0.75, 1, 0.3, 0.5], [3, 3, 0, 4, 2]),
         ProfileFile("layer", PROFILE_SHAPES, layers, [0.5, 1, 0.1, 0.6], [0, 2, 0, 4, 4]),
         ProfileFile("layers", PROFILE_SHAPES, joined, [0.4, 1, 0.5, 0.8, 0.7], [3, 3, 0, 0, 4]),
+        ProfileFile("orthogonal", CODED_SHAPES, [Draft(0, 1, 0, 2, 3), Draft(1, 1, 0, 1, 3)], [0.75, 1], [5, 3], True),
     ]
 
 
@@ -213,7 +255,7 @@ def valid_archives(files: list, folder: str):
     yield Archived("no-layers", F16, 3, [NO_CACHE._replace(state=state)], drafts=[])
     shapes = [shape._replace(sinks=2 if shape.heads else 0) for shape in PROFILE_SHAPES]
     sliding = [shape._replace(rows=70 if shape.heads == 1 else 0) for shape in PROFILE_SHAPES]
-    heads, layer, layers = files
+    heads, layer, layers, orthogonal = files
 
     def with_profile(name: str, file: ProfileFile, element_type, tokens: int, shapes: list) -> Archived:
         drafts = [Draft(*numbers) for numbers in data[file.name].bases]
@@ -225,3 +267,12 @@ def valid_archives(files: list, folder: str):
     yield with_profile("profile-layer", layer, F32, 150, shapes)
     yield with_profile("profile-layers", layers, F16, 150, shapes)
     yield with_profile("profile-sliding-window", layers, BF16, 128, sliding)
+    recipe = "archive(step=0.07,recent=32,sinks=2)"
+    yield Encoded("encoded-channels", recipe, F16, 150, [*CODED_SHAPES, NO_CACHE], queries=32)
+    sliding = [CODED_SHAPES[0], CODED_SHAPES[1]._replace(rows=90)]
+    recipe = "archive(step=1.5,observe=20,recent=0)"
+    yield Encoded("encoded-sliding-window", recipe, BF16, 130, sliding, queries=40)
+    bases = {"profile": orthogonal, "profile_data": data["orthogonal"]}
+    yield Encoded("encoded-bases", "archive(step=0.2,recent=32)", F32, 150, CODED_SHAPES, queries=40, **bases)
+    recipe, positions = "archive(step=0.01,recent=9,sinks=1)", [5 * t + 1000 for t in range(100)]
+    yield Encoded("encoded-positions", recipe, F16, 100, CODED_SHAPES, queries=5, positions=positions, **bases)
