@@ -98,7 +98,8 @@ private enum ChannelWeights {
     /// The square roots of the channels' sensitivities, whose mean is 1.
     static func weights(of cache: KVCache) -> [[CachePart: [Float]]] {
         let sensitivities = cache.layers.indices.map { Self.sensitivities(of: cache, layer: $0) }
-        let all = sensitivities.flatMap { $0.values.joined() }
+        // In order, so that the same cache gives the same weights.
+        let all = sensitivities.flatMap { parts in CachePart.allCases.flatMap { parts[$0] ?? [] } }
         let total = all.reduce(0) { $0 + $1 }
         let mean = total > 0 ? total / Double(all.count) : 1
         // Channels that cost nothing are coded all the same.

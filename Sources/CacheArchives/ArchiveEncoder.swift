@@ -155,18 +155,26 @@ public struct ArchiveEncoder: Sendable {
     /// - Throws: `CodecError` naming the first that isn't.
     public static func checkNumbers(of cache: KVCache) throws(CodecError) { try cache.checkQuantizable() }
 
-    /// About how many bytes an archive takes beside its chunks: what is exact, the window, means, ids, and what tells how
-    /// to read it.
+    /// About how many bytes an archive takes beside its chunks, and no fewer: what is exact, the window, means, ids, and
+    /// what tells how to read it.
     public var uncodedByteCount: Int {
         let elementBytes = shape.elementType.byteCount
-        var total = 4096
+        // Header, section table, what lies between sections, and the plan's head.
+        var total = 2048 + (recipe?.description.utf8.count ?? 0)
+        var former: [Float]?
         for (index, layer) in cache.geometry.layers.enumerated() {
             let extent = extents[index]
             let sinkRows = min(sinkCounts[index], extent.blockEnd)
-            total += sinkRows * layer.valuesPerToken * elementBytes + 2 * layer.valuesPerToken + 40
+            // Geometry, errors, means, and the number of frequencies.
+            total += 40 + 16 + 2 * layer.valuesPerToken + 2
+            total += sinkRows * layer.valuesPerToken * elementBytes
             total += EightBitRows.byteCount(layer, rows: extent.windowRowCount) ?? 0
-            if weights.contains(where: { $0 != nil }) { total += 4 * layer.valuesPerToken }
+            if rotaryFrequencies[index] != former { total += 4 * rotaryFrequencies[index].count }
+            former = rotaryFrequencies[index]
+            for state in cache.layers[index].state { total += state.bytes.count + state.name.utf8.count + 80 }
         }
+        total += units.count * 16 + weights.reduce(0) { $0 + 4 * ($1?.count ?? 0) }
+        total += queryProfile?.reduce(0) { $0 + 4 * $1.count } ?? 0
         total += cache.tokens.map { 4 * $0.count + $0.count / BlockShape.pageTokens * 32 } ?? 0
         total += cache.positions.map { 4 * $0.count } ?? 0
         total += cache.metadata.reduce(0) { $0 + $1.key.utf8.count + $1.value.utf8.count + 8 }

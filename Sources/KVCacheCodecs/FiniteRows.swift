@@ -55,5 +55,7 @@ package struct FiniteRows: Sendable {
     package subscript(row: Int, channel: Int) -> Float { numbers[row * dimension + channel] }
 
     /// Lends the numbers, row by row.
-    package func withNumbers(_ body: (UnsafeBufferPointer<Float>) -> Void) { unsafe numbers.withUnsafeBufferPointer(body) }
+    package func withNumbers(_ body: (UnsafeBufferPointer<Float>) -> Void) {
+        unsafe numbers.withUnsafeBufferPointer(body)
+    }
 }

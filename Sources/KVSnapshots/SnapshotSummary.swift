@@ -88,7 +88,8 @@ public struct SnapshotSummary: Sendable {
         let count = valueCount {
             $0.extent.rowCount - $0.extent.windowRowCount - (isArchive ? $0.sinkRowCount : 0)
         }
-        return Double(pages.storedLength) * 8 / Double(count)
+        // Chunks may have shifts alone.
+        return count > 0 ? Double(pages.storedLength) * 8 / Double(count) : nil
     }
 
     /// How many times smaller the whole file is than the cache's numbers in float16.

@@ -42,6 +42,8 @@ public enum Corpus {
                 "f16", "kivi(bits=2,residual=32)", "think(keys=0.5,restore=mean)+kivi(bits=2,residual=32)",
                 "think(keys=0.4,values=0.2)+kivi(keys=4,values=2,group=64)", "kivi(bits=8,group=128,residual=0)",
                 "h2o(keep=0.5)+balanced", "streaming(sinks=0,recent=9)+keydiff(tokens=40,kernel=5)",
+                "archive(bits=4,recent=0)", "archive(step=0.03,recent=9,sinks=1,observe=4)", "archive(ratio=1.5)",
+                "archive(quality=small,recent=32)",
             ].map { Array($0.utf8) }
         }
     }

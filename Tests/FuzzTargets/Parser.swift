@@ -221,6 +221,12 @@ public final class Parser: Sendable {
     private func useRecipe(_ bytes: [UInt8]) async throws {
         let recipe = try Recipe(String(decoding: bytes, as: UTF8.self))
         guard try Recipe(recipe.description) == recipe else { throw Fault(description: "\(recipe) reads as another") }
+        if recipe.archive != nil {
+            let archive = try await CacheArchive(archiving: Corpus.cache(), recipe: recipe)
+            var written = SnapshotBytes()
+            try SnapshotWriter().write(archive, into: &written)
+            return try await useSnapshot(written.bytes)
+        }
         let compressed = try await CompressedCache(compressing: Corpus.cache(), recipe: recipe)
         for layer in compressed.layers { try attend(layer) }
     }

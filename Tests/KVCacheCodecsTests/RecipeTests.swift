@@ -144,7 +144,7 @@ import ThinkCompress
 
     private static let known =
         "(known: small, balanced, faithful, f16, bf16, f32, exact, streaming, snapkv, h2o, "
-        + "keydiff, kivi, think, calibrated, auto)"
+        + "keydiff, kivi, think, calibrated, auto, archive)"
 
     static let textRefusals = [
         Refusal("kvi(bits=2)", "there is no codec 'kvi' \(known)", suggestion: "kivi(bits=2)"),

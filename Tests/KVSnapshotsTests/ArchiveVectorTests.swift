@@ -9,10 +9,35 @@ import ThinkCompress
         try SnapshotReader(path: ProjectFiles.vector("archives/\(vector.name).tkv"))
     }
 
-    private static func bases(_ vector: VectorManifest.Archive, of reader: SnapshotReader) throws -> ArchiveBases? {
+    private static func profile(
+        _ vector: VectorManifest.Archive,
+        metadata: [String: String],
+        geometry: CacheGeometry
+    ) throws -> [LayerProfile]? {
         guard let name = vector.profile else { return nil }
         let file = try SafetensorsFile(MappedFile.bytes(path: ProjectFiles.vector("profiles/\(name).safetensors")))
-        return ArchiveBases(try ModelProfile.read(file, metadata: reader.metadata, geometry: reader.geometry))
+        return try ModelProfile.read(file, metadata: metadata, geometry: geometry)
+    }
+
+    private static func bases(_ vector: VectorManifest.Archive, of reader: SnapshotReader) throws -> ArchiveBases? {
+        try profile(vector, metadata: reader.metadata, geometry: reader.geometry).flatMap { ArchiveBases($0) }
+    }
+
+    static let encoded = VectorManifest.shared.archives.filter { $0.recipe != nil }
+
+    @Test("an archive is made to the byte", arguments: encoded)
+    func archiveIsMade(_ vector: VectorManifest.Archive) async throws {
+        var cache = try CacheDump.read(path: ProjectFiles.vector("archives/\(vector.name).safetensors"))
+        if let profile = try Self.profile(vector, metadata: cache.metadata, geometry: cache.geometry) {
+            cache = try cache.withProfile(profile)
+        }
+        let archive = try await CacheArchive(archiving: cache, recipe: Recipe(vector.recipe ?? ""))
+        var written = SnapshotBytes()
+        try SnapshotWriter().write(archive, into: &written)
+        let expected = try fileBytes(ProjectFiles.vector("archives/\(vector.name).tkv"))
+        let place = zip(written.bytes, expected).enumerated().dropFirst(16).first { $1.0 != $1.1 }?.offset
+        let isEqual = written.bytes == expected
+        #expect(isEqual, "\(written.bytes.count) and \(expected.count) bytes, others from \(place ?? -1) on")
     }
 
     @Test("the manifest lists every archive there is") func manifestIsComplete() throws {
@@ -33,6 +58,8 @@ import ThinkCompress
             path: ProjectFiles.vector("archives/\(vector.name).expected.safetensors")
         )
         #expect(archive.metadata == metadata)
+        #expect(reader.summary.blockBitsPerValue ?? 0 < 64)
+        #expect(reader.summary.blockBitsPerValue == archive.bitsPerValue)
         var index = 0
         for group in restoration.layerGroups {
             for layer in try await restoration.layers(group, as: archive.shape.elementType) {
@@ -86,7 +113,8 @@ import ThinkCompress
         #expect(isEqual)
     }
 
-    static let withProfiles = VectorManifest.shared.archives.filter { $0.profile != nil }
+    /// Those of one model's profiles.
+    static let withProfiles = VectorManifest.shared.archives.filter { $0.profile != nil && $0.recipe == nil }
 
     @Test("an archive is restored by no other profile", arguments: withProfiles)
     func otherProfileIsRefused(_ vector: VectorManifest.Archive) async throws {

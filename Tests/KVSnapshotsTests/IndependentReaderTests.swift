@@ -97,6 +97,40 @@ struct IndependentReaderTests {
         #expect(metadata == compressed.metadata)
     }
 
+    @Test("it restores our archives to the bit", arguments: ["basis", "channels"])
+    func agreesOnArchives(name: String) async throws {
+        let folder = try TemporaryFolder()
+        let (path, profile) = (
+            ProjectFiles.fixture("archives/\(name).tkv"), ProjectFiles.fixture("archives/cache.profile")
+        )
+        let result = try await IndependentReader.run([
+            path, "--profile", profile, "-o", folder.file("a.safetensors"),
+        ])
+        #expect(result.status == 0 && result.errors == "")
+        let (tensors, metadata) = try DumpTensor.all(path: folder.file("a.safetensors"))
+        let reader = try SnapshotReader(path: path)
+        let archive = try await reader.archive()
+        #expect(metadata == archive.metadata)
+        let layers = try ModelProfile.read(
+            SafetensorsFile(MappedFile.bytes(path: profile)),
+            metadata: metadata,
+            geometry: reader.geometry
+        )
+        let restoration = try ArchiveRestoration(archive, bases: ArchiveBases(layers))
+        var index = 0
+        for group in restoration.layerGroups {
+            for layer in try await restoration.layers(group, as: .float16) {
+                #expect(tensors["layers.\(index).keys"]?.bytes == Data(layer.keys.packedBytes))
+                #expect(tensors["layers.\(index).values"]?.bytes == Data(layer.values.packedBytes))
+                index += 1
+            }
+        }
+        #expect(index == 2)
+        if name == "channels" { return }
+        let refused = try await IndependentReader.run([path, "-o", folder.file("b.safetensors")])
+        #expect(refused.status == 1 && refused.errors.contains("needs the profile"), "\(refused.errors)")
+    }
+
     @Test("it refuses a damaged file as we do")
     func refusesDamage() async throws {
         let folder = try TemporaryFolder()

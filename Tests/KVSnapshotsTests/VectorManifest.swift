@@ -19,6 +19,8 @@ struct VectorManifest: Decodable {
         let name: String
         /// The profile that restores it; nil where it was made without.
         let profile: String?
+        /// What makes it of the cache beside it; nil where none does.
+        var recipe: String?
         var testDescription: String { name }
     }
 

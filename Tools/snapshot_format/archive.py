@@ -301,12 +301,16 @@ class Profile:
             for data in by_layer.get(layer, []):
                 digest.update(data)
         self.digest = digest.digest()
+        self.frequencies = []
+        for layer in range(max(layers) + 1):
+            data = tensors.get(f"layers.{layer}.rotary_frequencies", (None, None, b""))[2]
+            self.frequencies.append(struct.unpack(f"<{len(data) // 4}f", data))
 
 
 def restoring_matrices(plan: ArchivePlan, profile) -> list:
     """For each unit `a[k][c]`, or what the channels are multiplied by."""
     if plan.needs_profile and (profile is None or profile.digest != plan.digest):
-        raise ProfileError("the archive needs the profile that it was made by" + ("" if profile is None else ", not this"))
+        raise ProfileError("the archive needs the profile that it was made by")
     result = []
     for unit in plan.units:
         if not unit.basis:
