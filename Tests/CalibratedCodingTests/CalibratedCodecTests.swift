@@ -102,10 +102,12 @@ import ThinkCompress
         #expect(compressed.layers[0].extent.blocks == 0..<4)
         let bits = Double(8 * compressed.layers[0].blockBytes) / Double(64 * 2 * 2 * 64)
         #expect(bits > 1.7 && bits <= 2)
-        for components in compressed.layers[0].plan.heads.compactMap(\.components) {
-            // The profile's components are in order of their variances.
-            #expect(components.keys.matrix == components.keys.matrix.prefix(components.keys.componentCount * 64))
-            #expect(components.keys.runs.first?.coding.width ?? 0 > components.keys.runs.last?.coding.width ?? 9)
+        let bases = try #require(cache.layers[0].profile?.bases)
+        for (basis, head) in zip(bases.keys, compressed.layers[0].plan.heads) {
+            let keys = try #require(head.components).keys
+            // The basis's components are in order of their variances.
+            let rows = basis.matrix.array.prefix(64 * keys.componentCount).map { Int8(bitPattern: $0) }
+            #expect(keys.matrix == rows)
         }
     }
 
