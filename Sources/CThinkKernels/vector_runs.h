@@ -200,6 +200,44 @@ TCK_INLINE void add_run(const tile *it, const tck_key_run *run, size_t block, si
   if (is_precise) dots(codes, padded / QUAD, it->format->tokens, folded + low_offset, sums.factors, sums.quads);
 }
 
+/// Adds up the lanes of all runs' sums and joins them to the output.
+TCK_INLINE void join_runs(tile *it, size_t rows, const run_sums *all) {
+  const tck_block_format *format = it->format;
+  const size_t dimension = tck_padded_dimension(format->value_dimension);
+  // Sums of four lanes first, where factors were: a load of what has just been stored in parts would wait for it.
+  const size_t stride = (size_t)(all->high_factors - all->factors) / QUAD;
+  for (size_t row = 0; row < rows; row++) {
+    const float *quads = all->quads + row * LANES;
+    float *to = all->factors + row * stride;
+    for (size_t i = 0; i < format->value_run_count; i++) {
+      const tck_key_run *run = &format->value_runs[i];
+      const size_t run_quads = tck_padded_channels(run->count) / QUAD;
+      for (size_t quad = 0; quad < run_quads; quad++, quads += TCK_QUERY_ROWS * LANES) {
+        lanes_store_fours(to + quad * QUAD, lanes_load(TCK_FLOAT32, quads));
+      }
+      for (size_t at = run_quads * QUAD; at < sixteens_of(run) * LANES; at++) to[at] = 0;
+      to += sixteens_of(run) * LANES;
+    }
+  }
+  memset(all->joined, 0, dimension * sizeof *all->joined);
+  for (size_t row = 0; row < rows; row++) {
+    const float *from = all->factors + row * stride, *constants = all->constants + row * LANES;
+    float *to = all->joined;
+    for (size_t i = 0; i < format->value_run_count; i++) {
+      const tck_key_run *run = &format->value_runs[i];
+      for (size_t at = 0; at < run->count; at += LANES, from += LANES, constants += TCK_QUERY_ROWS * LANES) {
+        // What is beyond the run is the next one's, and comes later.
+        lanes_store(TCK_FLOAT32, to + at,
+                    lanes_add(lanes_load(TCK_FLOAT32, from), lanes_load(TCK_FLOAT32, constants)));
+      }
+      to += run->count;
+    }
+    for (size_t slice = 0; slice < dimension / LANES; slice++) {
+      join_output(it->queries, dimension, row, slice, lanes_load(TCK_FLOAT32, all->joined + slice * LANES), &it->work);
+    }
+  }
+}
+
 /// Adds runs of components to the tile's output.
 TCK_INLINE void add_runs(tile *it, size_t rows, bool is_precise, run_dots_function *const dots[WIDTHS]) {
   const tck_block_format *format = it->format;
@@ -220,29 +258,7 @@ TCK_INLINE void add_runs(tile *it, size_t rows, bool is_precise, run_dots_functi
     fetch_lines_of_block(&ahead);
   }
   it->ahead = ahead;
-  const size_t dimension = tck_padded_dimension(format->value_dimension);
-  memset(all.joined, 0, dimension * sizeof *all.joined);
-  for (size_t row = 0; row < rows; row++) {
-    const float *quads = all.quads + row * LANES, *constants = all.constants + row * LANES;
-    float *to = all.joined;
-    for (size_t i = 0; i < format->value_run_count; i++) {
-      const tck_key_run *run = &format->value_runs[i];
-      const size_t run_quads = tck_padded_channels(run->count) / QUAD;
-      for (size_t quad = 0; quad < run_quads; quad += QUAD, constants += TCK_QUERY_ROWS * LANES) {
-        float sixteen[LANES] = {0};
-        for (size_t at = quad; at < smaller(quad + QUAD, run_quads); at++, quads += TCK_QUERY_ROWS * LANES) {
-          lanes_store_fours(sixteen + (at - quad) * QUAD, lanes_load(TCK_FLOAT32, quads));
-        }
-        // What is beyond the run is the next one's, and comes later.
-        lanes_store(TCK_FLOAT32, to + quad * QUAD,
-                    lanes_add(lanes_load(TCK_FLOAT32, sixteen), lanes_load(TCK_FLOAT32, constants)));
-      }
-      to += run->count;
-    }
-    for (size_t slice = 0; slice < dimension / LANES; slice++) {
-      join_output(it->queries, dimension, row, slice, lanes_load(TCK_FLOAT32, all.joined + slice * LANES), &it->work);
-    }
-  }
+  join_runs(it, rows, &all);
 }
 
 #endif
