@@ -30,6 +30,7 @@ struct Failure: Error {
         case let error as CodecError: self.init(Self.status(of: error.code), error.description)
         case let error as MemoryError: self.init(TC_OUT_OF_MEMORY, error.description)
         case let error as SnapshotWritingError: self.init(TC_UNSUPPORTED, error.description)
+        case let error as SnapshotError where error.code == .isArchive: self.init(TC_UNSUPPORTED, error.description)
         case let error as SnapshotError: self.init(TC_DAMAGED, error.description)
         case let error as FileError where error.code == .alreadyExists:
             self.init(TC_FILE_EXISTS, "\(error.path): exists already; choose another name or set `replace`")

@@ -46,7 +46,7 @@ typedef enum tc_status {
   TC_OK = 0,
   TC_INVALID_ARGUMENT = 1,  /* a null pointer, a size, a stride or a shape that doesn't fit: the message names it */
   TC_INVALID_RECIPE = 2,    /* text that is no recipe: the message has the nearest right form */
-  TC_UNSUPPORTED = 3,       /* the recipe can't compress this cache, such as one without queries, or no file can say it */
+  TC_UNSUPPORTED = 3,       /* a cache that the recipe or the file can't have, such as one without queries; an archive */
   TC_UNSUPPORTED_VALUE = 4, /* a number of a cache that is infinite, not a number, or too large to be quantized */
   TC_WHOLE_ONLY = 5,        /* the cache lacks tokens in some layer: it can't be cut */
   TC_OUT_OF_MEMORY = 6,
