@@ -56,8 +56,8 @@ import ThinkCompress
     @Test func stepsOfQualitiesAreTheirs() async throws {
         let cache = try Self.cache(tokens: 300)
         for (recipe, step) in [
-            ("archive(step=0.3)", 0.3), ("archive(quality=small)", 0.04), ("archive", 0.02),
-            ("archive(quality=balanced)", 0.02), ("archive(quality=faithful)", 0.008),
+            ("archive(step=0.3)", 0.3), ("archive(quality=small)", 1.5), ("archive", 0.75),
+            ("archive(quality=balanced)", 0.75), ("archive(quality=faithful)", 0.3),
         ] as [(String, Float)] {
             let archive = try await CacheArchive(archiving: cache, recipe: Recipe(recipe))
             #expect(archive.plan.step == step)
