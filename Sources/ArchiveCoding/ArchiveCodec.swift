@@ -60,9 +60,10 @@ public struct ArchiveCodec: CodecStage {
             example: String
         ) throws(RecipeError) -> FixedPointNumber? {
             guard let text = parameters[name] else { return nil }
+            let least = FixedPointNumber(units: Int((range.lowerBound * 1e6).rounded()), places: 6)
             guard let number = FixedPointNumber(text, places: places), range.contains(number.doubleValue) else {
                 throw RecipeError(
-                    "archive: \(name)=\(text) must be a decimal from \(range.lowerBound) to \(range.upperBound)",
+                    "archive: \(name)=\(text) must be a decimal from \(least) to \(Int(range.upperBound))",
                     suggestion: "archive(\(name)=\(example))"
                 )
             }
@@ -90,7 +91,7 @@ public struct ArchiveCodec: CodecStage {
         parameterNames: ["step", "quality", "bits", "ratio", "observe", "recent", "sinks"],
         example: "archive(bits=0.85)",
         help: "for files alone, restored before use: bits=0.85 per number, ratio=12 of the whole snapshot, "
-            + "quality=small, balanced or faithful, or a step; needs a model's profile with bases"
+            + "quality=small, balanced or faithful, or a step; half the size by a model's profile with bases"
     ) { (parameters) throws(RecipeError) in try ArchiveCodec(parameters) }
 
     public var codec: CodecRegistration { Self.registration }

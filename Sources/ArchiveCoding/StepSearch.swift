@@ -38,13 +38,20 @@ struct StepSearch {
             let total = Double(2 * cache.valueCount) / ratio.doubleValue
             let byteCount = Int(total) - encoder.uncodedByteCount
             guard byteCount > 0 else {
+                guard cache.valueCount * 2 > encoder.uncodedByteCount else {
+                    throw CodecError(
+                        .unsupportedPlan,
+                        "the prompt is too short for an archive: what tells how to read it takes more than the cache; take "
+                            + "another recipe"
+                    )
+                }
                 let most = FixedPointNumber(
                     units: Int(Double(2 * cache.valueCount) / Double(encoder.uncodedByteCount) * 100),
                     places: 2
                 )
                 throw CodecError(
                     .unsupportedPlan,
-                    "an archive of \(cache.tokenCount) tokens can't be \(ratio) times smaller, as its window and what "
+                    "an archive of a cache of \(cache.tokenCount) tokens can't be \(ratio) times smaller, as its window and what "
                         + "tells how to read it take too much: less than ratio=\(most), or a longer prompt"
                 )
             }
@@ -58,13 +65,14 @@ struct StepSearch {
         let sample = try await encoder.sample(progress: progress?.part(0...0.2))
         var known: [Int: Int] = [:]
         var leastNumber = Int.min
+        var tooSmall: ArchiveError?
         func estimate(_ number: Int) async throws -> Int {
             if let bytes = known[number] { return bytes }
             if number < leastNumber { return Int.max / 2 }
             var bytes = Int.max / 2
             do {
                 bytes = try await encoder.estimatedByteCount(sample, step: Self.step(number))
-            } catch let error as ArchiveError where error.code == .stepTooSmall {}
+            } catch let error as ArchiveError where error.code == .stepTooSmall { tooSmall = error }
             known[number] = bytes
             return bytes
         }
@@ -73,6 +81,8 @@ struct StepSearch {
         for round in 0...Self.corrections {
             let number = try await smallest(within: target, estimate)
             guard let number else {
+                // Where every step is too small the numbers are at fault.
+                if let tooSmall, known.values.allSatisfy({ $0 == Int.max / 2 }) { throw tooSmall }
                 throw CodecError(
                     .unsupportedPlan,
                     "no step gives an archive of \(goal): what tells how to read its chunks takes more; ask for more"
@@ -106,7 +116,13 @@ struct StepSearch {
             if corrected == target { break }
             target = corrected
         }
-        guard let best else { return try await encoder.encode(step: Self.step(leastNumber + Self.perOctave)) }
+        guard var best else { return try await encoder.encode(step: Self.step(leastNumber + Self.perOctave)) }
+        // Estimates that stay too low end here: the goal is a promise.
+        while best.chunkByteCount > byteCount {
+            let step = best.plan.step * 1.015_625
+            guard step <= Self.step(Self.octaves.upperBound * Self.perOctave) else { break }
+            best = try await encoder.encode(step: step)
+        }
         progress?(1)
         return best
     }

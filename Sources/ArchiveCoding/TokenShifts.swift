@@ -6,7 +6,7 @@ internal import KVCacheModel
 
 /// Which tokens get finer steps: a few get most of the attention, and their errors cost most.
 ///
-/// All in float64 and in a fixed order: Formats/archive.md, "Shifts".
+/// All in float64 and in a fixed order: Formats/archive.md, "Writing".
 enum TokenShifts {
     /// From which multiple of the median attention on the step is halved once, twice and three times.
     private static let multiples: [Double] = [2, 8, 32]

@@ -1,5 +1,7 @@
 // The last step of restoring an archive: from sums over components to rows of keys or values.
 
+#pragma STDC FP_CONTRACT OFF
+
 #include "instruction_sets.h"
 
 void tck_store_restored_rows(const tck_kernels *kernels, const tck_restored_rows *restored, size_t count) {

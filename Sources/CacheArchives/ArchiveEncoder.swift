@@ -230,7 +230,7 @@ public struct ArchiveEncoder: Sendable {
                 numbers: components(unit: index, rows: rows),
                 rows: rows,
                 share: rows.count > 0 ? Double(places.count) / Double(rows.count) : 0,
-                chunks: ArchiveChunks.count(blockEnd: blockEnd)
+                chunks: ArchiveChunks.count(of: places)
             )
         }
         return Sample(units: slots.values, shiftBytes: ShiftBytes.count(places: blockEnd))
@@ -480,7 +480,9 @@ private struct Gathering: Sendable {
                 }
             }
             for channel in 0..<run.dimension {
-                means[run.channel + channel] = Float(sums[channel] / Double(places.count))
+                // Keys that are turned back may be a little larger than keys can be.
+                let mean = Float(sums[channel] / Double(places.count))
+                means[run.channel + channel] = min(max(mean, -Coding.maximumMagnitude), Coding.maximumMagnitude)
             }
         }
         return Float16Numbers.numbers(of: Float16Numbers.bits(of: means))

@@ -50,6 +50,12 @@ public enum ArchiveChunks: Sendable {
         (blockEnd + ArchivePlan.chunkPlaces - 1) / ArchivePlan.chunkPlaces
     }
 
+    /// Chunks that have some of these places.
+    static func count(of places: Range<Int>) -> Int {
+        guard let last = places.last else { return 0 }
+        return last / ArchivePlan.chunkPlaces - places.lowerBound / ArchivePlan.chunkPlaces + 1
+    }
+
     /// The places of a chunk.
     public static func places(of chunk: Int, blockEnd: Int) -> Range<Int> {
         chunk * ArchivePlan.chunkPlaces..<min((chunk + 1) * ArchivePlan.chunkPlaces, blockEnd)

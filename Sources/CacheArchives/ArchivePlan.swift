@@ -110,7 +110,7 @@ public struct ArchivePlan: Sendable, Equatable {
     }
 
     /// Channels of a unit at the most.
-    public static let maximumChannels = 1 << 14
+    public static let maximumChannels = ArchiveUnit.maximumChannels
     /// Radians per position at the most.
     public static let maximumFrequency: Float = 4
     /// Weights of channels.

@@ -2,7 +2,7 @@ internal import ByteStorage
 internal import CThinkKernels
 internal import ComputeRuntime
 
-/// A unit's numbers in a chunk, as the file has them: Formats/archive.md, "Records".
+/// A unit's numbers in a chunk, as the file has them: Formats/archive.md, "ARCHIVE CHUNKS".
 enum ArchiveRecord {
     static let lanes = Int(TCK_SYMBOL_LANES)
     /// Bytes of the three counts and the lanes' states.
@@ -239,7 +239,7 @@ enum ArchiveRecord {
     }
 
     private static func damaged(_ what: String) -> ArchiveError {
-        ArchiveError(.damagedChunk, "a unit's record \(what); make the archive again")
+        ArchiveError(.damagedChunk, "a unit's record \(what)")
     }
 }
 

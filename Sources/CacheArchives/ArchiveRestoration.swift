@@ -201,11 +201,20 @@ public struct ArchiveRestoration: Sendable {
         let unit = archive.plan.units[index]
         let chunkPlaces = ArchiveChunks.places(of: chunk, blockEnd: archive.blockEnd)
         let rows = archive.rows(of: unit.unit, chunk: chunk)
-        let codes = try ArchiveRecord.decode(
-            archive.chunks[chunk][1 + index],
-            componentCount: unit.componentCount,
-            rows: rows
-        )
+        guard rows.count > 0 else { return }
+        let codes: ArchiveRecord.Codes
+        do {
+            codes = try ArchiveRecord.decode(
+                archive.chunks[chunk][1 + index],
+                componentCount: unit.componentCount,
+                rows: rows
+            )
+        } catch let error as ArchiveError {
+            throw ArchiveError(
+                error.code,
+                "chunk \(chunk), unit \(index): \(error.message); make the archive again or copy it again"
+            )
+        }
         let restored = UnitRows(unit: unit.unit, geometry: archive.geometry)
         let transform = transforms[index]
         let (kernels, tile, channels) = unsafe (Kernels.bestPointer, Self.tileRows, transform.channelCount)

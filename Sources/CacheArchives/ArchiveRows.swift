@@ -2,7 +2,7 @@ internal import ByteStorage
 
 /// The rows of a unit in a chunk, in the order in which they are coded: those whose step is halved as often together.
 ///
-/// Formats/archive.md, "Chunks".
+/// Formats/archive.md, "ARCHIVE CHUNKS".
 struct ArchiveRows: Sendable {
     /// The places of the rows, in order of coding.
     let places: [Int]

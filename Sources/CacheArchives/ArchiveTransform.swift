@@ -6,7 +6,7 @@ internal import KVCacheModel
 /// The matrices of a unit's basis, float32, in the order that the kernels read.
 ///
 /// All products are summed up in one order, so that the same basis gives the same matrices everywhere: Formats/archive.md,
-/// "Transforms".
+/// "Restoring" and "Writing".
 struct ArchiveTransform: Sendable {
     let channelCount: Int
     let componentCount: Int

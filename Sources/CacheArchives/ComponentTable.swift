@@ -3,7 +3,7 @@ internal import CThinkKernels
 /// How the numbers of a component in a chunk are distributed: the byte that says it, and which table codes the rows of
 /// a shift.
 ///
-/// Formats/archive.md, "Tables".
+/// Formats/archive.md, "ARCHIVE CHUNKS".
 struct ComponentTable: Sendable, Equatable {
     /// Quarter octaves from 2^-5 steps on.
     static let scales = 0..<64

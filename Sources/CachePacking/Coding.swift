@@ -112,7 +112,7 @@ public struct Coding: Sendable, Hashable {
     public var isFullPrecision: Bool { width == 0 }
 
     /// The largest magnitude of numbers that are quantized.
-    static let maximumMagnitude = TCK_MAX_QUANTIZED_MAGNITUDE
+    package static let maximumMagnitude = TCK_MAX_QUANTIZED_MAGNITUDE
 
     /// Whether a number can be quantized.
     package static func isQuantizable(_ number: Float) -> Bool { number.magnitude <= maximumMagnitude }

@@ -35,8 +35,10 @@ extension ModelProfile {
         case channels, basis, scale, variance, weight
     }
 
-    /// Channels of a unit at most: more are more than a matrix of its covariance could be made of.
-    static let mostUnitChannels = 1 << 14
+    /// Scales and weights of bases, as archives can have them.
+    private static let positiveNumbers: ClosedRange<Float> = 0x1p-60...0x1p60
+    /// Radians per position at the most.
+    private static let maximumFrequency: Float = 4
     private static let remedy = "make the bases anew: think-compress profile --from"
     private static let numbersOfUnit = 5
 
@@ -110,11 +112,11 @@ extension ModelProfile {
                 throw EngineFormatError(.unsupported, tensor: name(unit: count, .channels), "\(fault); \(remedy)")
             }
             let channelCount = unit.channelCount(in: geometry)
-            guard channelCount <= mostUnitChannels else {
+            guard channelCount <= ArchiveUnit.maximumChannels else {
                 throw EngineFormatError(
                     .unsupported,
                     tensor: name(unit: count, .channels),
-                    "has \(channelCount) channels, and a unit has at most \(mostUnitChannels); make the bases of smaller "
+                    "has \(channelCount) channels, and a unit has at most \(ArchiveUnit.maximumChannels); make the bases of smaller "
                         + "units: think-compress profile --from, --basis head"
                 )
             }
@@ -240,7 +242,7 @@ extension ModelProfile {
             )
         }
         return try required(file, name: name, shape: tensor.shape) {
-            $0.isFinite && $0 >= 0 ? nil : "rotary frequencies are finite and not negative"
+            (0...maximumFrequency).contains($0) ? nil : "rotary frequencies are 0 to \(maximumFrequency) radians"
         }
     }
 
@@ -250,7 +252,7 @@ extension ModelProfile {
         shape: [Int]
     ) throws(EngineFormatError) -> [Float] {
         try required(file, name: name, shape: shape) {
-            $0.isFinite && $0 > 0 ? nil : "scales and weights are finite and above 0"
+            positiveNumbers.contains($0) ? nil : "scales and weights are from 2^-60 to 2^60"
         }
     }
 

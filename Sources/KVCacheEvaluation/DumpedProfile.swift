@@ -128,8 +128,8 @@ private struct QuerySquares {
                 isKnown = false
                 return
             }
-            guard squares.allSatisfy(\.isFinite) else {
-                throw EvaluationError("layer \(layer) has queries that are not finite; bases need finite ones")
+            guard squares.allSatisfy({ Float($0).isFinite }) else {
+                throw EvaluationError("layer \(layer) has queries that are not finite, or too large; bases need others")
             }
             for (channel, square) in squares.enumerated() { sums[layer][channel] += square }
         }

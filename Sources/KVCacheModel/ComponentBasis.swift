@@ -56,6 +56,9 @@ extension SharedBytes {
 ///
 /// Its vector has, layer by layer, the keys of its heads, then the values of its heads, each head's channels in order.
 public struct ArchiveUnit: Sendable, Hashable {
+    /// Channels that a unit may have: more would be more than a matrix of their covariance can be made of.
+    public static let maximumChannels = 1 << 14
+
     public let layers: Range<Int>
     public let heads: Range<Int>
     public let hasKeys: Bool

@@ -3,6 +3,9 @@ internal import ThinkCompress
 
 /// An archive that a command restores, and the model's profile that it was made by.
 struct ArchiveInput {
+    /// What is wrong with a profile for a snapshot that is used as it is.
+    static let noArchive = "is no archive, and --profile is that of an archive; leave it out"
+
     let archive: CacheArchive
     /// The profile of every layer; nil where the archive was made without.
     let profile: [LayerProfile]?

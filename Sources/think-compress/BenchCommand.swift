@@ -38,7 +38,9 @@ struct BenchCommand: AsyncParsableCommand {
     func validate() throws {
         try CountOption.check(memoryLimit, "--memory-limit", upTo: 1 << 30)
         try CountOption.check(maxBatch, "--max-batch")
-        _ = try RecipeOption.recipes(codecs, option: "--codecs")
+        for recipe in try RecipeOption.recipes(codecs, option: "--codecs") where recipe.archive != nil {
+            throw ValidationError("--codecs \(recipe): an archive is restored to be used; take a recipe in memory")
+        }
     }
 
     /// What one recipe gave.

@@ -61,6 +61,9 @@ struct CompareCommand: AsyncParsableCommand {
         let reader = try await about(snapshot) {
             try SnapshotReader(path: snapshot.path, access: .reading)
         }
+        if profile != nil && !reader.isArchive {
+            throw InputError(path: snapshot.name, underlying: ContentError(ArchiveInput.noArchive))
+        }
         let archive =
             reader.isArchive
             ? try await ArchiveInput(reader, profile: try await ProfileInput(profile), of: snapshot) : nil

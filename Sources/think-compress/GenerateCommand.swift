@@ -282,6 +282,9 @@ struct GenerateCommand: AsyncParsableCommand {
             try opened.check(reader.metadata, geometry: reader.geometry, against: metadata)
             return reader
         }
+        if profile != nil && !reader.isArchive {
+            throw InputError(path: source.name, underlying: ContentError(ArchiveInput.noArchive))
+        }
         let archive =
             reader.isArchive
             ? try await ArchiveInput(reader, profile: try await ProfileInput(profile), of: source) : nil

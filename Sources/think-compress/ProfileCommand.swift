@@ -13,7 +13,7 @@ struct ProfileCommand: AsyncParsableCommand {
             Recipes share bits out by a profile: think(bits=...,values=...), and so the presets and auto(...), gives \
             them to the key channels and the values whose errors cost most. By its queries and output weights \
             think(keys=...,values=...) chooses the channels to keep, also in caches that come without queries; where no \
-            errors were measured, think(bits=...) weighs key channels by queries. snapshot, eval and bench take the \
+            errors were measured, think(bits=...) weighs key channels by queries. Other commands take the \
             file as --profile.
 
             What is measured: the mean squared query of every layer, KV head and channel, over all tokens of the texts; \

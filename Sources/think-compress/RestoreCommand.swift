@@ -116,6 +116,9 @@ struct RestoreCommand: AsyncParsableCommand {
             }
             return (reader.isArchive ? nil : try reader.layers(), contents)
         }
+        if profile != nil && !reader.isArchive {
+            throw InputError(path: input.name, underlying: ContentError(ArchiveInput.noArchive))
+        }
         let archive = reader.isArchive ? try await ArchiveInput(reader, profile: profile, of: input) : nil
         var writer = try CacheDumpWriter(
             path: output.path,

@@ -50,7 +50,7 @@ struct SnapshotCommand: AsyncParsableCommand {
 
     @Option(
         parsing: .unconditional,
-        help: "Pack sections with zstd at this level (1...19): for archives, not to be used in place."
+        help: "Pack sections with zstd at this level (1...19): for files that need not be used in place."
     )
     var compress: Int?
 

@@ -54,11 +54,15 @@ struct SnapshotReport: Encodable {
                 }
             // Sinks in the window are rows like others.
             let sinkRows = min(sinks, blockTokens)
+            if isArchive {
+                let exact = sinkRows > 0 ? ", \(sinkRows) sinks" : ""
+                return
+                    "\(which): \((blockTokens - sinkRows).grouped) in chunks of \(ArchivePlan.chunkPlaces.grouped)\(exact), "
+                    + "\(windowTokens.grouped) in 8 bits"
+            }
             let kept = sinkRows > 0 ? ", \(sinkRows) of them sinks" : ""
-            return "\(which): \(blockTokens.grouped) in "
-                + (isArchive ? "chunks of \(ArchivePlan.chunkPlaces.grouped)" : "blocks of \(blockLength)")
-                + "\(kept), "
-                + "\(windowTokens.grouped) in \(isArchive ? "8 bits" : "full precision")"
+            return "\(which): \(blockTokens.grouped) in blocks of \(blockLength)\(kept), "
+                + "\(windowTokens.grouped) in full precision"
         }
 
         /// A share of tokens in percent.

@@ -83,6 +83,22 @@ import ThinkCompress
         #expect(found >= ratio && found < ratio * 1.03, "\(found)")
     }
 
+    /// Units have no records in chunks before their layers' windows, and no bytes there that would count.
+    @Test func bitsAreMetWhereLayersHoldTheLastTokens() async throws {
+        var generator = SplitMix64(seed: 5)
+        let layer = KVCacheLayer.random(
+            try LayerGeometry(queryHeads: 0, kvHeads: 1, keyDimension: 16, valueDimension: 16),
+            elementType: .float16,
+            rows: 400,
+            held: .last,
+            using: &generator
+        )
+        let cache = try KVCache(layers: [layer], tokenCount: 12_000)
+        let archive = try await CacheArchive(archiving: cache, recipe: Recipe("archive(bits=6,recent=32)"))
+        let found = try #require(archive.bitsPerValue)
+        #expect(found <= 6 && found > 5.9, "\(found)")
+    }
+
     @Test func aRatioThatCannotBeIsAnError() async throws {
         let cache = try Self.cache(tokens: 300)
         for recipe in ["archive(ratio=200)", "archive(bits=0.05)"] {

@@ -72,7 +72,7 @@ import ThinkCompress
         let bits = try #require(inspected["blockBitsPerValue"] as? Double)
         #expect(bits <= 2 && bits > 1.9, "\(bits)")
         let text = try await run(["inspect", file])
-        let held = "160 in chunks of 1,024, 4 of them sinks, 40 in 8 bits"
+        let held = "156 in chunks of 1,024, 4 sinks, 40 in 8 bits"
         for word in [held, "archiveChunks", " in chunks)", "96 components"] {
             #expect(text.output.contains(word), "\(word): \(text.output)")
         }

@@ -114,11 +114,11 @@ import ThinkCompress
     @Test(
         "numbers that can't be are refused",
         arguments: [
-            ("layers.0.key_basis_scale", 0, "above 0"), ("layers.0.key_basis_weight", -1, "above 0"),
-            ("archive.0.scale", .infinity, "above 0"), ("archive.0.weight", .nan, "above 0"),
+            ("layers.0.key_basis_scale", 0, "from 2^-60"), ("layers.0.key_basis_weight", -1, "from 2^-60"),
+            ("archive.0.scale", .infinity, "from 2^-60"), ("archive.0.weight", .nan, "from 2^-60"),
             ("layers.3.value_basis_variance", -1, "not negative"), ("archive.1.variance", .nan, "not negative"),
             ("archive.1.variance", 5, "falling variance"), ("layers.0.key_basis_variance", 5, "falling variance"),
-            ("layers.0.rotary_frequencies", -0.5, "not negative"), ("layers.0.rotary_frequencies", .infinity, "finite"),
+            ("layers.0.rotary_frequencies", -0.5, "0 to 4"), ("layers.0.rotary_frequencies", 5, "0 to 4"),
         ] as [(String, Float, String)]
     )
     func impossibleNumbers(name: String, number: Float, message: String) throws {
