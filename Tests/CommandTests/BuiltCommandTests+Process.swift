@@ -149,7 +149,7 @@ extension BuiltCommandTests {
 
         @Test(
             "memory that isn't there is an error, not a wait, and nothing stays behind",
-            arguments: [150, 200, 250, 300, 400],
+            arguments: [170, 200, 250, 300, 400],
             ["snapshot", "generate", "restore"]
         )
         func littleMemory(mebibytes: Int, command: String) async throws {
