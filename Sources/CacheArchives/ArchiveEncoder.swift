@@ -500,12 +500,15 @@ private struct Gathering: Sendable {
         unsafe result.withUnsafeMutableBufferPointer { result in
             for run in restored.runs {
                 unsafe forEachTile(run, places: first..<last + 1) { numbers, places in
-                    for (row, place) in places.enumerated() {
+                    let rows = places.indices.compactMap { place -> (row: Int, number: Int)? in
                         let number = order[place - first]
-                        guard number >= 0 else { continue }
-                        for channel in 0..<run.dimension {
-                            unsafe result[(run.channel + channel) * stride + number] =
-                                numbers[row * run.dimension + channel] - means[run.channel + channel]
+                        return number < 0 ? nil : ((place - places.lowerBound) * run.dimension, number)
+                    }
+                    // Channel by channel, so that what is written lies side by side.
+                    for channel in 0..<run.dimension {
+                        let (start, mean) = ((run.channel + channel) * stride, means[run.channel + channel])
+                        for (row, number) in rows {
+                            unsafe result[start + number] = numbers[row + channel] - mean
                         }
                     }
                 }

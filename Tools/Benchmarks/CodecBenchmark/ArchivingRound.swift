@@ -131,7 +131,7 @@ private struct SyntheticArchive {
 
     /// Standard deviations of components, from the first to the last, in octaves.
     private static let octaves: ClosedRange<Double> = -5...0
-    static let step: Float = 0.22
+    static let step: Float = 0.8
 
     init(_ shape: ArchivingRound.Shape, tokens: Int) {
         self.shape = shape
