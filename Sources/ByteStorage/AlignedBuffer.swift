@@ -6,7 +6,7 @@
     internal import Darwin
 #endif
 
-/// Memory of its own, aligned to 64 bytes and zero at first.
+/// Memory of its own, aligned to 64 bytes.
 ///
 /// Sendable because whoever shares one agrees on who writes where: package code gives concurrent writers disjoint
 /// ranges and lets nobody read before they are done.
@@ -26,6 +26,16 @@ package final class AlignedBuffer: @unchecked Sendable {
         self.byteCount = byteCount
         unsafe base = unsafe try Self.allocate(byteCount: byteCount)
         unsafe base.initializeMemory(as: UInt8.self, repeating: 0, count: byteCount)
+    }
+
+    /// A buffer of bytes that the caller writes before anybody reads them.
+    ///
+    /// - Throws: `MemoryError` if there is no such memory.
+    @unsafe
+    package init(uninitializedByteCount byteCount: Int) throws(MemoryError) {
+        precondition(byteCount >= 0, "a buffer needs a length")
+        self.byteCount = byteCount
+        unsafe base = unsafe try Self.allocate(byteCount: byteCount)
     }
 
     deinit {

@@ -10,20 +10,27 @@
   TCK_HIDDEN void prefix##multiply_in_order(const float *left, size_t left_stride, size_t rows, const float *right,   \
                                             size_t right_stride, size_t inner, size_t columns, float *outputs,        \
                                             size_t output_stride);                                                    \
-  TCK_HIDDEN void prefix##decode_symbols(tck_symbol_decoder *decoder, unsigned table, size_t count, int8_t *symbols); \
+  TCK_HIDDEN void prefix##add_sparse_products(const int16_t *codes, size_t code_stride, size_t rows,                  \
+                                              const float *right, size_t right_stride, size_t inner, size_t columns,  \
+                                              float *outputs, size_t output_stride);                                  \
+  TCK_HIDDEN void prefix##decode_symbols(const tck_symbol_call *calls, size_t call_count, size_t count);              \
   TCK_HIDDEN void prefix##widen_symbols(const int8_t *symbols, size_t count, float step, float *numbers);             \
   TCK_HIDDEN void prefix##widen_codes(const int16_t *codes, size_t count, float step, float *numbers);                \
   TCK_HIDDEN bool prefix##round_to_codes(const float *numbers, size_t count, float inverse_step, int16_t *codes);     \
+  TCK_HIDDEN void prefix##scale_rows(const float *sums, size_t sum_stride, size_t count, size_t dimension,            \
+                                     const float *steps, const float *means, float *rows);                            \
   TCK_HIDDEN void prefix##rotate_pairs(float *rows, size_t count, size_t row_stride, size_t pairs,                    \
                                        const float *cosines, const float *sines, bool inverse);
 
 /// Their places in the set's table.
 #define TCK_ARCHIVE_TABLE(prefix)                     \
   .multiply_in_order = prefix##multiply_in_order,     \
+  .add_sparse_products = prefix##add_sparse_products, \
   .decode_symbols = prefix##decode_symbols,           \
   .widen_symbols = prefix##widen_symbols,             \
   .widen_codes = prefix##widen_codes,                 \
   .round_to_codes = prefix##round_to_codes,           \
+  .scale_rows = prefix##scale_rows,                   \
   .rotate_pairs = prefix##rotate_pairs
 
 TCK_ARCHIVE_KERNELS(tck_scalar_)
@@ -33,6 +40,9 @@ TCK_ARCHIVE_KERNELS(tck_avx512_)
 #elif defined(__aarch64__) && !defined(__AARCH64EB__)
 TCK_ARCHIVE_KERNELS(tck_neon_)
 #endif
+
+/// Decodes the symbols of one decoder, from number `first` on.
+TCK_HIDDEN void tck_scalar_decode_alone(tck_symbol_call call, size_t first, size_t count);
 
 /// The frequencies of every table: generated.
 TCK_HIDDEN extern const uint16_t tck_archive_frequencies[TCK_SYMBOL_TABLES][TCK_SYMBOLS];

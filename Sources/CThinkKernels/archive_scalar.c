@@ -22,6 +22,22 @@ void tck_scalar_multiply_in_order(const float *left, size_t left_stride, size_t 
   }
 }
 
+void tck_scalar_add_sparse_products(const int16_t *codes, size_t code_stride, size_t rows, const float *right,
+                                    size_t right_stride, size_t inner, size_t columns, float *outputs,
+                                    size_t output_stride) {
+  for (size_t i = 0; i < inner; i++, codes += code_stride, right += right_stride) {
+    for (size_t r = 0; r < rows; r++) {
+      if (codes[r] == 0) continue;
+      const float factor = codes[r];
+      float *output = outputs + r * output_stride;
+      for (size_t c = 0; c < columns; c++) {
+        float product = factor * right[c];
+        output[c] += product;
+      }
+    }
+  }
+}
+
 /// Decodes the next symbol of some lanes, from the first; `words` has as many. Returns the first word that is left.
 static inline const uint8_t *decode_group(uint32_t *states, const uint32_t *lookup, const uint8_t *words, size_t lanes,
                                           int8_t *symbols) {
@@ -37,10 +53,12 @@ static inline const uint8_t *decode_group(uint32_t *states, const uint32_t *look
   return words;
 }
 
-void tck_scalar_decode_symbols(tck_symbol_decoder *decoder, unsigned table, size_t count, int8_t *symbols) {
-  const uint32_t *lookup = tck_symbol_lookup(table);
+void tck_scalar_decode_alone(tck_symbol_call call, size_t first, size_t count) {
+  const uint32_t *lookup = tck_symbol_lookup(call.table);
+  tck_symbol_decoder *decoder = call.decoder;
   const uint8_t *words = decoder->words;
-  size_t left = count;
+  int8_t *symbols = call.symbols + first;
+  size_t left = count - first;
   // A group takes a word for each lane at the most.
   for (; left >= TCK_SYMBOL_LANES && decoder->end - words >= 2 * TCK_SYMBOL_LANES; left -= TCK_SYMBOL_LANES) {
     words = decode_group(decoder->states, lookup, words, TCK_SYMBOL_LANES, symbols);
@@ -64,6 +82,10 @@ void tck_scalar_decode_symbols(tck_symbol_decoder *decoder, unsigned table, size
   decoder->words = words;
 }
 
+void tck_scalar_decode_symbols(const tck_symbol_call *calls, size_t call_count, size_t count) {
+  for (size_t i = 0; i < call_count; i++) tck_scalar_decode_alone(calls[i], 0, count);
+}
+
 void tck_scalar_widen_symbols(const int8_t *symbols, size_t count, float step, float *numbers) {
   for (size_t i = 0; i < count; i++) numbers[i] = (float)symbols[i] * step;
 }
@@ -81,6 +103,16 @@ bool tck_scalar_round_to_codes(const float *numbers, size_t count, float inverse
     codes[i] = is_code ? tck_round_to_code(scaled) : 0;
   }
   return are_codes;
+}
+
+void tck_scalar_scale_rows(const float *sums, size_t sum_stride, size_t count, size_t dimension, const float *steps,
+                           const float *means, float *rows) {
+  for (size_t r = 0; r < count; r++) {
+    for (size_t c = 0; c < dimension; c++) {
+      float product = sums[r * sum_stride + c] * steps[r];
+      rows[r * dimension + c] = product + means[c];
+    }
+  }
 }
 
 void tck_scalar_rotate_pairs(float *rows, size_t count, size_t row_stride, size_t pairs, const float *cosines,

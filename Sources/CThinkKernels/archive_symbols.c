@@ -24,6 +24,8 @@ typedef struct encoding {
 static uint16_t costs[TCK_SYMBOL_TABLES][TCK_SYMBOLS];
 static uint32_t lookups[TCK_SYMBOL_TABLES][TCK_FREQUENCY_TOTAL];
 static encoding encodings[TCK_SYMBOL_TABLES][TCK_SYMBOLS];
+/// Up to this magnitude no symbol of a table needs an escape.
+static int16_t plain_limits[TCK_SYMBOL_TABLES];
 
 /// -log2(frequency / 4096) in 1/256, rounded; the frequency is not 0.
 static uint16_t cost(uint32_t frequency) {
@@ -56,6 +58,10 @@ static void build(unsigned table) {
                                          ((uint64_t)1 << RECIPROCAL_BITS) / frequency};
     first += frequency;
   }
+  const uint16_t *zero = frequencies + TCK_SYMBOL_LIMIT;
+  int16_t limit = 0;
+  while (limit < TCK_SYMBOL_LIMIT && zero[limit + 1] != 0 && zero[-limit - 1] != 0) limit++;
+  plain_limits[table] = zero[0] == 0 ? -1 : limit;
 }
 
 static void build_all(void) {
@@ -76,6 +82,47 @@ const uint16_t *tck_symbol_frequencies(unsigned table) { return tck_archive_freq
 const uint16_t *tck_symbol_costs(unsigned table) {
   prepare();
   return costs[table];
+}
+
+uint64_t tck_sum_of_squares(const int16_t *codes, size_t count) {
+  uint64_t sum = 0;
+  for (size_t i = 0; i < count; i++) sum += (uint32_t)(codes[i] * codes[i]);
+  return sum;
+}
+
+void tck_count_symbols(const int16_t *codes, size_t count, unsigned low_bits, uint16_t counts[TCK_SYMBOLS]) {
+  // In turns, since most numbers are 0: a count must be stored before it can be raised again.
+  enum { TURNS = 4 };
+  uint16_t parts[TURNS][TCK_SYMBOLS] = {{0}};
+  const int half = 1 << low_bits >> 1;
+  for (size_t i = 0; i < count; i++) {
+    int symbol = (codes[i] + half) >> low_bits;
+    bool is_wide = symbol > TCK_SYMBOL_LIMIT || symbol < -TCK_SYMBOL_LIMIT;
+    parts[i % TURNS][is_wide ? TCK_SYMBOLS - 1 : symbol + TCK_SYMBOL_LIMIT]++;
+  }
+  for (size_t symbol = 0; symbol < TCK_SYMBOLS; symbol++) {
+    unsigned sum = 0;
+    for (size_t turn = 0; turn < TURNS; turn++) sum += parts[turn][symbol];
+    counts[symbol] = (uint16_t)sum;
+  }
+}
+
+uint32_t tck_symbols_cost(unsigned table, const uint16_t counts[TCK_SYMBOLS]) {
+  prepare();
+  uint32_t sum = 0;
+  for (size_t symbol = 0; symbol < TCK_SYMBOLS; symbol++) sum += (uint32_t)costs[table][symbol] * counts[symbol];
+  return sum;
+}
+
+bool tck_narrow_codes(unsigned table, const int16_t *codes, size_t count, int8_t *symbols) {
+  prepare();
+  const int16_t limit = plain_limits[table];
+  int16_t is_wide = 0;
+  for (size_t i = 0; i < count; i++) {
+    is_wide |= (int16_t)-(codes[i] > limit) | (int16_t)-(codes[i] < -limit);
+    symbols[i] = (int8_t)codes[i];
+  }
+  return is_wide == 0;
 }
 
 const uint32_t *tck_symbol_lookup(unsigned table) {

@@ -88,25 +88,67 @@ TCK_INLINE unsigned decode_half(__m256i *states, const uint32_t *lookup, const u
   return (unsigned)_mm_popcnt_u32((unsigned)_mm256_movemask_ps(_mm256_castsi256_ps(taking)));
 }
 
-TCK_TARGET void tck_avx2_decode_symbols(tck_symbol_decoder *decoder, unsigned table, size_t count, int8_t *symbols) {
-  const uint32_t *lookup = tck_symbol_lookup(table);
-  const uint8_t *words = decoder->words, *end = decoder->end;
-  __m256i low = _mm256_loadu_si256((const __m256i *)decoder->states);
-  __m256i high = _mm256_loadu_si256((const __m256i *)decoder->states + 1);
-  for (; count >= LANES && end - words >= 2 * LANES; count -= LANES, symbols += LANES) {
-    __m256i low_symbols, high_symbols;
-    words += 2 * decode_half(&low, lookup, words, &low_symbols);
-    words += 2 * decode_half(&high, lookup, words, &high_symbols);
-    __m256i pairs = _mm256_packs_epi32(low_symbols, high_symbols);
-    pairs = _mm256_permute4x64_epi64(pairs, 0xD8);
-    _mm_storeu_si128((__m128i *)symbols,
-                     _mm_packs_epi16(_mm256_castsi256_si128(pairs), _mm256_extracti128_si256(pairs, 1)));
+/// A decoder in registers.
+typedef struct stream {
+  __m256i low, high;
+  const uint32_t *lookup;
+  const uint8_t *words, *end;
+} stream;
+
+/// Decodes whole groups of some decoders side by side, until one is near its words' end. Returns how many symbols.
+TCK_INLINE size_t decode_groups(const tck_symbol_call *calls, const size_t call_count, size_t count) {
+  stream streams[2];
+#pragma GCC unroll 2
+  for (size_t i = 0; i < call_count; i++) {
+    const tck_symbol_decoder *decoder = calls[i].decoder;
+    streams[i] = (stream){_mm256_loadu_si256((const __m256i *)decoder->states),
+                          _mm256_loadu_si256((const __m256i *)decoder->states + 1), tck_symbol_lookup(calls[i].table),
+                          decoder->words, decoder->end};
   }
-  _mm256_storeu_si256((__m256i *)decoder->states, low);
-  _mm256_storeu_si256((__m256i *)decoder->states + 1, high);
-  decoder->words = words;
-  // What is not a whole group, or near the words' end.
-  if (count > 0) tck_scalar_decode_symbols(decoder, table, count, symbols);
+  size_t done = 0;
+  for (; count - done >= LANES; done += LANES) {
+    bool is_near_end = false;
+#pragma GCC unroll 2
+    for (size_t i = 0; i < call_count; i++) is_near_end |= streams[i].end - streams[i].words < 2 * LANES;
+    if (is_near_end) break;
+#pragma GCC unroll 2
+    for (size_t i = 0; i < call_count; i++) {
+      stream *at = &streams[i];
+      __m256i low_symbols, high_symbols;
+      at->words += 2 * decode_half(&at->low, at->lookup, at->words, &low_symbols);
+      at->words += 2 * decode_half(&at->high, at->lookup, at->words, &high_symbols);
+      __m256i pairs = _mm256_packs_epi32(low_symbols, high_symbols);
+      pairs = _mm256_permute4x64_epi64(pairs, 0xD8);
+      _mm_storeu_si128((__m128i *)(calls[i].symbols + done),
+                       _mm_packs_epi16(_mm256_castsi256_si128(pairs), _mm256_extracti128_si256(pairs, 1)));
+    }
+  }
+#pragma GCC unroll 2
+  for (size_t i = 0; i < call_count; i++) {
+    tck_symbol_decoder *decoder = calls[i].decoder;
+    _mm256_storeu_si256((__m256i *)decoder->states, streams[i].low);
+    _mm256_storeu_si256((__m256i *)decoder->states + 1, streams[i].high);
+    decoder->words = streams[i].words;
+  }
+  return done;
+}
+
+TCK_LEAF size_t decode_one(const tck_symbol_call *calls, size_t count) { return decode_groups(calls, 1, count); }
+
+TCK_LEAF size_t decode_two(const tck_symbol_call *calls, size_t count) { return decode_groups(calls, 2, count); }
+
+TCK_TARGET void tck_avx2_decode_symbols(const tck_symbol_call *calls, size_t call_count, size_t count) {
+  for (size_t i = 0; i < call_count;) {
+    const size_t together = smaller(call_count - i, 2);
+    const size_t done = together == 2 ? decode_two(calls + i, count) : 0;
+    for (size_t end = i + together; i < end; i++) {
+      tck_symbol_call rest = calls[i];
+      rest.symbols += done;
+      const size_t first = done + decode_one(&rest, count - done);
+      // What is not a whole group, or near the words' end.
+      if (first < count) tck_scalar_decode_alone(calls[i], first, count);
+    }
+  }
 }
 
 #endif

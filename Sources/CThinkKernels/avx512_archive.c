@@ -77,29 +77,88 @@ TCK_INLINE __m512i decode_group(__m512i states, const uint32_t *lookup, __mmask1
   return _mm512_mask_mov_epi32(states, lanes, next);
 }
 
-TCK_TARGET void tck_avx512_decode_symbols(tck_symbol_decoder *decoder, unsigned table, size_t count,
-                                          int8_t *symbols) {
-  const uint32_t *lookup = tck_symbol_lookup(table);
-  const uint8_t *words = decoder->words, *end = decoder->end;
-  __m512i states = _mm512_loadu_si512(decoder->states);
-  __mmask16 taking;
-  for (; count >= LANES && end - words >= 2 * LANES; count -= LANES, symbols += LANES) {
-    __m256i next = _mm256_loadu_si256((const __m256i *)words);
-    states = decode_group(states, lookup, 0xFFFF, next, &taking, symbols);
-    words += 2 * (unsigned)_mm_popcnt_u32(taking);
+/// A decoder in registers.
+typedef struct stream {
+  __m512i states;
+  const uint32_t *lookup;
+  const uint8_t *words, *end;
+} stream;
+
+enum { MOST_STREAMS = 4 };
+
+/// Decodes whole groups of some decoders side by side, until one is near its words' end. Returns how many symbols.
+TCK_INLINE size_t decode_groups(const tck_symbol_call *calls, const size_t call_count, size_t count) {
+  stream streams[MOST_STREAMS];
+#pragma GCC unroll 4
+  for (size_t i = 0; i < call_count; i++) {
+    const tck_symbol_decoder *decoder = calls[i].decoder;
+    streams[i] = (stream){_mm512_loadu_si512(decoder->states), tck_symbol_lookup(calls[i].table), decoder->words,
+                          decoder->end};
   }
-  while (count > 0) {
-    size_t lanes = smaller(count, LANES), available = smaller((size_t)(end - words) / 2, LANES);
-    __m256i next = _mm256_maskz_loadu_epi16(first_lanes(available), words);
-    states = decode_group(states, lookup, first_lanes(lanes), next, &taking, symbols);
+  size_t done = 0;
+  for (; count - done >= LANES; done += LANES) {
+    bool is_near_end = false;
+#pragma GCC unroll 4
+    for (size_t i = 0; i < call_count; i++) is_near_end |= streams[i].end - streams[i].words < 2 * LANES;
+    if (is_near_end) break;
+#pragma GCC unroll 4
+    for (size_t i = 0; i < call_count; i++) {
+      __mmask16 taking;
+      __m256i words = _mm256_loadu_si256((const __m256i *)streams[i].words);
+      streams[i].states =
+          decode_group(streams[i].states, streams[i].lookup, 0xFFFF, words, &taking, calls[i].symbols + done);
+      streams[i].words += 2 * (unsigned)_mm_popcnt_u32(taking);
+    }
+  }
+#pragma GCC unroll 4
+  for (size_t i = 0; i < call_count; i++) {
+    _mm512_storeu_si512(calls[i].decoder->states, streams[i].states);
+    calls[i].decoder->words = streams[i].words;
+  }
+  return done;
+}
+
+TCK_LEAF size_t decode_one(const tck_symbol_call *calls, size_t count) { return decode_groups(calls, 1, count); }
+
+TCK_LEAF size_t decode_two(const tck_symbol_call *calls, size_t count) { return decode_groups(calls, 2, count); }
+
+TCK_LEAF size_t decode_three(const tck_symbol_call *calls, size_t count) { return decode_groups(calls, 3, count); }
+
+TCK_LEAF size_t decode_four(const tck_symbol_call *calls, size_t count) { return decode_groups(calls, 4, count); }
+
+/// Decodes what is left of one decoder's symbols, also near its words' end.
+TCK_LEAF void decode_rest(tck_symbol_call call, size_t count) {
+  size_t done = decode_one(&call, count);
+  tck_symbol_decoder *decoder = call.decoder;
+  const uint32_t *lookup = tck_symbol_lookup(call.table);
+  __m512i states = _mm512_loadu_si512(decoder->states);
+  while (done < count) {
+    size_t lanes = smaller(count - done, LANES);
+    size_t available = smaller((size_t)(decoder->end - decoder->words) / 2, LANES);
+    __m256i words = _mm256_maskz_loadu_epi16(first_lanes(available), decoder->words);
+    __mmask16 taking;
+    states = decode_group(states, lookup, first_lanes(lanes), words, &taking, call.symbols + done);
     size_t taken = (size_t)_mm_popcnt_u32(taking);
     if (taken > available) decoder->is_valid = false;
-    words += 2 * smaller(taken, available);
-    symbols += lanes;
-    count -= lanes;
+    decoder->words += 2 * smaller(taken, available);
+    done += lanes;
   }
   _mm512_storeu_si512(decoder->states, states);
-  decoder->words = words;
+}
+
+TCK_TARGET void tck_avx512_decode_symbols(const tck_symbol_call *calls, size_t call_count, size_t count) {
+  for (size_t i = 0; i < call_count;) {
+    const size_t together = smaller(call_count - i, MOST_STREAMS);
+    const size_t done = together == 4   ? decode_four(calls + i, count)
+                        : together == 3 ? decode_three(calls + i, count)
+                        : together == 2 ? decode_two(calls + i, count)
+                                        : 0;
+    for (size_t end = i + together; i < end; i++) {
+      tck_symbol_call rest = calls[i];
+      rest.symbols += done;
+      decode_rest(rest, count - done);
+    }
+  }
 }
 
 #endif

@@ -60,8 +60,8 @@ TCK_INLINE bool wide_are_below(wide value, float limit) {
 
 #include "vector_archive.h"
 
-void tck_neon_decode_symbols(tck_symbol_decoder *decoder, unsigned table, size_t count, int8_t *symbols) {
-  tck_scalar_decode_symbols(decoder, table, count, symbols);
+void tck_neon_decode_symbols(const tck_symbol_call *calls, size_t call_count, size_t count) {
+  tck_scalar_decode_symbols(calls, call_count, count);
 }
 
 #endif

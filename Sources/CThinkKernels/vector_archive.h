@@ -13,6 +13,8 @@
 #ifndef THINK_KERNELS_VECTOR_ARCHIVE_H
 #define THINK_KERNELS_VECTOR_ARCHIVE_H
 
+#include <string.h>
+
 #include "archive_kernels.h"
 #include "archive_rounding.h"
 #include "vector_support.h"
@@ -122,6 +124,37 @@ TCK_TARGET void TCK_ARCHIVE(multiply_in_order)(const float *left, size_t left_st
   }
 }
 
+TCK_LEAF void add_scaled(float *outputs, const float *row, float factor, size_t count) {
+  size_t c = 0;
+  for (; c + WIDE <= count; c += WIDE) {
+    wide product = wide_multiply(wide_splat(factor), wide_load(row + c));
+    wide_store(outputs + c, wide_add(wide_load(outputs + c), product));
+  }
+  if (c < count) {
+    wide product = wide_multiply(wide_splat(factor), wide_load_some(row + c, count - c));
+    wide_store_some(outputs + c, count - c, wide_add(wide_load_some(outputs + c, count - c), product));
+  }
+}
+
+TCK_TARGET void TCK_ARCHIVE(add_sparse_products)(const int16_t *codes, size_t code_stride, size_t rows,
+                                                 const float *right, size_t right_stride, size_t inner, size_t columns,
+                                                 float *outputs, size_t output_stride) {
+  for (size_t i = 0; i < inner; i++, codes += code_stride, right += right_stride) {
+    for (size_t r = 0; r < rows;) {
+      uint64_t four = 0;
+      if (rows - r >= 4) memcpy(&four, codes + r, sizeof four);
+      if (rows - r >= 4 && four == 0) {
+        r += 4;
+        continue;
+      }
+      const size_t end = r + smaller(rows - r, 4);
+      for (; r < end; r++) {
+        if (codes[r] != 0) add_scaled(outputs + r * output_stride, right, codes[r], columns);
+      }
+    }
+  }
+}
+
 // MARK: - Numbers
 
 TCK_TARGET void TCK_ARCHIVE(widen_symbols)(const int8_t *symbols, size_t count, float step, float *numbers) {
@@ -157,6 +190,21 @@ TCK_INLINE void rotate_pair(float *first, float *second, const float *cosine, co
   wide a_cosine = wide_multiply(a, cosines), b_cosine = wide_multiply(b, cosines);
   wide_store(first, inverse ? wide_add(a_cosine, b_sine) : wide_subtract(a_cosine, b_sine));
   wide_store(second, inverse ? wide_subtract(b_cosine, a_sine) : wide_add(b_cosine, a_sine));
+}
+
+TCK_TARGET void TCK_ARCHIVE(scale_rows)(const float *sums, size_t sum_stride, size_t count, size_t dimension,
+                                        const float *steps, const float *means, float *rows) {
+  for (size_t r = 0; r < count; r++, sums += sum_stride, rows += dimension) {
+    size_t c = 0;
+    for (; c + WIDE <= dimension; c += WIDE) {
+      wide product = wide_multiply(wide_load(sums + c), wide_splat(steps[r]));
+      wide_store(rows + c, wide_add(product, wide_load(means + c)));
+    }
+    for (; c < dimension; c++) {
+      float product = sums[c] * steps[r];
+      rows[c] = product + means[c];
+    }
+  }
 }
 
 TCK_TARGET void TCK_ARCHIVE(rotate_pairs)(float *rows, size_t count, size_t row_stride, size_t pairs,

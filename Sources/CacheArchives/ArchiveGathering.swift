@@ -88,21 +88,23 @@ struct ArchiveGathering: Sendable {
         var result = [Float](repeating: 0, count: means.count * stride)
         guard let first = rows.places.min(), let last = rows.places.max() else { return result }
         // Which number each place has in order, if any.
-        var order = [Int](repeating: -1, count: last + 1 - first)
-        for (number, place) in rows.places.enumerated() { order[place - first] = number }
+        var order = [UInt32](repeating: .max, count: last + 1 - first)
+        for (number, place) in rows.places.enumerated() { order[place - first] = UInt32(number) }
         unsafe result.withUnsafeMutableBufferPointer { result in
+            guard let result = result.baseAddress else { return }
             for run in restored.runs {
+                let means = Array(means[run.channel..<run.channel + run.dimension])
                 unsafe forEachTile(run, places: first..<last + 1) { numbers, places in
-                    let rows = places.indices.compactMap { place -> (row: Int, number: Int)? in
-                        let number = order[place - first]
-                        return number < 0 ? nil : ((place - places.lowerBound) * run.dimension, number)
-                    }
-                    // Channel by channel, so that what is written lies side by side.
-                    for channel in 0..<run.dimension {
-                        let (start, mean) = ((run.channel + channel) * stride, means[run.channel + channel])
-                        for (row, number) in rows {
-                            unsafe result[start + number] = numbers[row + channel] - mean
-                        }
+                    unsafe order.withUnsafeBufferPointer { order in
+                        unsafe tck_center_columns(
+                            numbers,
+                            order.baseAddress.map { unsafe $0 + (places.lowerBound - first) },
+                            places.count,
+                            run.dimension,
+                            means,
+                            result + run.channel * stride,
+                            stride
+                        )
                     }
                 }
             }

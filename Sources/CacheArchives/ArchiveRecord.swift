@@ -6,9 +6,9 @@ internal import ComputeRuntime
 enum ArchiveRecord {
     static let lanes = Int(TCK_SYMBOL_LANES)
     /// Bytes of the three counts and the lanes' states.
-    private static let headBytes = 12 + 4 * lanes
+    static let headBytes = 12 + 4 * lanes
     /// The state that a lane begins with when it encodes, and ends with when it decodes.
-    private static let initialState: UInt32 = 1 << 16
+    static let initialState: UInt32 = 1 << 16
     /// Columns of numbers are padded to a multiple of so many.
     static let padding = 64
 
@@ -23,7 +23,7 @@ enum ArchiveRecord {
 
     /// What is added before low bits are taken off, so that they are of both sides of a symbol.
     @inline(__always)
-    private static func half(_ lowBits: Int) -> Int { (1 << lowBits) >> 1 }
+    static func half(_ lowBits: Int) -> Int { (1 << lowBits) >> 1 }
 
     // MARK: - Encoding
 
@@ -50,26 +50,20 @@ enum ArchiveRecord {
         var escapes: [Int16] = []
         var bits = BitWriter()
         var calls: [(table: UInt32, start: Int, count: Int)] = []
-        for (column, component) in live.enumerated() {
-            guard let table = tables[component] else { continue }
-            var start = 0
-            for (shift, count) in rows.segments.enumerated() where count > 0 {
-                let (number, lowBits) = table.symbols(shift: shift)
-                let frequencies = unsafe tck_symbol_frequencies(number)
-                for row in start..<start + count {
-                    let code = unsafe codes[component * stride + row]
-                    var (symbol, low) = split(code, lowBits: lowBits)
-                    let isWide = symbol.magnitude > Int(TCK_SYMBOL_LIMIT)
-                    let frequency = unsafe isWide ? 0 : frequencies?[symbol + Int(TCK_SYMBOL_LIMIT)] ?? 0
-                    if frequency == 0 {
-                        (symbol, low) = (Int(TCK_ESCAPE), 0)
-                        escapes.append(code)
+        unsafe symbols.withUnsafeMutableBufferPointer { symbols in
+            guard let base = symbols.baseAddress else { return }
+            for (column, component) in live.enumerated() {
+                guard let table = tables[component] else { continue }
+                var (from, start) = unsafe (codes + component * stride, column * stride)
+                for (shift, count) in rows.segments.enumerated() where count > 0 {
+                    let (number, lowBits) = table.symbols(shift: shift)
+                    if unsafe lowBits > 0 || !tck_narrow_codes(number, from, count, base + start) {
+                        unsafe split(from, count, table: number, lowBits: lowBits, into: base + start, &escapes, &bits)
                     }
-                    symbols[column * stride + row] = Int8(symbol)
-                    if lowBits > 0 { bits.append(low, count: lowBits) }
+                    calls.append((number, start, count))
+                    unsafe from += count
+                    start += count
                 }
-                calls.append((number, column * stride + start, count))
-                start += count
             }
         }
         // The last symbol is coded first, and its word comes last.
@@ -100,146 +94,35 @@ enum ArchiveRecord {
         return bytes + low
     }
 
+    /// Splits numbers into symbols, escapes and low bits.
+    private static func split(
+        _ codes: UnsafePointer<Int16>,
+        _ count: Int,
+        table: UInt32,
+        lowBits: Int,
+        into symbols: UnsafeMutablePointer<Int8>,
+        _ escapes: inout [Int16],
+        _ bits: inout BitWriter
+    ) {
+        let frequencies = unsafe tck_symbol_frequencies(table)
+        for row in 0..<count {
+            let code = unsafe codes[row]
+            var (symbol, low) = split(code, lowBits: lowBits)
+            let isWide = symbol.magnitude > Int(TCK_SYMBOL_LIMIT)
+            let frequency = unsafe isWide ? 0 : frequencies?[symbol + Int(TCK_SYMBOL_LIMIT)] ?? 0
+            if frequency == 0 {
+                (symbol, low) = (Int(TCK_ESCAPE), 0)
+                escapes.append(code)
+            }
+            unsafe symbols[row] = Int8(symbol)
+            if lowBits > 0 { bits.append(low, count: lowBits) }
+        }
+    }
+
     private static func append<Value: FixedWidthInteger>(_ value: Value, to bytes: inout [UInt8]) {
         for shift in stride(from: 0, to: Value.bitWidth, by: 8) {
             bytes.append(UInt8(truncatingIfNeeded: value >> Value(shift)))
         }
-    }
-
-    // MARK: - Decoding
-
-    /// The numbers of a unit in a chunk.
-    struct Codes {
-        /// The components that have numbers other than 0, ascending.
-        let components: [Int]
-        /// `[components.count][padded(rows)]` 16-bit integers, in order of coding.
-        let numbers: AlignedBuffer
-    }
-
-    /// Decodes a unit's record.
-    ///
-    /// - Throws: `ArchiveError` if it isn't one of so many components and rows; `MemoryError`.
-    static func decode(_ bytes: SharedBytes, componentCount: Int, rows: ArchiveRows) throws -> Codes {
-        try unsafe bytes.withUnsafeBytes { bytes in
-            guard rows.count > 0 else {
-                guard unsafe bytes.isEmpty else { throw damaged("has bytes and no rows") }
-                return Codes(components: [], numbers: try AlignedBuffer(byteCount: 0))
-            }
-            let tableBytes = (componentCount + 3) / 4 * 4
-            guard bytes.count >= tableBytes else { throw damaged("ends in its tables") }
-            guard unsafe bytes[componentCount..<tableBytes].allSatisfy({ $0 == 0 }) else {
-                throw damaged("has padding that is not 0")
-            }
-            let tables = unsafe Array(bytes[..<componentCount])
-            if let byte = tables.first(where: { $0 > ComponentTable.largestByte }) {
-                throw damaged("has table \(byte), must be at most \(ComponentTable.largestByte)")
-            }
-            let components = tables.indices.filter { tables[$0] != ComponentTable.zeroByte }
-            let stride = padded(rows.count)
-            guard !components.isEmpty else {
-                guard bytes.count == tableBytes else { throw damaged("goes on after components that are all 0") }
-                return Codes(components: [], numbers: try AlignedBuffer(byteCount: 0))
-            }
-            guard bytes.count >= tableBytes + headBytes else { throw damaged("ends in its head") }
-            func count(_ index: Int) -> Int {
-                Int(
-                    UInt32(
-                        littleEndian: unsafe bytes.loadUnaligned(
-                            fromByteOffset: tableBytes + 4 * index,
-                            as: UInt32.self
-                        )
-                    )
-                )
-            }
-            let (escapeCount, wordCount, lowByteCount) = (count(0), count(1), count(2))
-            // A word and an escape for each symbol at the most, so that nothing overflows.
-            let symbolCount = components.count * rows.count
-            let start = tableBytes + headBytes
-            guard escapeCount <= symbolCount, wordCount <= symbolCount,
-                bytes.count - start == 2 * escapeCount + 2 * wordCount + lowByteCount
-            else { throw damaged("has \(bytes.count) bytes, and its parts have others together") }
-            let wordStart = start + 2 * escapeCount
-            let lowStart = wordStart + 2 * wordCount
-
-            var decoder = unsafe tck_symbol_decoder()
-            unsafe withUnsafeMutableBytes(of: &decoder.states) { states in
-                unsafe states.copyMemory(from: UnsafeRawBufferPointer(rebasing: bytes[start - 4 * lanes..<start]))
-            }
-            let states = unsafe withUnsafeBytes(of: &decoder.states) { unsafe Array($0.bindMemory(to: UInt32.self)) }
-            guard states.allSatisfy({ $0 >= initialState }) else { throw damaged("has a state below 2^16") }
-            let base = unsafe bytes.baseAddress?.assumingMemoryBound(to: UInt8.self)
-            unsafe decoder.words = base.map { unsafe $0 + wordStart }
-            unsafe decoder.end = base.map { unsafe $0 + lowStart }
-            unsafe decoder.is_valid = true
-
-            let numbers = try AlignedBuffer(byteCount: components.count * stride * MemoryLayout<Int16>.size)
-            let symbols = try AlignedBuffer(byteCount: padded(rows.count))
-            var bits = unsafe BitReader(UnsafeRawBufferPointer(rebasing: bytes[lowStart...]))
-            var escape = start
-            let kernels = unsafe Kernels.best
-            unsafe try numbers.withUnsafeMutableBytes { numbers in
-                unsafe try symbols.withUnsafeMutableBytes { symbols in
-                    let all = unsafe numbers.bindMemory(to: Int16.self)
-                    guard let symbols = unsafe symbols.bindMemory(to: Int8.self).baseAddress,
-                        let all = all.baseAddress
-                    else { return }
-                    for (column, component) in components.enumerated() {
-                        let table = ComponentTable(byte: tables[component])
-                        var row = column * stride
-                        for (shift, count) in rows.segments.enumerated() where count > 0 {
-                            let (number, lowBits) = table.symbols(shift: shift)
-                            unsafe kernels.decode_symbols(&decoder, number, count, symbols)
-                            guard unsafe decoder.is_valid else { throw damaged("has too few words") }
-                            if lowBits == 0, unsafe widen(symbols, count, to: all + row) {
-                                row += count
-                                continue
-                            }
-                            for index in 0..<count {
-                                let symbol = unsafe Int(symbols[index])
-                                let low = lowBits > 0 ? bits.next(lowBits) : 0
-                                if symbol == Int(TCK_ESCAPE) {
-                                    guard escape < wordStart else { throw damaged("has too few escapes") }
-                                    guard low == 0 else { throw damaged("has an escape with low bits") }
-                                    unsafe all[row + index] = Int16(
-                                        littleEndian: bytes.loadUnaligned(fromByteOffset: escape, as: Int16.self)
-                                    )
-                                    escape += 2
-                                } else {
-                                    unsafe all[row + index] = Int16(
-                                        truncatingIfNeeded: (symbol << lowBits) + low - half(lowBits)
-                                    )
-                                }
-                            }
-                            row += count
-                        }
-                    }
-                }
-            }
-            let last = unsafe withUnsafeBytes(of: &decoder.states) { unsafe Array($0.bindMemory(to: UInt32.self)) }
-            guard escape == wordStart, unsafe decoder.words == decoder.end, last.allSatisfy({ $0 == initialState }),
-                bits.isAtEnd
-            else { throw damaged("has more words, escapes or low bits than symbols") }
-            return Codes(components: components, numbers: numbers)
-        }
-    }
-
-    /// Widens symbols that are numbers.
-    ///
-    /// - Returns: whether all are: none is an escape.
-    private static func widen(_ symbols: UnsafePointer<Int8>, _ count: Int, to numbers: UnsafeMutablePointer<Int16>)
-        -> Bool
-    {
-        var least: Int8 = 0
-        for index in 0..<count {
-            let symbol = unsafe symbols[index]
-            unsafe numbers[index] = Int16(symbol)
-            least = min(least, symbol)
-        }
-        return least > TCK_ESCAPE
-    }
-
-    private static func damaged(_ what: String) -> ArchiveError {
-        ArchiveError(.damagedChunk, "a unit's record \(what)")
     }
 }
 

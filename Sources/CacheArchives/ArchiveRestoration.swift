@@ -82,8 +82,10 @@ public struct ArchiveRestoration: Sendable {
             let geometry = archive.geometry.layers[layer]
             buffers.append(
                 try CachePart.allCases.map { part in
-                    try AlignedBuffer(
-                        byteCount: geometry.kvHeads * rows.count * geometry.dimension(part) * elementType.byteCount
+                    // Units have every KV head, and what follows writes every row.
+                    unsafe try AlignedBuffer(
+                        uninitializedByteCount: geometry.kvHeads * rows.count * geometry.dimension(part)
+                            * elementType.byteCount
                     )
                 }
             )
@@ -93,9 +95,10 @@ public struct ArchiveRestoration: Sendable {
         let lastPlace = rows.reduce(0) { max($0, $1.upperBound) }
         let chunkCount = ArchiveChunks.count(blockEnd: min(archive.blockEnd, lastPlace))
         let units = archive.plan.units.indices.filter { archive.plan.units[$0].unit.layers.overlaps(group) }
-        try await forEachConcurrently(count: chunkCount * units.count, atOnce: threads) { job in
-            let (chunk, index) = job.quotientAndRemainder(dividingBy: units.count)
-            try restore(unit: units[index], chunk: chunk, into: target)
+        let groups = groups(of: units, jobs: chunkCount * units.count / (threads ?? SystemThread.processorCount))
+        try await forEachConcurrently(count: chunkCount * groups.count, atOnce: threads) { job in
+            let (chunk, index) = job.quotientAndRemainder(dividingBy: groups.count)
+            try restore(units: groups[index], chunk: chunk, into: target)
         }
         return zip(group, rows).enumerated().map { index, layer in
             let geometry = archive.geometry.layers[layer.0]
@@ -197,91 +200,158 @@ public struct ArchiveRestoration: Sendable {
     /// Rows that are restored together: their numbers and channels stay in the processor's caches.
     private static let tileRows = ArchiveRecord.padding
 
-    private func restore(unit index: Int, chunk: Int, into target: Target) throws {
+    /// Units whose records are decoded side by side at the most, and components of them together: what is decoded shall
+    /// stay in the processor's caches.
+    private static let unitsAtOnce = 4
+    private static let componentsAtOnce = 2048
+
+    /// Units in groups that are decoded together: of the same rows, and no more than leave every thread something.
+    ///
+    /// - Parameter jobs: chunks of units that each thread will have.
+    private func groups(of units: [Int], jobs: Int) -> [[Int]] {
+        var groups: [[Int]] = []
+        let most = min(Self.unitsAtOnce, max(jobs, 1))
+        var components = 0
+        for index in units {
+            let unit = archive.plan.units[index]
+            components += unit.componentCount
+            if let last = groups.last, last.count < most, components <= Self.componentsAtOnce,
+                archive.codedPlaces(of: archive.plan.units[last[0]].unit) == archive.codedPlaces(of: unit.unit)
+            {
+                groups[groups.count - 1].append(index)
+            } else {
+                groups.append([index])
+                components = unit.componentCount
+            }
+        }
+        return groups
+    }
+
+    private func restore(units: [Int], chunk: Int, into target: Target) throws {
+        let rows = archive.rows(of: archive.plan.units[units[0]].unit, chunk: chunk)
+        guard rows.count > 0 else { return }
+        let codes = try ArchiveRecord.decode(units.map { archive.record(unit: $0, chunk: chunk) }, rows: rows)
+        for (unit, codes) in zip(units, codes) {
+            restore(unit: unit, codes: codes, rows: rows, chunk: chunk, into: target)
+        }
+    }
+
+    private func restore(
+        unit index: Int,
+        codes: ArchiveRecord.Codes,
+        rows: ArchiveRows,
+        chunk: Int,
+        into target: Target
+    ) {
         let unit = archive.plan.units[index]
         let chunkPlaces = ArchiveChunks.places(of: chunk, blockEnd: archive.blockEnd)
-        let rows = archive.rows(of: unit.unit, chunk: chunk)
-        guard rows.count > 0 else { return }
-        let codes: ArchiveRecord.Codes
-        do {
-            codes = try ArchiveRecord.decode(
-                archive.chunks[chunk][1 + index],
-                componentCount: unit.componentCount,
-                rows: rows
-            )
-        } catch let error as ArchiveError {
-            throw ArchiveError(
-                error.code,
-                "chunk \(chunk), unit \(index): \(error.message); make the archive again or copy it again"
-            )
-        }
         let restored = UnitRows(unit: unit.unit, geometry: archive.geometry)
         let transform = transforms[index]
         let (kernels, tile, channels) = unsafe (Kernels.bestPointer, Self.tileRows, transform.channelCount)
-        let live = codes.components.count
         let stride = ArchiveRecord.padded(rows.count)
         let matrix = transform.restoring(codes.components)
         // Places count from the chunk's first; rows that aren't wanted lie after those that are.
         let places = rows.places.map { UInt32($0 - chunkPlaces.lowerBound) }
         let steps = rows.shifts.map { archive.plan.step / Float(1 << $0) }
         let heads = restored.runs.map { Head($0, archive: archive, rotary: rotary, chunk: chunk, target: target) }
-        var numbers = [Float](repeating: 0, count: live * tile)
+        var numbers = [Float](repeating: 0, count: codes.denseCount * tile)
         var sums = [Float](repeating: 0, count: tile * channels)
-        unsafe codes.numbers.withUnsafeMutableBytes { bytes in
-            let all = unsafe bytes.bindMemory(to: Int16.self)
-            unsafe numbers.withUnsafeMutableBufferPointer { numbers in
-                unsafe sums.withUnsafeMutableBufferPointer { sums in
-                    guard let sums = sums.baseAddress else { return }
-                    for first in Swift.stride(from: 0, to: rows.count, by: tile) {
-                        let count = min(tile, rows.count - first)
-                        if let numbers = numbers.baseAddress, let all = all.baseAddress {
-                            for component in 0..<live {
-                                unsafe kernels.pointee.widen_codes(
-                                    all + component * stride + first,
-                                    count,
-                                    1,
-                                    numbers + component * tile
-                                )
-                            }
-                        }
-                        if transform.isDiagonal {
-                            unsafe sums.update(repeating: 0, count: count * channels)
-                            for (column, component) in codes.components.enumerated() {
-                                for row in 0..<count {
-                                    unsafe sums[row * channels + component] =
-                                        numbers[column * tile + row] * matrix[column]
-                                }
-                            }
-                        } else {
-                            unsafe kernels.pointee.multiply_in_order(
-                                numbers.baseAddress,
-                                tile,
-                                count,
-                                matrix,
-                                channels,
-                                live,
-                                channels,
+        unsafe sums.withUnsafeMutableBufferPointer { sums in
+            guard let sums = sums.baseAddress else { return }
+            for first in Swift.stride(from: 0, to: rows.count, by: tile) {
+                let tileRows = first..<min(first + tile, rows.count)
+                if transform.isDiagonal {
+                    unsafe scale(codes, rows: tileRows, stride: stride, by: matrix, channels: channels, into: sums)
+                } else {
+                    unsafe addUp(codes, rows: tileRows, stride: stride, matrix, channels, &numbers, into: sums)
+                }
+                unsafe steps.withUnsafeBufferPointer { steps in
+                    unsafe places.withUnsafeBufferPointer { places in
+                        guard let steps = steps.baseAddress, let places = places.baseAddress else { return }
+                        for head in heads {
+                            unsafe head.store(
                                 sums,
-                                channels
+                                stride: channels,
+                                steps: steps + first,
+                                places: places + first,
+                                means: unit.means,
+                                count: tileRows.count,
+                                kernels: kernels
                             )
                         }
-                        unsafe steps.withUnsafeBufferPointer { steps in
-                            unsafe places.withUnsafeBufferPointer { places in
-                                guard let steps = steps.baseAddress, let places = places.baseAddress else { return }
-                                for head in heads {
-                                    unsafe head.store(
-                                        sums,
-                                        stride: channels,
-                                        steps: steps + first,
-                                        places: places + first,
-                                        means: unit.means,
-                                        count: count,
-                                        kernels: kernels
-                                    )
-                                }
-                            }
-                        }
                     }
+                }
+            }
+        }
+    }
+
+    /// The channels of a tile of rows, where each component is a channel.
+    private func scale(
+        _ codes: ArchiveRecord.Codes,
+        rows: Range<Int>,
+        stride: Int,
+        by factors: [Float],
+        channels: Int,
+        into sums: UnsafeMutablePointer<Float>
+    ) {
+        unsafe sums.update(repeating: 0, count: rows.count * channels)
+        unsafe codes.numbers.withUnsafeMutableBytes { bytes in
+            let all = unsafe bytes.bindMemory(to: Int16.self)
+            for (column, component) in codes.components.enumerated() {
+                for row in rows {
+                    unsafe sums[(row - rows.lowerBound) * channels + component] =
+                        Float(all[column * stride + row]) * factors[column]
+                }
+            }
+        }
+    }
+
+    /// The channels of a tile of rows as sums over components.
+    ///
+    /// - Parameter numbers: memory for a tile of the dense components.
+    private func addUp(
+        _ codes: ArchiveRecord.Codes,
+        rows: Range<Int>,
+        stride: Int,
+        _ matrix: [Float],
+        _ channels: Int,
+        _ numbers: inout [Float],
+        into sums: UnsafeMutablePointer<Float>
+    ) {
+        let (kernels, tile, dense) = unsafe (Kernels.bestPointer, Self.tileRows, codes.denseCount)
+        unsafe codes.numbers.withUnsafeMutableBytes { bytes in
+            guard let all = unsafe bytes.bindMemory(to: Int16.self).baseAddress else {
+                return unsafe sums.update(repeating: 0, count: rows.count * channels)
+            }
+            unsafe numbers.withUnsafeMutableBufferPointer { numbers in
+                for component in 0..<dense {
+                    guard let numbers = numbers.baseAddress else { break }
+                    let codes = unsafe all + component * stride + rows.lowerBound
+                    unsafe kernels.pointee.widen_codes(codes, rows.count, 1, numbers + component * tile)
+                }
+                unsafe matrix.withUnsafeBufferPointer { matrix in
+                    unsafe kernels.pointee.multiply_in_order(
+                        numbers.baseAddress,
+                        tile,
+                        rows.count,
+                        matrix.baseAddress,
+                        channels,
+                        dense,
+                        channels,
+                        sums,
+                        channels
+                    )
+                    unsafe kernels.pointee.add_sparse_products(
+                        all + dense * stride + rows.lowerBound,
+                        stride,
+                        rows.count,
+                        matrix.baseAddress.map { unsafe $0 + dense * channels },
+                        channels,
+                        codes.components.count - dense,
+                        channels,
+                        sums,
+                        channels
+                    )
                 }
             }
         }
@@ -385,11 +455,17 @@ extension CacheArchive {
     ///
     /// - Throws: `ArchiveError` if they can't; `MemoryError`.
     package func checkRecord(unit index: Int, chunk: Int) throws {
-        let unit = plan.units[index]
-        _ = try ArchiveRecord.decode(
-            chunks[chunk][1 + index],
-            componentCount: unit.componentCount,
-            rows: rows(of: unit.unit, chunk: chunk)
+        let rows = rows(of: plan.units[index].unit, chunk: chunk)
+        _ = try ArchiveRecord.decode([record(unit: index, chunk: chunk)], rows: rows)
+    }
+
+    /// A unit's record in a chunk.
+    func record(unit index: Int, chunk: Int) -> ArchiveRecord.Source {
+        ArchiveRecord.Source(
+            bytes: chunks[chunk][1 + index],
+            componentCount: plan.units[index].componentCount,
+            chunk: chunk,
+            unit: index
         )
     }
 
@@ -405,7 +481,9 @@ extension CacheArchive {
 
     /// The places of a unit's rows in a chunk; its layers have the same.
     func codedPlaces(of unit: ArchiveUnit, chunk: Int) -> Range<Int> {
-        layers[unit.layers.lowerBound].codedPlaces
-            .clamped(to: ArchiveChunks.places(of: chunk, blockEnd: blockEnd))
+        codedPlaces(of: unit).clamped(to: ArchiveChunks.places(of: chunk, blockEnd: blockEnd))
     }
+
+    /// The places of a unit's rows in all chunks.
+    func codedPlaces(of unit: ArchiveUnit) -> Range<Int> { layers[unit.layers.lowerBound].codedPlaces }
 }

@@ -2,32 +2,28 @@ internal import CThinkKernels
 
 /// Chooses how a component of a chunk is coded.
 struct ComponentCosts {
-    /// Costs of the symbols in each table, in units of 1/256 bit.
-    private let costs: [[Int]]
-    /// Upper ends of the scales' variances: the first that a variance is below is that of its scale.
-    private let limits: [Double]
-    private var histograms: [[Int]]
+    /// Symbols of a table: those of both signs and the escape.
+    private static let alphabet = Int(TCK_SYMBOLS)
+    /// Scales about that of the variance that are tried, below and above.
+    private static let tried = -4...3
+    /// More than there are numbers of low bits.
+    private static let lowBitCounts = 16
 
-    init() {
-        costs = (0..<UInt32(TCK_SYMBOL_TABLES)).map { table in
-            let costs = unsafe UnsafeBufferPointer(start: tck_symbol_costs(table), count: Self.alphabet)
-            return unsafe costs.map(Int.init)
-        }
+    /// Upper ends of the scales' variances: the first that a variance is below is that of its scale.
+    private static let limits: [Double] = {
         // 2^(scale / 2 - 10 + 1/4), by square roots alone, which are the same everywhere.
         let root = 2.0.squareRoot()
         let quarter = root.squareRoot()
-        limits = ComponentTable.scales.map { scale in
+        return ComponentTable.scales.map { scale in
             let octaves = scale / 2 - 10
             let power = Double(sign: .plus, exponent: octaves, significand: 1)
             return power * quarter * (scale % 2 == 0 ? 1 : root)
         }
-        histograms = []
-    }
+    }()
 
-    /// Symbols of a table: those of both signs and the escape.
-    private static let alphabet = 2 * Int(TCK_SYMBOL_LIMIT) + 2
-    /// Scales about that of the variance that are tried, below and above.
-    private static let tried = -4...3
+    /// Counts of symbols by shift and number of low bits, as far as they are known.
+    private var counts = [UInt16](repeating: 0, count: ArchivePlan.shifts.count * lowBitCounts * alphabet)
+    private var isCounted = [Bool](repeating: false, count: ArchivePlan.shifts.count * lowBitCounts)
 
     /// The table in which a component takes the fewest bits, and how many, in units of 1/256 bit.
     ///
@@ -40,60 +36,39 @@ struct ComponentCosts {
         var variance = 0.0
         var start = 0
         for (shift, count) in segments.enumerated() {
-            var sum: Int64 = 0
-            for index in start..<start + count {
-                let code = unsafe Int64(codes[index])
-                sum &+= code &* code
-            }
+            let sum = unsafe tck_sum_of_squares(codes + start, count)
             variance += Double(sum) / Double(1 << (2 * shift))
             start += count
         }
         guard variance > 0 else { return nil }
         variance /= Double(start)
-        let middle = limits.firstIndex { variance < $0 } ?? ComponentTable.scales.upperBound - 1
+        let middle = Self.limits.firstIndex { variance < $0 } ?? ComponentTable.scales.upperBound - 1
         var best: (table: ComponentTable, cost: Int)?
         let scales = (middle + Self.tried.lowerBound...middle + Self.tried.upperBound)
             .clamped(to: ComponentTable.scales.lowerBound...ComponentTable.scales.upperBound - 1)
-        // Histograms by shift and number of low bits.
-        var known: [Int: Int] = [:]
-        var used = 0
-        for scale in scales {
-            for family in 0..<ComponentTable.families {
-                let table = ComponentTable(family: family, scale: scale)
-                var cost = 0
-                var start = 0
-                for (shift, count) in segments.enumerated() where count > 0 {
-                    let (number, lowBits) = table.symbols(shift: shift)
-                    let key = shift * 16 + lowBits
-                    if known[key] == nil {
-                        known[key] = used
-                        if used == histograms.count { histograms.append([]) }
-                        unsafe fill(&histograms[used], codes + start, count: count, lowBits: lowBits)
-                        used += 1
-                    }
-                    let histogram = histograms[known[key] ?? 0]
-                    cost += count * lowBits * 256
-                    unsafe costs[Int(number)].withUnsafeBufferPointer { costs in
-                        unsafe histogram.withUnsafeBufferPointer { counts in
-                            for symbol in 0..<Self.alphabet { unsafe cost &+= costs[symbol] &* counts[symbol] }
+        for index in isCounted.indices { isCounted[index] = false }
+        unsafe counts.withUnsafeMutableBufferPointer { counts in
+            guard let base = counts.baseAddress else { return }
+            for scale in scales {
+                for family in 0..<ComponentTable.families {
+                    let table = ComponentTable(family: family, scale: scale)
+                    var cost = 0
+                    var start = 0
+                    for (shift, count) in segments.enumerated() where count > 0 {
+                        let (number, lowBits) = table.symbols(shift: shift)
+                        let index = shift * Self.lowBitCounts + lowBits
+                        let counts = unsafe base + index * Self.alphabet
+                        if !isCounted[index] {
+                            isCounted[index] = true
+                            unsafe tck_count_symbols(codes + start, count, UInt32(lowBits), counts)
                         }
+                        cost += unsafe count * lowBits * 256 + Int(tck_symbols_cost(number, counts))
+                        start += count
                     }
-                    start += count
+                    if best.map({ cost < $0.cost }) ?? true { best = (table, cost) }
                 }
-                if best.map({ cost < $0.cost }) ?? true { best = (table, cost) }
             }
         }
         return best
-    }
-
-    private func fill(_ counts: inout [Int], _ codes: UnsafePointer<Int16>, count: Int, lowBits: Int) {
-        counts = [Int](repeating: 0, count: Self.alphabet)
-        let limit = Int(TCK_SYMBOL_LIMIT)
-        unsafe counts.withUnsafeMutableBufferPointer { counts in
-            for index in 0..<count {
-                let symbol = unsafe ArchiveRecord.split(codes[index], lowBits: lowBits).symbol
-                unsafe counts[symbol.magnitude <= limit ? symbol + limit : Self.alphabet - 1] += 1
-            }
-        }
     }
 }

@@ -1,3 +1,5 @@
+internal import Synchronization
+
 /// Runs `body` for 0..<count, as many at a time as there are processors, or fewer if it is said.
 ///
 /// After a failure no further index is begun; the failure of the lowest index is thrown, so errors don't depend on
@@ -8,37 +10,74 @@ package func forEachConcurrently(
     progress: ProgressHandler? = nil,
     _ body: @escaping @Sendable (Int) throws -> Void
 ) async throws {
-    let width = min(count, atOnce ?? SystemThread.processorCount)
-    let failure = await withTaskGroup(of: Outcome.self) { group in
-        var next = 0
-        func begin() {
-            let index = next
-            next += 1
+    let work = SharedWork(count: count, progress: progress)
+    await withTaskGroup(of: Void.self) { group in
+        for _ in 0..<min(count, atOnce ?? SystemThread.processorCount) {
+            // Each takes one index after another: a task for each would wait longer for its thread than small work takes.
             group.addTask {
-                do {
-                    try body(index)
-                    return Outcome(index: index, error: nil)
-                } catch {
-                    return Outcome(index: index, error: error)
+                var lastYield = ContinuousClock.now
+                while !Task.isCancelled, let index = work.next() {
+                    do {
+                        try body(index)
+                        work.finish()
+                    } catch {
+                        work.fail(index, error)
+                    }
+                    if ContinuousClock.now - lastYield > longestTurn {
+                        await Task.yield()
+                        lastYield = .now
+                    }
                 }
             }
         }
-        for _ in 0..<width { begin() }
-        var failure: Outcome?
-        var done = 0
-        for await outcome in group {
-            done += 1
-            progress?(Double(done) / Double(count))
-            if outcome.error != nil && outcome.index < failure?.index ?? .max { failure = outcome }
-            if failure == nil && !Task.isCancelled && next < count { begin() }
-        }
-        return failure
     }
-    if let error = failure?.error { throw error }
+    if let error = work.error { throw error }
     try Task.checkCancellation()
 }
 
-private struct Outcome: Sendable {
-    let index: Int
-    let error: (any Error)?
+/// After so long a thread may do something else, such as to look whether its caller wants to cancel.
+private let longestTurn = Duration.milliseconds(20)
+
+/// Indices that several tasks take one after another.
+private final class SharedWork: Sendable {
+    private struct State {
+        var next = 0
+        var done = 0
+        var failure: (index: Int, error: any Error)?
+    }
+
+    private let count: Int
+    private let progress: ProgressHandler?
+    private let state = Mutex(State())
+
+    init(count: Int, progress: ProgressHandler?) {
+        self.count = count
+        self.progress = progress
+    }
+
+    /// The next index; nil if there is none, or one has failed.
+    func next() -> Int? {
+        state.withLock { state in
+            guard state.failure == nil, state.next < count else { return nil }
+            defer { state.next += 1 }
+            return state.next
+        }
+    }
+
+    func finish() {
+        state.withLock { state in
+            state.done += 1
+            // Under the lock, so that fractions come in order.
+            progress?(Double(state.done) / Double(count))
+        }
+    }
+
+    func fail(_ index: Int, _ error: any Error) {
+        state.withLock { state in
+            if index < state.failure?.index ?? .max { state.failure = (index, error) }
+        }
+    }
+
+    /// The failure of the lowest index.
+    var error: (any Error)? { state.withLock { $0.failure?.error } }
 }

@@ -93,6 +93,78 @@ struct ArchiveKernelTests {
         #expect(multiply([0x1p127, 0x1p127, -0x1p127], [1, 1, 1]) == .infinity)
     }
 
+    @Test("Products of codes that are mostly 0 continue sums", arguments: sets)
+    func sparseProducts(set: KernelSet) {
+        var generator = SplitMix64(seed: 9)
+        for rows in [0, 1, 3, 4, 5, 9, 64] {
+            for columns in [1, 3, 16, 17, 33, 64, 70] {
+                let (inner, codeStride, stride) = (5, rows + 1, columns + 2)
+                let codes = (0..<inner * codeStride).map { _ -> Int16 in
+                    Int.random(in: 0..<6, using: &generator) > 0 ? 0 : Int16.random(in: -300...300, using: &generator)
+                }
+                let right = Pattern.ordinary.values(count: inner * stride, seed: rows + columns)
+                let start = Pattern.ordinary.values(count: rows * stride, seed: 3)
+                var expected = start
+                for i in 0..<inner {
+                    for row in 0..<rows where codes[i * codeStride + row] != 0 {
+                        for column in 0..<columns {
+                            let term = Float(codes[i * codeStride + row]) * right[i * stride + column]
+                            expected[row * stride + column] += term
+                        }
+                    }
+                }
+                var sums = start
+                set.kernels.add_sparse_products(
+                    codes,
+                    codeStride,
+                    rows,
+                    right,
+                    stride,
+                    inner,
+                    columns,
+                    &sums,
+                    stride
+                )
+                #expect(bits(sums) == bits(expected), "\(rows) rows, \(columns) columns")
+            }
+        }
+    }
+
+    @Test("Rows are scaled and moved", arguments: sets)
+    func scalesRows(set: KernelSet) {
+        for dimension in [1, 7, 8, 16, 20, 33, 64] {
+            let (count, stride) = (3, dimension + 2)
+            let sums = Pattern.ordinary.values(count: count * stride, seed: dimension)
+            let steps: [Float] = [0.5, 1.7, 3]
+            let means = Pattern.ordinary.values(count: dimension, seed: 4)
+            var rows = [Float](repeating: 7, count: count * dimension + 1)
+            set.kernels.scale_rows(sums, stride, count, dimension, steps, means, &rows)
+            let expected = (0..<count).flatMap { row in
+                (0..<dimension).map { channel -> Float in
+                    let product = sums[row * stride + channel] * steps[row]
+                    return product + means[channel]
+                }
+            }
+            #expect(bits(rows) == bits(expected + [7]), "dimension \(dimension)")
+        }
+    }
+
+    @Test("Rows become columns less their means, but for those without a place", arguments: [1, 7, 8, 9, 64])
+    func centersColumns(dimension: Int) {
+        let rows = Pattern.ordinary.values(count: 4 * dimension, seed: dimension)
+        let means = Pattern.ordinary.values(count: dimension, seed: 2)
+        let places: [UInt32] = [2, .max, 0, 1]
+        var columns = [Float](repeating: 9, count: dimension * 5)
+        tck_center_columns(rows, places, 4, dimension, means, &columns, 5)
+        var expected = [Float](repeating: 9, count: dimension * 5)
+        for (row, place) in places.enumerated() where place != .max {
+            for channel in 0..<dimension {
+                expected[channel * 5 + Int(place)] = rows[row * dimension + channel] - means[channel]
+            }
+        }
+        #expect(columns == expected)
+    }
+
     // MARK: - Numbers
 
     @Test("Symbols and codes become numbers", arguments: sets)

@@ -63,14 +63,14 @@ struct SymbolCodingTests {
         var decoder = tck_start_decoder(memory.baseAddress, bytes.count)
         var decoding = Decoding()
         for call in calls {
-            var guarded = GuardedBytes(count: (call.count + lanes - 1) / lanes * lanes)
+            let count = call.count
+            var guarded = GuardedBytes(count: (count + lanes - 1) / lanes * lanes)
             guarded.withMutablePointer {
-                set.kernels.decode_symbols(
-                    &decoder,
-                    UInt32(call.table),
-                    call.count,
-                    $0.assumingMemoryBound(to: Int8.self)
-                )
+                let symbols = $0.assumingMemoryBound(to: Int8.self)
+                withUnsafeMutablePointer(to: &decoder) { decoder in
+                    let call = tck_symbol_call(decoder: decoder, table: UInt32(call.table), symbols: symbols)
+                    withUnsafePointer(to: call) { set.kernels.decode_symbols($0, 1, count) }
+                }
             }
             #expect(guarded.marginsAreIntact, "\(set), table \(call.table), \(call.count) symbols")
             decoding.symbols.append(guarded.bytes.prefix(call.count).map { Int8(bitPattern: $0) })
@@ -83,6 +83,49 @@ struct SymbolCodingTests {
 
     private func decode(_ bytes: [UInt8], _ calls: [Call], set: KernelSet) -> Decoding {
         decode(bytes, calls: calls.map { ($0.table, $0.symbols.count) }, set: set)
+    }
+
+    @Test("Decoders side by side give what each gives alone", arguments: [KernelSet.scalar] + KernelSet.vectorSets)
+    func sideBySide(set: KernelSet) {
+        var generator = SplitMix64(seed: 12)
+        for count in [0, 1, 16, 40, 200] {
+            for callCount in 1...6 {
+                // Random words; some end before all symbols are decoded.
+                let coded = (0..<callCount).map { call in
+                    (0..<Int(TCK_SYMBOL_STATE_BYTES) + 2 * (call % 3) * count / 2).map { _ in
+                        UInt8.random(in: 1...255, using: &generator)
+                    }
+                }
+                let tables = (0..<callCount).map { _ in Int.random(in: Self.tables, using: &generator) }
+                let room = (count + 15) / 16 * 16
+                var symbols = [Int8](repeating: 0, count: max(callCount * room, 1))
+                let memory = coded.map { bytes in
+                    let memory = UnsafeMutableRawBufferPointer.allocate(byteCount: bytes.count, alignment: 1)
+                    memory.copyBytes(from: bytes)
+                    return memory
+                }
+                defer { for bytes in memory { bytes.deallocate() } }
+                var decoders = memory.map { tck_start_decoder($0.baseAddress, $0.count) }
+                decoders.withUnsafeMutableBufferPointer { decoders in
+                    symbols.withUnsafeMutableBufferPointer { symbols in
+                        let calls = tables.enumerated().map { index, table in
+                            tck_symbol_call(
+                                decoder: decoders.baseAddress! + index,
+                                table: UInt32(table),
+                                symbols: symbols.baseAddress! + index * room
+                            )
+                        }
+                        set.kernels.decode_symbols(calls, callCount, count)
+                    }
+                }
+                for index in 0..<callCount {
+                    let alone = decode(coded[index], calls: [(tables[index], count)], set: set)
+                    #expect(Array(symbols[index * room..<index * room + count]) == alone.symbols[0])
+                    #expect(decoders[index].is_valid == alone.isValid)
+                    #expect((decoders[index].end - decoders[index].words) / 2 == alone.wordsLeft)
+                }
+            }
+        }
     }
 
     // MARK: - Tables

@@ -24,7 +24,13 @@ import ThinkCompress
             guard let base = codes.baseAddress else { return [] }
             return unsafe ArchiveRecord.encode(base, tables: tables, rows: rows)
         }
-        let decoded = try ArchiveRecord.decode(SharedBytes(bytes), componentCount: columns.count, rows: rows)
+        let source = ArchiveRecord.Source(
+            bytes: SharedBytes(bytes),
+            componentCount: columns.count,
+            chunk: 0,
+            unit: 0
+        )
+        let decoded = try ArchiveRecord.decode([source], rows: rows)[0]
         #expect(decoded.components == tables.indices.filter { tables[$0] != nil })
         unsafe decoded.numbers.withUnsafeMutableBytes { numbers in
             let numbers = unsafe numbers.bindMemory(to: Int16.self)
@@ -53,6 +59,54 @@ import ThinkCompress
             let zeros = [Int16](repeating: 0, count: total)
             _ = try Self.roundTrip([zeros, column, column], tables: [nil, table, table], counts: counts)
         }
+    }
+
+    @Test func recordsSideBySideAreThoseAlone() throws {
+        var generator = SplitMix64(seed: 5)
+        let rows = Self.rows([70, 5, 0, 1])
+        let stride = ArchiveRecord.padded(rows.count)
+        // Of other numbers of components, some of which are 0.
+        let sources = (0..<6).map { unit -> ArchiveRecord.Source in
+            let tables = (0..<unit * 3).map { component in
+                component % 4 == 1 ? nil : ComponentTable(family: component % 2, scale: (7 * component + unit) % 40)
+            }
+            var codes = [Int16](repeating: 0, count: tables.count * stride)
+            for (component, table) in tables.enumerated() {
+                guard let table else { continue }
+                for row in 0..<rows.count {
+                    codes[component * stride + row] = Int16(generator.normal() * Float.exp2(table.scale))
+                }
+            }
+            let bytes = unsafe codes.withUnsafeBufferPointer { codes -> [UInt8] in
+                guard let base = codes.baseAddress else { return [] }
+                return unsafe ArchiveRecord.encode(base, tables: tables, rows: rows)
+            }
+            return ArchiveRecord.Source(
+                bytes: SharedBytes(bytes),
+                componentCount: tables.count,
+                chunk: 0,
+                unit: unit
+            )
+        }
+        let together = try ArchiveRecord.decode(sources, rows: rows)
+        for (source, codes) in zip(sources, together) {
+            let alone = try ArchiveRecord.decode([source], rows: rows)[0]
+            #expect(codes.components == alone.components && codes.denseCount == alone.denseCount)
+            func numbers(_ codes: ArchiveRecord.Codes) -> [Int16] {
+                unsafe codes.numbers.withUnsafeMutableBytes { bytes in
+                    let numbers = unsafe bytes.bindMemory(to: Int16.self)
+                    return codes.components.indices.flatMap { column in
+                        (0..<rows.count).map { unsafe numbers[column * stride + $0] }
+                    }
+                }
+            }
+            #expect(numbers(codes) == numbers(alone))
+        }
+        // What is wrong names its unit.
+        var damaged = sources
+        damaged[3] = ArchiveRecord.Source(bytes: SharedBytes([1]), componentCount: 9, chunk: 2, unit: 3)
+        let error = #expect(throws: ArchiveError.self) { try ArchiveRecord.decode(damaged, rows: rows) }
+        #expect(error?.message.hasPrefix("chunk 2, unit 3: ") == true)
     }
 
     @Test func zerosTakeABytePerComponent() throws {

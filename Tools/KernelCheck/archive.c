@@ -30,6 +30,24 @@ static void compare_multiplication(void) {
   expect(memcmp(expected, actual, sizeof actual) == 0, "multiply_in_order", "", rows, inner, columns, output_stride);
 }
 
+static void compare_sparse_products(void) {
+  static int16_t codes[20 * (MOST_ROWS + STRIDE_MARGIN)];
+  static float right[20 * (MOST_COLUMNS + STRIDE_MARGIN)];
+  static float expected[MOST_ROWS * (MOST_COLUMNS + STRIDE_MARGIN)], actual[MOST_ROWS * (MOST_COLUMNS + STRIDE_MARGIN)];
+  size_t rows = random_bits() % (MOST_ROWS + 1), columns = random_bits() % (MOST_COLUMNS + 1);
+  size_t inner = random_bits() % 20, code_stride = rows + random_bits() % STRIDE_MARGIN;
+  size_t right_stride = columns + random_bits() % STRIDE_MARGIN, stride = columns + random_bits() % STRIDE_MARGIN;
+  for (size_t i = 0; i < inner * code_stride; i++) {
+    codes[i] = random_bits() % 8 > 0 ? 0 : (int16_t)(random_bits() % 65536 - 32768);
+  }
+  fill_numbers(right, inner * right_stride);
+  fill_numbers(expected, sizeof expected / sizeof *expected);
+  memcpy(actual, expected, sizeof actual);
+  scalar->add_sparse_products(codes, code_stride, rows, right, right_stride, inner, columns, expected, stride);
+  other->add_sparse_products(codes, code_stride, rows, right, right_stride, inner, columns, actual, stride);
+  expect(memcmp(expected, actual, sizeof actual) == 0, "add_sparse_products", "", rows, inner, columns, stride);
+}
+
 static void compare_numbers(void) {
   static const float awkward[] = {0.5f, 1.5f, -2.5f, 32767.49f, -32767.49f, 32767.5f, -32767.5f, 1e30f, INFINITY, NAN};
   float numbers[MOST_NUMBERS], expected[MOST_NUMBERS + 1], actual[MOST_NUMBERS + 1];
@@ -111,8 +129,10 @@ static void compare_symbols(unsigned table) {
     tck_symbol_decoder first = tck_start_decoder(bytes, length), second = tck_start_decoder(bytes, length);
     memset(expected, 0, sizeof expected);
     memset(actual, 0, sizeof actual);
-    scalar->decode_symbols(&first, table, count, expected);
-    other->decode_symbols(&second, table, count, actual);
+    tck_symbol_call call = {&first, table, expected};
+    scalar->decode_symbols(&call, 1, count);
+    call = (tck_symbol_call){&second, table, actual};
+    other->decode_symbols(&call, 1, count);
     expect(memcmp(expected, actual, count) == 0, "decode_symbols", "symbols", table, count, kind, length);
     expect(decoders_equal(&first, &second), "decode_symbols", "decoder", table, count, kind, length);
     if (kind == 0) {
@@ -123,11 +143,55 @@ static void compare_symbols(unsigned table) {
   }
 }
 
+/// Several decoders side by side, of tables of their own, some of which end early.
+static void compare_decoders(void) {
+  enum { MOST_CALLS = 7, ROOM = MOST_SYMBOLS + TCK_SYMBOL_LANES };
+  static int8_t expected[MOST_CALLS][ROOM], actual[MOST_CALLS][ROOM];
+  uint8_t *bytes[MOST_CALLS];
+  tck_symbol_decoder first[MOST_CALLS], second[MOST_CALLS];
+  tck_symbol_call calls[MOST_CALLS];
+  size_t call_count = random_bits() % (MOST_CALLS + 1), count = random_bits() % (MOST_SYMBOLS + 1);
+  for (size_t i = 0; i < call_count; i++) {
+    size_t length = TCK_SYMBOL_STATE_BYTES + 2 * (random_bits() % (MOST_SYMBOLS + 1));
+    bytes[i] = malloc(length);
+    for (size_t j = 0; j < length; j++) bytes[i][j] = (uint8_t)(random_bits() | (j < TCK_SYMBOL_STATE_BYTES ? 1 : 0));
+    first[i] = second[i] = tck_start_decoder(bytes[i], length);
+    calls[i] = (tck_symbol_call){&first[i], random_bits() % TCK_SYMBOL_TABLES, expected[i]};
+  }
+  scalar->decode_symbols(calls, call_count, count);
+  for (size_t i = 0; i < call_count; i++) calls[i] = (tck_symbol_call){&second[i], calls[i].table, actual[i]};
+  other->decode_symbols(calls, call_count, count);
+  for (size_t i = 0; i < call_count; i++) {
+    expect(memcmp(expected[i], actual[i], count) == 0, "decode_symbols", "side by side", call_count, count, i, 0);
+    expect(decoders_equal(&first[i], &second[i]), "decode_symbols", "decoders", call_count, count, i, 0);
+    free(bytes[i]);
+  }
+}
+
+static void compare_scaling(void) {
+  enum { MOST_SCALED = 6, MOST_DIMENSION = 70, MARGIN = 3, TOTAL = MOST_SCALED * (MOST_DIMENSION + MARGIN) };
+  static float sums[TOTAL], expected[TOTAL], actual[TOTAL];
+  float steps[MOST_SCALED], means[MOST_DIMENSION];
+  size_t count = random_bits() % (MOST_SCALED + 1), dimension = 1 + random_bits() % MOST_DIMENSION;
+  fill_numbers(sums, TOTAL);
+  fill_numbers(steps, MOST_SCALED);
+  fill_numbers(means, MOST_DIMENSION);
+  fill_numbers(expected, TOTAL);
+  memcpy(actual, expected, sizeof actual);
+  size_t stride = dimension + random_bits() % MARGIN;
+  scalar->scale_rows(sums, stride, count, dimension, steps, means, expected);
+  other->scale_rows(sums, stride, count, dimension, steps, means, actual);
+  expect(memcmp(expected, actual, sizeof actual) == 0, "scale_rows", "", count, dimension, stride, 0);
+}
+
 void compare_archive(void) {
   for (unsigned i = 0; i < 500; i++) {
     compare_multiplication();
+    compare_sparse_products();
     compare_numbers();
     compare_pairs();
     compare_symbols(i % TCK_SYMBOL_TABLES);
+    compare_decoders();
+    compare_scaling();
   }
 }

@@ -296,6 +296,13 @@ typedef struct tck_symbol_decoder {
   bool is_valid;
 } tck_symbol_decoder;
 
+/// What is decoded of one decoder at a time: symbols of a table.
+typedef struct tck_symbol_call {
+  tck_symbol_decoder *decoder;
+  unsigned table;
+  int8_t *symbols;
+} tck_symbol_call;
+
 /// What encodes symbols, the last first. Words are written downwards from the end of a buffer.
 typedef struct tck_symbol_encoder {
   uint32_t states[TCK_SYMBOL_LANES];
@@ -468,11 +475,17 @@ typedef struct tck_kernels {
   void (*multiply_in_order)(const float *left, size_t left_stride, size_t rows, const float *right,
                             size_t right_stride, size_t inner, size_t columns, float *outputs, size_t output_stride);
 
-  /// Decodes `count` symbols by a table. Symbol j is of lane j % TCK_SYMBOL_LANES: every call begins at lane 0.
+  /// Goes on with sums of multiply_in_order: adds `codes[i * code_stride + r] * right[i * right_stride + c]` to
+  /// `outputs[r * output_stride + c]`, for each i in order, leaving out codes that are 0. For codes of which most are.
+  void (*add_sparse_products)(const int16_t *codes, size_t code_stride, size_t rows, const float *right,
+                              size_t right_stride, size_t inner, size_t columns, float *outputs, size_t output_stride);
+
+  /// Decodes `count` symbols of each of `call_count` decoders, which are side by side since each waits for its own states.
+  /// Symbol j is of lane j % TCK_SYMBOL_LANES: every call begins at lane 0.
   ///
   /// `symbols` has room for `count` rounded up to a multiple of TCK_SYMBOL_LANES; what is written beyond `count` is
-  /// unspecified. Nothing is read beyond the decoder's end, whatever its states are.
-  void (*decode_symbols)(tck_symbol_decoder *decoder, unsigned table, size_t count, int8_t *symbols);
+  /// unspecified. Nothing is read beyond a decoder's end, whatever its states are.
+  void (*decode_symbols)(const tck_symbol_call *calls, size_t call_count, size_t count);
 
   /// `numbers[j]` is `symbols[j] * step`.
   void (*widen_symbols)(const int8_t *symbols, size_t count, float step, float *numbers);
@@ -483,6 +496,10 @@ typedef struct tck_kernels {
   /// A code is `numbers[j] * inverse_step`, rounded to nearest, ties to even. Returns false where one would not be within
   /// -32767...32767, or is NaN; all codes are then unspecified.
   bool (*round_to_codes)(const float *numbers, size_t count, float inverse_step, int16_t *codes);
+
+  /// `rows[r * dimension + c]` is `sums[r * sum_stride + c] * steps[r] + means[c]`, the product rounded first.
+  void (*scale_rows)(const float *sums, size_t sum_stride, size_t count, size_t dimension, const float *steps,
+                     const float *means, float *rows);
 
   /// Rotates pairs of numbers in place: of each of `count` rows, `row_stride` elements apart, number i < `pairs` and
   /// number i + `pairs`, called a and b, become `a * cosine - b * sine` and `b * cosine + a * sine`; if `inverse` is set,
@@ -561,6 +578,19 @@ const uint16_t *tck_symbol_frequencies(unsigned table);
 /// number that it stands for; a symbol of frequency 0 costs as much.
 const uint16_t *tck_symbol_costs(unsigned table);
 
+/// The sum of the numbers' squares.
+uint64_t tck_sum_of_squares(const int16_t *codes, size_t count);
+
+/// Counts the symbols of at most 65,535 numbers, the low bits taken off: `counts[v + TCK_SYMBOL_LIMIT]` of symbol v, the
+/// last of those that need an escape.
+void tck_count_symbols(const int16_t *codes, size_t count, unsigned low_bits, uint16_t counts[TCK_SYMBOLS]);
+
+/// What so many symbols cost in a table, in 1/256 bit.
+uint32_t tck_symbols_cost(unsigned table, const uint16_t counts[TCK_SYMBOLS]);
+
+/// Narrows numbers to symbols of a table. Returns false where one needs an escape, or may; symbols are then unspecified.
+bool tck_narrow_codes(unsigned table, const int16_t *codes, size_t count, int8_t *symbols);
+
 /// What the decoder needs to know of each state modulo TCK_FREQUENCY_TOTAL: the symbol, signed, in the highest 8 bits,
 /// then its frequency, and in the lowest 12 bits by how much the state's remainder exceeds the symbol's first.
 const uint32_t *tck_symbol_lookup(unsigned table);
@@ -605,6 +635,11 @@ typedef struct tck_restored_rows {
   /// The row of place 0.
   tck_mutable_rows destination;
 } tck_restored_rows;
+
+/// Turns rows of so many numbers into columns, and subtracts a mean from each: number c of row r becomes
+/// `columns[c * column_stride + places[r]]`, unless the place is UINT32_MAX.
+void tck_center_columns(const float *rows, const uint32_t *places, size_t count, size_t dimension, const float *means,
+                        float *columns, size_t column_stride);
 
 /// Stores rows, bounded by TCK_MAX_QUANTIZED_MAGNITUDE.
 void tck_store_restored_rows(const tck_kernels *kernels, const tck_restored_rows *restored, size_t count);

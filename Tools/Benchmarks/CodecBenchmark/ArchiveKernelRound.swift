@@ -36,6 +36,8 @@ struct ArchiveKernelRound {
     private static let names = ["scalar", "avx2", "avx512", "neon"]
     private static var sets: [tck_kernels] { names.compactMap { name in tck_kernels_named(name)?.pointee } }
     private static let callLengths = [16, 128, 1024]
+    /// Decoders that are side by side, as those of an archive's units are.
+    private static let decodersAtOnce = 4
     private static let rows = 1024
     /// The inner dimension and the columns.
     private static let dimensions = [64, 128, 384, 1152]
@@ -88,19 +90,40 @@ struct ArchiveKernelRound {
         }
         let start = UnsafeRawPointer(tck_finish_symbols(&encoder)!)
         let byteCount = UnsafeRawPointer(words + room) - start
-        let decoded = UnsafeMutablePointer<Int8>.allocate(capacity: callLength)
+        let decoded = UnsafeMutablePointer<Int8>.allocate(capacity: callLength * Self.decodersAtOnce)
         defer { decoded.deallocate() }
-        let works = Self.sets.map { kernels in
-            (
-                name: "decode \(callLength) symbols a call, \(name(kernels))",
-                work: {
-                    var decoder = tck_start_decoder(start, byteCount)
-                    for table in tables { kernels.decode_symbols(&decoder, table, callLength, decoded) }
-                    precondition(tck_has_ended(&decoder))
-                }
+        func works(sideBySide: Int) -> [(name: String, work: () -> Void)] {
+            Self.sets.map { kernels in
+                (
+                    name: "decode \(sideBySide) x \(callLength) symbols a call, \(name(kernels))",
+                    work: {
+                        let decoders = UnsafeMutableBufferPointer<tck_symbol_decoder>.allocate(capacity: sideBySide)
+                        defer { decoders.deallocate() }
+                        decoders.initialize(repeating: tck_start_decoder(start, byteCount))
+                        var calls = decoders.indices.map {
+                            tck_symbol_call(
+                                decoder: decoders.baseAddress! + $0,
+                                table: 0,
+                                symbols: decoded + $0 * callLength
+                            )
+                        }
+                        for table in tables {
+                            for index in calls.indices { calls[index].table = table }
+                            kernels.decode_symbols(calls, calls.count, callLength)
+                        }
+                        precondition(decoders.indices.allSatisfy { tck_has_ended(decoders.baseAddress! + $0) })
+                    }
+                )
+            }
+        }
+        return [1, Self.decodersAtOnce].flatMap { sideBySide in
+            rates(
+                works(sideBySide: sideBySide),
+                unit: "G symbols/s",
+                amount: Double(count * sideBySide),
+                rounds: rounds
             )
         }
-        return rates(works, unit: "G symbols/s", amount: Double(count), rounds: rounds)
     }
 
     private func multiply(dimension: Int, rounds: Int) -> [Figure] {

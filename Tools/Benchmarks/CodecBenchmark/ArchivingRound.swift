@@ -19,8 +19,8 @@ struct ArchivingRound {
         let unitHeads: Int
 
         static let all = [
-            Shape(name: "a head's keys, 64", layers: 1, kvHeads: 8, dimension: 64, unitLayers: 1, unitHeads: 1),
-            Shape(name: "a head's keys, 128", layers: 1, kvHeads: 8, dimension: 128, unitLayers: 1, unitHeads: 1),
+            Shape(name: "a head's keys, 64", layers: 4, kvHeads: 8, dimension: 64, unitLayers: 1, unitHeads: 1),
+            Shape(name: "a head's keys, 128", layers: 2, kvHeads: 8, dimension: 128, unitLayers: 1, unitHeads: 1),
             Shape(name: "6 layers' keys, 1152", layers: 6, kvHeads: 3, dimension: 64, unitLayers: 6, unitHeads: 3),
         ]
     }
