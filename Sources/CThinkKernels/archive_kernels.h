@@ -7,9 +7,9 @@
 
 /// Declares a set's kernels.
 #define TCK_ARCHIVE_KERNELS(prefix)                                                                                   \
-  TCK_HIDDEN void prefix##multiply_in_order(const float *left, size_t left_stride, size_t rows, const float *right,   \
-                                            size_t right_stride, size_t inner, size_t columns, float *outputs,        \
-                                            size_t output_stride);                                                    \
+  TCK_HIDDEN void prefix##multiply_in_order(const float *left, size_t left_row_stride, size_t left_inner_stride,      \
+                                            size_t rows, const float *right, size_t right_stride, size_t inner,       \
+                                            size_t columns, float *outputs, size_t output_stride);                    \
   TCK_HIDDEN void prefix##decode_symbols(tck_symbol_decoder *decoder, unsigned table, size_t count, int8_t *symbols); \
   TCK_HIDDEN void prefix##widen_symbols(const int8_t *symbols, size_t count, float step, float *numbers);             \
   TCK_HIDDEN void prefix##widen_codes(const int16_t *codes, size_t count, float step, float *numbers);                \

@@ -5,14 +5,14 @@
 #include "archive_kernels.h"
 #include "archive_rounding.h"
 
-void tck_scalar_multiply_in_order(const float *left, size_t left_stride, size_t rows, const float *right,
-                                  size_t right_stride, size_t inner, size_t columns, float *outputs,
+void tck_scalar_multiply_in_order(const float *left, size_t left_row_stride, size_t left_inner_stride, size_t rows,
+                                  const float *right, size_t right_stride, size_t inner, size_t columns, float *outputs,
                                   size_t output_stride) {
   for (size_t r = 0; r < rows; r++) {
     float *output = outputs + r * output_stride;
     for (size_t c = 0; c < columns; c++) output[c] = 0;
     for (size_t i = 0; i < inner; i++) {
-      float factor = left[i * left_stride + r];
+      float factor = left[r * left_row_stride + i * left_inner_stride];
       const float *row = right + i * right_stride;
       for (size_t c = 0; c < columns; c++) {
         float product = factor * row[c];

@@ -304,6 +304,7 @@ public struct ArchiveEncoder: Sendable {
         return unsafe [Float](unsafeUninitializedCapacity: transform.componentCount * stride) { result, count in
             unsafe Kernels.best.multiply_in_order(
                 transform.coding,
+                1,
                 transform.componentCount,
                 transform.componentCount,
                 channels,

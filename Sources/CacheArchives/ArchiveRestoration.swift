@@ -255,6 +255,7 @@ public struct ArchiveRestoration: Sendable {
                         } else {
                             unsafe kernels.pointee.multiply_in_order(
                                 numbers.baseAddress,
+                                1,
                                 tile,
                                 count,
                                 matrix,

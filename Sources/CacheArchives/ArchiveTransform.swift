@@ -93,6 +93,7 @@ struct ArchiveTransform: Sendable {
         return unsafe [Float](unsafeUninitializedCapacity: rows * columns) { result, count in
             unsafe Kernels.best.multiply_in_order(
                 left,
+                1,
                 rows,
                 rows,
                 right,

@@ -85,23 +85,29 @@ package final class ComponentTransform: Sendable {
         var product = [Float](repeating: 0, count: components * paddedComponents)
         var correction = [Float](repeating: 0, count: channels * paddedComponents)
         for _ in 0..<2 {
-            unsafe Kernels.best.transform_rows(
+            unsafe Kernels.best.multiply_in_order(
                 matrix,
                 paddedChannels,
+                1,
                 components,
-                channels,
-                inverse,
-                components,
-                &product
-            )
-            unsafe Kernels.best.transform_rows(
                 inverse,
                 paddedComponents,
                 channels,
-                components,
+                paddedComponents,
+                &product,
+                paddedComponents
+            )
+            unsafe Kernels.best.multiply_in_order(
+                inverse,
+                paddedComponents,
+                1,
+                channels,
                 product,
+                paddedComponents,
                 components,
-                &correction
+                paddedComponents,
+                &correction,
+                paddedComponents
             )
             for index in inverse.indices { inverse[index] = 2 * inverse[index] - correction[index] }
         }
@@ -123,14 +129,17 @@ package final class ComponentTransform: Sendable {
             guard unsafe Kernels.best.subtract_means(rows, count, channels, plan.means, centered.baseAddress) else {
                 return false
             }
-            unsafe Kernels.best.transform_rows(
+            unsafe Kernels.best.multiply_in_order(
                 centered.baseAddress,
                 channels,
+                1,
                 count,
-                channels,
                 matrix,
-                plan.componentCount,
-                components
+                paddedComponents,
+                channels,
+                paddedComponents,
+                components,
+                paddedComponents
             )
             for index in 0..<count * paddedComponents {
                 unsafe components[index] = min(max(components[index], -Self.limit), Self.limit)
@@ -145,22 +154,20 @@ package final class ComponentTransform: Sendable {
     func restore(_ components: UnsafePointer<Float>, count: Int, into rows: tck_mutable_rows) {
         let channels = plan.channelCount
         let matrix = restoringMatrix
-        unsafe withUnsafeTemporaryAllocation(of: Float.self, capacity: count * paddedChannels) { restored in
-            guard let base = restored.baseAddress else { return }
-            unsafe Kernels.best.transform_rows(
+        unsafe withUnsafeTemporaryAllocation(of: Float.self, capacity: count * channels) { restored in
+            unsafe Kernels.best.multiply_in_order(
                 components,
                 paddedComponents,
+                1,
                 count,
-                plan.componentCount,
                 matrix,
+                paddedChannels,
+                plan.componentCount,
                 channels,
-                base
+                restored.baseAddress,
+                channels
             )
-            // Kernels take rows without gaps.
-            for row in 1..<max(count, 1) where paddedChannels > channels {
-                unsafe (base + row * channels).update(from: base + row * paddedChannels, count: channels)
-            }
-            unsafe Kernels.best.add_means(base, count, channels, plan.means, rows)
+            unsafe Kernels.best.add_means(restored.baseAddress, count, channels, plan.means, rows)
         }
     }
 }

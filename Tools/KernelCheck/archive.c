@@ -15,18 +15,24 @@ static void fill_numbers(float *numbers, size_t count) {
 }
 
 static void compare_multiplication(void) {
-  static float left[MOST_INNER * (MOST_ROWS + STRIDE_MARGIN)], right[MOST_INNER * (MOST_COLUMNS + STRIDE_MARGIN)];
+  static float left[(MOST_INNER + STRIDE_MARGIN) * (MOST_ROWS + STRIDE_MARGIN)];
+  static float right[MOST_INNER * (MOST_COLUMNS + STRIDE_MARGIN)];
   static float expected[MOST_ROWS * (MOST_COLUMNS + STRIDE_MARGIN)], actual[MOST_ROWS * (MOST_COLUMNS + STRIDE_MARGIN)];
   size_t rows = random_bits() % (MOST_ROWS + 1), columns = random_bits() % (MOST_COLUMNS + 1);
   size_t inner = random_bits() % 4 == 0 ? random_bits() % (MOST_INNER + 1) : random_bits() % 20;
-  size_t left_stride = rows + random_bits() % STRIDE_MARGIN, right_stride = columns + random_bits() % STRIDE_MARGIN;
+  bool is_transposed = random_bits() % 2 == 0;
+  size_t left_stride = (is_transposed ? rows : inner) + random_bits() % STRIDE_MARGIN;
+  size_t row_stride = is_transposed ? 1 : left_stride, inner_stride = is_transposed ? left_stride : 1;
+  size_t right_stride = columns + random_bits() % STRIDE_MARGIN;
   size_t output_stride = columns + random_bits() % STRIDE_MARGIN;
-  fill_numbers(left, inner * left_stride);
+  fill_numbers(left, (is_transposed ? inner : rows) * left_stride);
   fill_numbers(right, inner * right_stride);
   fill_numbers(expected, sizeof expected / sizeof *expected);
   memcpy(actual, expected, sizeof actual);
-  scalar->multiply_in_order(left, left_stride, rows, right, right_stride, inner, columns, expected, output_stride);
-  other->multiply_in_order(left, left_stride, rows, right, right_stride, inner, columns, actual, output_stride);
+  scalar->multiply_in_order(left, row_stride, inner_stride, rows, right, right_stride, inner, columns, expected,
+                            output_stride);
+  other->multiply_in_order(left, row_stride, inner_stride, rows, right, right_stride, inner, columns, actual,
+                           output_stride);
   expect(memcmp(expected, actual, sizeof actual) == 0, "multiply_in_order", "", rows, inner, columns, output_stride);
 }
 

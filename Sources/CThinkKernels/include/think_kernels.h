@@ -334,14 +334,6 @@ typedef struct tck_kernels {
   /// rounding.
   void (*rotate_rows)(float *rows, size_t count, size_t dimension);
 
-  /// Products of rows with a matrix, `[inputs][tck_padded_dimension(outputs)]`, zero beyond `outputs`: in order of the
-  /// inputs, from zero on, each product rounded before it is added.
-  ///
-  /// Rows lie `row_stride` numbers apart; those of the destination are tck_padded_dimension(outputs) numbers each, and
-  /// follow each other.
-  void (*transform_rows)(const float *rows, size_t row_stride, size_t count, size_t inputs, const float *matrix,
-                         size_t outputs, float *destination);
-
   // Quantizing takes these steps, which tck_pack_keys and tck_pack_values put together: the ranges of groups, fitting
   // them if the coding says so, what is stored of them, and the codes. Groups are in the order in which their scales are
   // stored.
@@ -459,14 +451,16 @@ typedef struct tck_kernels {
   /// `crc` is 0 at first, then the last result.
   uint32_t (*crc32c)(uint32_t crc, const void *bytes, size_t count);
 
-  /// Products of a transposed matrix with another: `outputs[r * output_stride + c]` is the sum of
-  /// `left[i * left_stride + r] * right[i * right_stride + c]` over `inner` numbers i, of which there may be none.
+  /// Products of a matrix with another: `outputs[r * output_stride + c]` is the sum of
+  /// `left[r * left_row_stride + i * left_inner_stride] * right[i * right_stride + c]` over `inner` numbers i, of which
+  /// there may be none.
   ///
-  /// Strides are in elements. Sums begin at 0 and are added up in the order of i; each product and each sum is rounded to
-  /// float32, so that the bits are the same however the work is divided. Of NaN only that is certain, not its sign and
-  /// payload.
-  void (*multiply_in_order)(const float *left, size_t left_stride, size_t rows, const float *right,
-                            size_t right_stride, size_t inner, size_t columns, float *outputs, size_t output_stride);
+  /// Strides are in elements. The left matrix may be transposed: its rows are then 1 apart, which is fastest where it is
+  /// large. Sums begin at 0 and are added up in the order of i; each product and each sum is rounded to float32, so that
+  /// the bits are the same however the work is divided. Of NaN only that is certain, not its sign and payload.
+  void (*multiply_in_order)(const float *left, size_t left_row_stride, size_t left_inner_stride, size_t rows,
+                            const float *right, size_t right_stride, size_t inner, size_t columns, float *outputs,
+                            size_t output_stride);
 
   /// Decodes `count` symbols by a table. Symbol j is of lane j % TCK_SYMBOL_LANES: every call begins at lane 0.
   ///

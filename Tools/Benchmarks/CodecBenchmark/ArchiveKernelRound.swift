@@ -115,6 +115,7 @@ struct ArchiveKernelRound {
                 work: {
                     kernels.multiply_in_order(
                         left,
+                        1,
                         rows,
                         rows,
                         right,
