@@ -11,7 +11,6 @@
                                             size_t rows, const float *right, size_t right_stride, size_t inner,       \
                                             size_t columns, float *outputs, size_t output_stride);                    \
   TCK_HIDDEN void prefix##decode_symbols(tck_symbol_decoder *decoder, unsigned table, size_t count, int8_t *symbols); \
-  TCK_HIDDEN void prefix##widen_symbols(const int8_t *symbols, size_t count, float step, float *numbers);             \
   TCK_HIDDEN void prefix##widen_codes(const int16_t *codes, size_t count, float step, float *numbers);                \
   TCK_HIDDEN bool prefix##round_to_codes(const float *numbers, size_t count, float inverse_step, int16_t *codes);     \
   TCK_HIDDEN void prefix##rotate_pairs(float *rows, size_t count, size_t row_stride, size_t pairs,                    \
@@ -21,7 +20,6 @@
 #define TCK_ARCHIVE_TABLE(prefix)                     \
   .multiply_in_order = prefix##multiply_in_order,     \
   .decode_symbols = prefix##decode_symbols,           \
-  .widen_symbols = prefix##widen_symbols,             \
   .widen_codes = prefix##widen_codes,                 \
   .round_to_codes = prefix##round_to_codes,           \
   .rotate_pairs = prefix##rotate_pairs

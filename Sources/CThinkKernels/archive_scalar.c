@@ -64,10 +64,6 @@ void tck_scalar_decode_symbols(tck_symbol_decoder *decoder, unsigned table, size
   decoder->words = words;
 }
 
-void tck_scalar_widen_symbols(const int8_t *symbols, size_t count, float step, float *numbers) {
-  for (size_t i = 0; i < count; i++) numbers[i] = (float)symbols[i] * step;
-}
-
 void tck_scalar_widen_codes(const int16_t *codes, size_t count, float step, float *numbers) {
   for (size_t i = 0; i < count; i++) numbers[i] = (float)codes[i] * step;
 }

@@ -6,9 +6,9 @@
 // WIDE                float32 values of a register, 4...16
 // TCK_TILE_WIDES      how many registers of columns, of 6 rows, have their sums in registers: 2 or 4
 // wide                a register: wide_load, wide_store, wide_splat, wide_add, wide_subtract, wide_multiply;
-//                     wide_load_some and wide_store_some for the first 1...WIDE values, zero beyond; wide_of_bytes and
-//                     wide_of_codes from WIDE signed integers of 8 and 16 bits; wide_store_codes, as integers of 16 bits,
-//                     rounded; wide_are_below (all magnitudes are below a limit; false for NaN)
+//                     wide_load_some and wide_store_some for the first 1...WIDE values, zero beyond; wide_of_codes
+//                     from WIDE signed integers of 16 bits; wide_store_codes, as such integers, rounded; wide_are_below
+//                     (all magnitudes are below a limit; false for NaN)
 
 #ifndef THINK_KERNELS_VECTOR_ARCHIVE_H
 #define THINK_KERNELS_VECTOR_ARCHIVE_H
@@ -139,14 +139,6 @@ TCK_TARGET void TCK_ARCHIVE(multiply_in_order)(const float *left, size_t left_ro
 }
 
 // MARK: - Numbers
-
-TCK_TARGET void TCK_ARCHIVE(widen_symbols)(const int8_t *symbols, size_t count, float step, float *numbers) {
-  size_t i = 0;
-  for (; i + WIDE <= count; i += WIDE) {
-    wide_store(numbers + i, wide_multiply(wide_of_bytes(symbols + i), wide_splat(step)));
-  }
-  for (; i < count; i++) numbers[i] = (float)symbols[i] * step;
-}
 
 TCK_TARGET void TCK_ARCHIVE(widen_codes)(const int16_t *codes, size_t count, float step, float *numbers) {
   size_t i = 0;

@@ -113,18 +113,13 @@ struct ArchiveKernelTests {
 
     // MARK: - Numbers
 
-    @Test("Symbols and codes become numbers", arguments: sets)
+    @Test("Codes become numbers", arguments: sets)
     func widens(set: KernelSet) {
         var generator = SplitMix64(seed: 6)
         for count in sampleCounts {
             let step = Float.random(in: 0.001...10, using: &generator)
-            let symbols = (0..<count).map { _ in Int8.random(in: Int8.min...Int8.max, using: &generator) }
             let codes = (0..<count).map { _ in Int16.random(in: Int16.min...Int16.max, using: &generator) }
             var guarded = GuardedBytes(count: count * 4, shift: 1)
-            guarded.withMutablePointer {
-                set.kernels.widen_symbols(symbols, count, step, $0.assumingMemoryBound(to: Float.self))
-            }
-            #expect(ElementType.float32.decode(guarded.bytes) == symbols.map { Float($0) * step })
             guarded.withMutablePointer {
                 set.kernels.widen_codes(codes, count, step, $0.assumingMemoryBound(to: Float.self))
             }

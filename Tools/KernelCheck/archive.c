@@ -40,19 +40,14 @@ static void compare_numbers(void) {
   static const float awkward[] = {0.5f, 1.5f, -2.5f, 32767.49f, -32767.49f, 32767.5f, -32767.5f, 1e30f, INFINITY, NAN};
   float numbers[MOST_NUMBERS], expected[MOST_NUMBERS + 1], actual[MOST_NUMBERS + 1];
   int16_t codes[MOST_NUMBERS], expected_codes[MOST_NUMBERS + 1], actual_codes[MOST_NUMBERS + 1];
-  int8_t symbols[MOST_NUMBERS];
   size_t count = random_bits() % (MOST_NUMBERS + 1);
   float step = random_number();
   for (size_t i = 0; i < MOST_NUMBERS; i++) {
     codes[i] = (int16_t)random_bits();
-    symbols[i] = (int8_t)random_bits();
     numbers[i] = random_number() * 3000;
   }
   memset(expected, 0x5A, sizeof expected);
   memset(actual, 0x5A, sizeof actual);
-  scalar->widen_symbols(symbols, count, step, expected);
-  other->widen_symbols(symbols, count, step, actual);
-  expect(memcmp(expected, actual, sizeof actual) == 0, "widen_symbols", "", count, 0, 0, 0);
   scalar->widen_codes(codes, count, step, expected);
   other->widen_codes(codes, count, step, actual);
   expect(memcmp(expected, actual, sizeof actual) == 0, "widen_codes", "", count, 0, 0, 0);

@@ -468,9 +468,6 @@ typedef struct tck_kernels {
   /// unspecified. Nothing is read beyond the decoder's end, whatever its states are.
   void (*decode_symbols)(tck_symbol_decoder *decoder, unsigned table, size_t count, int8_t *symbols);
 
-  /// `numbers[j]` is `symbols[j] * step`.
-  void (*widen_symbols)(const int8_t *symbols, size_t count, float step, float *numbers);
-
   /// `numbers[j]` is `codes[j] * step`.
   void (*widen_codes)(const int16_t *codes, size_t count, float step, float *numbers);
 
