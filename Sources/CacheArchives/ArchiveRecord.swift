@@ -4,11 +4,9 @@ internal import ComputeRuntime
 
 /// A unit's numbers in a chunk, as the file has them: Formats/archive.md, "ARCHIVE CHUNKS".
 enum ArchiveRecord {
-    static let lanes = Int(TCK_SYMBOL_LANES)
+    private static let stateBytes = Int(TCK_SYMBOL_STATE_BYTES)
     /// Bytes of the three counts and the lanes' states.
-    private static let headBytes = 12 + 4 * lanes
-    /// The state that a lane begins with when it encodes, and ends with when it decodes.
-    private static let initialState: UInt32 = 1 << 16
+    static let headBytes = 12 + stateBytes
     /// Columns of numbers are padded to a multiple of so many.
     static let padding = 64
 
@@ -74,30 +72,25 @@ enum ArchiveRecord {
         }
         // The last symbol is coded first, and its word comes last.
         let capacity = live.count * rows.count
-        var words = [UInt16](repeating: 0, count: capacity)
-        var encoder = unsafe tck_symbol_encoder()
-        let (written, states) = unsafe words.withUnsafeMutableBufferPointer { words -> (Int, [UInt32]) in
-            guard let base = words.baseAddress else { return (0, []) }
-            unsafe encoder.begin = base
-            unsafe encoder.next = base + capacity
-            unsafe withUnsafeMutableBytes(of: &encoder.states) { states in
-                unsafe states.bindMemory(to: UInt32.self).update(repeating: initialState)
-            }
+        var buffer = [UInt16](repeating: 0, count: capacity)
+        var states = [UInt8](repeating: 0, count: stateBytes)
+        let words = unsafe buffer.withUnsafeMutableBufferPointer { buffer -> [UInt8] in
+            var encoder = unsafe tck_start_encoder(buffer.baseAddress, capacity)
             unsafe symbols.withUnsafeBufferPointer { symbols in
                 guard let symbols = symbols.baseAddress else { return }
                 for call in calls.reversed() {
                     unsafe tck_encode_symbols(&encoder, call.table, symbols + call.start, call.count)
                 }
             }
-            let states = unsafe withUnsafeBytes(of: &encoder.states) { unsafe Array($0.bindMemory(to: UInt32.self)) }
-            return unsafe (base + capacity - encoder.next, states)
+            let words = unsafe tck_finish_symbols(&encoder, &states)
+            let count = unsafe buffer.baseAddress.map { unsafe $0 + capacity - encoder.next } ?? 0
+            return unsafe Array(UnsafeBufferPointer(start: words, count: 2 * count))
         }
         let low = bits.finish()
-        for count in [escapes.count, written, low.count] { append(UInt32(count), to: &bytes) }
-        for state in states { append(state, to: &bytes) }
+        for count in [escapes.count, words.count / 2, low.count] { append(UInt32(count), to: &bytes) }
+        bytes += states
         for escape in escapes { append(UInt16(bitPattern: escape), to: &bytes) }
-        for word in words[(capacity - written)...] { append(word, to: &bytes) }
-        return bytes + low
+        return bytes + words + low
     }
 
     private static func append<Value: FixedWidthInteger>(_ value: Value, to bytes: inout [UInt8]) {
@@ -140,7 +133,9 @@ enum ArchiveRecord {
                 guard bytes.count == tableBytes else { throw damaged("goes on after components that are all 0") }
                 return Codes(components: [], numbers: try AlignedBuffer(byteCount: 0))
             }
-            guard bytes.count >= tableBytes + headBytes else { throw damaged("ends in its head") }
+            guard bytes.count >= tableBytes + headBytes, let base = bytes.baseAddress else {
+                throw damaged("ends in its head")
+            }
             func count(_ index: Int) -> Int {
                 Int(
                     UInt32(
@@ -161,16 +156,8 @@ enum ArchiveRecord {
             let wordStart = start + 2 * escapeCount
             let lowStart = wordStart + 2 * wordCount
 
-            var decoder = unsafe tck_symbol_decoder()
-            unsafe withUnsafeMutableBytes(of: &decoder.states) { states in
-                unsafe states.copyMemory(from: UnsafeRawBufferPointer(rebasing: bytes[start - 4 * lanes..<start]))
-            }
-            let states = unsafe withUnsafeBytes(of: &decoder.states) { unsafe Array($0.bindMemory(to: UInt32.self)) }
-            guard states.allSatisfy({ $0 >= initialState }) else { throw damaged("has a state below 2^16") }
-            let base = unsafe bytes.baseAddress?.assumingMemoryBound(to: UInt8.self)
-            unsafe decoder.words = base.map { unsafe $0 + wordStart }
-            unsafe decoder.end = base.map { unsafe $0 + lowStart }
-            unsafe decoder.is_valid = true
+            var decoder = unsafe tck_start_decoder(base + start - stateBytes, base + wordStart, wordCount)
+            guard unsafe decoder.is_valid else { throw damaged("has a state below 2^16") }
 
             let numbers = try AlignedBuffer(byteCount: components.count * stride * MemoryLayout<Int16>.size)
             let symbols = try AlignedBuffer(byteCount: padded(rows.count))
@@ -215,10 +202,9 @@ enum ArchiveRecord {
                     }
                 }
             }
-            let last = unsafe withUnsafeBytes(of: &decoder.states) { unsafe Array($0.bindMemory(to: UInt32.self)) }
-            guard escape == wordStart, unsafe decoder.words == decoder.end, last.allSatisfy({ $0 == initialState }),
-                bits.isAtEnd
-            else { throw damaged("has more words, escapes or low bits than symbols") }
+            guard escape == wordStart, unsafe tck_has_ended(&decoder), bits.isAtEnd else {
+                throw damaged("has more words, escapes or low bits than symbols")
+            }
             return Codes(components: components, numbers: numbers)
         }
     }

@@ -93,23 +93,27 @@ static bool decoders_equal(const tck_symbol_decoder *a, const tck_symbol_decoder
 }
 
 static void compare_symbols(unsigned table) {
-  enum { MOST_WORDS = MOST_SYMBOLS + TCK_SYMBOL_STATE_BYTES / 2, ROOM = MOST_SYMBOLS + TCK_SYMBOL_LANES };
-  uint16_t words[MOST_WORDS];
+  enum { ROOM = MOST_SYMBOLS + TCK_SYMBOL_LANES };
+  uint16_t words[MOST_SYMBOLS];
+  uint8_t states[TCK_SYMBOL_STATE_BYTES];
   int8_t symbols[ROOM], expected[ROOM], actual[ROOM];
   size_t count = random_bits() % (MOST_SYMBOLS + 1);
   const uint32_t *lookup = tck_symbol_lookup(table);
   for (size_t i = 0; i < count; i++) symbols[i] = (int8_t)(lookup[random_bits() % TCK_FREQUENCY_TOTAL] >> 24);
-  tck_symbol_encoder encoder = tck_start_encoder(words, MOST_WORDS);
+  tck_symbol_encoder encoder = tck_start_encoder(words, MOST_SYMBOLS);
   tck_encode_symbols(&encoder, table, symbols, count);
-  const uint8_t *coded = tck_finish_symbols(&encoder);
-  size_t byte_count = (size_t)((uint8_t *)(words + MOST_WORDS) - coded);
+  const uint8_t *coded = tck_finish_symbols(&encoder, states);
+  size_t word_count = (size_t)((uint8_t *)(words + MOST_SYMBOLS) - coded) / 2;
   // Whole, cut short, and of random bits. Each lies at the end of memory of its own, for tools that watch it.
   for (unsigned kind = 0; kind < 3; kind++) {
-    size_t length = kind == 0 ? byte_count : TCK_SYMBOL_STATE_BYTES + random_bits() % (byte_count - 63) / 2 * 2;
-    uint8_t *bytes = malloc(length);
-    memcpy(bytes, coded, length);
-    for (size_t i = 0; kind == 2 && i < length; i++) bytes[i] = (uint8_t)(random_bits() | (i < 64 ? 1 : 0));
-    tck_symbol_decoder first = tck_start_decoder(bytes, length), second = tck_start_decoder(bytes, length);
+    size_t length = kind == 0 ? word_count : random_bits() % (word_count + 1);
+    uint8_t *bytes = malloc(2 * length);
+    memcpy(bytes, coded, 2 * length);
+    if (kind == 2) {
+      for (size_t i = 0; i < sizeof states; i++) states[i] = (uint8_t)(random_bits() | 1);
+      for (size_t i = 0; i < 2 * length; i++) bytes[i] = (uint8_t)random_bits();
+    }
+    tck_symbol_decoder first = tck_start_decoder(states, bytes, length), second = first;
     memset(expected, 0, sizeof expected);
     memset(actual, 0, sizeof actual);
     scalar->decode_symbols(&first, table, count, expected);

@@ -556,8 +556,7 @@ const uint16_t *tck_symbol_costs(unsigned table);
 /// then its frequency, and in the lowest 12 bits by how much the state's remainder exceeds the symbol's first.
 const uint32_t *tck_symbol_lookup(unsigned table);
 
-/// An encoder that writes into a buffer of words: at the most one for each symbol, and TCK_SYMBOL_STATE_BYTES / 2 for
-/// the states if tck_finish_symbols is to write them.
+/// An encoder that writes into a buffer of words: at the most one for each symbol.
 tck_symbol_encoder tck_start_encoder(uint16_t *buffer, size_t word_count);
 
 /// Encodes what one call of decode_symbols will give. Calls come in the reverse order of decoding.
@@ -565,13 +564,12 @@ tck_symbol_encoder tck_start_encoder(uint16_t *buffer, size_t word_count);
 /// Writes at the most one word for each symbol. No symbol may have frequency 0: callers pass TCK_ESCAPE instead.
 void tck_encode_symbols(tck_symbol_encoder *encoder, unsigned table, const int8_t *symbols, size_t count);
 
-/// Puts the states before the words, as tck_start_decoder takes them, and returns where they begin: coded symbols are the
-/// bytes from there to the buffer's end.
-const uint8_t *tck_finish_symbols(tck_symbol_encoder *encoder);
+/// Writes the states, TCK_SYMBOL_STATE_BYTES of them, as tck_start_decoder takes them, and returns where the words begin,
+/// which go on to the buffer's end.
+const uint8_t *tck_finish_symbols(const tck_symbol_encoder *encoder, void *states);
 
-/// A decoder of coded symbols. It is not valid where `byte_count` is odd or too small for the states, or where a state is
-/// below 2^16; it then decodes nonsense.
-tck_symbol_decoder tck_start_decoder(const void *bytes, size_t byte_count);
+/// A decoder of words by the encoder's states. It is not valid where a state is below 2^16; it then decodes nonsense.
+tck_symbol_decoder tck_start_decoder(const void *states, const void *words, size_t word_count);
 
 /// Whether the decoder has decoded everything, and rightly as far as can be told: it is valid, has no words left, and its
 /// states are those that an encoder begins with.

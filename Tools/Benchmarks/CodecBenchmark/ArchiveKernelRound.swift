@@ -77,24 +77,24 @@ struct ArchiveKernelRound {
                 Int8(truncatingIfNeeded: lookup[Int(generator.next() % UInt64(TCK_FREQUENCY_TOTAL))] >> 24)
             }
         }
-        let room = count + Int(TCK_SYMBOL_STATE_BYTES) / 2
-        let words = UnsafeMutablePointer<UInt16>.allocate(capacity: room)
+        let words = UnsafeMutablePointer<UInt16>.allocate(capacity: count)
         defer { words.deallocate() }
-        var encoder = tck_start_encoder(words, room)
+        var encoder = tck_start_encoder(words, count)
         symbols.withUnsafeBufferPointer { symbols in
             for (index, table) in tables.enumerated().reversed() {
                 tck_encode_symbols(&encoder, table, symbols.baseAddress! + index * callLength, callLength)
             }
         }
-        let start = UnsafeRawPointer(tck_finish_symbols(&encoder)!)
-        let byteCount = UnsafeRawPointer(words + room) - start
+        var states = [UInt8](repeating: 0, count: Int(TCK_SYMBOL_STATE_BYTES))
+        let start = UnsafeRawPointer(tck_finish_symbols(&encoder, &states)!)
+        let wordCount = (UnsafeRawPointer(words + count) - start) / 2
         let decoded = UnsafeMutablePointer<Int8>.allocate(capacity: callLength)
         defer { decoded.deallocate() }
         let works = Self.sets.map { kernels in
             (
                 name: "decode \(callLength) symbols a call, \(name(kernels))",
                 work: {
-                    var decoder = tck_start_decoder(start, byteCount)
+                    var decoder = tck_start_decoder(states, start, wordCount)
                     for table in tables { kernels.decode_symbols(&decoder, table, callLength, decoded) }
                     precondition(tck_has_ended(&decoder))
                 }
