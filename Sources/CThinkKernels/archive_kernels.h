@@ -7,14 +7,13 @@
 
 /// Declares a set's kernels.
 #define TCK_ARCHIVE_KERNELS(prefix)                                                                                   \
-  TCK_HIDDEN void prefix##multiply_in_order(const float *left, size_t left_stride, size_t rows, const float *right,   \
-                                            size_t right_stride, size_t inner, size_t columns, float *outputs,        \
-                                            size_t output_stride);                                                    \
+  TCK_HIDDEN void prefix##multiply_in_order(const float *left, size_t left_row_stride, size_t left_inner_stride,      \
+                                            size_t rows, const float *right, size_t right_stride, size_t inner,       \
+                                            size_t columns, float *outputs, size_t output_stride);                    \
   TCK_HIDDEN void prefix##add_sparse_products(const int16_t *codes, size_t code_stride, size_t rows,                  \
                                               const float *right, size_t right_stride, size_t inner, size_t columns,  \
                                               float *outputs, size_t output_stride);                                  \
   TCK_HIDDEN void prefix##decode_symbols(const tck_symbol_call *calls, size_t call_count, size_t count);              \
-  TCK_HIDDEN void prefix##widen_symbols(const int8_t *symbols, size_t count, float step, float *numbers);             \
   TCK_HIDDEN void prefix##widen_codes(const int16_t *codes, size_t count, float step, float *numbers);                \
   TCK_HIDDEN bool prefix##round_to_codes(const float *numbers, size_t count, float inverse_step, int16_t *codes);     \
   TCK_HIDDEN void prefix##scale_rows(const float *sums, size_t sum_stride, size_t count, size_t dimension,            \
@@ -27,7 +26,6 @@
   .multiply_in_order = prefix##multiply_in_order,     \
   .add_sparse_products = prefix##add_sparse_products, \
   .decode_symbols = prefix##decode_symbols,           \
-  .widen_symbols = prefix##widen_symbols,             \
   .widen_codes = prefix##widen_codes,                 \
   .round_to_codes = prefix##round_to_codes,           \
   .scale_rows = prefix##scale_rows,                   \

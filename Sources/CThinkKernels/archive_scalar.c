@@ -5,14 +5,14 @@
 #include "archive_kernels.h"
 #include "archive_rounding.h"
 
-void tck_scalar_multiply_in_order(const float *left, size_t left_stride, size_t rows, const float *right,
-                                  size_t right_stride, size_t inner, size_t columns, float *outputs,
+void tck_scalar_multiply_in_order(const float *left, size_t left_row_stride, size_t left_inner_stride, size_t rows,
+                                  const float *right, size_t right_stride, size_t inner, size_t columns, float *outputs,
                                   size_t output_stride) {
   for (size_t r = 0; r < rows; r++) {
     float *output = outputs + r * output_stride;
     for (size_t c = 0; c < columns; c++) output[c] = 0;
     for (size_t i = 0; i < inner; i++) {
-      float factor = left[i * left_stride + r];
+      float factor = left[r * left_row_stride + i * left_inner_stride];
       const float *row = right + i * right_stride;
       for (size_t c = 0; c < columns; c++) {
         float product = factor * row[c];
@@ -84,10 +84,6 @@ void tck_scalar_decode_alone(tck_symbol_call call, size_t first, size_t count) {
 
 void tck_scalar_decode_symbols(const tck_symbol_call *calls, size_t call_count, size_t count) {
   for (size_t i = 0; i < call_count; i++) tck_scalar_decode_alone(calls[i], 0, count);
-}
-
-void tck_scalar_widen_symbols(const int8_t *symbols, size_t count, float step, float *numbers) {
-  for (size_t i = 0; i < count; i++) numbers[i] = (float)symbols[i] * step;
 }
 
 void tck_scalar_widen_codes(const int16_t *codes, size_t count, float step, float *numbers) {

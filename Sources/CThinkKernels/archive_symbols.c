@@ -168,32 +168,24 @@ void tck_encode_symbols(tck_symbol_encoder *encoder, unsigned table, const int8_
   encoder->next = next;
 }
 
-const uint8_t *tck_finish_symbols(tck_symbol_encoder *encoder) {
-  for (size_t lane = TCK_SYMBOL_LANES; lane-- > 0;) {
-    store_word(--encoder->next, encoder->states[lane] >> WORD_BITS);
-    store_word(--encoder->next, encoder->states[lane]);
+const uint8_t *tck_finish_symbols(const tck_symbol_encoder *encoder, void *states) {
+  uint8_t *next = states;
+  for (size_t lane = 0; lane < TCK_SYMBOL_LANES; lane++, next += 4) {
+    for (unsigned byte = 0; byte < 4; byte++) next[byte] = (uint8_t)(encoder->states[lane] >> 8 * byte);
   }
   return (const uint8_t *)encoder->next;
 }
 
 // MARK: - Decoding
 
-tck_symbol_decoder tck_start_decoder(const void *bytes, size_t byte_count) {
-  const uint8_t *next = bytes;
-  tck_symbol_decoder decoder = {.words = next, .end = next, .is_valid = false};
-  for (size_t lane = 0; lane < TCK_SYMBOL_LANES; lane++) decoder.states[lane] = LEAST_STATE;
-  if (byte_count < TCK_SYMBOL_STATE_BYTES || byte_count % 2 != 0) return decoder;
-  decoder.is_valid = true;
+tck_symbol_decoder tck_start_decoder(const void *states, const void *words, size_t word_count) {
+  const uint8_t *next = states;
+  tck_symbol_decoder decoder = {.words = words, .end = (const uint8_t *)words + 2 * word_count, .is_valid = true};
   for (size_t lane = 0; lane < TCK_SYMBOL_LANES; lane++, next += 4) {
     uint32_t state = next[0] | (uint32_t)next[1] << 8 | (uint32_t)next[2] << 16 | (uint32_t)next[3] << 24;
-    if (state < LEAST_STATE) {
-      decoder.is_valid = false;
-    } else {
-      decoder.states[lane] = state;
-    }
+    decoder.is_valid &= state >= LEAST_STATE;
+    decoder.states[lane] = state < LEAST_STATE ? LEAST_STATE : state;
   }
-  decoder.words = next;
-  decoder.end = (const uint8_t *)bytes + byte_count;
   return decoder;
 }
 

@@ -43,10 +43,6 @@ TCK_INLINE wide wide_subtract(wide a, wide b) { return _mm256_sub_ps(a, b); }
 
 TCK_INLINE wide wide_multiply(wide a, wide b) { return _mm256_mul_ps(a, b); }
 
-TCK_INLINE wide wide_of_bytes(const int8_t *bytes) {
-  return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)bytes)));
-}
-
 TCK_INLINE wide wide_of_codes(const int16_t *codes) {
   return _mm256_cvtepi32_ps(_mm256_cvtepi16_epi32(_mm_loadu_si128((const __m128i *)codes)));
 }

@@ -41,10 +41,6 @@ TCK_INLINE wide wide_subtract(wide a, wide b) { return _mm512_sub_ps(a, b); }
 
 TCK_INLINE wide wide_multiply(wide a, wide b) { return _mm512_mul_ps(a, b); }
 
-TCK_INLINE wide wide_of_bytes(const int8_t *bytes) {
-  return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)bytes)));
-}
-
 TCK_INLINE wide wide_of_codes(const int16_t *codes) {
   return _mm512_cvtepi32_ps(_mm512_cvtepi16_epi32(_mm256_loadu_si256((const __m256i *)codes)));
 }

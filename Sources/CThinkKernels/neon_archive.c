@@ -43,13 +43,6 @@ TCK_INLINE wide wide_subtract(wide a, wide b) { return vsubq_f32(a, b); }
 
 TCK_INLINE wide wide_multiply(wide a, wide b) { return vmulq_f32(a, b); }
 
-TCK_INLINE wide wide_of_bytes(const int8_t *bytes) {
-  int32_t four;
-  memcpy(&four, bytes, sizeof four);
-  int16x8_t integers = vmovl_s8(vreinterpret_s8_s32(vdup_n_s32(four)));
-  return vcvtq_f32_s32(vmovl_s16(vget_low_s16(integers)));
-}
-
 TCK_INLINE wide wide_of_codes(const int16_t *codes) { return vcvtq_f32_s32(vmovl_s16(vld1_s16(codes))); }
 
 TCK_INLINE void wide_store_codes(int16_t *codes, wide value) { vst1_s16(codes, vqmovn_s32(vcvtnq_s32_f32(value))); }

@@ -86,19 +86,6 @@ static void rotate_rows(float *rows, size_t count, size_t dimension) {
   }
 }
 
-/// Formats/calibrated.md, "Components".
-static void transform_rows(const float *rows, size_t row_stride, size_t count, size_t inputs, const float *matrix,
-                           size_t outputs, float *destination) {
-  const size_t padded = tck_padded_dimension(outputs);
-  for (size_t r = 0; r < count; r++) {
-    for (size_t i = 0; i < padded; i++) {
-      float sum = 0;
-      for (size_t at = 0; at < inputs; at++) sum += rows[r * row_stride + at] * matrix[at * padded + i];
-      destination[r * padded + i] = sum;
-    }
-  }
-}
-
 // MARK: - Code lines
 
 /// Where a code is: in byte `byte` of unit `unit`, of `units` units of a sub-block, whose lines begin at `lines`.
@@ -600,7 +587,6 @@ const tck_kernels tck_scalar_kernels = {
     .subtract_means = subtract_means,
     .add_means = add_means,
     .rotate_rows = rotate_rows,
-    .transform_rows = transform_rows,
     .key_ranges = key_ranges,
     .value_ranges = value_ranges,
     .fit_ranges = fit_ranges,

@@ -6,9 +6,9 @@
 // WIDE                float32 values of a register, 4...16
 // TCK_TILE_WIDES      how many registers of columns, of 6 rows, have their sums in registers: 2 or 4
 // wide                a register: wide_load, wide_store, wide_splat, wide_add, wide_subtract, wide_multiply;
-//                     wide_load_some and wide_store_some for the first 1...WIDE values, zero beyond; wide_of_bytes and
-//                     wide_of_codes from WIDE signed integers of 8 and 16 bits; wide_store_codes, as integers of 16 bits,
-//                     rounded; wide_are_below (all magnitudes are below a limit; false for NaN)
+//                     wide_load_some and wide_store_some for the first 1...WIDE values, zero beyond; wide_of_codes
+//                     from WIDE signed integers of 16 bits; wide_store_codes, as such integers, rounded; wide_are_below
+//                     (all magnitudes are below a limit; false for NaN)
 
 #ifndef THINK_KERNELS_VECTOR_ARCHIVE_H
 #define THINK_KERNELS_VECTOR_ARCHIVE_H
@@ -30,7 +30,7 @@
 typedef struct product {
   const float *left, *right;
   float *outputs;
-  size_t left_stride, right_stride, output_stride;
+  size_t left_row_stride, left_inner_stride, right_stride, output_stride;
   size_t inner;
   /// Whether sums begin at what the outputs have.
   bool continues;
@@ -48,7 +48,7 @@ TCK_INLINE void multiply_tile(product at, const size_t rows, const size_t wides,
     }
   }
   const float *left = at.left, *right = at.right;
-  for (size_t i = 0; i < at.inner; i++, left += at.left_stride, right += at.right_stride) {
+  for (size_t i = 0; i < at.inner; i++, left += at.left_inner_stride, right += at.right_stride) {
     wide row[TCK_TILE_WIDES];
 #pragma GCC unroll 4
     for (size_t w = 0; w < wides; w++) {
@@ -56,7 +56,7 @@ TCK_INLINE void multiply_tile(product at, const size_t rows, const size_t wides,
     }
 #pragma GCC unroll 6
     for (size_t r = 0; r < rows; r++) {
-      wide factor = wide_splat(left[r]);
+      wide factor = wide_splat(left[r * at.left_row_stride]);
 #pragma GCC unroll 4
       for (size_t w = 0; w < wides; w++) sums[r][w] = wide_add(sums[r][w], wide_multiply(factor, row[w]));
     }
@@ -76,18 +76,28 @@ TCK_INLINE void multiply_tile(product at, const size_t rows, const size_t wides,
 }
 
 TCK_INLINE product below(product at, size_t rows) {
-  at.left += rows;
+  at.left += rows * at.left_row_stride;
   at.outputs += rows * at.output_stride;
   return at;
 }
 
-/// Adds up a column of tiles.
-TCK_INLINE void multiply_panel(product at, size_t rows, const size_t wides, const bool is_partial, size_t some) {
+TCK_INLINE void multiply_tiles(product at, size_t rows, const size_t wides, const bool is_partial, size_t some) {
   for (; rows >= TILE_ROWS; rows -= TILE_ROWS, at = below(at, TILE_ROWS)) {
     multiply_tile(at, TILE_ROWS, wides, is_partial, some);
   }
   for (; rows >= 2; rows -= 2, at = below(at, 2)) multiply_tile(at, 2, wides, is_partial, some);
   if (rows > 0) multiply_tile(at, 1, wides, is_partial, some);
+}
+
+/// Adds up a column of tiles.
+TCK_INLINE void multiply_panel(product at, size_t rows, const size_t wides, const bool is_partial, size_t some) {
+  // A stride that the compiler knows leaves nothing to be added up for a factor's address.
+  if (at.left_row_stride == 1) {
+    at.left_row_stride = 1;
+    multiply_tiles(at, rows, wides, is_partial, some);
+  } else {
+    multiply_tiles(at, rows, wides, is_partial, some);
+  }
 }
 
 TCK_LEAF void multiply_wide_panel(product at, size_t rows) { multiply_panel(at, rows, TCK_TILE_WIDES, false, 0); }
@@ -96,17 +106,23 @@ TCK_LEAF void multiply_narrow_panel(product at, size_t rows) { multiply_panel(at
 
 TCK_LEAF void multiply_partial_panel(product at, size_t rows, size_t some) { multiply_panel(at, rows, 1, true, some); }
 
-TCK_TARGET void TCK_ARCHIVE(multiply_in_order)(const float *left, size_t left_stride, size_t rows, const float *right,
-                                               size_t right_stride, size_t inner, size_t columns, float *outputs,
-                                               size_t output_stride) {
+TCK_TARGET void TCK_ARCHIVE(multiply_in_order)(const float *left, size_t left_row_stride, size_t left_inner_stride,
+                                               size_t rows, const float *right, size_t right_stride, size_t inner,
+                                               size_t columns, float *outputs, size_t output_stride) {
   for (size_t row = 0; row < rows; row += TILE_BLOCK_ROWS) {
     const size_t block_rows = smaller(rows - row, TILE_BLOCK_ROWS);
     size_t i = 0;
     // Once even if there is nothing to add up.
     do {
-      product at = {left + i * left_stride + row, right + i * right_stride, outputs + row * output_stride,
-                    left_stride,                  right_stride,             output_stride,
-                    smaller(inner - i, TILE_INNER), i > 0};
+      product at = {.left = left + row * left_row_stride + i * left_inner_stride,
+                    .right = right + i * right_stride,
+                    .outputs = outputs + row * output_stride,
+                    .left_row_stride = left_row_stride,
+                    .left_inner_stride = left_inner_stride,
+                    .right_stride = right_stride,
+                    .output_stride = output_stride,
+                    .inner = smaller(inner - i, TILE_INNER),
+                    .continues = i > 0};
       size_t column = 0;
       for (; columns - column >= TCK_TILE_WIDES * WIDE; column += TCK_TILE_WIDES * WIDE) {
         multiply_wide_panel(at, block_rows);
@@ -156,14 +172,6 @@ TCK_TARGET void TCK_ARCHIVE(add_sparse_products)(const int16_t *codes, size_t co
 }
 
 // MARK: - Numbers
-
-TCK_TARGET void TCK_ARCHIVE(widen_symbols)(const int8_t *symbols, size_t count, float step, float *numbers) {
-  size_t i = 0;
-  for (; i + WIDE <= count; i += WIDE) {
-    wide_store(numbers + i, wide_multiply(wide_of_bytes(symbols + i), wide_splat(step)));
-  }
-  for (; i < count; i++) numbers[i] = (float)symbols[i] * step;
-}
 
 TCK_TARGET void TCK_ARCHIVE(widen_codes)(const int16_t *codes, size_t count, float step, float *numbers) {
   size_t i = 0;

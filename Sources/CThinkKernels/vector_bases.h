@@ -6,38 +6,6 @@
 #include "instruction_sets.h"
 #include "vector_support.h"
 
-/// Rows that share each number of a matrix that is loaded.
-#define TRANSFORMED_ROWS 4
-
-/// Some rows' products, in order and without fusing, as scalar's.
-TCK_INLINE void transform_some_rows(const float *rows, size_t row_stride, size_t count, size_t inputs,
-                                    const float *matrix, size_t padded, float *destination) {
-  for (size_t i = 0; i < padded; i += LANES) {
-    lanes sums[TRANSFORMED_ROWS];
-    for (size_t r = 0; r < count; r++) sums[r] = lanes_splat(0);
-    for (size_t at = 0; at < inputs; at++) {
-      lanes numbers = lanes_load(TCK_FLOAT32, matrix + at * padded + i);
-      for (size_t r = 0; r < count; r++) {
-        sums[r] = lanes_add(sums[r], lanes_multiply(lanes_splat(rows[r * row_stride + at]), numbers));
-      }
-    }
-    for (size_t r = 0; r < count; r++) lanes_store(TCK_FLOAT32, destination + r * padded + i, sums[r]);
-  }
-}
-
-TCK_TARGET static void transform_rows(const float *rows, size_t row_stride, size_t count, size_t inputs,
-                                      const float *matrix, size_t outputs, float *destination) {
-  const size_t padded = tck_padded_dimension(outputs);
-  for (; count >= TRANSFORMED_ROWS; count -= TRANSFORMED_ROWS) {
-    transform_some_rows(rows, row_stride, TRANSFORMED_ROWS, inputs, matrix, padded, destination);
-    rows += TRANSFORMED_ROWS * row_stride;
-    destination += TRANSFORMED_ROWS * padded;
-  }
-  for (; count > 0; count--, rows += row_stride, destination += padded) {
-    transform_some_rows(rows, row_stride, 1, inputs, matrix, padded, destination);
-  }
-}
-
 TCK_INLINE lanes basis_lanes(const int8_t *numbers) { return octets_signed(octets_load(numbers, LANES)); }
 
 /// Four queries at most.

@@ -82,7 +82,6 @@
       .subtract_means = subtract_means,    \
       .add_means = add_means,              \
       .rotate_rows = rotate_rows,          \
-      .transform_rows = transform_rows,    \
       .key_ranges = key_ranges,            \
       .value_ranges = value_ranges,        \
       .fit_ranges = fit_ranges,            \

@@ -253,7 +253,7 @@ public struct ArchiveEncoder: Sendable {
                     cost += unsafe costs.best(base + component * stride, segments: unit.rows.segments)?.cost ?? 0
                 }
             }
-            let head = unit.chunks * (unit.componentCount + 12 + 4 * ArchiveRecord.lanes)
+            let head = unit.chunks * (unit.componentCount + ArchiveRecord.headBytes)
             slots[index] = Int(Double(cost) * unit.share / 2048) + head
         }
         return slots.values.reduce(sample.shiftBytes) { $0 + $1 }
@@ -304,6 +304,7 @@ public struct ArchiveEncoder: Sendable {
         return unsafe [Float](unsafeUninitializedCapacity: transform.componentCount * stride) { result, count in
             unsafe Kernels.best.multiply_in_order(
                 transform.coding,
+                1,
                 transform.componentCount,
                 transform.componentCount,
                 channels,

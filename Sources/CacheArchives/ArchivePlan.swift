@@ -120,34 +120,11 @@ public struct ArchivePlan: Sendable, Equatable {
     ///
     /// - Throws: `ArchiveError` for the first that is outside, comes twice or is missing.
     public static func checkCoverage(_ units: [ArchiveUnit], geometry: CacheGeometry) throws(ArchiveError) {
-        var isCovered = geometry.layers.map { layer in
-            CachePart.allCases.map { _ in [Bool](repeating: false, count: layer.kvHeads) }
-        }
+        var coverage = UnitCoverage(geometry)
         for (index, unit) in units.enumerated() {
-            guard unit.layers.upperBound <= geometry.layers.count,
-                unit.layers.allSatisfy({ unit.heads.upperBound <= geometry.layers[$0].kvHeads })
-            else { throw ArchiveError(.invalidPlan, "unit \(index) has layers or KV heads that the cache hasn't") }
-            for layer in unit.layers {
-                for part in unit.parts {
-                    for head in unit.heads {
-                        guard !isCovered[layer][part.index][head] else {
-                            throw ArchiveError(
-                                .invalidPlan,
-                                "unit \(index) has the \(part) of layer \(layer), KV head \(head), as another one"
-                            )
-                        }
-                        isCovered[layer][part.index][head] = true
-                    }
-                }
-            }
+            if let fault = coverage.add(unit) { throw ArchiveError(.invalidPlan, "unit \(index) \(fault)") }
         }
-        for (layer, parts) in isCovered.enumerated() {
-            for part in CachePart.allCases where geometry.layers[layer].dimension(part) > 0 {
-                guard parts[part.index].allSatisfy(\.self) else {
-                    throw ArchiveError(.invalidPlan, "no unit has all \(part) of layer \(layer)")
-                }
-            }
-        }
+        if let missing = coverage.missing { throw ArchiveError(.invalidPlan, "no unit has \(missing)") }
     }
 
     /// Layers that are to be restored together: those that units join, from the first on.
@@ -168,8 +145,4 @@ public struct ArchivePlan: Sendable, Equatable {
         for layer in end..<max(rotaryFrequencies.count, end) { groups.append(layer..<layer + 1) }
         return groups
     }
-}
-
-extension CachePart {
-    fileprivate var index: Int { self == .keys ? 0 : 1 }
 }

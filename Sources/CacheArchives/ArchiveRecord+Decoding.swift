@@ -139,31 +139,17 @@ private struct RecordReader {
         let lowStart = wordStart + 2 * wordCount
         bits = unsafe BitReader(UnsafeRawBufferPointer(rebasing: bytes[lowStart...]))
 
-        unsafe decoder = unsafe Self.decoder(
-            states: UnsafeRawBufferPointer(rebasing: bytes[start - 4 * ArchiveRecord.lanes..<start]),
-            words: UnsafeRawBufferPointer(rebasing: bytes[wordStart..<lowStart])
+        // Neither is nil in a record that has so many bytes.
+        let (states, words) = unsafe (
+            UnsafeRawBufferPointer(rebasing: bytes[start - ArchiveRecord.stateBytes..<start]),
+            UnsafeRawBufferPointer(rebasing: bytes[wordStart..<lowStart])
         )
+        unsafe decoder = unsafe tck_start_decoder(states.baseAddress, words.baseAddress, wordCount)
+        guard unsafe decoder.is_valid else { throw Self.damaged(source, "has a state below 2^16") }
         // `take` writes every row.
         numbers = unsafe try AlignedBuffer(
             uninitializedByteCount: components.count * stride * MemoryLayout<Int16>.size
         )
-        guard unsafe Self.states(decoder).allSatisfy({ $0 >= ArchiveRecord.initialState }) else {
-            throw damaged("has a state below 2^16")
-        }
-    }
-
-    private static func decoder(states: UnsafeRawBufferPointer, words: UnsafeRawBufferPointer) -> tck_symbol_decoder {
-        var decoder = unsafe tck_symbol_decoder()
-        unsafe withUnsafeMutableBytes(of: &decoder.states) { unsafe $0.copyMemory(from: states) }
-        let first = unsafe words.baseAddress?.assumingMemoryBound(to: UInt8.self)
-        unsafe decoder.words = unsafe first
-        unsafe decoder.end = first.map { unsafe $0 + words.count }
-        unsafe decoder.is_valid = true
-        return unsafe decoder
-    }
-
-    private static func states(_ decoder: tck_symbol_decoder) -> [UInt32] {
-        unsafe withUnsafeBytes(of: decoder.states) { unsafe Array($0.bindMemory(to: UInt32.self)) }
     }
 
     /// The table of a column's symbols, and how many low bits follow each.
@@ -225,9 +211,8 @@ private struct RecordReader {
     /// - Throws: `ArchiveError` if it has more than its symbols.
     func finish(_ decoder: tck_symbol_decoder) throws(ArchiveError) -> ArchiveRecord.Codes {
         if !components.isEmpty {
-            guard escape == wordStart, unsafe decoder.words == decoder.end, bits.isAtEnd,
-                unsafe Self.states(decoder).allSatisfy({ $0 == ArchiveRecord.initialState })
-            else { throw damaged("has more words, escapes or low bits than symbols") }
+            var decoder = unsafe decoder
+            guard escape == wordStart, unsafe tck_has_ended(&decoder), bits.isAtEnd else { throw damaged("has more words, escapes or low bits than symbols") }
         }
         let lastDense = tables.lastIndex { ComponentTable(byte: $0).scale > ComponentTable.largestSparseScale }
         return ArchiveRecord.Codes(components: components, denseCount: lastDense.map { $0 + 1 } ?? 0, numbers: numbers)

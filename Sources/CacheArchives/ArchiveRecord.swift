@@ -4,11 +4,9 @@ internal import ComputeRuntime
 
 /// A unit's numbers in a chunk, as the file has them: Formats/archive.md, "ARCHIVE CHUNKS".
 enum ArchiveRecord {
-    static let lanes = Int(TCK_SYMBOL_LANES)
+    static let stateBytes = Int(TCK_SYMBOL_STATE_BYTES)
     /// Bytes of the three counts and the lanes' states.
-    static let headBytes = 12 + 4 * lanes
-    /// The state that a lane begins with when it encodes, and ends with when it decodes.
-    static let initialState: UInt32 = 1 << 16
+    static let headBytes = 12 + stateBytes
     /// Columns of numbers are padded to a multiple of so many.
     static let padding = 64
 
@@ -68,30 +66,25 @@ enum ArchiveRecord {
         }
         // The last symbol is coded first, and its word comes last.
         let capacity = live.count * rows.count
-        var words = [UInt16](repeating: 0, count: capacity)
-        var encoder = unsafe tck_symbol_encoder()
-        let (written, states) = unsafe words.withUnsafeMutableBufferPointer { words -> (Int, [UInt32]) in
-            guard let base = words.baseAddress else { return (0, []) }
-            unsafe encoder.begin = base
-            unsafe encoder.next = base + capacity
-            unsafe withUnsafeMutableBytes(of: &encoder.states) { states in
-                unsafe states.bindMemory(to: UInt32.self).update(repeating: initialState)
-            }
+        var buffer = [UInt16](repeating: 0, count: capacity)
+        var states = [UInt8](repeating: 0, count: stateBytes)
+        let words = unsafe buffer.withUnsafeMutableBufferPointer { buffer -> [UInt8] in
+            var encoder = unsafe tck_start_encoder(buffer.baseAddress, capacity)
             unsafe symbols.withUnsafeBufferPointer { symbols in
                 guard let symbols = symbols.baseAddress else { return }
                 for call in calls.reversed() {
                     unsafe tck_encode_symbols(&encoder, call.table, symbols + call.start, call.count)
                 }
             }
-            let states = unsafe withUnsafeBytes(of: &encoder.states) { unsafe Array($0.bindMemory(to: UInt32.self)) }
-            return unsafe (base + capacity - encoder.next, states)
+            let words = unsafe tck_finish_symbols(&encoder, &states)
+            let count = unsafe buffer.baseAddress.map { unsafe $0 + capacity - encoder.next } ?? 0
+            return unsafe Array(UnsafeBufferPointer(start: words, count: 2 * count))
         }
         let low = bits.finish()
-        for count in [escapes.count, written, low.count] { append(UInt32(count), to: &bytes) }
-        for state in states { append(state, to: &bytes) }
+        for count in [escapes.count, words.count / 2, low.count] { append(UInt32(count), to: &bytes) }
+        bytes += states
         for escape in escapes { append(UInt16(bitPattern: escape), to: &bytes) }
-        for word in words[(capacity - written)...] { append(word, to: &bytes) }
-        return bytes + low
+        return bytes + words + low
     }
 
     /// Splits numbers into symbols, escapes and low bits.

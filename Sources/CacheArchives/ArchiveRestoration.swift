@@ -332,6 +332,7 @@ public struct ArchiveRestoration: Sendable {
                 unsafe matrix.withUnsafeBufferPointer { matrix in
                     unsafe kernels.pointee.multiply_in_order(
                         numbers.baseAddress,
+                        1,
                         tile,
                         rows.count,
                         matrix.baseAddress,

@@ -1,6 +1,5 @@
 internal import ByteStorage
-internal import CThinkKernels
-internal import ComputeRuntime
+internal import CachePacking
 internal import KVCacheModel
 
 /// The matrices of a unit's basis, float32, in the order that the kernels read.
@@ -44,7 +43,7 @@ struct ArchiveTransform: Sendable {
             }
         }
         restoring = rows.indices.map { rows[$0] / basis.weights[$0 % channels] }
-        coding = isForCoding ? Self.inverse(of: rows, channels: channels, weights: basis.weights) : []
+        coding = isForCoding ? ComponentBasis.turningMatrix(of: rows, weights: basis.weights) : []
     }
 
     /// The rows of some components, one after another: what is read where the others are 0.
@@ -57,52 +56,5 @@ struct ArchiveTransform: Sendable {
             rows += restoring[component * channelCount..<(component + 1) * channelCount]
         }
         return rows
-    }
-
-    /// The matrix that gives components whose restored channels are nearest to the channels: the pseudo-inverse, by two
-    /// of Newton's steps from the transpose, which the rounded basis is close to.
-    private static func inverse(of rows: [Float], channels: Int, weights: [Float]) -> [Float] {
-        let components = rows.count / channels
-        let columns = transposed(rows, columns: channels)
-        var inverse = rows
-        for _ in 0..<2 {
-            // [components][components]: what is left of components that are restored and coded again.
-            let product = multiply(transposed(inverse, columns: channels), columns, inner: channels)
-            // [channels][components]
-            let correction = multiply(inverse, transposed(product, columns: components), inner: components)
-            let former = transposed(inverse, columns: channels)
-            inverse = transposed(former.indices.map { 2 * former[$0] - correction[$0] }, columns: components)
-        }
-        let result = transposed(inverse, columns: channels)
-        return result.indices.map { result[$0] * weights[$0 / components] }
-    }
-
-    private static func transposed(_ matrix: [Float], columns: Int) -> [Float] {
-        let rows = matrix.count / columns
-        return unsafe [Float](unsafeUninitializedCapacity: matrix.count) { result, count in
-            for column in 0..<columns {
-                for row in 0..<rows { unsafe result[column * rows + row] = matrix[row * columns + column] }
-            }
-            count = matrix.count
-        }
-    }
-
-    /// The products of columns: `left` is `[inner][rows]`, `right` `[inner][columns]`, the result `[rows][columns]`.
-    private static func multiply(_ left: [Float], _ right: [Float], inner: Int) -> [Float] {
-        let (rows, columns) = (left.count / inner, right.count / inner)
-        return unsafe [Float](unsafeUninitializedCapacity: rows * columns) { result, count in
-            unsafe Kernels.best.multiply_in_order(
-                left,
-                rows,
-                rows,
-                right,
-                columns,
-                inner,
-                columns,
-                result.baseAddress,
-                columns
-            )
-            count = rows * columns
-        }
     }
 }

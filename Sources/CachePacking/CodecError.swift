@@ -7,6 +7,8 @@ public struct CodecError: Error, Sendable, Equatable, CustomStringConvertible {
         case unsupportedValue
         /// The recipe needs queries or a query profile and the cache has none.
         case missingQueries
+        /// The recipe needs the bases of a profile and none came with the cache.
+        case missingBases
         /// The recipe is for another element type.
         case elementTypeMismatch
         /// What is appended or asked for doesn't fit the cache.

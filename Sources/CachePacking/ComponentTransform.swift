@@ -1,5 +1,6 @@
 internal import CThinkKernels
 internal import ComputeRuntime
+internal import KVCacheModel
 internal import Synchronization
 
 /// Turns rows of keys or of values of a KV head into components and back, as their plan says: Formats/calibrated.md,
@@ -17,95 +18,50 @@ package final class ComponentTransform: Sendable {
 
     package init(_ plan: ComponentPlan) {
         self.plan = plan
-        let (channels, padded) = (plan.channelCount, tck_padded_dimension(plan.channelCount))
-        paddedChannels = padded
+        let channels = plan.channelCount
+        paddedChannels = tck_padded_dimension(channels)
         paddedComponents = tck_padded_dimension(plan.componentCount)
-        paddedMatrix =
-            channels == padded
-            ? plan.matrix
-            : (0..<plan.componentCount).flatMap { component in
-                plan.matrix[component * channels..<(component + 1) * channels]
-                    + [Int8](repeating: 0, count: padded - channels)
-            }
+        paddedMatrix = Self.padded(plan.matrix, columns: channels, to: paddedChannels)
     }
 
     // MARK: - Matrices
 
-    /// `[componentCount][paddedChannels]`: what a component is multiplied by for each channel.
+    /// `[componentCount][channelCount]`: what a component is multiplied by for each channel.
     private var restoringMatrix: [Float] {
         decoder.withLock { known in
             if let known { return known }
             var matrix = scaledMatrix
-            for component in 0..<plan.componentCount {
-                for (channel, weight) in plan.weights.enumerated() {
-                    matrix[component * paddedChannels + channel] /= weight
-                }
-            }
+            for index in matrix.indices { matrix[index] /= plan.weights[index % plan.channelCount] }
             known = matrix
             return matrix
         }
     }
 
-    /// The matrix times the components' scales: `[componentCount][paddedChannels]`.
+    /// The matrix times the components' scales: `[componentCount][channelCount]`.
     private var scaledMatrix: [Float] {
-        var matrix = [Float](repeating: 0, count: plan.componentCount * paddedChannels)
-        for (component, scale) in plan.scales.enumerated() {
-            for channel in 0..<plan.channelCount {
-                matrix[component * paddedChannels + channel] =
-                    Float(plan.matrix[component * plan.channelCount + channel]) * scale
-            }
-        }
-        return matrix
+        plan.matrix.indices.map { Float(plan.matrix[$0]) * plan.scales[$0 / plan.channelCount] }
     }
 
     /// `[channelCount][paddedComponents]`: what a channel, less its mean, is multiplied by for each component.
     private var turningMatrix: [Float] {
         encoder.withLock { known in
             if let known { return known }
-            var matrix = inverse
-            for (channel, weight) in plan.weights.enumerated() {
-                for component in 0..<plan.componentCount { matrix[channel * paddedComponents + component] *= weight }
-            }
+            let matrix = Self.padded(
+                ComponentBasis.turningMatrix(of: scaledMatrix, weights: plan.weights),
+                columns: plan.componentCount,
+                to: paddedComponents
+            )
             known = matrix
             return matrix
         }
     }
 
-    /// The inverse of the scaled matrix, or where there are fewer components than channels the matrix of least squares:
-    /// two of Newton's steps from the transpose, which it is but for rounding.
-    private var inverse: [Float] {
-        let (components, channels) = (plan.componentCount, plan.channelCount)
-        let matrix = scaledMatrix
-        var inverse = [Float](repeating: 0, count: channels * paddedComponents)
-        for component in 0..<components {
-            for channel in 0..<channels {
-                inverse[channel * paddedComponents + component] = matrix[component * paddedChannels + channel]
-            }
+    /// The matrix with zeros at the end of each row.
+    private static func padded<Number: Numeric>(_ matrix: [Number], columns: Int, to width: Int) -> [Number] {
+        if columns == width { return matrix }
+        return stride(from: 0, to: matrix.count, by: columns).flatMap { row in
+            matrix[row..<row + columns] + repeatElement(0, count: width - columns)
         }
-        var product = [Float](repeating: 0, count: components * paddedComponents)
-        var correction = [Float](repeating: 0, count: channels * paddedComponents)
-        for _ in 0..<2 {
-            unsafe Kernels.best.transform_rows(
-                matrix,
-                paddedChannels,
-                components,
-                channels,
-                inverse,
-                components,
-                &product
-            )
-            unsafe Kernels.best.transform_rows(
-                inverse,
-                paddedComponents,
-                channels,
-                components,
-                product,
-                components,
-                &correction
-            )
-            for index in inverse.indices { inverse[index] = 2 * inverse[index] - correction[index] }
-        }
-        return inverse
     }
 
     // MARK: - Rows
@@ -123,14 +79,17 @@ package final class ComponentTransform: Sendable {
             guard unsafe Kernels.best.subtract_means(rows, count, channels, plan.means, centered.baseAddress) else {
                 return false
             }
-            unsafe Kernels.best.transform_rows(
+            unsafe Kernels.best.multiply_in_order(
                 centered.baseAddress,
                 channels,
+                1,
                 count,
-                channels,
                 matrix,
-                plan.componentCount,
-                components
+                paddedComponents,
+                channels,
+                paddedComponents,
+                components,
+                paddedComponents
             )
             for index in 0..<count * paddedComponents {
                 unsafe components[index] = min(max(components[index], -Self.limit), Self.limit)
@@ -145,22 +104,20 @@ package final class ComponentTransform: Sendable {
     func restore(_ components: UnsafePointer<Float>, count: Int, into rows: tck_mutable_rows) {
         let channels = plan.channelCount
         let matrix = restoringMatrix
-        unsafe withUnsafeTemporaryAllocation(of: Float.self, capacity: count * paddedChannels) { restored in
-            guard let base = restored.baseAddress else { return }
-            unsafe Kernels.best.transform_rows(
+        unsafe withUnsafeTemporaryAllocation(of: Float.self, capacity: count * channels) { restored in
+            unsafe Kernels.best.multiply_in_order(
                 components,
                 paddedComponents,
+                1,
                 count,
-                plan.componentCount,
                 matrix,
                 channels,
-                base
+                plan.componentCount,
+                channels,
+                restored.baseAddress,
+                channels
             )
-            // Kernels take rows without gaps.
-            for row in 1..<max(count, 1) where paddedChannels > channels {
-                unsafe (base + row * channels).update(from: base + row * paddedChannels, count: channels)
-            }
-            unsafe Kernels.best.add_means(base, count, channels, plan.means, rows)
+            unsafe Kernels.best.add_means(restored.baseAddress, count, channels, plan.means, rows)
         }
     }
 }

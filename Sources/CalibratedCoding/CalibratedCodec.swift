@@ -152,7 +152,7 @@ public struct CalibratedCodec: CodecStage {
 
     private static func missingBases(_ part: CachePart, layer: Int) -> CodecError {
         CodecError(
-            .missingQueries,
+            .missingBases,
             layer: layer,
             "calibrated needs the bases of the model's \(part), and no profile that has them came with the cache: make one "
                 + "with think-compress profile, and pass it with --profile"

@@ -41,13 +41,22 @@ public struct CodecRegistry: Sendable {
 
     /// A registry of the full-precision codecs and the ones given.
     public init(_ registrations: [CodecRegistration], presets: [Preset] = []) {
-        self.registrations = FullPrecisionCodec.registrations + registrations
+        self.init(all: FullPrecisionCodec.registrations + registrations, presets: presets)
+    }
+
+    private init(all registrations: [CodecRegistration], presets: [Preset]) {
+        self.registrations = registrations
         self.presets = presets
         precondition(
             Set(self.registrations.map(\.number)).count == self.registrations.count
                 && Set(names).count == names.count,
             "codec numbers and names must differ"
         )
+    }
+
+    /// The registry with more codecs.
+    package func adding(_ more: [CodecRegistration]) -> CodecRegistry {
+        CodecRegistry(all: registrations + more, presets: presets)
     }
 
     /// The names of presets and codecs.

@@ -181,12 +181,12 @@ final class BasisMaker {
         let singleThreaded = SingleThreadedProducts()
         defer { extendLifetime(singleThreaded) }
         try SingleThreadedProducts.reserve(callers: 1)
-        let weights = weights(profile)
+        let costs = costs(profile)
         func basis(_ group: inout Group) throws -> ComponentBasis {
             try Task.checkCancellation()
             guard let covariance = group.covariance else { preconditionFailure("bases are made once") }
             group.covariance = nil
-            return try covariance.basis(weights: weights.weights(of: group.unit, areTurned: group.areTurned))
+            return try covariance.basis(weights: costs.weights(of: group.unit, areTurned: group.areTurned))
         }
         var bases: [ComponentBasis] = []
         for index in archives.indices {
@@ -241,7 +241,7 @@ final class BasisMaker {
     }
 
     /// What errors cost: as measured, or else by the channels' variances.
-    private func weights(_ profile: [LayerProfile]) -> ChannelWeights {
+    private func costs(_ profile: [LayerProfile]) -> ChannelCosts {
         let layers = geometry.layers.indices
         let squaredCosines = squaredCosines.map { $0.map { $0 / Double(cacheCount) } }
         func sensitivities(_ part: CachePart) -> [[Double]] {
@@ -252,7 +252,7 @@ final class BasisMaker {
                 return uniform(part, layer: layer, profile: profile[layer])
             }
         }
-        return ChannelWeights(
+        return ChannelCosts(
             keys: sensitivities(.keys),
             values: sensitivities(.values),
             squaredCosines: squaredCosines,

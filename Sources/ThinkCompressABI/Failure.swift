@@ -50,7 +50,7 @@ struct Failure: Error {
     private static func status(of code: CodecError.Code) -> tc_status {
         switch code {
         case .unsupportedValue: TC_UNSUPPORTED_VALUE
-        case .missingQueries, .elementTypeMismatch, .unsupportedPlan: TC_UNSUPPORTED
+        case .missingQueries, .missingBases, .elementTypeMismatch, .unsupportedPlan: TC_UNSUPPORTED
         case .shapeMismatch: TC_INVALID_ARGUMENT
         case .partialCache: TC_WHOLE_ONLY
         case .outOfMemory: TC_OUT_OF_MEMORY

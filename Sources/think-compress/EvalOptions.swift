@@ -146,9 +146,5 @@ struct EvalOptions: ParsableArguments {
 
 extension CodecRegistry {
     /// The codecs of this package, and what they are measured beside.
-    static let evaluation = CodecRegistry(
-        standard.registrations.filter { !CodecRegistry([]).registrations.map(\.number).contains($0.number) }
-            + [PeerCodec.registration],
-        presets: standard.presets
-    )
+    static let evaluation = standard.adding([PeerCodec.registration])
 }

@@ -121,7 +121,7 @@ import ThinkCompress
         let error = await #expect(throws: CodecError.self) {
             _ = try await Self.compressed(cache, "calibrated(bits=1.5)")
         }
-        #expect(error?.layer == 0)
+        #expect(error?.code == .missingBases && error?.layer == 0)
         #expect(error?.message.contains("think-compress profile") == true)
         #expect(error?.message.contains("--profile") == true)
     }

@@ -117,7 +117,7 @@ import ThinkCompress
         let after = [3, 0.5, 2, 1, 7, 4, 1, 2, 3, 4, 5, 6.0]
         let turns = RotaryTurns(positions: positions, frequencies: frequencies)
         let squares = turns.meanSquaredCosines(of: 3..<80)
-        let before = ChannelWeights.beforeRotation(after, squaredCosines: squares, dimension: dimension)
+        let before = ChannelCosts.beforeRotation(after, squaredCosines: squares, dimension: dimension)
         for head in 0..<2 {
             for channel in 0..<dimension {
                 var cost = 0.0
@@ -141,7 +141,7 @@ import ThinkCompress
 
     @Test func weightsHaveTheModelsMeanAndAFloor() throws {
         let geometry = try CacheGeometry(layers: 2, kvHeads: 1, headDimension: 2)
-        let weights = ChannelWeights(
+        let costs = ChannelCosts(
             keys: [[4, 0], [2, 6]],
             values: [[0, 0], [8, 12]],
             squaredCosines: [[], []],
@@ -150,14 +150,14 @@ import ThinkCompress
         let units = BasisUnit.layer.units(of: geometry)
         // The mean of all is 4, of the layers 1 and 7.
         #expect(
-            weights.weights(of: units[0], areTurned: true).map { $0 * $0 }.map { Double($0) }.isNear([
+            costs.weights(of: units[0], areTurned: true).map { $0 * $0 }.map { Double($0) }.isNear([
                 1, 2.5e-5, 2.5e-5, 2.5e-5,
             ])
         )
         #expect(
-            weights.weights(of: units[1], areTurned: true).map { $0 * $0 }.map { Double($0) }.isNear([0.5, 1.5, 2, 3])
+            costs.weights(of: units[1], areTurned: true).map { $0 * $0 }.map { Double($0) }.isNear([0.5, 1.5, 2, 3])
         )
-        let nothing = ChannelWeights(
+        let nothing = ChannelCosts(
             keys: [[0, 0], [0, 0]],
             values: [[0, 0], [0, 0]],
             squaredCosines: [[], []],

@@ -15,18 +15,24 @@ static void fill_numbers(float *numbers, size_t count) {
 }
 
 static void compare_multiplication(void) {
-  static float left[MOST_INNER * (MOST_ROWS + STRIDE_MARGIN)], right[MOST_INNER * (MOST_COLUMNS + STRIDE_MARGIN)];
+  static float left[(MOST_INNER + STRIDE_MARGIN) * (MOST_ROWS + STRIDE_MARGIN)];
+  static float right[MOST_INNER * (MOST_COLUMNS + STRIDE_MARGIN)];
   static float expected[MOST_ROWS * (MOST_COLUMNS + STRIDE_MARGIN)], actual[MOST_ROWS * (MOST_COLUMNS + STRIDE_MARGIN)];
   size_t rows = random_bits() % (MOST_ROWS + 1), columns = random_bits() % (MOST_COLUMNS + 1);
   size_t inner = random_bits() % 4 == 0 ? random_bits() % (MOST_INNER + 1) : random_bits() % 20;
-  size_t left_stride = rows + random_bits() % STRIDE_MARGIN, right_stride = columns + random_bits() % STRIDE_MARGIN;
+  bool is_transposed = random_bits() % 2 == 0;
+  size_t left_stride = (is_transposed ? rows : inner) + random_bits() % STRIDE_MARGIN;
+  size_t row_stride = is_transposed ? 1 : left_stride, inner_stride = is_transposed ? left_stride : 1;
+  size_t right_stride = columns + random_bits() % STRIDE_MARGIN;
   size_t output_stride = columns + random_bits() % STRIDE_MARGIN;
-  fill_numbers(left, inner * left_stride);
+  fill_numbers(left, (is_transposed ? inner : rows) * left_stride);
   fill_numbers(right, inner * right_stride);
   fill_numbers(expected, sizeof expected / sizeof *expected);
   memcpy(actual, expected, sizeof actual);
-  scalar->multiply_in_order(left, left_stride, rows, right, right_stride, inner, columns, expected, output_stride);
-  other->multiply_in_order(left, left_stride, rows, right, right_stride, inner, columns, actual, output_stride);
+  scalar->multiply_in_order(left, row_stride, inner_stride, rows, right, right_stride, inner, columns, expected,
+                            output_stride);
+  other->multiply_in_order(left, row_stride, inner_stride, rows, right, right_stride, inner, columns, actual,
+                           output_stride);
   expect(memcmp(expected, actual, sizeof actual) == 0, "multiply_in_order", "", rows, inner, columns, output_stride);
 }
 
@@ -52,19 +58,14 @@ static void compare_numbers(void) {
   static const float awkward[] = {0.5f, 1.5f, -2.5f, 32767.49f, -32767.49f, 32767.5f, -32767.5f, 1e30f, INFINITY, NAN};
   float numbers[MOST_NUMBERS], expected[MOST_NUMBERS + 1], actual[MOST_NUMBERS + 1];
   int16_t codes[MOST_NUMBERS], expected_codes[MOST_NUMBERS + 1], actual_codes[MOST_NUMBERS + 1];
-  int8_t symbols[MOST_NUMBERS];
   size_t count = random_bits() % (MOST_NUMBERS + 1);
   float step = random_number();
   for (size_t i = 0; i < MOST_NUMBERS; i++) {
     codes[i] = (int16_t)random_bits();
-    symbols[i] = (int8_t)random_bits();
     numbers[i] = random_number() * 3000;
   }
   memset(expected, 0x5A, sizeof expected);
   memset(actual, 0x5A, sizeof actual);
-  scalar->widen_symbols(symbols, count, step, expected);
-  other->widen_symbols(symbols, count, step, actual);
-  expect(memcmp(expected, actual, sizeof actual) == 0, "widen_symbols", "", count, 0, 0, 0);
   scalar->widen_codes(codes, count, step, expected);
   other->widen_codes(codes, count, step, actual);
   expect(memcmp(expected, actual, sizeof actual) == 0, "widen_codes", "", count, 0, 0, 0);
@@ -110,23 +111,27 @@ static bool decoders_equal(const tck_symbol_decoder *a, const tck_symbol_decoder
 }
 
 static void compare_symbols(unsigned table) {
-  enum { MOST_WORDS = MOST_SYMBOLS + TCK_SYMBOL_STATE_BYTES / 2, ROOM = MOST_SYMBOLS + TCK_SYMBOL_LANES };
-  uint16_t words[MOST_WORDS];
+  enum { ROOM = MOST_SYMBOLS + TCK_SYMBOL_LANES };
+  uint16_t words[MOST_SYMBOLS];
+  uint8_t states[TCK_SYMBOL_STATE_BYTES];
   int8_t symbols[ROOM], expected[ROOM], actual[ROOM];
   size_t count = random_bits() % (MOST_SYMBOLS + 1);
   const uint32_t *lookup = tck_symbol_lookup(table);
   for (size_t i = 0; i < count; i++) symbols[i] = (int8_t)(lookup[random_bits() % TCK_FREQUENCY_TOTAL] >> 24);
-  tck_symbol_encoder encoder = tck_start_encoder(words, MOST_WORDS);
+  tck_symbol_encoder encoder = tck_start_encoder(words, MOST_SYMBOLS);
   tck_encode_symbols(&encoder, table, symbols, count);
-  const uint8_t *coded = tck_finish_symbols(&encoder);
-  size_t byte_count = (size_t)((uint8_t *)(words + MOST_WORDS) - coded);
+  const uint8_t *coded = tck_finish_symbols(&encoder, states);
+  size_t word_count = (size_t)((uint8_t *)(words + MOST_SYMBOLS) - coded) / 2;
   // Whole, cut short, and of random bits. Each lies at the end of memory of its own, for tools that watch it.
   for (unsigned kind = 0; kind < 3; kind++) {
-    size_t length = kind == 0 ? byte_count : TCK_SYMBOL_STATE_BYTES + random_bits() % (byte_count - 63) / 2 * 2;
-    uint8_t *bytes = malloc(length);
-    memcpy(bytes, coded, length);
-    for (size_t i = 0; kind == 2 && i < length; i++) bytes[i] = (uint8_t)(random_bits() | (i < 64 ? 1 : 0));
-    tck_symbol_decoder first = tck_start_decoder(bytes, length), second = tck_start_decoder(bytes, length);
+    size_t length = kind == 0 ? word_count : random_bits() % (word_count + 1);
+    uint8_t *bytes = malloc(2 * length);
+    memcpy(bytes, coded, 2 * length);
+    if (kind == 2) {
+      for (size_t i = 0; i < sizeof states; i++) states[i] = (uint8_t)(random_bits() | 1);
+      for (size_t i = 0; i < 2 * length; i++) bytes[i] = (uint8_t)random_bits();
+    }
+    tck_symbol_decoder first = tck_start_decoder(states, bytes, length), second = first;
     memset(expected, 0, sizeof expected);
     memset(actual, 0, sizeof actual);
     tck_symbol_call call = {&first, table, expected};
@@ -155,7 +160,8 @@ static void compare_decoders(void) {
     size_t length = TCK_SYMBOL_STATE_BYTES + 2 * (random_bits() % (MOST_SYMBOLS + 1));
     bytes[i] = malloc(length);
     for (size_t j = 0; j < length; j++) bytes[i][j] = (uint8_t)(random_bits() | (j < TCK_SYMBOL_STATE_BYTES ? 1 : 0));
-    first[i] = second[i] = tck_start_decoder(bytes[i], length);
+    first[i] = second[i] = tck_start_decoder(bytes[i], bytes[i] + TCK_SYMBOL_STATE_BYTES,
+                                             (length - TCK_SYMBOL_STATE_BYTES) / 2);
     calls[i] = (tck_symbol_call){&first[i], random_bits() % TCK_SYMBOL_TABLES, expected[i]};
   }
   scalar->decode_symbols(calls, call_count, count);

@@ -284,20 +284,13 @@ static void compare_component_tile(size_t dimension, size_t tokens) {
   free(blocks);
 }
 
-/// Products of rows and bases: transform_rows to the bit, the others within what fusing and other orders change.
+/// Products of queries and bases, within what fusing and other orders change.
 static void compare_bases(size_t inputs, size_t outputs, size_t count) {
   static float rows[8 * TCK_MAX_HEAD_DIMENSION], results[2][8 * TCK_MAX_HEAD_DIMENSION];
-  const size_t padded = tck_padded_dimension(outputs), channels = tck_padded_dimension(inputs);
-  float *matrix = malloc(inputs * padded * sizeof(float));
+  const size_t channels = tck_padded_dimension(inputs);
   int8_t *basis = malloc(outputs * channels);
-  for (size_t i = 0; i < inputs * padded; i++) matrix[i] = i % padded < outputs ? random_normal() : 0;
   for (size_t i = 0; i < outputs * channels; i++) basis[i] = i % channels < inputs ? (int8_t)random_bits() : 0;
   for (size_t i = 0; i < 8 * TCK_MAX_HEAD_DIMENSION; i++) rows[i] = random_normal();
-  for (size_t set = 0; set < 2; set++) {
-    (set ? other : scalar)->transform_rows(rows, inputs, count, inputs, matrix, outputs, results[set]);
-  }
-  expect(memcmp(results[0], results[1], count * padded * sizeof(float)) == 0, "transform_rows", "numbers", inputs,
-         outputs, count, 0);
   for (size_t kernel = 0; kernel < 2; kernel++) {
     const size_t terms = kernel == 0 ? channels : outputs, width = kernel == 0 ? outputs : channels;
     for (size_t set = 0; set < 2; set++) {
@@ -314,7 +307,6 @@ static void compare_bases(size_t inputs, size_t outputs, size_t count) {
       }
     }
   }
-  free(matrix);
   free(basis);
 }
 

@@ -341,14 +341,6 @@ typedef struct tck_kernels {
   /// rounding.
   void (*rotate_rows)(float *rows, size_t count, size_t dimension);
 
-  /// Products of rows with a matrix, `[inputs][tck_padded_dimension(outputs)]`, zero beyond `outputs`: in order of the
-  /// inputs, from zero on, each product rounded before it is added.
-  ///
-  /// Rows lie `row_stride` numbers apart; those of the destination are tck_padded_dimension(outputs) numbers each, and
-  /// follow each other.
-  void (*transform_rows)(const float *rows, size_t row_stride, size_t count, size_t inputs, const float *matrix,
-                         size_t outputs, float *destination);
-
   // Quantizing takes these steps, which tck_pack_keys and tck_pack_values put together: the ranges of groups, fitting
   // them if the coding says so, what is stored of them, and the codes. Groups are in the order in which their scales are
   // stored.
@@ -466,14 +458,16 @@ typedef struct tck_kernels {
   /// `crc` is 0 at first, then the last result.
   uint32_t (*crc32c)(uint32_t crc, const void *bytes, size_t count);
 
-  /// Products of a transposed matrix with another: `outputs[r * output_stride + c]` is the sum of
-  /// `left[i * left_stride + r] * right[i * right_stride + c]` over `inner` numbers i, of which there may be none.
+  /// Products of a matrix with another: `outputs[r * output_stride + c]` is the sum of
+  /// `left[r * left_row_stride + i * left_inner_stride] * right[i * right_stride + c]` over `inner` numbers i, of which
+  /// there may be none.
   ///
-  /// Strides are in elements. Sums begin at 0 and are added up in the order of i; each product and each sum is rounded to
-  /// float32, so that the bits are the same however the work is divided. Of NaN only that is certain, not its sign and
-  /// payload.
-  void (*multiply_in_order)(const float *left, size_t left_stride, size_t rows, const float *right,
-                            size_t right_stride, size_t inner, size_t columns, float *outputs, size_t output_stride);
+  /// Strides are in elements. The left matrix may be transposed: its rows are then 1 apart, which is fastest where it is
+  /// large. Sums begin at 0 and are added up in the order of i; each product and each sum is rounded to float32, so that
+  /// the bits are the same however the work is divided. Of NaN only that is certain, not its sign and payload.
+  void (*multiply_in_order)(const float *left, size_t left_row_stride, size_t left_inner_stride, size_t rows,
+                            const float *right, size_t right_stride, size_t inner, size_t columns, float *outputs,
+                            size_t output_stride);
 
   /// Goes on with sums of multiply_in_order: adds `codes[i * code_stride + r] * right[i * right_stride + c]` to
   /// `outputs[r * output_stride + c]`, for each i in order, leaving out codes that are 0. For codes of which most are.
@@ -486,9 +480,6 @@ typedef struct tck_kernels {
   /// `symbols` has room for `count` rounded up to a multiple of TCK_SYMBOL_LANES; what is written beyond `count` is
   /// unspecified. Nothing is read beyond a decoder's end, whatever its states are.
   void (*decode_symbols)(const tck_symbol_call *calls, size_t call_count, size_t count);
-
-  /// `numbers[j]` is `symbols[j] * step`.
-  void (*widen_symbols)(const int8_t *symbols, size_t count, float step, float *numbers);
 
   /// `numbers[j]` is `codes[j] * step`.
   void (*widen_codes)(const int16_t *codes, size_t count, float step, float *numbers);
@@ -595,8 +586,7 @@ bool tck_narrow_codes(unsigned table, const int16_t *codes, size_t count, int8_t
 /// then its frequency, and in the lowest 12 bits by how much the state's remainder exceeds the symbol's first.
 const uint32_t *tck_symbol_lookup(unsigned table);
 
-/// An encoder that writes into a buffer of words: at the most one for each symbol, and TCK_SYMBOL_STATE_BYTES / 2 for
-/// the states if tck_finish_symbols is to write them.
+/// An encoder that writes into a buffer of words: at the most one for each symbol.
 tck_symbol_encoder tck_start_encoder(uint16_t *buffer, size_t word_count);
 
 /// Encodes what one call of decode_symbols will give. Calls come in the reverse order of decoding.
@@ -604,13 +594,12 @@ tck_symbol_encoder tck_start_encoder(uint16_t *buffer, size_t word_count);
 /// Writes at the most one word for each symbol. No symbol may have frequency 0: callers pass TCK_ESCAPE instead.
 void tck_encode_symbols(tck_symbol_encoder *encoder, unsigned table, const int8_t *symbols, size_t count);
 
-/// Puts the states before the words, as tck_start_decoder takes them, and returns where they begin: coded symbols are the
-/// bytes from there to the buffer's end.
-const uint8_t *tck_finish_symbols(tck_symbol_encoder *encoder);
+/// Writes the states, TCK_SYMBOL_STATE_BYTES of them, as tck_start_decoder takes them, and returns where the words begin,
+/// which go on to the buffer's end.
+const uint8_t *tck_finish_symbols(const tck_symbol_encoder *encoder, void *states);
 
-/// A decoder of coded symbols. It is not valid where `byte_count` is odd or too small for the states, or where a state is
-/// below 2^16; it then decodes nonsense.
-tck_symbol_decoder tck_start_decoder(const void *bytes, size_t byte_count);
+/// A decoder of words by the encoder's states. It is not valid where a state is below 2^16; it then decodes nonsense.
+tck_symbol_decoder tck_start_decoder(const void *states, const void *words, size_t word_count);
 
 /// Whether the decoder has decoded everything, and rightly as far as can be told: it is valid, has no words left, and its
 /// states are those that an encoder begins with.

@@ -79,17 +79,17 @@ struct ArchiveKernelRound {
                 Int8(truncatingIfNeeded: lookup[Int(generator.next() % UInt64(TCK_FREQUENCY_TOTAL))] >> 24)
             }
         }
-        let room = count + Int(TCK_SYMBOL_STATE_BYTES) / 2
-        let words = UnsafeMutablePointer<UInt16>.allocate(capacity: room)
+        let words = UnsafeMutablePointer<UInt16>.allocate(capacity: count)
         defer { words.deallocate() }
-        var encoder = tck_start_encoder(words, room)
+        var encoder = tck_start_encoder(words, count)
         symbols.withUnsafeBufferPointer { symbols in
             for (index, table) in tables.enumerated().reversed() {
                 tck_encode_symbols(&encoder, table, symbols.baseAddress! + index * callLength, callLength)
             }
         }
-        let start = UnsafeRawPointer(tck_finish_symbols(&encoder)!)
-        let byteCount = UnsafeRawPointer(words + room) - start
+        var states = [UInt8](repeating: 0, count: Int(TCK_SYMBOL_STATE_BYTES))
+        let start = UnsafeRawPointer(tck_finish_symbols(&encoder, &states)!)
+        let wordCount = (UnsafeRawPointer(words + count) - start) / 2
         let decoded = UnsafeMutablePointer<Int8>.allocate(capacity: callLength * Self.decodersAtOnce)
         defer { decoded.deallocate() }
         func works(sideBySide: Int) -> [(name: String, work: () -> Void)] {
@@ -99,7 +99,7 @@ struct ArchiveKernelRound {
                     work: {
                         let decoders = UnsafeMutableBufferPointer<tck_symbol_decoder>.allocate(capacity: sideBySide)
                         defer { decoders.deallocate() }
-                        decoders.initialize(repeating: tck_start_decoder(start, byteCount))
+                        decoders.initialize(repeating: tck_start_decoder(states, start, wordCount))
                         var calls = decoders.indices.map {
                             tck_symbol_call(
                                 decoder: decoders.baseAddress! + $0,
@@ -138,6 +138,7 @@ struct ArchiveKernelRound {
                 work: {
                     kernels.multiply_in_order(
                         left,
+                        1,
                         rows,
                         rows,
                         right,

@@ -3,7 +3,7 @@ internal import KVCacheModel
 /// What an error of each channel costs, in units in which the mean over all channels of a model's cache is 1.
 ///
 /// Source: Formats/profile.md, "How bases are made".
-struct ChannelWeights {
+struct ChannelCosts {
     /// By layer: KV head by KV head, as in `LayerProfile`.
     private let keys: [[Double]]
     private let turnedKeys: [[Double]]
