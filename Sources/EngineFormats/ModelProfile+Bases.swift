@@ -35,10 +35,6 @@ extension ModelProfile {
         case channels, basis, scale, variance, weight
     }
 
-    /// Scales and weights of bases, as archives can have them.
-    private static let positiveNumbers: ClosedRange<Float> = 0x1p-60...0x1p60
-    /// Radians per position at the most.
-    private static let maximumFrequency: Float = 4
     private static let remedy = "make the bases anew: think-compress profile --from"
     private static let numbersOfUnit = 5
 
@@ -242,7 +238,8 @@ extension ModelProfile {
             )
         }
         return try required(file, name: name, shape: tensor.shape) {
-            (0...maximumFrequency).contains($0) ? nil : "rotary frequencies are 0 to \(maximumFrequency) radians"
+            (0...LayerBases.maximumFrequency).contains($0)
+                ? nil : "rotary frequencies are 0 to \(LayerBases.maximumFrequency) radians"
         }
     }
 
@@ -252,7 +249,7 @@ extension ModelProfile {
         shape: [Int]
     ) throws(EngineFormatError) -> [Float] {
         try required(file, name: name, shape: shape) {
-            positiveNumbers.contains($0) ? nil : "scales and weights are from 2^-60 to 2^60"
+            ComponentBasis.positiveNumbers.contains($0) ? nil : "scales and weights are from 2^-60 to 2^60"
         }
     }
 

@@ -13,6 +13,7 @@ public struct BasisMeasurement: Sendable {
     private let decoder: TransformerDecoder
     private let unit: BasisUnit
     private let byteLimit: Int?
+    private let maker: BasisMaker
     private let prefixes: [[Int32]]
     private let textDigests: [String]
     private let prefix: Int
@@ -23,7 +24,7 @@ public struct BasisMeasurement: Sendable {
     ///   - digests: the texts' SHA-256 digests, in hex.
     ///   - prefix: tokens of a prefix.
     ///   - unit: the archives' units, with all their components; nil for what is best for the model's size.
-    /// - Throws: `EvaluationError` if model or texts have too few tokens; `ModelError` or `TokenizerError` if a text can't
+    /// - Throws: `EvaluationError` if model or texts have too few tokens, or the units too many channels; `ModelError` or `TokenizerError` if a text can't
     ///   be encoded.
     public init(
         decoder: TransformerDecoder,
@@ -35,12 +36,18 @@ public struct BasisMeasurement: Sendable {
         self.decoder = decoder
         self.prefix = prefix
         textDigests = digests
-        let best = BasisUnit.best(
-            for: decoder.model.configuration.geometry,
-            parameterCount: decoder.model.parameterCount
-        )
+        let configuration = decoder.model.configuration
+        let geometry = configuration.geometry
+        let best = BasisUnit.best(for: geometry, parameterCount: decoder.model.parameterCount)
         self.unit = unit ?? best.unit
         byteLimit = unit == nil ? best.byteLimit : nil
+        maker = try BasisMaker(
+            geometry: geometry,
+            frequencies: geometry.layers.indices.map {
+                configuration.rotary(ofLayer: $0).frequencies(tokenCount: prefix)
+            },
+            unit: self.unit
+        )
         prefixes = try ProfileMeasurement.prefixes(
             of: texts,
             model: decoder.model,
@@ -59,27 +66,22 @@ public struct BasisMeasurement: Sendable {
     /// - Parameter profile: of every layer; bases that it has are replaced.
     /// - Throws: `ModelError`, `EvaluationError`, `MemoryError`, `CancellationError`.
     public func adding(to profile: [LayerProfile], progress: ProgressHandler? = nil) async throws -> [LayerProfile] {
-        let configuration = decoder.model.configuration
-        let maker = try BasisMaker(
-            geometry: geometry,
-            frequencies: geometry.layers.indices.map {
-                configuration.rotary(ofLayer: $0).frequencies(tokenCount: prefix)
-            },
-            unit: unit
-        )
-        // Components are found in about the time that a prefix takes.
-        let step = 1 / Double(prefixes.count + 1)
-        for (index, tokens) in prefixes.enumerated() {
-            let start = Double(index) * step
-            let cache = try await decoder.fullCache(
-                tokens,
-                elementType: .float32,
-                queryWindow: 1,
-                progress: progress?.part(start...start + step)
-            )
-            try maker.add(cache)
+        let caches = try LayerwisePrefill(prefixes, elementType: .float32, decoder: decoder)
+        let layerCount = geometry.layers.count
+        let bases = try await maker.bases(
+            of: prefixes.map { BasisPrefix(tokenCount: $0.count, layers: layerCount) },
+            profile: profile,
+            byteLimit: byteLimit,
+            progress: progress
+        ) { prefix, layers, progress in
+            try layers.map { layer in
+                let share = { Double($0 - layers.lowerBound) / Double(layers.count) }
+                return try caches.nextLayer(
+                    ofPrompt: prefix,
+                    progress: progress?.part(share(layer)...share(layer + 1))
+                )
+            }
         }
-        let bases = try maker.bases(profile: profile, byteLimit: byteLimit, progress: progress?.part(1 - step...1))
         return zip(profile, bases).map { $0.withBases($1) }
     }
 

@@ -9,13 +9,15 @@ struct ChannelCosts {
     private let turnedKeys: [[Double]]
     private let values: [[Double]]
     private let geometry: CacheGeometry
+    /// The mean sensitivity of all channels that sensitivities were given of: the unit.
+    let mean: Double
 
     /// The least sensitivity of a channel, as a share of the mean of those that it shares a basis with, and of all.
     private static let leastShare = 1e-4
     private static let leastOfAll = 1e-8
 
     /// - Parameters:
-    ///   - keys: sensitivities of keys after rotary embedding, by layer.
+    ///   - keys: sensitivities of keys after rotary embedding, by layer; none of layers that nobody asks for.
     ///   - values: those of values.
     ///   - squaredCosines: by layer the mean, over positions, of each rotary pair's squared cosine.
     init(keys: [[Double]], values: [[Double]], squaredCosines: [[Double]], geometry: CacheGeometry) {
@@ -28,6 +30,7 @@ struct ChannelCosts {
         }
         let all = (turned + values).joined()
         let mean = all.reduce(0, +) / Double(max(all.count, 1))
+        self.mean = mean
         func inUnits(_ numbers: [[Double]]) -> [[Double]] {
             numbers.map { $0.map { mean > 0 ? $0 / mean : 1 } }
         }

@@ -23,8 +23,8 @@ public struct DumpedProfile: Sendable {
     ///   - paths: the dumps' names, for errors.
     ///   - digests: their SHA-256 digests, in hex.
     ///   - unit: the archives' units, with all their components; nil for what is best for the cache's shape.
-    ///   - cache: reads the dump of a number; they are read one after another.
-    /// - Throws: `EvaluationError` if dumps are of different models, or lack tokens; `ModelError` if their rotary embedding
+    ///   - cache: reads the dump of a number, best of a mapped file: all are kept, and used layer by layer.
+    /// - Throws: `EvaluationError` if dumps are of different models, lack tokens, or have numbers that bases can't be made of; `ModelError` if their rotary embedding
     ///   is none that is known; what `cache` throws; `MemoryError`, `CancellationError`.
     public init(
         paths: [String],
@@ -37,19 +37,19 @@ public struct DumpedProfile: Sendable {
         let first = try await cache(0)
         let unit = unit ?? BasisUnit.best(for: first.geometry, parameterCount: nil).unit
         let frequencies = try Self.frequencies(first, path: paths[0])
-        let maker = try BasisMaker(geometry: first.geometry, frequencies: frequencies, unit: unit)
+        let maker: BasisMaker
+        do {
+            maker = try BasisMaker(geometry: first.geometry, frequencies: frequencies, unit: unit)
+        } catch {
+            throw EvaluationError(path: paths[0], error.message)
+        }
+        var caches: [KVCache] = []
         var squares = QuerySquares(first.geometry)
-        let step = 1 / Double(paths.count + 1)
         for (index, path) in paths.enumerated() {
             let cache = index == 0 ? first : try await cache(index)
             try Self.check(cache, like: first, path: path)
-            do {
-                try maker.add(cache)
-                try squares.add(cache)
-            } catch let error as EvaluationError {
-                throw EvaluationError(path: path, error.message)
-            }
-            progress?(Double(index + 1) * step)
+            try squares.add(cache, path: path)
+            caches.append(cache)
         }
         let means = squares.means
         let plain = first.geometry.layers.enumerated().map { layer, shape in
@@ -60,7 +60,14 @@ public struct DumpedProfile: Sendable {
                         ?? [Float](repeating: 1, count: shape.kvHeads * shape.keyDimension)
                 )
         }
-        let bases = try maker.bases(profile: plain, byteLimit: nil, progress: progress?.part(1 - step...1))
+        let bases = try await maker.bases(
+            of: zip(caches, paths).map { BasisPrefix($0, path: $1) },
+            profile: plain,
+            byteLimit: nil,
+            progress: progress
+        ) { dump, layers, _ in
+            Array(caches[dump].layers[layers])
+        }
         layers = zip(plain, bases).map { $0.withBases($1) }
         geometry = first.geometry
         undoesRotation = frequencies.contains { !$0.isEmpty }
@@ -121,7 +128,7 @@ private struct QuerySquares {
     }
 
     /// Adds a dump's; one without any makes all unknown.
-    mutating func add(_ cache: KVCache) throws(EvaluationError) {
+    mutating func add(_ cache: KVCache, path: String) throws(EvaluationError) {
         count += 1
         for (layer, source) in cache.layers.enumerated() where !source.isEmpty {
             guard let squares = Self.squares(source) else {
@@ -129,7 +136,10 @@ private struct QuerySquares {
                 return
             }
             guard squares.allSatisfy({ Float($0).isFinite }) else {
-                throw EvaluationError("layer \(layer) has queries that are not finite, or too large; bases need others")
+                throw EvaluationError(
+                    path: path,
+                    "layer \(layer) has queries that are not finite, or too large; bases need others"
+                )
             }
             for (channel, square) in squares.enumerated() { sums[layer][channel] += square }
         }

@@ -7,20 +7,20 @@ internal import KVCacheModel
 /// Source: Formats/profile.md, "How bases are made".
 final class VectorCovariance {
     let channelCount: Int
-    /// The lower triangle of the sum over prefixes, row by row.
+    /// The sum over prefixes, `[channelCount][channelCount]`, its lower triangle.
     private let sums: DoubleBuffer
     private var prefixCount = 0
 
     /// - Throws: `MemoryError` if there is no memory for it.
     init(channelCount: Int) throws(MemoryError) {
         self.channelCount = channelCount
-        sums = try DoubleBuffer(count: channelCount * (channelCount + 1) / 2)
+        sums = try DoubleBuffer(count: channelCount * channelCount)
     }
 
     /// Adds a prefix's vectors, from which their mean is subtracted in place. The caller holds `SingleThreadedProducts`.
     ///
     /// - Parameter vectors: `[tokens][channelCount]`, at least one token.
-    /// - Returns: whether all numbers are finite; none are added otherwise.
+    /// - Returns: whether all variances are finite as float32; nothing is added otherwise.
     /// - Throws: `MemoryError` if there is no memory for the work.
     func add(_ vectors: DoubleBuffer) throws(MemoryError) -> Bool {
         let tokens = vectors.count / channelCount
@@ -49,16 +49,12 @@ final class VectorCovariance {
             product.pointer(),
             width
         )
-        // A number that is not finite makes its channel's variance so.
-        guard (0..<channelCount).allSatisfy({ product[$0 * channelCount + $0].isFinite }) else { return false }
+        // A number that is not finite makes its channel's variance so; variances are written as float32.
+        guard (0..<channelCount).allSatisfy({ Float(product[$0 * channelCount + $0]).isFinite }) else { return false }
         let target = unsafe sums.pointer()
         let source = unsafe product.pointer()
-        var place = 0
         for row in 0..<channelCount {
-            for column in 0...row {
-                unsafe target[place] += source[row * channelCount + column]
-                place += 1
-            }
+            for place in row * channelCount...row * channelCount + row { unsafe target[place] += source[place] }
         }
         prefixCount += 1
         return true
@@ -66,25 +62,24 @@ final class VectorCovariance {
 
     /// The variance of each channel.
     var variances: [Double] {
-        (0..<channelCount).map { sums[$0 * ($0 + 3) / 2] / Double(max(prefixCount, 1)) }
+        (0..<channelCount).map { sums[$0 * channelCount + $0] / Double(max(prefixCount, 1)) }
     }
 
-    /// The components of the vectors whose channels are multiplied by weights, by falling variance.
+    /// The components of the vectors whose channels are multiplied by weights, by falling variance; the covariance's memory
+    /// is used for them, so that it is of no more use.
     ///
     /// - Parameter weights: of each channel, finite and above 0. The caller holds `SingleThreadedProducts`.
     /// - Throws: `EvaluationError` if they can't be found; `MemoryError`.
     func basis(weights: [Float]) throws -> ComponentBasis {
         let width = channelCount
-        let matrix = try DoubleBuffer(count: width * width)
+        let matrix = sums
         let numbers = unsafe matrix.pointer()
-        let sums = unsafe sums.pointer()
         let share = 1 / Double(max(prefixCount, 1))
-        var place = 0
         for row in 0..<width {
             let weight = Double(weights[row]) * share
             for column in 0...row {
-                unsafe numbers[row * width + column] = weight * Double(weights[column]) * sums[place]
-                place += 1
+                let place = row * width + column
+                unsafe numbers[place] = weight * Double(weights[column]) * numbers[place]
             }
         }
         let values = try Self.eigenvectors(of: matrix, width: width)

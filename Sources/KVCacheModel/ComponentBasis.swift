@@ -9,6 +9,9 @@ public import ByteStorage
 /// with the mean of the prompt's own vectors. Components come in order of falling variance. There may be fewer of them
 /// than channels. Source: Formats/profile.md, "Bases".
 public struct ComponentBasis: Sendable {
+    /// What scales and weights of a profile's bases are within.
+    public static let positiveNumbers: ClosedRange<Float> = 0x1p-60...0x1p60
+
     /// Channels of a vector.
     public var channelCount: Int { weights.count }
     /// Components of a vector, at most as many as channels.
@@ -107,6 +110,9 @@ public struct ArchiveUnit: Sendable, Hashable {
 
 /// The bases of a layer, from the model's profile.
 public struct LayerBases: Sendable, Equatable {
+    /// Radians per position of a profile's rotary frequencies, at the most.
+    public static let maximumFrequency: Float = 4
+
     /// A unit of archives and its basis, of keys before rotary embedding.
     public struct Archive: Sendable, Equatable {
         public let unit: ArchiveUnit

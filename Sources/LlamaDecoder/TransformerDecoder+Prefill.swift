@@ -57,9 +57,11 @@ extension TransformerDecoder {
         var whole: [KVCacheLayer] = []
         let hidden = try await computeLayers(
             tokens,
-            elementType: elementType,
-            queryWindow: recipe.observationWindow,
-            statistics: recipe.modelStatistics,
+            options: .init(
+                elementType: elementType,
+                queryWindow: recipe.observationWindow,
+                statistics: recipe.modelStatistics
+            ),
             progress: progress
         ) { index, layer in
             if recipe.needsWholeCache {
@@ -97,10 +99,12 @@ extension TransformerDecoder {
         var layers: [KVCacheLayer] = []
         _ = try await computeLayers(
             tokens,
-            elementType: elementType,
-            queryWindow: queryWindow,
-            statistics: statistics,
-            holdsAll: true,
+            options: .init(
+                elementType: elementType,
+                queryWindow: queryWindow,
+                statistics: statistics,
+                holdsAll: true
+            ),
             progress: progress
         ) { _, layer in
             layers.append(layer)
@@ -123,9 +127,7 @@ extension TransformerDecoder {
         var layers: [KVCacheLayer] = []
         _ = try await computeLayers(
             tokens,
-            elementType: elementType,
-            queryWindow: queryWindow,
-            statistics: [],
+            options: .init(elementType: elementType, queryWindow: queryWindow),
             progress: progress
         ) { _, layer in
             layers.append(layer)
@@ -154,9 +156,7 @@ extension TransformerDecoder {
         _ = try await computeLayers(
             tokens,
             following: prefix,
-            elementType: prefix.elementType,
-            queryWindow: queryWindow,
-            statistics: statistics,
+            options: .init(elementType: prefix.elementType, queryWindow: queryWindow, statistics: statistics),
             progress: nil
         ) { index, layer in
             let queries = try layer.queries.map { newer in
@@ -222,7 +222,8 @@ extension TransformerDecoder {
     ///
     /// - Throws: as `prefill`.
     public func logits(_ tokens: [Int32]) async throws -> [Float] {
-        let hidden = try await computeLayers(tokens, elementType: .float32, queryWindow: 1, progress: nil) { _, _ in }
+        let options = LayerwisePrompt.Options(elementType: .float32, queryWindow: 1)
+        let hidden = try await computeLayers(tokens, options: options, progress: nil) { _, _ in }
         return unsafe try logits(hidden[0], count: tokens.count)
     }
 
@@ -234,8 +235,7 @@ extension TransformerDecoder {
         var profile: [[Double]] = []
         _ = try await computeLayers(
             tokens,
-            elementType: .float16,
-            queryWindow: tokens.count,
+            options: .init(elementType: .float16, queryWindow: tokens.count),
             progress: progress
         ) { index, layer in
             profile.append(
@@ -262,116 +262,28 @@ extension TransformerDecoder {
     /// Computes layer after layer, each for the whole prompt.
     ///
     /// - Parameters:
-    ///   - prefix: what the tokens follow, of the same element type and with all tokens in every layer; layers are given
-    ///     with its rows first, so with all of theirs.
-    ///   - statistics: what layers are given with beside their last queries.
-    ///   - holdsAll: whether layers with a sliding window keep all tokens, too, and not only the last ones.
+    ///   - prefix: what the tokens follow; see `LayerwisePrompt`.
+    ///   - options: what layers are given with.
     /// - Returns: what leaves the last layer, a row per token of `tokens`.
     private func computeLayers(
         _ tokens: [Int32],
         following prefix: KVCache? = nil,
-        elementType: ElementType,
-        queryWindow: Int,
-        statistics: ModelStatistics = [],
-        holdsAll: Bool = false,
+        options: LayerwisePrompt.Options,
         progress: ProgressHandler?,
         _ take: (_ index: Int, _ layer: KVCacheLayer) async throws -> Void
     ) async throws -> FloatMatrix {
-        let past = prefix?.tokenCount ?? 0
-        try check(tokens, from: past)
         let singleThreaded = SingleThreadedProducts()
         defer { extendLifetime(singleThreaded) }
-        let width = configuration.hiddenSize
-        let window = min(queryWindow, tokens.count)
-        let firstQuery = tokens.count - window
-        let hidden = try FloatMatrix(rows: tokens.count, columns: width)
-        unsafe embed(tokens[...], into: hidden[0])
-        let end = past + tokens.count
-        let turns = try RotaryTables(configuration, texts: [.init(positions: past..<end, tokenCount: end)])
-        let activations = try Activations(rows: min(Self.chunkTokens, tokens.count), configuration: configuration)
-        let chunkCount = (tokens.count + Self.chunkTokens - 1) / Self.chunkTokens
+        var prompt = try LayerwisePrompt(tokens, following: prefix, options: options, decoder: self)
+        let rows = LayerwisePrompt.chunkRows(tokenCount: tokens.count)
+        let activations = try Activations(rows: rows, configuration: configuration)
+        let count = Double(geometry.layers.count)
         for index in geometry.layers.indices {
-            let held =
-                holdsAll || prefix != nil ? 0..<end : configuration.heldTokens(ofLayer: index, tokenCount: end)
-            // As many as the next chunk's first token can see are in the buffer, and then the chunk.
-            let capacity = min(held.count + Self.chunkTokens, end)
-            let buffer = try LayerBuffer(geometry: attention, elementType: elementType, capacity: capacity)
-            if let prefix { buffer.write(prefix.layers[index]) }
-            /// The token of the buffer's first row.
-            var first = 0
-            let kept = try FloatMatrix(rows: window, columns: configuration.queryWidth)
-            /// For each KV head and token, where attention is added up.
-            var accumulated: [[Double]] = []
-            if statistics.contains(.accumulatedAttention) {
-                let older = prefix?.layers[index].accumulatedAttention
-                accumulated = (older ?? [[Double]](repeating: [], count: attention.kvHeads))
-                    .map { $0 + [Double](repeating: 0, count: end - $0.count) }
-            }
-            for chunk in 0..<chunkCount {
-                try Task.checkCancellation()
-                let start = chunk * Self.chunkTokens
-                let count = min(Self.chunkTokens, tokens.count - start)
-                // Never after a prefix, of which all is kept.
-                if past + start + count - first > capacity {
-                    buffer.moveToBeginning(start - held.count - first..<start - first)
-                    first = start - held.count
-                }
-                unsafe try project(
-                    layer: index,
-                    hidden: hidden[start],
-                    count: count,
-                    turns: turns,
-                    firstTurn: start,
-                    activations: activations
-                )
-                buffer.write(activations, count: count, at: past + start - first)
-                for row in max(firstQuery - start, 0)..<max(count, firstQuery - start) {
-                    unsafe kept[start + row - firstQuery].update(from: activations.queries[row], count: kept.columns)
-                }
-                let queries = activations.queries(rows: 0..<count, geometry: attention)
-                let before = emptyLayer(index, elementType: elementType, skippedTokens: first)
-                let rows = buffer.layer(tokens: 0..<past + start + count - first)
-                if statistics.contains(.accumulatedAttention) {
-                    let weights = try attendAccumulating(
-                        queries,
-                        layer: index,
-                        over: before,
-                        followedBy: rows,
-                        into: activations.attended
-                    )
-                    for (head, list) in weights.enumerated() {
-                        for (row, weight) in list.enumerated() { accumulated[head][first + row] += weight }
-                    }
-                } else {
-                    try attend(
-                        queries,
-                        layer: index,
-                        over: before,
-                        followedBy: rows,
-                        into: activations.attended,
-                        row: 0
-                    )
-                }
-                unsafe try complete(layer: index, hidden: hidden[start], count: count, activations: activations)
-                progress?(Double(index * chunkCount + chunk + 1) / Double(geometry.layers.count * chunkCount))
-            }
-            let queries = KVTensor(
-                rows: kept,
-                range: 0..<window,
-                heads: attention.queryHeads,
-                headDimension: attention.keyDimension
-            )
-            let layer = buffer.layer(
-                tokens: held.lowerBound - first..<held.upperBound - first,
-                held: held.count < end ? .last : .all,
-                queries: queries,
-                accumulatedAttention: statistics.contains(.accumulatedAttention)
-                    ? accumulated.map { Array($0[held]) } : nil,
-                outputWeights: statistics.contains(.outputWeights) ? try outputWeights(layer: index) : nil
-            )
+            let share = Double(index) / count...Double(index + 1) / count
+            let layer = try prompt.computeLayer(by: self, using: activations, progress: progress?.part(share))
             try await take(index, layer)
         }
-        return hidden
+        return prompt.hidden
     }
 
     /// A layer without rows, for attention over tokens that are not compressed.
@@ -407,7 +319,7 @@ extension TransformerDecoder {
     }
 
     /// Writes the attention of some queries to rows, and adds up what tokens in full precision get of it.
-    private func attendAccumulating(
+    func attendAccumulating(
         _ queries: KVTensor,
         layer index: Int,
         over layer: CompressedLayer,

@@ -1,5 +1,7 @@
+import ComputeRuntime
 import Foundation
 import LlamaDecoder
+import Synchronization
 import TestSupport
 import Testing
 import ThinkCompress
@@ -162,6 +164,105 @@ import ThinkCompress
         let infinite = try KVCache(layers: [KVCacheLayer(keys: layer.keys, values: broken)])
         let notFinite = await #expect(throws: EvaluationError.self) { try await Self.profile(infinite) }
         #expect(notFinite?.message.contains("not finite") == true && notFinite?.path == "a.safetensors")
+    }
+
+    /// A profile's reader refuses what would come of them.
+    @Test("numbers that a profile can't have are refused by layer", arguments: CachePart.allCases)
+    func numbersOutOfRangeAreRefused(part: CachePart) async throws {
+        let plain = try Self.cache().layers[0]
+        func refusal(size: Float) async throws -> EvaluationError? {
+            let numbers = plain[part].numbers.map { $0 * size }
+            let scaled = KVTensor(numbers, elementType: .float32, heads: 1, headDimension: Self.dimension)
+            let layer = KVCacheLayer(
+                keys: part == .keys ? scaled : plain.keys,
+                values: part == .values ? scaled : plain.values
+            )
+            let cache = try KVCache(layers: [plain, layer], metadata: ["rope.theta": "100.0"])
+            return await #expect(throws: EvaluationError.self) { try await Self.profile(cache) }
+        }
+        let large = try #require(try await refusal(size: 1e30))
+        #expect(
+            large.path == "a.safetensors" && large.message.contains("layer 1 has \(part) that are not finite, or too")
+        )
+        let small = try #require(try await refusal(size: 1e-24))
+        #expect(small.message.contains("that vary too much, or too little"), "\(small)")
+    }
+
+    @Test func unitsOfTooManyChannelsAreRefusedBeforeTheWork() async throws {
+        let wide = try LayerGeometry(kvHeads: 17, keyDimension: 512, valueDimension: 512)
+        let geometry = try CacheGeometry([.none, wide])
+        let error = #expect(throws: EvaluationError.self) {
+            try BasisMaker(geometry: geometry, frequencies: [[], []], unit: .layer)
+        }
+        #expect(error?.message.contains("layer 1 would be of 17408 channels") == true)
+        #expect(error?.message.contains("--basis head") == true)
+        for unit in [BasisUnit.head, .layers] {
+            #expect(throws: Never.self) { try BasisMaker(geometry: geometry, frequencies: [[], []], unit: unit) }
+        }
+        let frequency = #expect(throws: EvaluationError.self) {
+            try BasisMaker(geometry: geometry, frequencies: [[], [1, 4.5]], unit: .head)
+        }
+        #expect(frequency?.message.contains("layer 1 are turned by 4.5 radians") == true)
+        // Of dumps, before the second is read.
+        let zeros = KVTensor(
+            [Float](repeating: 0, count: 8 * 17 * 512),
+            elementType: .float32,
+            heads: 17,
+            headDimension: 512
+        )
+        let cache = try KVCache(layers: [KVCacheLayer(keys: zeros, values: zeros)])
+        let dumped = await #expect(throws: EvaluationError.self) {
+            try await DumpedProfile(paths: ["a", "b"], digests: ["d", "e"], unit: .layer) { index in
+                #expect(index == 0)
+                return cache
+            }
+        }
+        #expect(dumped?.path == "a" && dumped?.message.contains("17408 channels") == true)
+    }
+
+    /// A model's caches, computed side by side layer by layer, are those of one prompt after the other.
+    @Test("bases of a model are those of its caches", arguments: [BasisUnit.layer, .layers])
+    func modelsAreTheirCaches(unit: BasisUnit) async throws {
+        let model = try LlamaModel(path: Self.tiny)
+        let decoder = TransformerDecoder(model: model)
+        let geometry = model.configuration.geometry
+        let measurement = try BasisMeasurement(
+            decoder: decoder,
+            texts: [Self.text()],
+            digests: ["d"],
+            prefix: 200,
+            unit: unit
+        )
+        let plain = geometry.layers.map { shape in
+            LayerProfile(meanSquaredQueries: [Float](repeating: 1, count: shape.kvHeads * shape.keyDimension))
+        }
+        let told = Mutex<[Double]>([])
+        let layers = try await measurement.adding(
+            to: plain,
+            progress: ProgressHandler { fraction in told.withLock { $0.append(fraction) } }
+        )
+        let fractions = told.withLock { $0 }
+        #expect(fractions == fractions.sorted() && fractions.last == 1)
+        #expect(zip(fractions, fractions.dropFirst()).allSatisfy { $1 - $0 < 0.2 })
+        let prefixes = try ProfileMeasurement.prefixes(of: [Self.text()], model: model, prefix: 200, count: 6)
+        var caches: [KVCache] = []
+        for prefix in prefixes {
+            let tokens = Array(prefix[..<200])
+            caches.append(
+                try await decoder.fullCache(tokens, elementType: .float32, metadata: model.metadata(producer: ""))
+            )
+        }
+        let dumped = try await DumpedProfile(
+            paths: caches.map { _ in "a" },
+            digests: ["d"],
+            unit: unit
+        ) { index in
+            let cache = caches[index]
+            // Without the queries, which would weigh keys.
+            let layers = cache.layers.map { KVCacheLayer(keys: $0.keys, values: $0.values) }
+            return try KVCache(layers: layers, tokens: cache.tokens, metadata: cache.metadata)
+        }
+        #expect(dumped.layers.map(\.bases) == layers.map(\.bases))
     }
 
     @Test func windowsGiveTheTokensThatTheyHold() async throws {

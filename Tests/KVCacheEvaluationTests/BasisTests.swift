@@ -81,6 +81,7 @@ import ThinkCompress
         }
         #expect(try !covariance.add(Self.buffer([1, 2, 3, .nan, 5, 1, 2, 3, 4, 5])))
         #expect(try !covariance.add(Self.buffer([1, 2, 3, .infinity, 5, 1, 2, 3, 4, 5])))
+        #expect(try !covariance.add(Self.buffer([1, 2, 3, 1e20, 5, 1, 2, 3, 4, 5])))
     }
 
     @Test func componentsAreThoseOfTheWeightedCovariance() throws {
@@ -206,22 +207,61 @@ import ThinkCompress
         #expect(BasisUnit.best(for: large, parameterCount: nil) == (.head, nil))
     }
 
+    /// A basis of numbered bytes.
+    private static func basis(_ variances: [Float], channels: Int) -> ComponentBasis {
+        ComponentBasis(
+            matrix: SharedBytes((0..<variances.count * channels).map { UInt8(truncatingIfNeeded: $0) }),
+            scales: variances.map { $0 + 1 },
+            variances: variances,
+            weights: [Float](repeating: 1, count: channels)
+        )
+    }
+
+    /// What is left of units' bases.
+    ///
+    /// - Parameter cutsEach: whether those that are known are cut before the next is added.
+    private static func cut(_ bases: [ComponentBasis], byteLimit: Int, cutsEach: Bool = false) throws
+        -> [ComponentBasis]
+    {
+        var cut = BasisCut(byteLimit: byteLimit)
+        for (layer, basis) in bases.enumerated() {
+            let unit = ArchiveUnit(layers: layer..<layer + 1, heads: 0..<1, hasKeys: true, hasValues: false)
+            cut.add(basis, of: unit)
+            if cutsEach { try cut.cut() }
+        }
+        try cut.cut()
+        #expect(cut.archives.map(\.unit.layers.lowerBound) == Array(bases.indices))
+        return cut.archives.map(\.basis)
+    }
+
     @Test func componentsOfLeastVarianceAreLeftOut() throws {
-        func basis(_ variances: [Float], channels: Int) -> ComponentBasis {
-            ComponentBasis(
-                matrix: SharedBytes((0..<variances.count * channels).map { UInt8($0) }),
-                scales: variances.map { $0 + 1 },
-                variances: variances,
-                weights: [Float](repeating: 1, count: channels)
+        let bases = [
+            Self.basis([9, 5, 1], channels: 4), Self.basis([0, 0], channels: 2), Self.basis([7, 6, 5], channels: 3),
+        ]
+        // 12, 10 and 11 bytes a component; one each are 33.
+        func counts(_ limit: Int) throws -> [Int] { try Self.cut(bases, byteLimit: limit).map(\.componentCount) }
+        #expect(try counts(0) == [1, 1, 1] && counts(43) == [1, 1, 1] && counts(44) == [1, 1, 2])
+        #expect(try counts(56) == [2, 1, 2] && counts(67) == [2, 1, 3] && counts(1000) == [3, 2, 3])
+        let cut = try Self.cut(bases, byteLimit: 56)[0]
+        #expect(cut.matrix.array == (0..<8).map { UInt8($0) } && cut.scales == [10, 6] && cut.weights.count == 4)
+    }
+
+    /// Of units of many sizes, so that a small component might fit where a larger one before it doesn't.
+    @Test(arguments: 0..<8 as Range<UInt64>)
+    func unitsThatComeOneByOneAreCutLikeAllTogether(seed: UInt64) throws {
+        var generator = SplitMix64(seed: seed)
+        let bases = (0..<12).map { _ in
+            let channels = Int.random(in: 1...30, using: &generator)
+            let variances = (0..<channels).map { _ in Float(Int.random(in: 0..<40, using: &generator)) }
+            return Self.basis(variances.sorted(by: >), channels: channels)
+        }
+        let whole = bases.reduce(0) { $0 + $1.componentCount * BasisUnit.componentBytes(channels: $1.channelCount) }
+        for limit in stride(from: 0, through: whole + 100, by: 97) {
+            #expect(
+                try Self.cut(bases, byteLimit: limit, cutsEach: true) == Self.cut(bases, byteLimit: limit),
+                "\(limit) of \(whole) bytes"
             )
         }
-        let bases = [basis([9, 5, 1], channels: 4), basis([0, 0], channels: 2), basis([7, 6, 5], channels: 3)]
-        // 12, 10 and 11 bytes a component; one each are 33.
-        func counts(_ limit: Int) -> [Int] { BasisMaker.cut(bases, byteLimit: limit).map(\.componentCount) }
-        #expect(counts(0) == [1, 1, 1] && counts(43) == [1, 1, 1] && counts(44) == [1, 1, 2])
-        #expect(counts(56) == [2, 1, 2] && counts(67) == [2, 1, 3] && counts(1000) == [3, 2, 3])
-        let cut = BasisMaker.cut(bases, byteLimit: 56)[0]
-        #expect(cut.matrix.array == (0..<8).map { UInt8($0) } && cut.scales == [10, 6] && cut.weights.count == 4)
     }
 }
 

@@ -111,6 +111,31 @@ import ThinkCompress
         }
     }
 
+    @Test(
+        "prompts that are computed side by side give the bytes that each gives alone",
+        arguments: ["llama-3", "gemma3"]
+    )
+    func layerwise(name: String) async throws {
+        let decoder = try Self.decoder(name)
+        let tokens = Self.tokens(300, model: decoder.model)
+        let prompts = [tokens, Array(tokens[50..<120])]
+        let caches = try LayerwisePrefill(prompts, elementType: .float32, decoder: decoder)
+        var layers = prompts.map { _ in [KVCacheLayer]() }
+        for _ in decoder.model.configuration.geometry.layers {
+            for prompt in prompts.indices { layers[prompt].append(try caches.nextLayer(ofPrompt: prompt)) }
+        }
+        for (tokens, layers) in zip(prompts, layers) {
+            let whole = try await decoder.fullCache(tokens, elementType: .float32, queryWindow: 1)
+            for (layer, other) in zip(layers, whole.layers) {
+                #expect(layer.keys.numbers == other.keys.numbers && layer.values.numbers == other.values.numbers)
+                #expect(layer.queries?.numbers == other.queries?.numbers && layer.held == other.held)
+            }
+        }
+        #expect(throws: ModelError.self) {
+            try LayerwisePrefill([tokens, []], elementType: .float32, decoder: decoder)
+        }
+    }
+
     /// In full precision, and by the definition of causal attention.
     @Test(arguments: ["llama-3", "gemma3"])
     func attentionIsAddedUp(name: String) async throws {
