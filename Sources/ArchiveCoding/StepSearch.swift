@@ -78,7 +78,8 @@ struct StepSearch {
         }
         var target = byteCount
         var best: CacheArchive?
-        for round in 0...Self.corrections {
+        var round = 0
+        while round <= Self.corrections {
             let number = try await smallest(within: target, estimate)
             guard let number else {
                 // Where every step is too small the numbers are at fault.
@@ -97,10 +98,13 @@ struct StepSearch {
                 )
             } catch let error as ArchiveError where error.code == .stepTooSmall {
                 // A row that isn't in the sample has larger numbers: no step as small will do.
-                leastNumber = number + Self.perOctave / 4
+                leastNumber = Self.number(of: error.leastStep ?? 0, above: number)
                 known = known.filter { $0.key >= leastNumber }
+                tooSmall = error
+                guard leastNumber < Self.octaves.upperBound * Self.perOctave else { throw error }
                 continue
             }
+            round += 1
             let actual = archive.chunkByteCount
             let isBetter =
                 best.map { former in
@@ -116,7 +120,7 @@ struct StepSearch {
             if corrected == target { break }
             target = corrected
         }
-        guard var best else { return try await encoder.encode(step: Self.step(leastNumber + Self.perOctave)) }
+        guard var best else { preconditionFailure("the last round made an archive") }
         // Estimates that stay too low end here: the goal is a promise.
         while best.chunkByteCount > byteCount {
             let step = best.plan.step * 1.015_625
@@ -152,6 +156,16 @@ struct StepSearch {
             if topBytes <= target, (target - topBytes) * 1000 <= target * 2 { break }
         }
         return top
+    }
+
+    /// The number of the least step that is at least another, and has a larger number than one.
+    private static func number(of step: Float, above number: Int) -> Int {
+        var (low, high) = (number, octaves.upperBound * perOctave)
+        while high - low > 1 {
+            let middle = (low + high) / 2
+            if Self.step(middle) >= step { high = middle } else { low = middle }
+        }
+        return high
     }
 
     /// 2^(number / 256), by square roots and products alone, which are the same everywhere.

@@ -9,7 +9,7 @@ internal import KVCacheModel
 /// All in float64 and in a fixed order: Formats/archive.md, "Writing".
 enum TokenShifts {
     /// From which multiple of the median attention on the step is halved once, twice and three times.
-    private static let multiples: [Double] = [2, 8, 32]
+    private static let multiples: [Double] = [4, 16, 64]
     /// Without queries so many tokens get a finer step, and how fine.
     private static let distantTokens = 16
     private static let distantShift: UInt8 = 2

@@ -285,12 +285,28 @@ public struct ArchiveEncoder: Sendable {
             }
         }
         guard isCodable else {
+            let least = leastStep(numbers, componentCount: componentCount, rows: rows)
             throw ArchiveError(
                 .stepTooSmall,
-                "the step \(step) is too small: a component has more than 32,767 of them; take a larger one"
+                "the step \(step) is too small: a component has more than 32,767 of them; take \(least) or more",
+                leastStep: least
             )
         }
         return codes
+    }
+
+    /// The least step of which no component has more than 32,767.
+    private func leastStep(_ numbers: [Float], componentCount: Int, rows: ArchiveRows) -> Float {
+        let stride = ArchiveRecord.padded(rows.count)
+        var most: Float = 0
+        for component in 0..<componentCount {
+            var start = component * stride
+            for (shift, count) in rows.segments.enumerated() {
+                for number in numbers[start..<start + count] { most = max(most, number.magnitude * Float(1 << shift)) }
+                start += count
+            }
+        }
+        return most / 32767
     }
 
     /// The components of rows: `[componentCount][padded rows]`, in the order of the rows.

@@ -15,11 +15,14 @@ public struct ArchiveError: Error, Sendable, Equatable, CustomStringConvertible 
 
     public let code: Code
     public let message: String
+    /// Where a step is too small, one that the numbers that were looked at need.
+    public let leastStep: Float?
 
     public var description: String { message }
 
-    public init(_ code: Code, _ message: String) {
+    public init(_ code: Code, _ message: String, leastStep: Float? = nil) {
         self.code = code
         self.message = message
+        self.leastStep = leastStep
     }
 }

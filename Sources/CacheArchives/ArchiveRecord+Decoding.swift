@@ -212,7 +212,9 @@ private struct RecordReader {
     func finish(_ decoder: tck_symbol_decoder) throws(ArchiveError) -> ArchiveRecord.Codes {
         if !components.isEmpty {
             var decoder = unsafe decoder
-            guard escape == wordStart, unsafe tck_has_ended(&decoder), bits.isAtEnd else { throw damaged("has more words, escapes or low bits than symbols") }
+            guard escape == wordStart, unsafe tck_has_ended(&decoder), bits.isAtEnd else {
+                throw damaged("has more words, escapes or low bits than symbols")
+            }
         }
         let lastDense = tables.lastIndex { ComponentTable(byte: $0).scale > ComponentTable.largestSparseScale }
         return ArchiveRecord.Codes(components: components, denseCount: lastDense.map { $0 + 1 } ?? 0, numbers: numbers)

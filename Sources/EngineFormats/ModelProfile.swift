@@ -18,8 +18,10 @@ public enum ModelProfile: Sendable {
         public static let tokens = "profile.tokens"
         /// Tokens of the prefixes whose errors were measured.
         public static let prefix = "profile.prefix"
-        /// Tokens that follow a prefix.
+        /// Tokens of the text that follow a prefix.
         public static let continuation = "profile.continuation"
+        /// Tokens of a prefix that are read again after these.
+        public static let copied = "profile.copied"
         /// How many prefixes there were.
         public static let prefixes = "profile.prefixes"
         /// What the noise follows from.

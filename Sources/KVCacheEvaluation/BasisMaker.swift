@@ -84,6 +84,7 @@ struct BasisMaker: Sendable {
         try SingleThreadedProducts.reserve(callers: 1)
         let squaredCosines = squaredCosines(of: prefixes)
         let measured = measuredWeights(profile, squaredCosines: squaredCosines)
+        let softened = measured?.softened()
         // Where nothing was measured, sensitivities follow from variances, which are known of one run at a time, and their
         // mean only when all bases are made.
         var total = 0.0
@@ -103,8 +104,9 @@ struct BasisMaker: Sendable {
             if measured == nil { total += weights.mean * Double(channelCount(of: run.layers)) }
             for (index, group) in groups.enumerated() {
                 try Task.checkCancellation()
+                let costs = group.isOfArchive ? weights : softened ?? weights
                 var basis = try group.covariance.basis(
-                    weights: weights.weights(of: group.unit, areTurned: group.isOfArchive)
+                    weights: costs.weights(of: group.unit, areTurned: group.isOfArchive)
                 )
                 if measured == nil { basis = basis.multiplyingSensitivities(by: weights.mean) }
                 if group.isOfArchive {

@@ -5,9 +5,9 @@ internal import KVCacheModel
 /// Source: Formats/profile.md, "How bases are made".
 struct ChannelCosts {
     /// By layer: KV head by KV head, as in `LayerProfile`.
-    private let keys: [[Double]]
-    private let turnedKeys: [[Double]]
-    private let values: [[Double]]
+    private var keys: [[Double]]
+    private var turnedKeys: [[Double]]
+    private var values: [[Double]]
     private let geometry: CacheGeometry
     /// The mean sensitivity of all channels that sensitivities were given of: the unit.
     let mean: Double
@@ -56,6 +56,17 @@ struct ChannelCosts {
                 result[other] = cosine * sensitivities[other] + (1 - cosine) * sensitivities[one]
             }
         }
+        return result
+    }
+
+    /// The costs to the power 3/4: for components of a few bits, whose errors are so large that the small costs, which hold
+    /// for small errors, say too little.
+    func softened() -> ChannelCosts {
+        func softened(_ numbers: [[Double]]) -> [[Double]] {
+            numbers.map { $0.map { $0.squareRoot() * $0.squareRoot().squareRoot() } }
+        }
+        var result = self
+        (result.keys, result.turnedKeys, result.values) = (softened(keys), softened(turnedKeys), softened(values))
         return result
     }
 

@@ -7,7 +7,7 @@ internal import Foundation
 /// Source: Formats/profile.md, "The journal".
 public final class ProfileJournal {
     static let format = "think-compress profile"
-    static let version = 1
+    static let version = 2
 
     /// A line of the journal but the first.
     enum Record: Codable, JournalRecord {

@@ -8,7 +8,8 @@ internal import TextTokenization
 /// Measures a model's profile: mean squared queries, and by noise what errors of its cache cost.
 ///
 /// Noise is added to keys or values of one layer, one KV head, or one band of a prefix's exact cache, and the predictions
-/// of the tokens that follow are compared with those after the exact one. Source: Formats/profile.md, "By noise".
+/// of the tokens that follow, and of a part of the prefix that is read again, are compared with those after the exact one.
+/// Source: Formats/profile.md, "By noise".
 public struct ProfileMeasurement: Sendable {
     private let decoder: TransformerDecoder
     private let settings: ProfileSettings
@@ -35,7 +36,13 @@ public struct ProfileMeasurement: Sendable {
         prefixes =
             settings.effort == .queries
             ? []
-            : try Self.prefixes(of: texts, model: model, prefix: settings.prefix, count: settings.prefixCount)
+            : try Self.prefixes(
+                of: texts,
+                model: model,
+                prefix: settings.prefix,
+                following: ProfileSettings.following,
+                count: settings.prefixCount
+            )
     }
 
     /// Tokens of a prefix that a model has positions for.
@@ -43,11 +50,11 @@ public struct ProfileMeasurement: Sendable {
     /// - Throws: `EvaluationError` if it has too few to measure sensitivities.
     public static func defaultPrefix(of model: LlamaModel) throws(EvaluationError) -> Int {
         let positions = model.configuration.maximumPositions
-        let room = positions - ProfileSettings.continuation
+        let room = positions - ProfileSettings.following
         guard room >= ProfileSettings.minimumPrefix else {
             throw EvaluationError(
                 "the model has \(positions) positions, and sensitivities take "
-                    + "\(ProfileSettings.minimumPrefix + ProfileSettings.continuation); measure queries alone, by effort 0"
+                    + "\(ProfileSettings.minimumPrefix + ProfileSettings.following); measure queries alone, by effort 0"
             )
         }
         return min(room, ProfileSettings.defaultPrefix)
@@ -71,6 +78,7 @@ public struct ProfileMeasurement: Sendable {
             metadata[Key.method] = "noise"
             metadata[Key.prefix] = "\(settings.prefix)"
             metadata[Key.continuation] = "\(ProfileSettings.continuation)"
+            metadata[Key.copied] = "\(copiedCount)"
             metadata[Key.prefixes] = "\(prefixes.count)"
             metadata[Key.seed] = "\(settings.seed)"
         }
@@ -118,21 +126,23 @@ public struct ProfileMeasurement: Sendable {
     ///
     /// - Parameters:
     ///   - prefix: tokens of each.
+    ///   - following: positions that the model needs after them.
     ///   - count: how many.
     ///   - least: how many are enough, where texts have too few places; nil for `count`.
     static func prefixes(
         of texts: [String],
         model: LlamaModel,
         prefix: Int,
+        following: Int = ProfileSettings.continuation,
         count: Int,
         least: Int? = nil
     ) throws -> [[Int32]] {
         let least = least ?? count
         let needed = prefix + ProfileSettings.continuation
         let positions = model.configuration.maximumPositions
-        guard needed <= positions else {
+        guard prefix + following <= positions else {
             throw EvaluationError(
-                "prefixes of \(prefix) tokens and the \(ProfileSettings.continuation) that follow are asked for, "
+                "prefixes of \(prefix) tokens and the \(following) that follow are asked for, "
                     + "and the model has \(positions) positions; ask for shorter ones"
             )
         }
@@ -188,6 +198,19 @@ public struct ProfileMeasurement: Sendable {
         return sums.map { $0.map { $0 / Double(tokenCount) } }
     }
 
+    /// Tokens that are read again after a prefix.
+    private var copiedCount: Int { min(ProfileSettings.copied, noisyCount) }
+
+    /// Tokens of a prefix that carry noise.
+    private var noisyCount: Int { settings.prefix - ProfileSettings.firstTokens - ProfileSettings.lastTokens }
+
+    /// Which tokens of a prefix are read again after it: of each another part, of those that carry noise.
+    private func copiedTokens(prefix index: Int) -> Range<Int> {
+        let room = noisyCount - copiedCount
+        let start = ProfileSettings.firstTokens + (2 * index + 1) * room / (2 * prefixes.count)
+        return start..<start + copiedCount
+    }
+
     /// Measures what is missing of a prefix.
     private func probe(
         _ index: Int,
@@ -215,7 +238,8 @@ public struct ProfileMeasurement: Sendable {
         if !hasVariances {
             try journal.add(.variances(prefix: index, layers: layers.map { $0.variances(ofKeys: false) }))
         }
-        let continuation = try decoder.probedContinuation(of: cache, with: Array(tokens[settings.prefix...]))
+        let following = Array(tokens[settings.prefix...]) + tokens[copiedTokens(prefix: index)]
+        let continuation = try decoder.probedContinuation(of: cache, with: following)
         let width = decoder.model.configuration.vocabularySize
         let exact = try predictions(continuation.logits, width: width)
         for probe in probes {
@@ -310,7 +334,7 @@ public struct ProfileMeasurement: Sendable {
 
         private static func cost(of probe: NoiseProbe, of measurement: ProfileMeasurement) -> Int {
             let layers = measurement.geometry.layers.count
-            return ProfileSettings.continuation * (layers - probe.layer + layers / 2 + 1)
+            return ProfileSettings.following * (layers - probe.layer + layers / 2 + 1)
         }
 
         private static func cost(ofPrefix prefix: Int, of measurement: ProfileMeasurement) -> Int {

@@ -18,8 +18,13 @@ public struct ProfileSettings: Codable, Sendable, Equatable {
     public static let firstTokens = 4
     /// Last tokens of a prefix that carry no noise: those of a residual window.
     public static let lastTokens = 128
-    /// Tokens after a prefix whose predictions are compared.
+    /// Tokens of the text after a prefix whose predictions are compared.
     public static let continuation = 64
+    /// Tokens of the prefix that are read again after these: what errors cost where a prompt is searched, which the text
+    /// itself hardly does.
+    public static let copied = 64
+    /// Tokens whose predictions are compared.
+    public static let following = continuation + copied
     /// Tokens of a prefix where model and texts have so many.
     public static let defaultPrefix = 2048
     /// Tokens of a prefix at the least, so that there are some to carry noise.

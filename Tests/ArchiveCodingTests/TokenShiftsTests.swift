@@ -37,14 +37,14 @@ import ThinkCompress
 
     @Test(arguments: [1, 2]) func multiplesOfTheMedianGetFinerSteps(heads: Int) async throws {
         // The lower median of the body, tokens 1 to 7, is 1; the first and the last are not of it.
-        let weights: [Double] = [100, 1, 1.9, 0.5, 2.1, 0.25, 7.9, 1, 8.1, 31.9, 32.1, 1000]
+        let weights: [Double] = [100, 1, 3.9, 0.5, 4.1, 0.25, 15.9, 1, 16.1, 63.9, 64.1, 1000]
         let cache = try Self.cache(weights, heads: heads)
         let shifts = try await TokenShifts.byAttention(cache, window: 128, body: 1..<8, progress: nil)
         #expect(shifts == [3, 0, 0, 0, 1, 0, 1, 0, 2, 2, 3, 3])
     }
 
     @Test func onlyTheLastQueriesCount() async throws {
-        var cache = try Self.cache([1, 1, 1, 40])
+        var cache = try Self.cache([1, 1, 1, 80])
         let layer = cache.layers[0]
         // The first of two queries looks the other way.
         let queries = KVTensor([-1, 1], elementType: .float32, heads: 1, headDimension: 1)
@@ -57,7 +57,7 @@ import ThinkCompress
     }
 
     @Test func anEmptyBodyHasNoFinerSteps() async throws {
-        let shifts = try await TokenShifts.byAttention(Self.cache([1, 50]), window: 1, body: 0..<0, progress: nil)
+        let shifts = try await TokenShifts.byAttention(Self.cache([1, 100]), window: 1, body: 0..<0, progress: nil)
         #expect(shifts == [0, 0])
     }
 

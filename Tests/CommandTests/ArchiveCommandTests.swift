@@ -142,7 +142,7 @@ import ThinkCompress
     @Test(
         "an aim that can't be reached is an error",
         arguments: [
-            ("archive(step=0.00001)", "take a larger one"), ("archive(ratio=200)", "less than ratio="),
+            ("archive(step=0.00001)", "or more"), ("archive(ratio=200)", "less than ratio="),
             ("archive(bits=0.05)", "ask for more"),
         ]
     ) func aimsAreRefused(recipe: String, message: String) async throws {

@@ -145,7 +145,7 @@ import ThinkCompress
         let settings = ["profile", "--model", Self.model, "--text", text, "-o", profile] + tokens
         // One of other settings is in the way.
         let heading = #"{"format":"think-compress profile","settings":{"context":4096,"effort":2,"fingerprint":"f","#
-        let rest = #""model":"m","prefix":192,"seed":0,"texts":[],"tokenizer":"t"},"version":1}"#
+        let rest = #""model":"m","prefix":192,"seed":0,"texts":[],"tokenizer":"t"},"version":2}"#
         try Data("\(heading)\(rest)\n".utf8).write(to: URL(filePath: journal))
         let refused = try await Subprocess.run(try BuiltCommand.found(), settings)
         BuiltCommandTests.expectBadInput(refused, naming: journal, "another model")

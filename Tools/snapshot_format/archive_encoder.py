@@ -162,7 +162,7 @@ def attention_shifts(cache, observe: int, sinks: int, end: int) -> list:
                 sums[cache.length - layer.rows + row] += vote
     body = sorted(sums[min(sinks, max(end, 0)) : max(end, 0)])
     median = body[(len(body) - 1) // 2] if body else 0
-    return [sum(p >= multiple * median for multiple in (2, 8, 32)) if median > 0 else 0 for p in sums]
+    return [sum(p >= multiple * median for multiple in (4, 16, 64)) if median > 0 else 0 for p in sums]
 
 
 def best_table(numbers: list, counts: list) -> int:
