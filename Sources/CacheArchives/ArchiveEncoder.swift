@@ -245,7 +245,13 @@ public struct ArchiveEncoder: Sendable {
             let unit = sample.units[index]
             var costs = ComponentCosts()
             var cost = 0
-            let codes = try rounded(unit.numbers, componentCount: unit.componentCount, rows: unit.rows, step: step)
+            let codes = try rounded(
+                unit.numbers,
+                componentCount: unit.componentCount,
+                rows: unit.rows,
+                step: step,
+                isEstimate: true
+            )
             let stride = ArchiveRecord.padded(unit.rows.count)
             unsafe codes.withUnsafeBufferPointer { codes in
                 guard let base = codes.baseAddress else { return }
@@ -260,11 +266,15 @@ public struct ArchiveEncoder: Sendable {
     }
 
     /// The numbers of components as whole numbers of steps.
+    ///
+    /// - Parameter isEstimate: whether numbers that only a finer step makes too large may be bounded: their rows will have
+    ///   a coarser one.
     private func rounded(
         _ numbers: [Float],
         componentCount: Int,
         rows: ArchiveRows,
-        step: Float
+        step: Float,
+        isEstimate: Bool = false
     ) throws(ArchiveError) -> [Int16] {
         let stride = ArchiveRecord.padded(rows.count)
         var codes = [Int16](repeating: 0, count: numbers.count)
@@ -285,7 +295,18 @@ public struct ArchiveEncoder: Sendable {
             }
         }
         guard isCodable else {
-            let least = leastStep(numbers, componentCount: componentCount, rows: rows)
+            let bounds = Self.mostSteps * step
+            if isEstimate, numbers.allSatisfy({ $0.magnitude <= bounds }) {
+                return try rounded(
+                    bounded(numbers, componentCount: componentCount, rows: rows, step: step),
+                    componentCount: componentCount,
+                    rows: rows,
+                    step: step
+                )
+            }
+            let least =
+                largest(of: numbers, componentCount: componentCount, rows: rows, isScaled: !isEstimate)
+                .reduce(0) { max($0, $1) } / Self.mostSteps
             throw ArchiveError(
                 .stepTooSmall,
                 "the step \(step) is too small: a component has more than 32,767 of them; take \(least) or more",
@@ -295,18 +316,33 @@ public struct ArchiveEncoder: Sendable {
         return codes
     }
 
-    /// The least step of which no component has more than 32,767.
-    private func leastStep(_ numbers: [Float], componentCount: Int, rows: ArchiveRows) -> Float {
+    /// Steps that a number can have.
+    private static let mostSteps: Float = 32767
+
+    /// Numbers that are no more than can be coded.
+    private func bounded(_ numbers: [Float], componentCount: Int, rows: ArchiveRows, step: Float) -> [Float] {
         let stride = ArchiveRecord.padded(rows.count)
-        var most: Float = 0
+        var result = numbers
         for component in 0..<componentCount {
-            var start = component * stride
-            for (shift, count) in rows.segments.enumerated() {
-                for number in numbers[start..<start + count] { most = max(most, number.magnitude * Float(1 << shift)) }
-                start += count
+            for (row, shift) in rows.shifts.enumerated() {
+                let limit = Self.mostSteps * step / Float(1 << shift)
+                let place = component * stride + row
+                result[place] = max(min(result[place], limit), -limit)
             }
         }
-        return most / 32767
+        return result
+    }
+
+    /// Of each row the largest magnitude of its components.
+    ///
+    /// - Parameter isScaled: whether it is multiplied by as much as the row's step is finer.
+    private func largest(of numbers: [Float], componentCount: Int, rows: ArchiveRows, isScaled: Bool) -> [Float] {
+        let stride = ArchiveRecord.padded(rows.count)
+        var largest = [Float](repeating: 0, count: rows.count)
+        for component in 0..<componentCount {
+            for row in largest.indices { largest[row] = max(largest[row], numbers[component * stride + row].magnitude) }
+        }
+        return isScaled ? zip(largest, rows.shifts).map { $0 * Float(1 << $1) } : largest
     }
 
     /// The components of rows: `[componentCount][padded rows]`, in the order of the rows.
@@ -338,6 +374,8 @@ public struct ArchiveEncoder: Sendable {
 
     /// The archive by a step.
     ///
+    /// Where a token's finer step is too small for its numbers, it gets as fine a one as they allow.
+    ///
     /// - Parameter threads: units of chunks that are coded at the same time; nil for as many as there are processors.
     /// - Throws: `ArchiveError` if the step is out of range, or too small for the numbers; `CodecError` if there is no
     ///   memory; `CancellationError`.
@@ -345,6 +383,49 @@ public struct ArchiveEncoder: Sendable {
         step: Float,
         threads: Int? = nil,
         progress: ProgressHandler? = nil
+    ) async throws -> CacheArchive {
+        do {
+            return try await encode(step: step, shifts: shifts, threads: threads, progress: progress)
+        } catch let error as ArchiveError where error.code == .stepTooSmall {
+            let largest = try await largestNumbers(threads: threads)
+            let possible = zip(shifts, largest).map { shift, number in
+                (0...shift).last { number * Float(1 << $0) <= Self.mostSteps * step } ?? 0
+            }
+            return try await encode(step: step, shifts: possible, threads: threads, progress: progress)
+        }
+    }
+
+    /// Of each token the largest magnitude of its components, of all units.
+    private func largestNumbers(threads: Int?) async throws -> [Float] {
+        let slots = Slots<[Float]>(count: units.count)
+        try await forEachConcurrently(count: units.count, atOnce: threads) { index in
+            var largest = [Float](repeating: 0, count: shifts.count)
+            let places = gathering.places[index]
+            for chunk in 0..<ArchiveChunks.count(blockEnd: blockEnd) {
+                let chunkPlaces = ArchiveChunks.places(of: chunk, blockEnd: blockEnd)
+                let rows = ArchiveRows(
+                    shifts: Array(shifts[chunkPlaces]),
+                    chunk: chunkPlaces,
+                    places: places.clamped(to: chunkPlaces)
+                )
+                let numbers = self.largest(
+                    of: components(unit: index, rows: rows),
+                    componentCount: transforms[index].componentCount,
+                    rows: rows,
+                    isScaled: false
+                )
+                for (place, number) in zip(rows.places, numbers) { largest[place] = number }
+            }
+            slots[index] = largest
+        }
+        return slots.values.reduce([Float](repeating: 0, count: shifts.count)) { zip($0, $1).map { max($0, $1) } }
+    }
+
+    private func encode(
+        step: Float,
+        shifts: [UInt8],
+        threads: Int?,
+        progress: ProgressHandler?
     ) async throws -> CacheArchive {
         let plan = try ArchivePlan(
             step: step,

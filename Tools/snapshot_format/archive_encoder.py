@@ -55,10 +55,20 @@ def encode_by_step(cache, recipe: str, profile=None):
         done.append(unit._replace(means=tuple(means)))
         rows.append({place: [f32(x - mean) for x, mean in zip(row, means)] for place, row in own.items()})
 
+    components = [
+        {
+            place: [_dot(matrix, row) for matrix in matrices[number]]
+            if matrices
+            else [f32(x * weight) for x, weight in zip(row, done[number].weights)]
+            for place, row in rows[number].items()
+        }
+        for number in range(len(units))
+    ]
+    shifts = _possible_shifts(shifts, components, step)
     taken = [0] * len(units)
 
     def code(number: int, counts: list) -> Coded:
-        unit, own = done[number], rows[number]
+        unit, own = done[number], components[number]
         by_shift = [[place for place in sorted(own) if shifts[place] == shift] for shift in range(4)]
         assert [len(some) for some in by_shift] == counts and not taken[number], "one chunk"
         taken[number] = 1
@@ -66,10 +76,8 @@ def encode_by_step(cache, recipe: str, profile=None):
         for shift, places in enumerate(by_shift):
             inverse = f32(2**shift / step)
             for place in places:
-                row = own[place]
-                for k in range(unit.components):
-                    y = _dot(matrices[number][k], row) if matrices else f32(row[k] * unit.weights[k])
-                    numbers[k].append(round(f32(y * inverse)))
+                for column, y in zip(numbers, own[place]):
+                    column.append(round(f32(y * inverse)))
         bytes_ = [best_table(column, counts) for column in numbers]
         return Coded(bytes_, [column for byte, column in zip(bytes_, numbers) if byte])
 
@@ -77,6 +85,21 @@ def encode_by_step(cache, recipe: str, profile=None):
     settings = Plan(None, 32, residual, [(13, recipe)], [f32(x) for x in profile_numbers])
     digest = profile.digest if profile else bytes(32)
     return encode_archive(cache, settings, ArchivePlan(step, digest, frequencies, done), shifts, code)
+
+
+def _possible_shifts(shifts: list, components: list, step: float) -> list:
+    """Shifts by which no number is too large."""
+    scaled = (
+        abs(f32(y * f32(2 ** shifts[place] / step)))
+        for rows in components
+        for place, row in rows.items()
+        for y in row
+    )
+    if max(scaled, default=0) < 32767.5:
+        return shifts
+    largest = [max((abs(y) for rows in components for y in rows.get(place, ())), default=0) for place in range(len(shifts))]
+    limit = f32(32767 * step)
+    return [max(s for s in range(shift + 1) if s == 0 or x * 2**s <= limit) for shift, x in zip(shifts, largest)]
 
 
 def _dot(left: list, right: list) -> float:
