@@ -18,7 +18,8 @@ struct ProfileCommand: AsyncParsableCommand {
 
             What is measured: the mean squared query of every layer, KV head and channel, over all tokens of the texts; \
             how much the output projection weighs each value channel; and, by noise in one part of the cache at a time, \
-            how much the predictions of what follows suffer from errors there. --effort says how finely: \
+            how much the predictions of what follows, and of a part of the text that is read again, suffer from \
+            errors there. --effort says how finely: \
             0 measures no errors, 1 those of layers, 2 of KV heads, 3 also of bands of rotary pairs. A measurement \
             that was interrupted goes on where it stopped: OUTPUT.journal has what was measured so far. \
             Who may not read the texts may not read the profile either.
