@@ -20,18 +20,18 @@ public struct ArchiveEncoder: Sendable {
     private let cache: KVCache
     private let shape: BlockShape
     private let recipe: RecipeRecord?
-    private let units: [ArchiveUnit]
-    private let transforms: [ArchiveTransform]
+    let units: [ArchiveUnit]
+    let transforms: [ArchiveTransform]
     private let weights: [[Float]?]
     private let digest: [UInt8]?
     private let rotaryFrequencies: [[Float]]
-    private let gathering: ArchiveGathering
-    private let shifts: [UInt8]
+    let gathering: ArchiveGathering
+    let shifts: [UInt8]
     private let extents: [LayerExtent]
     private let sinkCounts: [Int]
     /// Of each unit's channels, rounded to float16.
     private let means: [[Float]]
-    private var blockEnd: Int { gathering.blockEnd }
+    var blockEnd: Int { gathering.blockEnd }
 
     /// Prepares to code a cache: checks its numbers and computes transforms and means.
     ///
@@ -189,87 +189,13 @@ public struct ArchiveEncoder: Sendable {
         }
     }
 
-    // MARK: - Estimating
-
-    /// Components of some rows, to estimate sizes by.
-    public struct Sample: Sendable {
-        fileprivate struct Unit: Sendable {
-            let componentCount: Int
-            /// `[componentCount][padded rows]`.
-            let numbers: [Float]
-            let rows: ArchiveRows
-            /// How many rows there are for one that was taken.
-            let share: Double
-            let chunks: Int
-        }
-
-        fileprivate let units: [Unit]
-        fileprivate let shiftBytes: Int
-    }
-
-    /// Rows of a unit that are sampled at the most, and at least one of so many.
-    private static let sampledRows = 512
-    private static let sampledShare = 8
-
-    /// Components of one of eight rows, or fewer of long caches.
-    public func sample(progress: ProgressHandler? = nil) async throws -> Sample {
-        let slots = Slots<Sample.Unit>(count: units.count)
-        try await forEachConcurrently(count: units.count, progress: progress) { index in
-            let places = gathering.places[index]
-            let spacing = max(Self.sampledShare, (places.count + Self.sampledRows - 1) / Self.sampledRows)
-            let chosen = Swift.stride(
-                from: places.lowerBound + min(spacing / 2, max(places.count - 1, 0)),
-                to: places.upperBound,
-                by: spacing
-            ).map { $0 }
-            var lists = [[Int]](repeating: [], count: ArchivePlan.shifts.count)
-            for place in chosen { lists[Int(shifts[place])].append(place) }
-            let rows = ArchiveRows(places: Array(lists.joined()), segments: lists.map(\.count))
-            slots[index] = Sample.Unit(
-                componentCount: transforms[index].componentCount,
-                numbers: components(unit: index, rows: rows),
-                rows: rows,
-                share: rows.count > 0 ? Double(places.count) / Double(rows.count) : 0,
-                chunks: ArchiveChunks.count(of: places)
-            )
-        }
-        return Sample(units: slots.values, shiftBytes: ShiftBytes.count(places: blockEnd))
-    }
-
-    /// About how many bytes chunks will have with a step.
-    ///
-    /// - Throws: `ArchiveError` if the step is too small for the numbers.
-    public func estimatedByteCount(_ sample: Sample, step: Float) async throws -> Int {
-        let slots = Slots<Int>(count: units.count)
-        try await forEachConcurrently(count: units.count) { index in
-            let unit = sample.units[index]
-            var costs = ComponentCosts()
-            var cost = 0
-            let codes = try rounded(
-                unit.numbers,
-                componentCount: unit.componentCount,
-                rows: unit.rows,
-                step: step,
-                isEstimate: true
-            )
-            let stride = ArchiveRecord.padded(unit.rows.count)
-            unsafe codes.withUnsafeBufferPointer { codes in
-                guard let base = codes.baseAddress else { return }
-                for component in 0..<unit.componentCount {
-                    cost += unsafe costs.best(base + component * stride, segments: unit.rows.segments)?.cost ?? 0
-                }
-            }
-            let head = unit.chunks * (unit.componentCount + ArchiveRecord.headBytes)
-            slots[index] = Int(Double(cost) * unit.share / 2048) + head
-        }
-        return slots.values.reduce(sample.shiftBytes) { $0 + $1 }
-    }
+    // MARK: - Components
 
     /// The numbers of components as whole numbers of steps.
     ///
     /// - Parameter isEstimate: whether numbers that only a finer step makes too large may be bounded: their rows will have
     ///   a coarser one.
-    private func rounded(
+    func rounded(
         _ numbers: [Float],
         componentCount: Int,
         rows: ArchiveRows,
@@ -346,7 +272,7 @@ public struct ArchiveEncoder: Sendable {
     }
 
     /// The components of rows: `[componentCount][padded rows]`, in the order of the rows.
-    private func components(unit index: Int, rows: ArchiveRows) -> [Float] {
+    func components(unit index: Int, rows: ArchiveRows) -> [Float] {
         let transform = transforms[index]
         let stride = ArchiveRecord.padded(rows.count)
         let channels = gathering.channels(unit: index, rows: rows, means: means[index])
@@ -505,14 +431,6 @@ public struct ArchiveEncoder: Sendable {
             metadata: cache.metadata,
             profile: queryProfile
         )
-    }
-}
-
-extension ArchiveRows {
-    /// Rows of places that are in order of coding.
-    init(places: [Int], segments: [Int]) {
-        self.places = places
-        self.segments = segments
     }
 }
 

@@ -220,19 +220,17 @@ import ThinkCompress
         #expect(dumped?.path == "a" && dumped?.message.contains("17408 channels") == true)
     }
 
+    private static func measurement(_ decoder: TransformerDecoder, unit: BasisUnit?) throws -> BasisMeasurement {
+        try BasisMeasurement(decoder: decoder, texts: [text()], digests: ["d"], prefix: 200, unit: unit)
+    }
+
     /// A model's caches, computed side by side layer by layer, are those of one prompt after the other.
     @Test("bases of a model are those of its caches", arguments: [BasisUnit.layer, .layers])
     func modelsAreTheirCaches(unit: BasisUnit) async throws {
         let model = try LlamaModel(path: Self.tiny)
         let decoder = TransformerDecoder(model: model)
         let geometry = model.configuration.geometry
-        let measurement = try BasisMeasurement(
-            decoder: decoder,
-            texts: [Self.text()],
-            digests: ["d"],
-            prefix: 200,
-            unit: unit
-        )
+        let measurement = try Self.measurement(decoder, unit: unit)
         let plain = geometry.layers.map { shape in
             LayerProfile(meanSquaredQueries: [Float](repeating: 1, count: shape.kvHeads * shape.keyDimension))
         }
@@ -275,13 +273,7 @@ import ThinkCompress
     func modelsHaveBasesOfEveryLayer(unit: BasisUnit?) async throws {
         let model = try LlamaModel(path: Self.tiny)
         let decoder = TransformerDecoder(model: model)
-        let measurement = try BasisMeasurement(
-            decoder: decoder,
-            texts: [Self.text()],
-            digests: ["d"],
-            prefix: 200,
-            unit: unit
-        )
+        let measurement = try Self.measurement(decoder, unit: unit)
         let geometry = model.configuration.geometry
         let ones = geometry.layers.map { shape in
             LayerProfile(
