@@ -41,12 +41,10 @@ void tck_store_restored_rows(const tck_kernels *kernels, const tck_restored_rows
     const size_t left = restored->place_count - place;
     size_t run = 1;
     while (first + run < count && run < most_rows && run < left && restored->places[first + run] == place + run) run++;
-    kernels->scale_rows(restored->sums + first * restored->sum_stride, restored->sum_stride, run, dimension,
-                        restored->steps + first, restored->means, rows);
-    if (restored->pairs > 0) {
-      kernels->rotate_pairs(rows, run, dimension, restored->pairs, restored->cosines + place * restored->pairs,
-                            restored->sines + place * restored->pairs, false);
-    }
+    const size_t pairs = restored->pairs, angle = place * pairs;
+    kernels->restore_rows(restored->sums + first * restored->sum_stride, restored->sum_stride, run, dimension,
+                          restored->steps + first, restored->means, pairs, pairs > 0 ? restored->cosines + angle : NULL,
+                          pairs > 0 ? restored->sines + angle : NULL, rows);
     tck_mutable_rows destination = restored->destination;
     destination.bytes = (uint8_t *)destination.bytes + place * destination.token_stride;
     // Without means it bounds the numbers and stores them.

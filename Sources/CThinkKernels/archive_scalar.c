@@ -40,10 +40,11 @@ void tck_scalar_add_sparse_products(const int16_t *codes, size_t code_stride, si
 
 /// Decodes the next symbol of some lanes, from the first; `words` has as many. Returns the first word that is left.
 static inline const uint8_t *decode_group(uint32_t *states, const uint32_t *lookup, const uint8_t *words, size_t lanes,
-                                          int8_t *symbols) {
+                                          int16_t *symbols, bool *has_escape) {
   for (size_t lane = 0; lane < lanes; lane++) {
     uint32_t state = states[lane], entry = lookup[state % TCK_FREQUENCY_TOTAL];
     symbols[lane] = (int8_t)(uint8_t)(entry >> 24);
+    *has_escape |= symbols[lane] == TCK_ESCAPE;
     state = (entry >> 12 & 0xFFF) * (state >> 12) + (entry & 0xFFF);
     uint32_t refilled = state << 16 | words[0] | (uint32_t)words[1] << 8;
     bool takes_word = state < 0x10000;
@@ -57,11 +58,11 @@ void tck_scalar_decode_alone(tck_symbol_call call, size_t first, size_t count) {
   const uint32_t *lookup = tck_symbol_lookup(call.table);
   tck_symbol_decoder *decoder = call.decoder;
   const uint8_t *words = decoder->words;
-  int8_t *symbols = call.symbols + first;
+  int16_t *symbols = call.symbols + first;
   size_t left = count - first;
   // A group takes a word for each lane at the most.
   for (; left >= TCK_SYMBOL_LANES && decoder->end - words >= 2 * TCK_SYMBOL_LANES; left -= TCK_SYMBOL_LANES) {
-    words = decode_group(decoder->states, lookup, words, TCK_SYMBOL_LANES, symbols);
+    words = decode_group(decoder->states, lookup, words, TCK_SYMBOL_LANES, symbols, &decoder->has_escape);
     symbols += TCK_SYMBOL_LANES;
   }
   while (left > 0) {
@@ -70,7 +71,7 @@ void tck_scalar_decode_alone(tck_symbol_call call, size_t first, size_t count) {
     uint8_t last[2 * TCK_SYMBOL_LANES] = {0};
     if (available > sizeof last) available = sizeof last;
     for (size_t i = 0; i < available; i++) last[i] = words[i];
-    size_t taken = (size_t)(decode_group(decoder->states, lookup, last, lanes, symbols) - last);
+    size_t taken = (size_t)(decode_group(decoder->states, lookup, last, lanes, symbols, &decoder->has_escape) - last);
     if (taken > available) {
       decoder->is_valid = false;
       taken = available;
@@ -101,25 +102,30 @@ bool tck_scalar_round_to_codes(const float *numbers, size_t count, float inverse
   return are_codes;
 }
 
-void tck_scalar_scale_rows(const float *sums, size_t sum_stride, size_t count, size_t dimension, const float *steps,
-                           const float *means, float *rows) {
-  for (size_t r = 0; r < count; r++) {
+void tck_scalar_restore_rows(const float *sums, size_t sum_stride, size_t count, size_t dimension, const float *steps,
+                             const float *means, size_t pairs, const float *cosines, const float *sines, float *rows) {
+  for (size_t r = 0; r < count; r++, sums += sum_stride, rows += dimension, cosines += pairs, sines += pairs) {
     for (size_t c = 0; c < dimension; c++) {
-      float product = sums[r * sum_stride + c] * steps[r];
-      rows[r * dimension + c] = product + means[c];
+      float product = sums[c] * steps[r];
+      rows[c] = product + means[c];
+    }
+    for (size_t i = 0; i < pairs; i++) {
+      float a = rows[i], b = rows[i + pairs];
+      float a_sine = a * sines[i], b_sine = b * sines[i], a_cosine = a * cosines[i], b_cosine = b * cosines[i];
+      rows[i] = a_cosine - b_sine;
+      rows[i + pairs] = b_cosine + a_sine;
     }
   }
 }
 
-void tck_scalar_rotate_pairs(float *rows, size_t count, size_t row_stride, size_t pairs, const float *cosines,
-                             const float *sines, bool inverse) {
+void tck_scalar_rotate_back(float *rows, size_t count, size_t row_stride, size_t pairs, const float *cosines,
+                            const float *sines) {
   for (size_t r = 0; r < count; r++, rows += row_stride, cosines += pairs, sines += pairs) {
     for (size_t i = 0; i < pairs; i++) {
       float a = rows[i], b = rows[i + pairs];
-      float sine = inverse ? -sines[i] : sines[i];
-      float a_cosine = a * cosines[i], b_sine = b * sine, b_cosine = b * cosines[i], a_sine = a * sine;
-      rows[i] = a_cosine - b_sine;
-      rows[i + pairs] = b_cosine + a_sine;
+      float a_sine = a * sines[i], b_sine = b * sines[i], a_cosine = a * cosines[i], b_cosine = b * cosines[i];
+      rows[i] = a_cosine + b_sine;
+      rows[i + pairs] = b_cosine - a_sine;
     }
   }
 }

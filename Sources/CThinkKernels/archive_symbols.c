@@ -23,6 +23,7 @@ typedef struct encoding {
 
 static uint16_t costs[TCK_SYMBOL_TABLES][TCK_SYMBOLS];
 static uint32_t lookups[TCK_SYMBOL_TABLES][TCK_FREQUENCY_TOTAL];
+static uint32_t ranges[TCK_SYMBOL_TABLES][TCK_SYMBOLS];
 static encoding encodings[TCK_SYMBOL_TABLES][TCK_SYMBOLS];
 /// Up to this magnitude no symbol of a table needs an escape.
 static int16_t plain_limits[TCK_SYMBOL_TABLES];
@@ -56,6 +57,7 @@ static void build(unsigned table) {
     for (uint32_t i = 0; i < frequency; i++) lookups[table][first + i] = symbol << 24 | frequency << 12 | i;
     encodings[table][index] = (encoding){frequency << (32 - FREQUENCY_BITS), (uint16_t)frequency, (uint16_t)first,
                                          ((uint64_t)1 << RECIPROCAL_BITS) / frequency};
+    ranges[table][symbol % TCK_SYMBOLS] = frequency << 16 | first;
     first += frequency;
   }
   const uint16_t *zero = frequencies + TCK_SYMBOL_LIMIT;
@@ -114,20 +116,24 @@ uint32_t tck_symbols_cost(unsigned table, const uint16_t counts[TCK_SYMBOLS]) {
   return sum;
 }
 
-bool tck_narrow_codes(unsigned table, const int16_t *codes, size_t count, int8_t *symbols) {
+bool tck_are_symbols(unsigned table, const int16_t *codes, size_t count) {
   prepare();
-  const int16_t limit = plain_limits[table];
-  int16_t is_wide = 0;
+  int16_t least = 0, largest = 0;
   for (size_t i = 0; i < count; i++) {
-    is_wide |= (int16_t)-(codes[i] > limit) | (int16_t)-(codes[i] < -limit);
-    symbols[i] = (int8_t)codes[i];
+    least = codes[i] < least ? codes[i] : least;
+    largest = codes[i] > largest ? codes[i] : largest;
   }
-  return is_wide == 0;
+  return largest <= plain_limits[table] && least >= -plain_limits[table];
 }
 
 const uint32_t *tck_symbol_lookup(unsigned table) {
   prepare();
   return lookups[table];
+}
+
+const uint32_t *tck_symbol_ranges(unsigned table) {
+  prepare();
+  return ranges[table];
 }
 
 // MARK: - Encoding
@@ -143,7 +149,7 @@ tck_symbol_encoder tck_start_encoder(uint16_t *buffer, size_t word_count) {
   return encoder;
 }
 
-void tck_encode_symbols(tck_symbol_encoder *encoder, unsigned table, const int8_t *symbols, size_t count) {
+void tck_scalar_encode_symbols(tck_symbol_encoder *encoder, unsigned table, const int16_t *symbols, size_t count) {
   prepare();
   const encoding *of = encodings[table];
   uint16_t *next = encoder->next;

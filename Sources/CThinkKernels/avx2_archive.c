@@ -47,6 +47,11 @@ TCK_INLINE wide wide_of_codes(const int16_t *codes) {
   return _mm256_cvtepi32_ps(_mm256_cvtepi16_epi32(_mm_loadu_si128((const __m128i *)codes)));
 }
 
+TCK_INLINE uint32_t wide_codes_not_zero(const int16_t *codes) {
+  __m128i are_zero = _mm_cmpeq_epi16(_mm_loadu_si128((const __m128i *)codes), _mm_setzero_si128());
+  return ~(uint32_t)_mm_movemask_epi8(_mm_packs_epi16(are_zero, are_zero)) & 0xFF;
+}
+
 TCK_INLINE void wide_store_codes(int16_t *codes, wide value) {
   __m256i integers = _mm256_cvtps_epi32(value);
   _mm_storeu_si128((__m128i *)codes,
@@ -89,6 +94,8 @@ typedef struct stream {
   __m256i low, high;
   const uint32_t *lookup;
   const uint8_t *words, *end;
+  /// -1 where a symbol was an escape.
+  __m256i escapes;
 } stream;
 
 /// Decodes whole groups of some decoders side by side, until one is near its words' end. Returns how many symbols.
@@ -99,7 +106,7 @@ TCK_INLINE size_t decode_groups(const tck_symbol_call *calls, const size_t call_
     const tck_symbol_decoder *decoder = calls[i].decoder;
     streams[i] = (stream){_mm256_loadu_si256((const __m256i *)decoder->states),
                           _mm256_loadu_si256((const __m256i *)decoder->states + 1), tck_symbol_lookup(calls[i].table),
-                          decoder->words, decoder->end};
+                          decoder->words, decoder->end, _mm256_setzero_si256()};
   }
   size_t done = 0;
   for (; count - done >= LANES; done += LANES) {
@@ -113,10 +120,10 @@ TCK_INLINE size_t decode_groups(const tck_symbol_call *calls, const size_t call_
       __m256i low_symbols, high_symbols;
       at->words += 2 * decode_half(&at->low, at->lookup, at->words, &low_symbols);
       at->words += 2 * decode_half(&at->high, at->lookup, at->words, &high_symbols);
-      __m256i pairs = _mm256_packs_epi32(low_symbols, high_symbols);
-      pairs = _mm256_permute4x64_epi64(pairs, 0xD8);
-      _mm_storeu_si128((__m128i *)(calls[i].symbols + done),
-                       _mm_packs_epi16(_mm256_castsi256_si128(pairs), _mm256_extracti128_si256(pairs, 1)));
+      __m256i symbols = _mm256_packs_epi32(low_symbols, high_symbols);
+      symbols = _mm256_permute4x64_epi64(symbols, 0xD8);
+      _mm256_storeu_si256((__m256i *)(calls[i].symbols + done), symbols);
+      at->escapes = _mm256_or_si256(at->escapes, _mm256_cmpeq_epi16(symbols, _mm256_set1_epi16(TCK_ESCAPE)));
     }
   }
 #pragma GCC unroll 2
@@ -125,6 +132,7 @@ TCK_INLINE size_t decode_groups(const tck_symbol_call *calls, const size_t call_
     _mm256_storeu_si256((__m256i *)decoder->states, streams[i].low);
     _mm256_storeu_si256((__m256i *)decoder->states + 1, streams[i].high);
     decoder->words = streams[i].words;
+    decoder->has_escape |= !_mm256_testz_si256(streams[i].escapes, streams[i].escapes);
   }
   return done;
 }
@@ -132,6 +140,10 @@ TCK_INLINE size_t decode_groups(const tck_symbol_call *calls, const size_t call_
 TCK_LEAF size_t decode_one(const tck_symbol_call *calls, size_t count) { return decode_groups(calls, 1, count); }
 
 TCK_LEAF size_t decode_two(const tck_symbol_call *calls, size_t count) { return decode_groups(calls, 2, count); }
+
+void tck_avx2_encode_symbols(tck_symbol_encoder *encoder, unsigned table, const int16_t *symbols, size_t count) {
+  tck_scalar_encode_symbols(encoder, table, symbols, count);
+}
 
 TCK_TARGET void tck_avx2_decode_symbols(const tck_symbol_call *calls, size_t call_count, size_t count) {
   for (size_t i = 0; i < call_count;) {

@@ -45,6 +45,12 @@ TCK_INLINE wide wide_multiply(wide a, wide b) { return vmulq_f32(a, b); }
 
 TCK_INLINE wide wide_of_codes(const int16_t *codes) { return vcvtq_f32_s32(vmovl_s16(vld1_s16(codes))); }
 
+TCK_INLINE uint32_t wide_codes_not_zero(const int16_t *codes) {
+  static const uint16_t bits[WIDE] = {1, 2, 4, 8};
+  int16x4_t all = vld1_s16(codes);
+  return vaddv_u16(vand_u16(vtst_s16(all, all), vld1_u16(bits)));
+}
+
 TCK_INLINE void wide_store_codes(int16_t *codes, wide value) { vst1_s16(codes, vqmovn_s32(vcvtnq_s32_f32(value))); }
 
 TCK_INLINE bool wide_are_below(wide value, float limit) {
@@ -52,6 +58,10 @@ TCK_INLINE bool wide_are_below(wide value, float limit) {
 }
 
 #include "vector_archive.h"
+
+void tck_neon_encode_symbols(tck_symbol_encoder *encoder, unsigned table, const int16_t *symbols, size_t count) {
+  tck_scalar_encode_symbols(encoder, table, symbols, count);
+}
 
 void tck_neon_decode_symbols(const tck_symbol_call *calls, size_t call_count, size_t count) {
   tck_scalar_decode_symbols(calls, call_count, count);

@@ -7,8 +7,9 @@
 // TCK_TILE_WIDES      how many registers of columns, of 6 rows, have their sums in registers: 2 or 4
 // wide                a register: wide_load, wide_store, wide_splat, wide_add, wide_subtract, wide_multiply;
 //                     wide_load_some and wide_store_some for the first 1...WIDE values, zero beyond; wide_of_codes
-//                     from WIDE signed integers of 16 bits; wide_store_codes, as such integers, rounded; wide_are_below
-//                     (all magnitudes are below a limit; false for NaN)
+//                     from WIDE signed integers of 16 bits; wide_codes_not_zero, the bits of those that are not 0;
+//                     wide_store_codes, as such integers, rounded; wide_are_below (all magnitudes are below a limit;
+//                     false for NaN)
 
 #ifndef THINK_KERNELS_VECTOR_ARCHIVE_H
 #define THINK_KERNELS_VECTOR_ARCHIVE_H
@@ -140,7 +141,7 @@ TCK_TARGET void TCK_ARCHIVE(multiply_in_order)(const float *left, size_t left_ro
   }
 }
 
-TCK_LEAF void add_scaled(float *outputs, const float *row, float factor, size_t count) {
+TCK_INLINE void add_scaled(float *outputs, const float *row, float factor, size_t count) {
   size_t c = 0;
   for (; c + WIDE <= count; c += WIDE) {
     wide product = wide_multiply(wide_splat(factor), wide_load(row + c));
@@ -156,17 +157,15 @@ TCK_TARGET void TCK_ARCHIVE(add_sparse_products)(const int16_t *codes, size_t co
                                                  const float *right, size_t right_stride, size_t inner, size_t columns,
                                                  float *outputs, size_t output_stride) {
   for (size_t i = 0; i < inner; i++, codes += code_stride, right += right_stride) {
-    for (size_t r = 0; r < rows;) {
-      uint64_t four = 0;
-      if (rows - r >= 4) memcpy(&four, codes + r, sizeof four);
-      if (rows - r >= 4 && four == 0) {
-        r += 4;
-        continue;
+    size_t r = 0;
+    for (; r + WIDE <= rows; r += WIDE) {
+      for (uint32_t set = wide_codes_not_zero(codes + r); set != 0; set &= set - 1) {
+        const size_t row = r + (size_t)__builtin_ctz(set);
+        add_scaled(outputs + row * output_stride, right, codes[row], columns);
       }
-      const size_t end = r + smaller(rows - r, 4);
-      for (; r < end; r++) {
-        if (codes[r] != 0) add_scaled(outputs + r * output_stride, right, codes[r], columns);
-      }
+    }
+    for (; r < rows; r++) {
+      if (codes[r] != 0) add_scaled(outputs + r * output_stride, right, codes[r], columns);
     }
   }
 }
@@ -192,40 +191,39 @@ TCK_TARGET bool TCK_ARCHIVE(round_to_codes)(const float *numbers, size_t count, 
   return tck_scalar_round_to_codes(numbers + i, count - i, inverse_step, codes + i) && are_codes;
 }
 
-TCK_INLINE void rotate_pair(float *first, float *second, const float *cosine, const float *sine, bool inverse) {
-  wide a = wide_load(first), b = wide_load(second), cosines = wide_load(cosine), sines = wide_load(sine);
-  wide a_sine = wide_multiply(a, sines), b_sine = wide_multiply(b, sines);
-  wide a_cosine = wide_multiply(a, cosines), b_cosine = wide_multiply(b, cosines);
-  wide_store(first, inverse ? wide_add(a_cosine, b_sine) : wide_subtract(a_cosine, b_sine));
-  wide_store(second, inverse ? wide_subtract(b_cosine, a_sine) : wide_add(b_cosine, a_sine));
+/// Sums of a row, scaled and moved.
+TCK_INLINE wide restore(const float *sums, wide step, const float *means) {
+  return wide_add(wide_multiply(wide_load(sums), step), wide_load(means));
 }
 
-TCK_TARGET void TCK_ARCHIVE(scale_rows)(const float *sums, size_t sum_stride, size_t count, size_t dimension,
-                                        const float *steps, const float *means, float *rows) {
-  for (size_t r = 0; r < count; r++, sums += sum_stride, rows += dimension) {
-    size_t c = 0;
-    for (; c + WIDE <= dimension; c += WIDE) {
-      wide product = wide_multiply(wide_load(sums + c), wide_splat(steps[r]));
-      wide_store(rows + c, wide_add(product, wide_load(means + c)));
+TCK_TARGET void TCK_ARCHIVE(restore_rows)(const float *sums, size_t sum_stride, size_t count, size_t dimension,
+                                          const float *steps, const float *means, size_t pairs, const float *cosines,
+                                          const float *sines, float *rows) {
+  if (pairs % WIDE != 0 || dimension % WIDE != 0) {
+    return tck_scalar_restore_rows(sums, sum_stride, count, dimension, steps, means, pairs, cosines, sines, rows);
+  }
+  for (size_t r = 0; r < count; r++, sums += sum_stride, rows += dimension, cosines += pairs, sines += pairs) {
+    const wide step = wide_splat(steps[r]);
+    for (size_t i = 0; i < pairs; i += WIDE) {
+      wide a = restore(sums + i, step, means + i), b = restore(sums + pairs + i, step, means + pairs + i);
+      wide cosine = wide_load(cosines + i), sine = wide_load(sines + i);
+      wide_store(rows + i, wide_subtract(wide_multiply(a, cosine), wide_multiply(b, sine)));
+      wide_store(rows + pairs + i, wide_add(wide_multiply(b, cosine), wide_multiply(a, sine)));
     }
-    for (; c < dimension; c++) {
-      float product = sums[c] * steps[r];
-      rows[c] = product + means[c];
-    }
+    for (size_t c = 2 * pairs; c < dimension; c += WIDE) wide_store(rows + c, restore(sums + c, step, means + c));
   }
 }
 
-TCK_TARGET void TCK_ARCHIVE(rotate_pairs)(float *rows, size_t count, size_t row_stride, size_t pairs,
-                                          const float *cosines, const float *sines, bool inverse) {
+TCK_TARGET void TCK_ARCHIVE(rotate_back)(float *rows, size_t count, size_t row_stride, size_t pairs,
+                                         const float *cosines, const float *sines) {
+  if (pairs % WIDE != 0) return tck_scalar_rotate_back(rows, count, row_stride, pairs, cosines, sines);
   for (size_t r = 0; r < count; r++, rows += row_stride, cosines += pairs, sines += pairs) {
     float *second = rows + pairs;
-    size_t i = 0;
-    for (; i + WIDE <= pairs; i += WIDE) rotate_pair(rows + i, second + i, cosines + i, sines + i, inverse);
-    for (; i < pairs; i++) {
-      float a = rows[i], b = second[i];
-      float a_sine = a * sines[i], b_sine = b * sines[i], a_cosine = a * cosines[i], b_cosine = b * cosines[i];
-      rows[i] = inverse ? a_cosine + b_sine : a_cosine - b_sine;
-      second[i] = inverse ? b_cosine - a_sine : b_cosine + a_sine;
+    for (size_t i = 0; i < pairs; i += WIDE) {
+      wide a = wide_load(rows + i), b = wide_load(second + i);
+      wide cosine = wide_load(cosines + i), sine = wide_load(sines + i);
+      wide_store(rows + i, wide_add(wide_multiply(a, cosine), wide_multiply(b, sine)));
+      wide_store(second + i, wide_subtract(wide_multiply(b, cosine), wide_multiply(a, sine)));
     }
   }
 }

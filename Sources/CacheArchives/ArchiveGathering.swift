@@ -39,14 +39,13 @@ struct ArchiveGathering: Sendable {
                     let offset = (start - chunkPlaces.lowerBound) * angles.pairs
                     unsafe angles.cosines.withUnsafeBufferPointer { cosines in
                         unsafe angles.sines.withUnsafeBufferPointer { sines in
-                            unsafe Kernels.best.rotate_pairs(
+                            unsafe Kernels.best.rotate_back(
                                 base,
                                 end - start,
                                 run.dimension,
                                 angles.pairs,
                                 cosines.baseAddress.map { unsafe $0 + offset },
-                                sines.baseAddress.map { unsafe $0 + offset },
-                                true
+                                sines.baseAddress.map { unsafe $0 + offset }
                             )
                         }
                     }

@@ -29,13 +29,14 @@ extension ArchiveRecord {
         var readers: [RecordReader] = []
         for source in sources { try readers.append(RecordReader(source, rows: rows)) }
         let segments = rows.segments.enumerated().filter { $0.element > 0 }
-        let symbols = try AlignedBuffer(byteCount: sources.count * padded(rows.count))
+        // Decoded where they stay in the first-level cache, as the numbers of all components would not.
+        let symbols = try AlignedBuffer(byteCount: sources.count * padded(rows.count) * MemoryLayout<Int16>.size)
         let kernels = unsafe Kernels.bestPointer
         var decoders = unsafe readers.map { unsafe $0.decoder }
         var calls = unsafe [tck_symbol_call](repeating: tck_symbol_call(), count: sources.count)
         let most = readers.reduce(0) { max($0, $1.components.count) }
         try unsafe symbols.withUnsafeMutableBytes { symbols in
-            guard let symbols = unsafe symbols.bindMemory(to: Int8.self).baseAddress else { return }
+            guard let symbols = unsafe symbols.bindMemory(to: Int16.self).baseAddress else { return }
             try unsafe decoders.withUnsafeMutableBufferPointer { decoders in
                 guard let decoders = decoders.baseAddress else { return }
                 var active = Array(readers.indices)
@@ -46,6 +47,7 @@ extension ArchiveRecord {
                     var row = 0
                     for (shift, count) in segments {
                         for (place, index) in active.enumerated() {
+                            unsafe decoders[index].has_escape = false
                             unsafe calls[place].decoder = decoders + index
                             unsafe calls[place].table = readers[index].symbols(column, shift: shift).table
                             unsafe calls[place].symbols = symbols + index * padded(rows.count)
@@ -58,6 +60,7 @@ extension ArchiveRecord {
                             try unsafe readers[index].take(
                                 symbols + index * padded(rows.count),
                                 count,
+                                hasEscape: decoders[index].has_escape,
                                 column: column,
                                 row: row,
                                 shift: shift
@@ -161,8 +164,9 @@ private struct RecordReader {
     ///
     /// - Throws: `ArchiveError` if these are damaged.
     mutating func take(
-        _ symbols: UnsafePointer<Int8>,
+        _ symbols: UnsafePointer<Int16>,
         _ count: Int,
+        hasEscape: Bool,
         column: Int,
         row: Int,
         shift: Int
@@ -174,7 +178,7 @@ private struct RecordReader {
             }
         }
         guard let target = unsafe target else { return }
-        if lowBits == 0, unsafe Self.widen(symbols, count, to: target) { return }
+        guard hasEscape || lowBits > 0 else { return unsafe target.update(from: symbols, count: count) }
         for index in 0..<count {
             let symbol = unsafe Int(symbols[index])
             let low = lowBits > 0 ? bits.next(lowBits) : 0
@@ -189,21 +193,6 @@ private struct RecordReader {
                 )
             }
         }
-    }
-
-    /// Widens symbols that are numbers.
-    ///
-    /// - Returns: whether all are: none is an escape.
-    private static func widen(_ symbols: UnsafePointer<Int8>, _ count: Int, to numbers: UnsafeMutablePointer<Int16>)
-        -> Bool
-    {
-        var least: Int8 = 0
-        for index in 0..<count {
-            let symbol = unsafe symbols[index]
-            unsafe numbers[index] = Int16(symbol)
-            least = min(least, symbol)
-        }
-        return least > TCK_ESCAPE
     }
 
     /// The numbers, where all of the record was read.

@@ -43,25 +43,31 @@ enum ArchiveRecord {
         while bytes.count % 4 != 0 { bytes.append(0) }
         if live.isEmpty { return bytes }
 
-        // Symbols, escapes and low bits in the order of decoding.
-        var symbols = [Int8](repeating: 0, count: live.count * stride)
+        // Symbols, escapes and low bits in the order of decoding. Most numbers are symbols as they are.
+        var splitSymbols: [Int16] = []
         var escapes: [Int16] = []
         var bits = BitWriter()
-        var calls: [(table: UInt32, start: Int, count: Int)] = []
-        unsafe symbols.withUnsafeMutableBufferPointer { symbols in
-            guard let base = symbols.baseAddress else { return }
-            for (column, component) in live.enumerated() {
-                guard let table = tables[component] else { continue }
-                var (from, start) = unsafe (codes + component * stride, column * stride)
-                for (shift, count) in rows.segments.enumerated() where count > 0 {
-                    let (number, lowBits) = table.symbols(shift: shift)
-                    if unsafe lowBits > 0 || !tck_narrow_codes(number, from, count, base + start) {
-                        unsafe split(from, count, table: number, lowBits: lowBits, into: base + start, &escapes, &bits)
-                    }
-                    calls.append((number, start, count))
-                    unsafe from += count
-                    start += count
+        var calls: [(table: UInt32, count: Int, split: Int?, start: Int)] = []
+        for component in live {
+            guard let table = tables[component] else { continue }
+            var start = component * stride
+            for (shift, count) in rows.segments.enumerated() where count > 0 {
+                let (number, lowBits) = table.symbols(shift: shift)
+                if unsafe lowBits == 0 && tck_are_symbols(number, codes + start, count) {
+                    calls.append((number, count, nil, start))
+                } else {
+                    calls.append((number, count, splitSymbols.count, start))
+                    unsafe split(
+                        codes + start,
+                        count,
+                        table: number,
+                        lowBits: lowBits,
+                        into: &splitSymbols,
+                        &escapes,
+                        &bits
+                    )
                 }
+                start += count
             }
         }
         // The last symbol is coded first, and its word comes last.
@@ -70,10 +76,16 @@ enum ArchiveRecord {
         var states = [UInt8](repeating: 0, count: stateBytes)
         let words = unsafe buffer.withUnsafeMutableBufferPointer { buffer -> [UInt8] in
             var encoder = unsafe tck_start_encoder(buffer.baseAddress, capacity)
-            unsafe symbols.withUnsafeBufferPointer { symbols in
-                guard let symbols = symbols.baseAddress else { return }
+            unsafe splitSymbols.withUnsafeBufferPointer { splitSymbols in
+                let (kernels, splitSymbols) = unsafe (Kernels.bestPointer, splitSymbols.baseAddress)
                 for call in calls.reversed() {
-                    unsafe tck_encode_symbols(&encoder, call.table, symbols + call.start, call.count)
+                    let symbols = unsafe call.split.flatMap { split in unsafe splitSymbols.map { unsafe $0 + split } }
+                    unsafe kernels.pointee.encode_symbols(
+                        &encoder,
+                        call.table,
+                        symbols ?? codes + call.start,
+                        call.count
+                    )
                 }
             }
             let words = unsafe tck_finish_symbols(&encoder, &states)
@@ -93,7 +105,7 @@ enum ArchiveRecord {
         _ count: Int,
         table: UInt32,
         lowBits: Int,
-        into symbols: UnsafeMutablePointer<Int8>,
+        into symbols: inout [Int16],
         _ escapes: inout [Int16],
         _ bits: inout BitWriter
     ) {
@@ -107,7 +119,7 @@ enum ArchiveRecord {
                 (symbol, low) = (Int(TCK_ESCAPE), 0)
                 escapes.append(code)
             }
-            unsafe symbols[row] = Int8(symbol)
+            symbols.append(Int16(symbol))
             if lowBits > 0 { bits.append(low, count: lowBits) }
         }
     }

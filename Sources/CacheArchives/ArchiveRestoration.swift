@@ -9,6 +9,7 @@ public struct ArchiveRestoration: Sendable {
     private let archive: CacheArchive
     private let transforms: [ArchiveTransform]
     private let rotary: RotaryTables
+    private let memory = RecycledBuffers()
 
     /// - Parameter bases: those of the model's profile that the archive was made by; not looked at where it was made
     ///   without.
@@ -64,7 +65,8 @@ public struct ArchiveRestoration: Sendable {
     ///   - tokens: the first tokens that are wanted, nil for all; only of a cache that may be cut.
     ///   - elementType: the type to restore to.
     ///   - threads: units of chunks that are decoded at the same time; nil for as many as there are processors.
-    /// - Returns: keys and values in memory of their own, and the layers' state if all tokens are wanted.
+    /// - Returns: keys and values in memory of their own, and the layers' state if all tokens are wanted. What was returned
+    ///   last is kept, and its memory used again if the caller holds it no longer.
     /// - Throws: `ArchiveError` if a chunk is damaged; `CodecError` if there is no memory; `CancellationError`.
     public func layers(
         _ group: Range<Int>,
@@ -83,7 +85,7 @@ public struct ArchiveRestoration: Sendable {
             buffers.append(
                 try CachePart.allCases.map { part in
                     // Units have every KV head, and what follows writes every row.
-                    unsafe try AlignedBuffer(
+                    unsafe try memory.buffer(
                         uninitializedByteCount: geometry.kvHeads * rows.count * geometry.dimension(part)
                             * elementType.byteCount
                     )
@@ -100,6 +102,7 @@ public struct ArchiveRestoration: Sendable {
             let (chunk, index) = job.quotientAndRemainder(dividingBy: groups.count)
             try restore(units: groups[index], chunk: chunk, into: target)
         }
+        memory.keep(buffers.flatMap { $0 })
         return zip(group, rows).enumerated().map { index, layer in
             let geometry = archive.geometry.layers[layer.0]
             let source = archive.layers[layer.0]

@@ -8,8 +8,8 @@ struct ComponentTable: Sendable, Equatable {
     /// Quarter octaves from 2^-5 steps on.
     static let scales = 0..<64
     static let families = 2
-    /// Up to this one, a standard deviation of a quarter of a step, 19 of 20 numbers are 0.
-    static let largestSparseScale = 12
+    /// Up to this one, a standard deviation of a third of a step, five of six numbers are 0.
+    static let largestSparseScale = 14
     /// Tables of a family; wider distributions have low bits.
     private static let narrowScales = Int(TCK_SYMBOL_TABLES) / families
     /// The byte of a component of which every number is 0.

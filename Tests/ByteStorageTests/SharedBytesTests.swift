@@ -39,7 +39,7 @@ import ThinkCompress
         #expect(ProgramEnd.says("range outside of the bytes", end?.standardErrorContent))
     }
 
-    @Test("gives buffers zeros at aligned addresses", arguments: [0, 1, 63, 64, 1000])
+    @Test("gives buffers zeros at aligned addresses", arguments: [0, 1, 63, 64, 1000, 5_000_001])
     func buffers(count: Int) throws {
         let buffer = try AlignedBuffer(byteCount: count)
         #expect(buffer.shared.array == [UInt8](repeating: 0, count: count))

@@ -12,7 +12,7 @@ struct SymbolCodingTests {
     /// Symbols of one call.
     private struct Call {
         let table: Int
-        let symbols: [Int8]
+        let symbols: [Int16]
     }
 
     private static func frequencies(_ table: Int) -> [Int] {
@@ -26,9 +26,9 @@ struct SymbolCodingTests {
     /// Symbols as often as a table expects them, escapes among them.
     private static func draw(_ table: Int, count: Int, using generator: inout SplitMix64) -> Call {
         let lookup = tck_symbol_lookup(UInt32(table))!
-        let symbols = (0..<count).map { _ -> Int8 in
+        let symbols = (0..<count).map { _ -> Int16 in
             let entry = lookup[Int(generator.next() % UInt64(TCK_FREQUENCY_TOTAL))]
-            return Int8(truncatingIfNeeded: entry >> 24)
+            return Int16(Int8(truncatingIfNeeded: entry >> 24))
         }
         return Call(table: table, symbols: symbols)
     }
@@ -36,13 +36,13 @@ struct SymbolCodingTests {
     private static let stateBytes = Int(TCK_SYMBOL_STATE_BYTES)
 
     /// The states, then the words.
-    private func encode(_ calls: [Call]) -> [UInt8] {
+    private func encode(_ calls: [Call], set: KernelSet = .scalar) -> [UInt8] {
         let room = calls.reduce(0) { $0 + $1.symbols.count }
         var words = [UInt16](repeating: 0, count: room)
         return words.withUnsafeMutableBufferPointer { words in
             var encoder = tck_start_encoder(words.baseAddress, room)
             for call in calls.reversed() {
-                tck_encode_symbols(&encoder, UInt32(call.table), call.symbols, call.symbols.count)
+                set.kernels.encode_symbols(&encoder, UInt32(call.table), call.symbols, call.symbols.count)
             }
             var states = [UInt8](repeating: 0, count: Self.stateBytes)
             guard let start = tck_finish_symbols(&encoder, &states), let base = words.baseAddress else { return states }
@@ -52,7 +52,8 @@ struct SymbolCodingTests {
     }
 
     private struct Decoding: Equatable {
-        var symbols: [[Int8]] = []
+        var symbols: [[Int16]] = []
+        var hasEscape = false
         var isValid = true
         var hasEnded = false
         var wordsLeft = 0
@@ -60,7 +61,6 @@ struct SymbolCodingTests {
 
     /// Decodes states and words that are the last of their memory, so that the address sanitizer sees a read beyond them.
     private func decode(_ bytes: [UInt8], calls: [(table: Int, count: Int)], set: KernelSet) -> Decoding {
-        let lanes = Int(TCK_SYMBOL_LANES)
         let memory = UnsafeMutableRawBufferPointer.allocate(byteCount: bytes.count, alignment: 1)
         defer { memory.deallocate() }
         memory.copyBytes(from: bytes)
@@ -72,17 +72,18 @@ struct SymbolCodingTests {
         var decoding = Decoding()
         for call in calls {
             let count = call.count
-            var guarded = GuardedBytes(count: (count + lanes - 1) / lanes * lanes)
+            var guarded = GuardedBytes(count: count * 2)
             guarded.withMutablePointer {
-                let symbols = $0.assumingMemoryBound(to: Int8.self)
+                let symbols = $0.assumingMemoryBound(to: Int16.self)
                 withUnsafeMutablePointer(to: &decoder) { decoder in
                     let call = tck_symbol_call(decoder: decoder, table: UInt32(call.table), symbols: symbols)
                     withUnsafePointer(to: call) { set.kernels.decode_symbols($0, 1, count) }
                 }
             }
             #expect(guarded.marginsAreIntact, "\(set), table \(call.table), \(call.count) symbols")
-            decoding.symbols.append(guarded.bytes.prefix(call.count).map { Int8(bitPattern: $0) })
+            decoding.symbols.append(guarded.bytes.withUnsafeBytes { Array($0.bindMemory(to: Int16.self)) })
         }
+        decoding.hasEscape = decoder.has_escape
         decoding.isValid = decoder.is_valid
         decoding.hasEnded = tck_has_ended(&decoder)
         decoding.wordsLeft = (decoder.end - decoder.words) / 2
@@ -105,8 +106,7 @@ struct SymbolCodingTests {
                     }
                 }
                 let tables = (0..<callCount).map { _ in Int.random(in: Self.tables, using: &generator) }
-                let room = (count + 15) / 16 * 16
-                var symbols = [Int8](repeating: 0, count: max(callCount * room, 1))
+                var symbols = [Int16](repeating: 0, count: max(callCount * count, 1))
                 let memory = coded.map { bytes in
                     let memory = UnsafeMutableRawBufferPointer.allocate(byteCount: bytes.count, alignment: 1)
                     memory.copyBytes(from: bytes)
@@ -126,7 +126,7 @@ struct SymbolCodingTests {
                             tck_symbol_call(
                                 decoder: decoders.baseAddress! + index,
                                 table: UInt32(table),
-                                symbols: symbols.baseAddress! + index * room
+                                symbols: symbols.baseAddress! + index * count
                             )
                         }
                         set.kernels.decode_symbols(calls, callCount, count)
@@ -134,8 +134,9 @@ struct SymbolCodingTests {
                 }
                 for index in 0..<callCount {
                     let alone = decode(coded[index], calls: [(tables[index], count)], set: set)
-                    #expect(Array(symbols[index * room..<index * room + count]) == alone.symbols[0])
+                    #expect(Array(symbols[index * count..<(index + 1) * count]) == alone.symbols[0])
                     #expect(decoders[index].is_valid == alone.isValid)
+                    #expect(decoders[index].has_escape == alone.hasEscape)
                     #expect((decoders[index].end - decoders[index].words) / 2 == alone.wordsLeft)
                 }
             }
@@ -215,10 +216,10 @@ struct SymbolCodingTests {
         for table in Self.tables {
             let calls = (Array(0...100) + [1024]).map { Self.draw(table, count: $0, using: &generator) }
             for call in calls.suffix(3) + calls.prefix(40) {
-                let decoding = decode(encode([call]), [call], set: set)
+                let decoding = decode(encode([call], set: set), [call], set: set)
                 #expect(decoding.symbols == [call.symbols] && decoding.hasEnded, "\(table), \(call.symbols.count)")
             }
-            let decoding = decode(encode(calls), calls, set: set)
+            let decoding = decode(encode(calls, set: set), calls, set: set)
             #expect(decoding.symbols == calls.map(\.symbols) && decoding.hasEnded, "\(table)")
         }
     }
@@ -233,8 +234,43 @@ struct SymbolCodingTests {
                 using: &generator
             )
         }
-        let decoding = decode(encode(calls), calls, set: set)
+        let bytes = encode(calls, set: set)
+        #expect(bytes == encode(calls))
+        let decoding = decode(bytes, calls, set: set)
         #expect(decoding.symbols == calls.map(\.symbols) && decoding.hasEnded)
+        #expect(decoding.hasEscape == calls.contains { $0.symbols.contains(Int16(TCK_ESCAPE)) })
+        let plain = calls.filter { !$0.symbols.contains(Int16(TCK_ESCAPE)) }
+        #expect(!decode(encode(plain, set: set), plain, set: set).hasEscape)
+    }
+
+    @Test("Numbers are counted by the symbols that are left without low bits", arguments: [UInt32(0), 1, 3])
+    func counts(lowBits: UInt32) {
+        let codes: [Int16] = [0, 0, -1, 1, 5, -5, 31, 32, -31, -32, 247, -249, 252, 4000, -32767, 32767, 0, 2, 3]
+        var counts = [UInt16](repeating: 9, count: Int(TCK_SYMBOLS))
+        tck_count_symbols(codes, codes.count, lowBits, &counts)
+        var expected = [UInt16](repeating: 0, count: Int(TCK_SYMBOLS))
+        for code in codes {
+            let symbol = (Int(code) + (1 << lowBits) / 2) >> lowBits
+            let limit = Int(TCK_SYMBOL_LIMIT)
+            expected[symbol.magnitude <= limit ? symbol + limit : Int(TCK_SYMBOLS) - 1] += 1
+        }
+        #expect(counts == expected)
+    }
+
+    @Test("Numbers are symbols up to the first that a table lacks", arguments: tables)
+    func areSymbols(table: Int) {
+        let lacking = Self.frequencies(table).dropFirst(Int(TCK_SYMBOL_LIMIT)).dropLast().firstIndex(of: 0)
+        let limit = Int16(lacking.map { $0 - Int(TCK_SYMBOL_LIMIT) - 1 } ?? Int(TCK_SYMBOL_LIMIT))
+        #expect(tck_are_symbols(UInt32(table), [], 0))
+        for count in [1, 7, 8, 40] {
+            for place in [0, count / 2, count - 1] {
+                for (code, isSymbol) in [(limit, true), (-limit, true), (limit + 1, false), (-limit - 1, false)] {
+                    var codes = [Int16](repeating: 0, count: count)
+                    codes[place] = code
+                    #expect(tck_are_symbols(UInt32(table), codes, count) == isSymbol, "\(code) of \(count)")
+                }
+            }
+        }
     }
 
     @Test("Every symbol of every table, and nothing but escapes", arguments: sets)
@@ -242,12 +278,13 @@ struct SymbolCodingTests {
         for table in Self.tables {
             let frequencies = Self.frequencies(table)
             let symbols = frequencies.indices.filter { frequencies[$0] > 0 }
-                .map { $0 == TCK_SYMBOLS - 1 ? Int8(TCK_ESCAPE) : Int8($0 - Int(TCK_SYMBOL_LIMIT)) }
+                .map { $0 == TCK_SYMBOLS - 1 ? Int16(TCK_ESCAPE) : Int16($0 - Int(TCK_SYMBOL_LIMIT)) }
             let calls = [
                 Call(table: table, symbols: symbols + symbols.reversed() + symbols),
-                Call(table: table, symbols: [Int8](repeating: Int8(TCK_ESCAPE), count: 333)),
+                Call(table: table, symbols: [Int16](repeating: Int16(TCK_ESCAPE), count: 333)),
             ]
-            let bytes = encode(calls)
+            let bytes = encode(calls, set: set)
+            #expect(bytes == encode(calls))
             let most = Int(TCK_SYMBOL_STATE_BYTES) + 2 * calls.reduce(0) { $0 + $1.symbols.count }
             #expect(bytes.count <= most)
             let decoding = decode(bytes, calls, set: set)
@@ -277,12 +314,12 @@ struct SymbolCodingTests {
             Call(table: 20, symbols: [0, 1, -1, 2, 0, 0, -3, 0, 1, 1, -2, 0, 0, 4, -32, 0, 0, -1, 3]),
             Call(table: 53, symbols: [-7, 0, 9, -32, 5]),
             Call(table: 0, symbols: [0, 0, 0]),
-            Call(table: 55, symbols: (0..<40).map { Int8($0 % 23 - 11) }),
+            Call(table: 55, symbols: (0..<40).map { Int16($0 % 23 - 11) }),
         ]
         let hex =
             "7b1ab916d21de300c2532100308f0200a708df011ef50a0009304b04aea81000b82c9a58392c2826ba700349"
             + "6fa95806b2092204feff1200ffaf1000c8b8b602ffcfa0cca81dfb7f021f7b9f991fc43fe3cfee0ff45f0a80"
-        let bytes = encode(calls)
+        let bytes = encode(calls, set: set)
         #expect(bytes.map { String(format: "%02x", $0) }.joined() == hex)
         let decoding = decode(bytes, calls, set: set)
         #expect(decoding.symbols == calls.map(\.symbols) && decoding.hasEnded)

@@ -294,13 +294,15 @@ typedef struct tck_symbol_decoder {
   const uint8_t *end;
   /// False once there were not enough words; the missing ones are taken for 0.
   bool is_valid;
+  /// Set once a symbol was TCK_ESCAPE.
+  bool has_escape;
 } tck_symbol_decoder;
 
 /// What is decoded of one decoder at a time: symbols of a table.
 typedef struct tck_symbol_call {
   tck_symbol_decoder *decoder;
   unsigned table;
-  int8_t *symbols;
+  int16_t *symbols;
 } tck_symbol_call;
 
 /// What encodes symbols, the last first. Words are written downwards from the end of a buffer.
@@ -469,6 +471,11 @@ typedef struct tck_kernels {
                             const float *right, size_t right_stride, size_t inner, size_t columns, float *outputs,
                             size_t output_stride);
 
+  /// Encodes what a call of decode_symbols for one decoder gives. Calls come in the reverse order of decoding.
+  ///
+  /// Writes at the most one word for each symbol. No symbol may have frequency 0: callers pass TCK_ESCAPE instead.
+  void (*encode_symbols)(tck_symbol_encoder *encoder, unsigned table, const int16_t *symbols, size_t count);
+
   /// Goes on with sums of multiply_in_order: adds `codes[i * code_stride + r] * right[i * right_stride + c]` to
   /// `outputs[r * output_stride + c]`, for each i in order, leaving out codes that are 0. For codes of which most are.
   void (*add_sparse_products)(const int16_t *codes, size_t code_stride, size_t rows, const float *right,
@@ -477,8 +484,7 @@ typedef struct tck_kernels {
   /// Decodes `count` symbols of each of `call_count` decoders, which are side by side since each waits for its own states.
   /// Symbol j is of lane j % TCK_SYMBOL_LANES: every call begins at lane 0.
   ///
-  /// `symbols` has room for `count` rounded up to a multiple of TCK_SYMBOL_LANES; what is written beyond `count` is
-  /// unspecified. Nothing is read beyond a decoder's end, whatever its states are.
+  /// Nothing is read beyond a decoder's end, whatever its states are.
   void (*decode_symbols)(const tck_symbol_call *calls, size_t call_count, size_t count);
 
   /// `numbers[j]` is `codes[j] * step`.
@@ -488,17 +494,19 @@ typedef struct tck_kernels {
   /// -32767...32767, or is NaN; all codes are then unspecified.
   bool (*round_to_codes)(const float *numbers, size_t count, float inverse_step, int16_t *codes);
 
-  /// `rows[r * dimension + c]` is `sums[r * sum_stride + c] * steps[r] + means[c]`, the product rounded first.
-  void (*scale_rows)(const float *sums, size_t sum_stride, size_t count, size_t dimension, const float *steps,
-                     const float *means, float *rows);
-
-  /// Rotates pairs of numbers in place: of each of `count` rows, `row_stride` elements apart, number i < `pairs` and
-  /// number i + `pairs`, called a and b, become `a * cosine - b * sine` and `b * cosine + a * sine`; if `inverse` is set,
-  /// `a * cosine + b * sine` and `b * cosine - a * sine`.
+  /// Rows of sums over components: number c of row r is `sums[r * sum_stride + c] * steps[r] + means[c]`, each operation
+  /// rounded. Then numbers i < `pairs` and i + `pairs` of each, called a and b, become `a * cosine - b * sine` and
+  /// `b * cosine + a * sine`.
   ///
-  /// Cosines and sines are `[count][pairs]`: tck_rotary_angles.
-  void (*rotate_pairs)(float *rows, size_t count, size_t row_stride, size_t pairs, const float *cosines,
-                       const float *sines, bool inverse);
+  /// - cosines, sines: `[count][pairs]`: tck_rotary_angles. Unused where there are no pairs.
+  /// - rows: `[count][dimension]`.
+  void (*restore_rows)(const float *sums, size_t sum_stride, size_t count, size_t dimension, const float *steps,
+                       const float *means, size_t pairs, const float *cosines, const float *sines, float *rows);
+
+  /// Rotates pairs of numbers back, in place: a and b of restore_rows become `a * cosine + b * sine` and
+  /// `b * cosine - a * sine`. Rows lie `row_stride` elements apart.
+  void (*rotate_back)(float *rows, size_t count, size_t row_stride, size_t pairs, const float *cosines,
+                      const float *sines);
 } tck_kernels;
 
 /// The kernels for this machine: the widest instruction set that it has, or the one that the environment variable
@@ -579,8 +587,8 @@ void tck_count_symbols(const int16_t *codes, size_t count, unsigned low_bits, ui
 /// What so many symbols cost in a table, in 1/256 bit.
 uint32_t tck_symbols_cost(unsigned table, const uint16_t counts[TCK_SYMBOLS]);
 
-/// Narrows numbers to symbols of a table. Returns false where one needs an escape, or may; symbols are then unspecified.
-bool tck_narrow_codes(unsigned table, const int16_t *codes, size_t count, int8_t *symbols);
+/// Whether numbers are symbols of a table as they are. False where one needs an escape, or may.
+bool tck_are_symbols(unsigned table, const int16_t *codes, size_t count);
 
 /// What the decoder needs to know of each state modulo TCK_FREQUENCY_TOTAL: the symbol, signed, in the highest 8 bits,
 /// then its frequency, and in the lowest 12 bits by how much the state's remainder exceeds the symbol's first.
@@ -588,11 +596,6 @@ const uint32_t *tck_symbol_lookup(unsigned table);
 
 /// An encoder that writes into a buffer of words: at the most one for each symbol.
 tck_symbol_encoder tck_start_encoder(uint16_t *buffer, size_t word_count);
-
-/// Encodes what one call of decode_symbols will give. Calls come in the reverse order of decoding.
-///
-/// Writes at the most one word for each symbol. No symbol may have frequency 0: callers pass TCK_ESCAPE instead.
-void tck_encode_symbols(tck_symbol_encoder *encoder, unsigned table, const int8_t *symbols, size_t count);
 
 /// Writes the states, TCK_SYMBOL_STATE_BYTES of them, as tck_start_decoder takes them, and returns where the words begin,
 /// which go on to the buffer's end.

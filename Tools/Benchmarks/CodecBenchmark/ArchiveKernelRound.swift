@@ -76,7 +76,7 @@ struct ArchiveKernelRound {
         let symbols = tables.flatMap { table in
             let lookup = tck_symbol_lookup(table)!
             return (0..<callLength).map { _ in
-                Int8(truncatingIfNeeded: lookup[Int(generator.next() % UInt64(TCK_FREQUENCY_TOTAL))] >> 24)
+                Int16(Int8(truncatingIfNeeded: lookup[Int(generator.next() % UInt64(TCK_FREQUENCY_TOTAL))] >> 24))
             }
         }
         let words = UnsafeMutablePointer<UInt16>.allocate(capacity: count)
@@ -84,13 +84,18 @@ struct ArchiveKernelRound {
         var encoder = tck_start_encoder(words, count)
         symbols.withUnsafeBufferPointer { symbols in
             for (index, table) in tables.enumerated().reversed() {
-                tck_encode_symbols(&encoder, table, symbols.baseAddress! + index * callLength, callLength)
+                tck_best_kernels().pointee.encode_symbols(
+                    &encoder,
+                    table,
+                    symbols.baseAddress! + index * callLength,
+                    callLength
+                )
             }
         }
         var states = [UInt8](repeating: 0, count: Int(TCK_SYMBOL_STATE_BYTES))
         let start = UnsafeRawPointer(tck_finish_symbols(&encoder, &states)!)
         let wordCount = (UnsafeRawPointer(words + count) - start) / 2
-        let decoded = UnsafeMutablePointer<Int8>.allocate(capacity: callLength * Self.decodersAtOnce)
+        let decoded = UnsafeMutablePointer<Int16>.allocate(capacity: callLength * Self.decodersAtOnce)
         defer { decoded.deallocate() }
         func works(sideBySide: Int) -> [(name: String, work: () -> Void)] {
             Self.sets.map { kernels in
