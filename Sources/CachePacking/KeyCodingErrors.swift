@@ -84,20 +84,20 @@ public struct KeyCodingErrors: Sendable {
         let count = blockLength * dimension
         let isDone = unsafe withUnsafeTemporaryAllocation(of: Float.self, capacity: 2 * count) { floats in
             unsafe floats.initialize(repeating: 0)
-            let original = unsafe UnsafeMutableBufferPointer(rebasing: floats[..<count])
             let restored = unsafe UnsafeMutableBufferPointer(rebasing: floats[count...])
-            for block in stride(from: rows.lowerBound, to: rows.upperBound, by: blockLength) {
-                guard let base = original.baseAddress, unsafe restore(block, restored) else { return false }
-                unsafe keys.widenRows(head: head, from: block, count: blockLength, into: base)
-                for token in 0..<blockLength {
-                    for channel in 0..<dimension {
-                        let index = token * dimension + channel
-                        let error = unsafe Double(original[index] - restored[index])
-                        sums[channel] += error * error
+            return unsafe sums.withUnsafeMutableBufferPointer { sums in
+                for block in stride(from: rows.lowerBound, to: rows.upperBound, by: blockLength) {
+                    guard let original = floats.baseAddress, unsafe restore(block, restored) else { return false }
+                    unsafe keys.widenRows(head: head, from: block, count: blockLength, into: original)
+                    for start in stride(from: 0, to: count, by: dimension) {
+                        for channel in 0..<dimension {
+                            let error = unsafe Double(original[start + channel] - restored[start + channel])
+                            unsafe sums[channel] += error * error
+                        }
                     }
                 }
+                return true
             }
-            return true
         }
         return isDone ? sums : nil
     }
