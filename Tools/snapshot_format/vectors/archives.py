@@ -276,3 +276,6 @@ def valid_archives(files: list, folder: str):
     yield Encoded("encoded-bases", "archive(step=0.2,recent=32)", F32, 150, CODED_SHAPES, queries=40, **bases)
     recipe, positions = "archive(step=0.01,recent=9,sinks=1)", [5 * t + 1000 for t in range(100)]
     yield Encoded("encoded-positions", recipe, F16, 100, CODED_SHAPES, queries=5, positions=positions, **bases)
+    # Numbers of some tokens would be too large with the steps that their shifts ask for.
+    recipe = "archive(step=0.0008,recent=0,sinks=2)"
+    yield Encoded("encoded-fine-step", recipe, F16, 100, CODED_SHAPES, queries=30)
