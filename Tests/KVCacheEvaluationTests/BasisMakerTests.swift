@@ -323,4 +323,24 @@ import ThinkCompress
         #expect(measurement.metadata(of: [])["profile.bases.weights"] == "variances")
         #expect(measurement.cost == 3 * prefix * 2)
     }
+
+    @Test func statesOfPrefixesFitIntoMemory() {
+        #expect(BasisMeasurement.prefixCount(stateSize: 576, prefix: 2048) == 24)
+        #expect(BasisMeasurement.prefixCount(stateSize: 4096, prefix: 2048) == 16)
+        #expect(BasisMeasurement.prefixCount(stateSize: 16384, prefix: 8192) == 6)
+    }
+
+    @Test func moreThanSixPrefixesDoNotOverlap() throws {
+        let model = try LlamaModel(path: Self.tiny)
+        let text = try Self.text(characters: 4000)
+        let tokens = try model.tokens(of: text).count
+        let prefix = tokens / 9 - ProfileSettings.continuation
+        let measurement = try BasisMeasurement(
+            decoder: TransformerDecoder(model: model),
+            texts: [text],
+            digests: ["d"],
+            prefix: prefix
+        )
+        #expect(measurement.metadata(of: [])["profile.bases.prefixes"] == "9")
+    }
 }
