@@ -38,13 +38,15 @@ void tck_scalar_add_sparse_products(const int16_t *codes, size_t code_stride, si
   }
 }
 
-/// Decodes the next symbol of some lanes, from the first; `words` has as many. Returns the first word that is left.
+/// Decodes the next symbol of some lanes, from the first; `words` has as many. Returns the first word that is left, and
+/// lowers the least symbol.
 static inline const uint8_t *decode_group(uint32_t *states, const uint32_t *lookup, const uint8_t *words, size_t lanes,
-                                          int16_t *symbols, bool *has_escape) {
+                                          int16_t *symbols, int16_t *least) {
   for (size_t lane = 0; lane < lanes; lane++) {
     uint32_t state = states[lane], entry = lookup[state % TCK_FREQUENCY_TOTAL];
-    symbols[lane] = (int8_t)(uint8_t)(entry >> 24);
-    *has_escape |= symbols[lane] == TCK_ESCAPE;
+    int16_t symbol = (int8_t)(uint8_t)(entry >> 24);
+    symbols[lane] = symbol;
+    *least = symbol < *least ? symbol : *least;
     state = (entry >> 12 & 0xFFF) * (state >> 12) + (entry & 0xFFF);
     uint32_t refilled = state << 16 | words[0] | (uint32_t)words[1] << 8;
     bool takes_word = state < 0x10000;
@@ -58,11 +60,11 @@ void tck_scalar_decode_alone(tck_symbol_call call, size_t first, size_t count) {
   const uint32_t *lookup = tck_symbol_lookup(call.table);
   tck_symbol_decoder *decoder = call.decoder;
   const uint8_t *words = decoder->words;
-  int16_t *symbols = call.symbols + first;
+  int16_t *symbols = call.symbols + first, least = 0;
   size_t left = count - first;
   // A group takes a word for each lane at the most.
   for (; left >= TCK_SYMBOL_LANES && decoder->end - words >= 2 * TCK_SYMBOL_LANES; left -= TCK_SYMBOL_LANES) {
-    words = decode_group(decoder->states, lookup, words, TCK_SYMBOL_LANES, symbols, &decoder->has_escape);
+    words = decode_group(decoder->states, lookup, words, TCK_SYMBOL_LANES, symbols, &least);
     symbols += TCK_SYMBOL_LANES;
   }
   while (left > 0) {
@@ -71,7 +73,7 @@ void tck_scalar_decode_alone(tck_symbol_call call, size_t first, size_t count) {
     uint8_t last[2 * TCK_SYMBOL_LANES] = {0};
     if (available > sizeof last) available = sizeof last;
     for (size_t i = 0; i < available; i++) last[i] = words[i];
-    size_t taken = (size_t)(decode_group(decoder->states, lookup, last, lanes, symbols, &decoder->has_escape) - last);
+    size_t taken = (size_t)(decode_group(decoder->states, lookup, last, lanes, symbols, &least) - last);
     if (taken > available) {
       decoder->is_valid = false;
       taken = available;
@@ -81,6 +83,7 @@ void tck_scalar_decode_alone(tck_symbol_call call, size_t first, size_t count) {
     left -= lanes;
   }
   decoder->words = words;
+  decoder->has_escape |= least == TCK_ESCAPE;
 }
 
 void tck_scalar_decode_symbols(const tck_symbol_call *calls, size_t call_count, size_t count) {
