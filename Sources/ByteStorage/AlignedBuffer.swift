@@ -49,25 +49,27 @@ package final class AlignedBuffer: @unchecked Sendable {
         unsafe free(try allocate(byteCount: byteCount))
     }
 
-    /// The size of a huge page, in bytes, where there are any, and from which size on buffers have them.
-    private static let hugePage = 1 << 21
-    private static let leastWithHugePages = 2 * hugePage
+    #if os(Linux)
+        /// The usual size of a huge page, in bytes.
+        private static let hugePageSize = 1 << 21
+        /// From which size on buffers are to have huge pages.
+        private static let leastSizeForHugePages = 2 * hugePageSize
+    #endif
 
     private static func allocate(byteCount: Int) throws(MemoryError) -> UnsafeMutableRawPointer {
+        var alignment = Self.alignment
         #if os(Linux)
-            let hasHugePages = byteCount >= leastWithHugePages
-        #else
-            let hasHugePages = false
+            if byteCount >= leastSizeForHugePages { alignment = hugePageSize }
         #endif
         var memory: UnsafeMutableRawPointer?
-        guard unsafe posix_memalign(&memory, hasHugePages ? hugePage : alignment, max(byteCount, 1)) == 0,
-            let memory = unsafe memory
-        else { throw MemoryError(byteCount: byteCount) }
+        guard unsafe posix_memalign(&memory, alignment, max(byteCount, 1)) == 0, let memory = unsafe memory else {
+            throw MemoryError(byteCount: byteCount)
+        }
         #if os(Linux)
-            if hasHugePages {
-                // The kernel clears memory when it is first written, several times as fast by huge pages. Only whole
-                // ones, so that no more memory is taken than is asked for. Where there are none, nothing is lost.
-                _ = unsafe madvise(memory, byteCount / hugePage * hugePage, MADV_HUGEPAGE)
+            if alignment == hugePageSize {
+                // Memory is cleared when it is first written, which is faster by huge pages. Whole ones alone are asked
+                // for, so that a buffer takes no more than its size. That the system may refuse does no harm.
+                _ = unsafe madvise(memory, byteCount / hugePageSize * hugePageSize, MADV_HUGEPAGE)
             }
         #endif
         return unsafe memory

@@ -1,7 +1,6 @@
 /// Bytes to read that keep their owner (a buffer, a mapped file) alive.
 ///
-/// Those in memory never change: what filled them has no hold on them any more. Those of a mapped file are what the file
-/// holds, and change if another program writes into it: see `MappedFile`.
+/// Those in memory do not change as long as anybody has them. Those of a mapped file are what the file holds, and change if another program writes into it: see `MappedFile`.
 @safe
 public struct SharedBytes: Sendable {
     public let count: Int
@@ -11,7 +10,7 @@ public struct SharedBytes: Sendable {
 
     /// Bytes of another owner, which has to keep the promise.
     ///
-    /// - Parameter base: `count` bytes that can be read, and that nobody writes to, for as long as `owner` lives.
+    /// - Parameter base: `count` bytes that can be read, and that nobody writes to, for as long as anybody has these.
     @unsafe
     public init(owner: any AnyObject & Sendable, base: UnsafeRawPointer, count: Int) {
         self.owner = owner

@@ -43,12 +43,25 @@ TCK_ARCHIVE_KERNELS(tck_avx512_)
 TCK_ARCHIVE_KERNELS(tck_neon_)
 #endif
 
+/// One pair of restore_rows, of one row, and of rotate_back.
+TCK_HIDDEN void tck_scalar_restore_pair(const float *sums, float step, const float *means, size_t pair, size_t pairs,
+                                        const float *cosines, const float *sines, float *rows);
+TCK_HIDDEN void tck_scalar_rotate_pair_back(float *row, size_t pair, size_t pairs, const float *cosines,
+                                            const float *sines);
+
 /// Decodes the symbols of one decoder, from number `first` on.
 TCK_HIDDEN void tck_scalar_decode_alone(tck_symbol_call call, size_t first, size_t count);
 
 /// A table's symbols by their lowest 6 bits: the frequency in the highest 16 bits, and in the lowest the sum of the
 /// frequencies of the symbols before it.
 TCK_HIDDEN const uint32_t *tck_symbol_ranges(unsigned table);
+
+/// 2^TCK_RECIPROCAL_BITS divided by the frequency of a table's symbols, rounded down, by their lowest 6 bits.
+TCK_HIDDEN const uint64_t *tck_symbol_reciprocals(unsigned table);
+
+/// Bits of a frequency, and of a reciprocal.
+#define TCK_FREQUENCY_BITS 12
+#define TCK_RECIPROCAL_BITS 43
 
 /// The frequencies of every table: generated.
 TCK_HIDDEN extern const uint16_t tck_archive_frequencies[TCK_SYMBOL_TABLES][TCK_SYMBOLS];

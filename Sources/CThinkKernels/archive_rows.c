@@ -28,7 +28,7 @@ void tck_center_columns(const float *rows, const uint32_t *places, size_t count,
 enum { TILE_NUMBERS = 4096 };
 
 void tck_store_restored_rows(const tck_kernels *kernels, const tck_restored_rows *restored, size_t count) {
-  static const float no_means[TCK_MAX_HEAD_DIMENSION];
+  static const float zeros[TCK_MAX_HEAD_DIMENSION];
   float rows[TILE_NUMBERS];
   const size_t dimension = restored->dimension, most_rows = TILE_NUMBERS / dimension;
   for (size_t first = 0; first < count;) {
@@ -42,13 +42,14 @@ void tck_store_restored_rows(const tck_kernels *kernels, const tck_restored_rows
     size_t run = 1;
     while (first + run < count && run < most_rows && run < left && restored->places[first + run] == place + run) run++;
     const size_t pairs = restored->pairs, angle = place * pairs;
+    const float *cosines = pairs > 0 ? restored->cosines + angle : zeros;
+    const float *sines = pairs > 0 ? restored->sines + angle : zeros;
     kernels->restore_rows(restored->sums + first * restored->sum_stride, restored->sum_stride, run, dimension,
-                          restored->steps + first, restored->means, pairs, pairs > 0 ? restored->cosines + angle : NULL,
-                          pairs > 0 ? restored->sines + angle : NULL, rows);
+                          restored->steps + first, restored->means, pairs, cosines, sines, rows);
     tck_mutable_rows destination = restored->destination;
     destination.bytes = (uint8_t *)destination.bytes + place * destination.token_stride;
     // Without means it bounds the numbers and stores them.
-    kernels->add_means(rows, run, dimension, no_means, destination);
+    kernels->add_means(rows, run, dimension, zeros, destination);
     first += run;
   }
 }

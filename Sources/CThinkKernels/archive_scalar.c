@@ -38,6 +38,36 @@ void tck_scalar_add_sparse_products(const int16_t *codes, size_t code_stride, si
   }
 }
 
+static void store_word(uint16_t *word, uint32_t value) {
+  ((uint8_t *)word)[0] = (uint8_t)value;
+  ((uint8_t *)word)[1] = (uint8_t)(value >> 8);
+}
+
+void tck_scalar_encode_symbols(tck_symbol_encoder *encoder, unsigned table, const int16_t *symbols, size_t count) {
+  const uint32_t *ranges = tck_symbol_ranges(table);
+  const uint64_t *reciprocals = tck_symbol_reciprocals(table);
+  uint16_t *next = encoder->next;
+  for (size_t j = count; j-- > 0;) {
+    const unsigned symbol = (unsigned)symbols[j] % TCK_SYMBOLS;
+    const uint32_t frequency = ranges[symbol] >> 16, first = ranges[symbol] & 0xFFFF;
+    uint32_t *lane = &encoder->states[j % TCK_SYMBOL_LANES];
+    uint32_t state = *lane;
+    // Written whether it counts or not, which nobody can foresee: there is room for a word for each symbol to come.
+    bool gives_word = state >= frequency << (32 - TCK_FREQUENCY_BITS);
+    store_word(next - 1, state);
+    next -= gives_word;
+    state = gives_word ? state >> 16 : state;
+    // The state is below 2^20 times the frequency, so that the product fits; it may be one too small.
+    uint32_t quotient = (uint32_t)(state * reciprocals[symbol] >> TCK_RECIPROCAL_BITS);
+    uint32_t remainder = state - quotient * frequency;
+    bool is_too_small = remainder >= frequency;
+    quotient += is_too_small;
+    remainder -= is_too_small ? frequency : 0;
+    *lane = (quotient << TCK_FREQUENCY_BITS) + remainder + first;
+  }
+  encoder->next = next;
+}
+
 /// Decodes the next symbol of some lanes, from the first; `words` has as many. Returns the first word that is left, and
 /// lowers the least symbol.
 static inline const uint8_t *decode_group(uint32_t *states, const uint32_t *lookup, const uint8_t *words, size_t lanes,
@@ -105,30 +135,39 @@ bool tck_scalar_round_to_codes(const float *numbers, size_t count, float inverse
   return are_codes;
 }
 
+void tck_scalar_restore_pair(const float *sums, float step, const float *means, size_t pair, size_t pairs,
+                             const float *cosines, const float *sines, float *rows) {
+  float a = sums[pair] * step, b = sums[pair + pairs] * step;
+  a += means[pair];
+  b += means[pair + pairs];
+  float a_sine = a * sines[pair], b_sine = b * sines[pair], a_cosine = a * cosines[pair], b_cosine = b * cosines[pair];
+  rows[pair] = a_cosine - b_sine;
+  rows[pair + pairs] = b_cosine + a_sine;
+}
+
 void tck_scalar_restore_rows(const float *sums, size_t sum_stride, size_t count, size_t dimension, const float *steps,
                              const float *means, size_t pairs, const float *cosines, const float *sines, float *rows) {
   for (size_t r = 0; r < count; r++, sums += sum_stride, rows += dimension, cosines += pairs, sines += pairs) {
-    for (size_t c = 0; c < dimension; c++) {
+    for (size_t i = 0; i < pairs; i++) {
+      tck_scalar_restore_pair(sums, steps[r], means, i, pairs, cosines, sines, rows);
+    }
+    for (size_t c = 2 * pairs; c < dimension; c++) {
       float product = sums[c] * steps[r];
       rows[c] = product + means[c];
     }
-    for (size_t i = 0; i < pairs; i++) {
-      float a = rows[i], b = rows[i + pairs];
-      float a_sine = a * sines[i], b_sine = b * sines[i], a_cosine = a * cosines[i], b_cosine = b * cosines[i];
-      rows[i] = a_cosine - b_sine;
-      rows[i + pairs] = b_cosine + a_sine;
-    }
   }
+}
+
+void tck_scalar_rotate_pair_back(float *row, size_t pair, size_t pairs, const float *cosines, const float *sines) {
+  float a = row[pair], b = row[pair + pairs];
+  float a_sine = a * sines[pair], b_sine = b * sines[pair], a_cosine = a * cosines[pair], b_cosine = b * cosines[pair];
+  row[pair] = a_cosine + b_sine;
+  row[pair + pairs] = b_cosine - a_sine;
 }
 
 void tck_scalar_rotate_back(float *rows, size_t count, size_t row_stride, size_t pairs, const float *cosines,
                             const float *sines) {
   for (size_t r = 0; r < count; r++, rows += row_stride, cosines += pairs, sines += pairs) {
-    for (size_t i = 0; i < pairs; i++) {
-      float a = rows[i], b = rows[i + pairs];
-      float a_sine = a * sines[i], b_sine = b * sines[i], a_cosine = a * cosines[i], b_cosine = b * cosines[i];
-      rows[i] = a_cosine + b_sine;
-      rows[i + pairs] = b_cosine - a_sine;
-    }
+    for (size_t i = 0; i < pairs; i++) tck_scalar_rotate_pair_back(rows, i, pairs, cosines, sines);
   }
 }

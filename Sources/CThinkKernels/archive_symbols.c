@@ -1,4 +1,5 @@
-// Coding of symbols by interleaved range asymmetric numeral systems (rANS): what is looked up, and the encoder.
+// Coding of symbols by interleaved range asymmetric numeral systems (rANS): what is looked up, and how coding begins and
+// ends.
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -7,24 +8,13 @@
 
 /// The least state; below it a decoder takes a word, and an encoder begins with it.
 #define LEAST_STATE 0x10000u
-/// Bits of a frequency, and of a word.
-#define FREQUENCY_BITS 12
+/// Bits of a word.
 #define WORD_BITS 16
-#define RECIPROCAL_BITS 43
-
-/// What the encoder needs to know of a symbol.
-typedef struct encoding {
-  /// From here on a state gives a word before it takes the symbol.
-  uint32_t least_full_state;
-  uint16_t frequency, first;
-  /// 2^RECIPROCAL_BITS / frequency, rounded down.
-  uint64_t reciprocal;
-} encoding;
 
 static uint16_t costs[TCK_SYMBOL_TABLES][TCK_SYMBOLS];
 static uint32_t lookups[TCK_SYMBOL_TABLES][TCK_FREQUENCY_TOTAL];
 static uint32_t ranges[TCK_SYMBOL_TABLES][TCK_SYMBOLS];
-static encoding encodings[TCK_SYMBOL_TABLES][TCK_SYMBOLS];
+static uint64_t reciprocals[TCK_SYMBOL_TABLES][TCK_SYMBOLS];
 /// Up to this magnitude no symbol of a table needs an escape.
 static int16_t plain_limits[TCK_SYMBOL_TABLES];
 
@@ -41,7 +31,7 @@ static uint16_t cost(uint32_t frequency) {
     rest >>= is_two;
     logarithm = logarithm << 1 | is_two;
   }
-  return (uint16_t)((((uint32_t)FREQUENCY_BITS << 22) - logarithm + (1 << 13)) >> 14);
+  return (uint16_t)((((uint32_t)TCK_FREQUENCY_BITS << 22) - logarithm + (1 << 13)) >> 14);
 }
 
 static void build(unsigned table) {
@@ -55,9 +45,8 @@ static void build(unsigned table) {
     if (frequency == 0) continue;
     uint32_t symbol = is_escape ? (uint32_t)TCK_ESCAPE : index - TCK_SYMBOL_LIMIT;
     for (uint32_t i = 0; i < frequency; i++) lookups[table][first + i] = symbol << 24 | frequency << 12 | i;
-    encodings[table][index] = (encoding){frequency << (32 - FREQUENCY_BITS), (uint16_t)frequency, (uint16_t)first,
-                                         ((uint64_t)1 << RECIPROCAL_BITS) / frequency};
     ranges[table][symbol % TCK_SYMBOLS] = frequency << 16 | first;
+    reciprocals[table][symbol % TCK_SYMBOLS] = ((uint64_t)1 << TCK_RECIPROCAL_BITS) / frequency;
     first += frequency;
   }
   const uint16_t *zero = frequencies + TCK_SYMBOL_LIMIT;
@@ -116,7 +105,7 @@ uint32_t tck_symbols_cost(unsigned table, const uint16_t counts[TCK_SYMBOLS]) {
   return sum;
 }
 
-bool tck_are_symbols(unsigned table, const int16_t *codes, size_t count) {
+bool tck_need_no_escape(unsigned table, const int16_t *codes, size_t count) {
   prepare();
   int16_t least = 0, largest = 0;
   for (size_t i = 0; i < count; i++) {
@@ -136,42 +125,17 @@ const uint32_t *tck_symbol_ranges(unsigned table) {
   return ranges[table];
 }
 
+const uint64_t *tck_symbol_reciprocals(unsigned table) {
+  prepare();
+  return reciprocals[table];
+}
+
 // MARK: - Encoding
 
-static void store_word(uint16_t *word, uint32_t value) {
-  ((uint8_t *)word)[0] = (uint8_t)value;
-  ((uint8_t *)word)[1] = (uint8_t)(value >> 8);
-}
-
 tck_symbol_encoder tck_start_encoder(uint16_t *buffer, size_t word_count) {
-  tck_symbol_encoder encoder = {.next = buffer + word_count, .begin = buffer};
+  tck_symbol_encoder encoder = {.next = buffer + word_count};
   for (size_t lane = 0; lane < TCK_SYMBOL_LANES; lane++) encoder.states[lane] = LEAST_STATE;
   return encoder;
-}
-
-void tck_scalar_encode_symbols(tck_symbol_encoder *encoder, unsigned table, const int16_t *symbols, size_t count) {
-  prepare();
-  const encoding *of = encodings[table];
-  uint16_t *next = encoder->next;
-  for (size_t j = count; j-- > 0;) {
-    // The escape's -32 gives index 63 too.
-    const encoding *symbol = &of[(unsigned)(symbols[j] + TCK_SYMBOL_LIMIT) % TCK_SYMBOLS];
-    uint32_t *lane = &encoder->states[j % TCK_SYMBOL_LANES];
-    uint32_t state = *lane;
-    // Written whether it counts or not, which nobody can foresee: there is room for a word for each symbol to come.
-    bool gives_word = state >= symbol->least_full_state;
-    store_word(next - 1, state);
-    next -= gives_word;
-    state = gives_word ? state >> WORD_BITS : state;
-    // The state is below 2^20 times the frequency, so that the product fits; it may be one too small.
-    uint32_t quotient = (uint32_t)(state * symbol->reciprocal >> RECIPROCAL_BITS);
-    uint32_t remainder = state - quotient * symbol->frequency;
-    bool is_too_small = remainder >= symbol->frequency;
-    quotient += is_too_small;
-    remainder -= is_too_small ? symbol->frequency : 0;
-    *lane = (quotient << FREQUENCY_BITS) + remainder + symbol->first;
-  }
-  encoder->next = next;
 }
 
 const uint8_t *tck_finish_symbols(const tck_symbol_encoder *encoder, void *states) {

@@ -60,7 +60,7 @@ TCK_INLINE bool wide_are_below(wide value, float limit) {
 
 #include "vector_archive.h"
 
-// MARK: - Coding
+// MARK: - Symbols
 
 /// The ranges of 16 symbols, of which the lowest 6 bits count: tck_symbol_ranges.
 TCK_INLINE __m512i find_ranges(const uint32_t *ranges, __m512i symbols) {
@@ -136,6 +136,9 @@ enum { MOST_STREAMS = 4 };
 
 /// Decodes groups of some decoders side by side, from symbol `done` on, while whole ones are left and, unless
 /// `is_near_end`, no decoder is near its words' end. Returns how many symbols are decoded then.
+///
+/// With `is_near_end` every decoder's words are counted, those of decoders that have many left too: records that are
+/// side by side mostly end together.
 TCK_INLINE size_t decode_groups(const tck_symbol_call *calls, const size_t call_count, size_t done, size_t count,
                                 const bool is_near_end) {
   stream streams[MOST_STREAMS];

@@ -1,4 +1,4 @@
-// Archive coding with NEON. Symbols are decoded as the definition does it: NEON can't look up 16 entries of a table at
+// Archive coding with NEON. Symbols are coded as the definition does it: NEON can't look up 16 entries of a table at
 // once, and the plain loop keeps 16 lanes going as well.
 
 #pragma STDC FP_CONTRACT OFF

@@ -1,4 +1,4 @@
-// The vector kernels of archive coding, written once, but for the decoding of symbols. A file that implements an
+// The vector kernels of archive coding, written once, but for the coding of symbols. A file that implements an
 // instruction set defines the operations below and includes this header.
 //
 // TCK_TARGET          the attribute that lets a function use the set's instructions
@@ -191,40 +191,48 @@ TCK_TARGET bool TCK_ARCHIVE(round_to_codes)(const float *numbers, size_t count, 
   return tck_scalar_round_to_codes(numbers + i, count - i, inverse_step, codes + i) && are_codes;
 }
 
-/// Sums of a row, scaled and moved.
-TCK_INLINE wide restore(const float *sums, wide step, const float *means) {
+/// Sums times a step, plus means.
+TCK_INLINE wide scale_and_add(const float *sums, wide step, const float *means) {
   return wide_add(wide_multiply(wide_load(sums), step), wide_load(means));
 }
 
 TCK_TARGET void TCK_ARCHIVE(restore_rows)(const float *sums, size_t sum_stride, size_t count, size_t dimension,
                                           const float *steps, const float *means, size_t pairs, const float *cosines,
                                           const float *sines, float *rows) {
-  if (pairs % WIDE != 0 || dimension % WIDE != 0) {
-    return tck_scalar_restore_rows(sums, sum_stride, count, dimension, steps, means, pairs, cosines, sines, rows);
-  }
+  const size_t whole_pairs = pairs / WIDE * WIDE;
   for (size_t r = 0; r < count; r++, sums += sum_stride, rows += dimension, cosines += pairs, sines += pairs) {
     const wide step = wide_splat(steps[r]);
-    for (size_t i = 0; i < pairs; i += WIDE) {
-      wide a = restore(sums + i, step, means + i), b = restore(sums + pairs + i, step, means + pairs + i);
+    for (size_t i = 0; i < whole_pairs; i += WIDE) {
+      wide a = scale_and_add(sums + i, step, means + i);
+      wide b = scale_and_add(sums + pairs + i, step, means + pairs + i);
       wide cosine = wide_load(cosines + i), sine = wide_load(sines + i);
       wide_store(rows + i, wide_subtract(wide_multiply(a, cosine), wide_multiply(b, sine)));
       wide_store(rows + pairs + i, wide_add(wide_multiply(b, cosine), wide_multiply(a, sine)));
     }
-    for (size_t c = 2 * pairs; c < dimension; c += WIDE) wide_store(rows + c, restore(sums + c, step, means + c));
+    for (size_t i = whole_pairs; i < pairs; i++) {
+      tck_scalar_restore_pair(sums, steps[r], means, i, pairs, cosines, sines, rows);
+    }
+    size_t c = 2 * pairs;
+    for (; c + WIDE <= dimension; c += WIDE) wide_store(rows + c, scale_and_add(sums + c, step, means + c));
+    for (; c < dimension; c++) {
+      float product = sums[c] * steps[r];
+      rows[c] = product + means[c];
+    }
   }
 }
 
 TCK_TARGET void TCK_ARCHIVE(rotate_back)(float *rows, size_t count, size_t row_stride, size_t pairs,
                                          const float *cosines, const float *sines) {
-  if (pairs % WIDE != 0) return tck_scalar_rotate_back(rows, count, row_stride, pairs, cosines, sines);
+  const size_t whole_pairs = pairs / WIDE * WIDE;
   for (size_t r = 0; r < count; r++, rows += row_stride, cosines += pairs, sines += pairs) {
     float *second = rows + pairs;
-    for (size_t i = 0; i < pairs; i += WIDE) {
+    for (size_t i = 0; i < whole_pairs; i += WIDE) {
       wide a = wide_load(rows + i), b = wide_load(second + i);
       wide cosine = wide_load(cosines + i), sine = wide_load(sines + i);
       wide_store(rows + i, wide_add(wide_multiply(a, cosine), wide_multiply(b, sine)));
       wide_store(second + i, wide_subtract(wide_multiply(b, cosine), wide_multiply(a, sine)));
     }
+    for (size_t i = whole_pairs; i < pairs; i++) tck_scalar_rotate_pair_back(rows, i, pairs, cosines, sines);
   }
 }
 

@@ -47,16 +47,16 @@ enum ArchiveRecord {
         var splitSymbols: [Int16] = []
         var escapes: [Int16] = []
         var bits = BitWriter()
-        var calls: [(table: UInt32, count: Int, split: Int?, start: Int)] = []
+        var calls: [(table: UInt32, count: Int, isSplit: Bool, start: Int)] = []
         for component in live {
             guard let table = tables[component] else { continue }
             var start = component * stride
             for (shift, count) in rows.segments.enumerated() where count > 0 {
                 let (number, lowBits) = table.symbols(shift: shift)
-                if unsafe lowBits == 0 && tck_are_symbols(number, codes + start, count) {
-                    calls.append((number, count, nil, start))
+                if unsafe lowBits == 0 && tck_need_no_escape(number, codes + start, count) {
+                    calls.append((number, count, false, start))
                 } else {
-                    calls.append((number, count, splitSymbols.count, start))
+                    calls.append((number, count, true, splitSymbols.count))
                     unsafe split(
                         codes + start,
                         count,
@@ -77,15 +77,11 @@ enum ArchiveRecord {
         let words = unsafe buffer.withUnsafeMutableBufferPointer { buffer -> [UInt8] in
             var encoder = unsafe tck_start_encoder(buffer.baseAddress, capacity)
             unsafe splitSymbols.withUnsafeBufferPointer { splitSymbols in
-                let (kernels, splitSymbols) = unsafe (Kernels.bestPointer, splitSymbols.baseAddress)
+                let kernels = unsafe Kernels.bestPointer
                 for call in calls.reversed() {
-                    let symbols = unsafe call.split.flatMap { split in unsafe splitSymbols.map { unsafe $0 + split } }
-                    unsafe kernels.pointee.encode_symbols(
-                        &encoder,
-                        call.table,
-                        symbols ?? codes + call.start,
-                        call.count
-                    )
+                    let source = unsafe call.isSplit ? splitSymbols.baseAddress : codes
+                    guard let source = unsafe source else { continue }
+                    unsafe kernels.pointee.encode_symbols(&encoder, call.table, source + call.start, call.count)
                 }
             }
             let words = unsafe tck_finish_symbols(&encoder, &states)

@@ -60,13 +60,15 @@ public struct ArchiveRestoration: Sendable {
 
     /// Restores layers.
     ///
+    /// What was returned last is kept as long as the restoration, and its memory used again if the caller holds it no
+    /// longer.
+    ///
     /// - Parameters:
     ///   - group: one of `layerGroups`.
     ///   - tokens: the first tokens that are wanted, nil for all; only of a cache that may be cut.
     ///   - elementType: the type to restore to.
     ///   - threads: units of chunks that are decoded at the same time; nil for as many as there are processors.
-    /// - Returns: keys and values in memory of their own, and the layers' state if all tokens are wanted. What was returned
-    ///   last is kept, and its memory used again if the caller holds it no longer.
+    /// - Returns: keys and values in memory of their own, and the layers' state if all tokens are wanted.
     /// - Throws: `ArchiveError` if a chunk is damaged; `CodecError` if there is no memory; `CancellationError`.
     public func layers(
         _ group: Range<Int>,
@@ -79,19 +81,16 @@ public struct ArchiveRestoration: Sendable {
             let extent = archive.layers[layer].extent
             return extent.first..<max(min(extent.end, count), extent.first)
         }
-        var buffers: [[AlignedBuffer]] = []
-        for (layer, rows) in zip(group, rows) {
+        let byteCounts = zip(group, rows).flatMap { layer, rows in
             let geometry = archive.geometry.layers[layer]
-            buffers.append(
-                try CachePart.allCases.map { part in
-                    // Units have every KV head, and what follows writes every row.
-                    unsafe try memory.buffer(
-                        uninitializedByteCount: geometry.kvHeads * rows.count * geometry.dimension(part)
-                            * elementType.byteCount
-                    )
-                }
-            )
+            return CachePart.allCases.map { part in
+                geometry.kvHeads * rows.count * geometry.dimension(part) * elementType.byteCount
+            }
         }
+        // Units have every KV head, and what follows writes every row.
+        let all = unsafe try memory.buffers(uninitializedByteCounts: byteCounts)
+        let parts = CachePart.allCases.count
+        let buffers = (0..<group.count).map { index in Array(all[parts * index..<parts * (index + 1)]) }
         let target = Target(group: group, places: rows, elementType: elementType, buffers: buffers)
         for layer in group { restoreExactRows(layer, into: target) }
         let lastPlace = rows.reduce(0) { max($0, $1.upperBound) }
@@ -102,7 +101,7 @@ public struct ArchiveRestoration: Sendable {
             let (chunk, index) = job.quotientAndRemainder(dividingBy: groups.count)
             try restore(units: groups[index], chunk: chunk, into: target)
         }
-        memory.keep(buffers.flatMap { $0 })
+        memory.keep(all)
         return zip(group, rows).enumerated().map { index, layer in
             let geometry = archive.geometry.layers[layer.0]
             let source = archive.layers[layer.0]

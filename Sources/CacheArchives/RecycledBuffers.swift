@@ -7,23 +7,37 @@ internal import Synchronization
 final class RecycledBuffers: Sendable {
     private let kept = Mutex<[AlignedBuffer]>([])
 
-    /// A buffer of bytes that the caller writes before anybody reads them: one that was kept, or a new one.
+    /// Buffers of bytes that the caller writes before anybody reads them: those that were kept, as far as nobody else
+    /// refers to them and they are as long, and new ones. Others that were kept are let go before.
     ///
     /// - Throws: `MemoryError` if there is no such memory.
     @unsafe
-    func buffer(uninitializedByteCount byteCount: Int) throws(MemoryError) -> AlignedBuffer {
-        let free = kept.withLock { kept -> AlignedBuffer? in
-            for index in kept.indices where kept[index].byteCount == byteCount {
-                if isKnownUniquelyReferenced(&kept[index]) { return kept.remove(at: index) }
+    func buffers(uninitializedByteCounts byteCounts: [Int]) throws(MemoryError) -> [AlignedBuffer] {
+        var free = kept.withLock { kept in
+            defer { kept = [] }
+            return kept
+        }
+        var result = byteCounts.map { byteCount -> AlignedBuffer? in
+            for index in free.indices where free[index].byteCount == byteCount {
+                if isKnownUniquelyReferenced(&free[index]) { return free.remove(at: index) }
             }
             return nil
         }
-        if let free { return free }
-        return unsafe try AlignedBuffer(uninitializedByteCount: byteCount)
+        free = []
+        for (index, byteCount) in byteCounts.enumerated() where result[index] == nil {
+            result[index] = unsafe try AlignedBuffer(uninitializedByteCount: byteCount)
+        }
+        return result.compactMap { $0 }
     }
 
     /// Keeps buffers, in place of those that were kept before.
     func keep(_ buffers: [AlignedBuffer]) {
-        kept.withLock { $0 = buffers }
+        // What was kept is let go after the lock.
+        withExtendedLifetime(
+            kept.withLock { kept in
+                defer { kept = buffers }
+                return kept
+            }
+        ) {}
     }
 }

@@ -89,7 +89,8 @@ public struct KeyCodingErrors: Sendable {
                 for block in stride(from: rows.lowerBound, to: rows.upperBound, by: blockLength) {
                     guard let original = floats.baseAddress, unsafe restore(block, restored) else { return false }
                     unsafe keys.widenRows(head: head, from: block, count: blockLength, into: original)
-                    for start in stride(from: 0, to: count, by: dimension) {
+                    for token in 0..<blockLength {
+                        let start = token * dimension
                         for channel in 0..<dimension {
                             let error = unsafe Double(original[start + channel] - restored[start + channel])
                             unsafe sums[channel] += error * error

@@ -7,19 +7,19 @@ public import LlamaDecoder
 ///
 /// Source: Formats/profile.md, "How bases are made".
 public struct BasisMeasurement: Sendable {
-    /// Prefixes that bases are made from, as many as texts and `stateBytes` allow.
+    /// Prefixes that bases are made from, as many as texts and `maximumStateBytes` allow.
     private static let prefixCounts = 6...24
-    /// What the prefixes' states, the model's numbers of each token between two layers, shall take.
-    private static let stateBytes = 512 << 20
+    /// What the hidden states of more prefixes than the least may take.
+    private static let maximumStateBytes = 512 << 20
 
     /// The most prefixes that bases of a model are made from.
     ///
     /// - Parameters:
-    ///   - stateSize: numbers of a token's state.
+    ///   - hiddenSize: numbers of a token's hidden state.
     ///   - prefix: tokens of a prefix.
-    static func prefixCount(stateSize: Int, prefix: Int) -> Int {
-        let bytes = max(stateSize * prefix * MemoryLayout<Float>.stride, 1)
-        return min(max(stateBytes / bytes, prefixCounts.lowerBound), prefixCounts.upperBound)
+    static func prefixCount(hiddenSize: Int, prefix: Int) -> Int {
+        let bytes = max(hiddenSize * prefix * MemoryLayout<Float>.stride, 1)
+        return min(max(maximumStateBytes / bytes, prefixCounts.lowerBound), prefixCounts.upperBound)
     }
 
     private let decoder: TransformerDecoder
@@ -64,8 +64,8 @@ public struct BasisMeasurement: Sendable {
             of: texts,
             model: decoder.model,
             prefix: prefix,
-            count: Self.prefixCount(stateSize: configuration.hiddenSize, prefix: prefix),
-            overlapping: Self.prefixCounts.lowerBound,
+            count: Self.prefixCount(hiddenSize: configuration.hiddenSize, prefix: prefix),
+            countIfOverlapping: Self.prefixCounts.lowerBound,
             least: 1
         )
         .map { Array($0[..<prefix]) }

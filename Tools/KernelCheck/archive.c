@@ -153,6 +153,39 @@ static void compare_symbols(unsigned table) {
   }
 }
 
+/// Symbols of one group, of states at the limits: of words, of quotients, and of what there may be.
+static void compare_encoders(unsigned table) {
+  const uint16_t *frequencies = tck_symbol_frequencies(table);
+  for (unsigned index = 0; index < TCK_SYMBOLS; index++) {
+    const uint32_t frequency = frequencies[index];
+    if (frequency == 0) continue;
+    const uint32_t largest = frequency * 0xFFFFF, states[] = {
+        0x10000, 0x10001, 0xFFFFFFFF, frequency << 20, (frequency << 20) - 1,
+        0x10000 / frequency * frequency + frequency, largest, largest - 1, largest + frequency - 1,
+    };
+    int16_t symbols[TCK_SYMBOL_LANES];
+    uint16_t words[2][TCK_SYMBOL_LANES];
+    const size_t count = 1 + random_bits() % TCK_SYMBOL_LANES;
+    for (size_t i = 0; i < count; i++) {
+      symbols[i] = index == TCK_SYMBOLS - 1 ? TCK_ESCAPE : (int16_t)((int)index - TCK_SYMBOL_LIMIT);
+    }
+    tck_symbol_encoder encoders[2];
+    for (size_t set = 0; set < 2; set++) encoders[set] = tck_start_encoder(words[set], TCK_SYMBOL_LANES);
+    for (size_t lane = 0; lane < TCK_SYMBOL_LANES; lane++) {
+      uint32_t state = states[random_bits() % (sizeof states / sizeof *states)];
+      encoders[0].states[lane] = encoders[1].states[lane] = state < 0x10000 ? 0x10000 : state;
+    }
+    scalar->encode_symbols(&encoders[0], table, symbols, count);
+    other->encode_symbols(&encoders[1], table, symbols, count);
+    const size_t word_count = (size_t)(words[0] + TCK_SYMBOL_LANES - encoders[0].next);
+    expect(memcmp(encoders[0].states, encoders[1].states, sizeof encoders[0].states) == 0, "encode_symbols", "limits",
+           table, index, count, 0);
+    expect((size_t)(words[1] + TCK_SYMBOL_LANES - encoders[1].next) == word_count &&
+               memcmp(encoders[0].next, encoders[1].next, 2 * word_count) == 0,
+           "encode_symbols", "words at limits", table, index, count, 0);
+  }
+}
+
 /// Several decoders side by side, of tables of their own, some of which end early.
 static void compare_decoders(void) {
   enum { MOST_CALLS = 7 };
@@ -208,6 +241,7 @@ void compare_archive(void) {
     compare_numbers();
     compare_pairs();
     compare_symbols(i % TCK_SYMBOL_TABLES);
+    compare_encoders(i % TCK_SYMBOL_TABLES);
     compare_decoders();
     compare_restored_rows();
   }

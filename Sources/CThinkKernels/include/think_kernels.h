@@ -294,7 +294,7 @@ typedef struct tck_symbol_decoder {
   const uint8_t *end;
   /// False once there were not enough words; the missing ones are taken for 0.
   bool is_valid;
-  /// Set once a symbol was TCK_ESCAPE.
+  /// Set once a symbol was TCK_ESCAPE; callers may clear it.
   bool has_escape;
 } tck_symbol_decoder;
 
@@ -310,8 +310,6 @@ typedef struct tck_symbol_encoder {
   uint32_t states[TCK_SYMBOL_LANES];
   /// The words so far begin here.
   uint16_t *next;
-  /// The buffer's first word: at least as many words must fit as there are symbols.
-  uint16_t *begin;
 } tck_symbol_encoder;
 
 typedef struct tck_kernels {
@@ -471,15 +469,15 @@ typedef struct tck_kernels {
                             const float *right, size_t right_stride, size_t inner, size_t columns, float *outputs,
                             size_t output_stride);
 
-  /// Encodes what a call of decode_symbols for one decoder gives. Calls come in the reverse order of decoding.
-  ///
-  /// Writes at the most one word for each symbol. No symbol may have frequency 0: callers pass TCK_ESCAPE instead.
-  void (*encode_symbols)(tck_symbol_encoder *encoder, unsigned table, const int16_t *symbols, size_t count);
-
   /// Goes on with sums of multiply_in_order: adds `codes[i * code_stride + r] * right[i * right_stride + c]` to
   /// `outputs[r * output_stride + c]`, for each i in order, leaving out codes that are 0. For codes of which most are.
   void (*add_sparse_products)(const int16_t *codes, size_t code_stride, size_t rows, const float *right,
                               size_t right_stride, size_t inner, size_t columns, float *outputs, size_t output_stride);
+
+  /// Encodes what a call of decode_symbols for one decoder gives. Calls come in the reverse order of decoding.
+  ///
+  /// Writes at the most one word for each symbol. No symbol may have frequency 0: callers pass TCK_ESCAPE instead.
+  void (*encode_symbols)(tck_symbol_encoder *encoder, unsigned table, const int16_t *symbols, size_t count);
 
   /// Decodes `count` symbols of each of `call_count` decoders, which are side by side since each waits for its own states.
   /// Symbol j is of lane j % TCK_SYMBOL_LANES: every call begins at lane 0.
@@ -498,7 +496,7 @@ typedef struct tck_kernels {
   /// rounded. Then numbers i < `pairs` and i + `pairs` of each, called a and b, become `a * cosine - b * sine` and
   /// `b * cosine + a * sine`.
   ///
-  /// - cosines, sines: `[count][pairs]`: tck_rotary_angles. Unused where there are no pairs.
+  /// - cosines, sines: `[count][pairs]`: tck_rotary_angles. Not null, even where there are no pairs.
   /// - rows: `[count][dimension]`.
   void (*restore_rows)(const float *sums, size_t sum_stride, size_t count, size_t dimension, const float *steps,
                        const float *means, size_t pairs, const float *cosines, const float *sines, float *rows);
@@ -587,14 +585,14 @@ void tck_count_symbols(const int16_t *codes, size_t count, unsigned low_bits, ui
 /// What so many symbols cost in a table, in 1/256 bit.
 uint32_t tck_symbols_cost(unsigned table, const uint16_t counts[TCK_SYMBOLS]);
 
-/// Whether numbers are symbols of a table as they are. False where one needs an escape, or may.
-bool tck_are_symbols(unsigned table, const int16_t *codes, size_t count);
+/// Whether all numbers are symbols of a table as they are. False where one needs an escape, or may.
+bool tck_need_no_escape(unsigned table, const int16_t *codes, size_t count);
 
 /// What the decoder needs to know of each state modulo TCK_FREQUENCY_TOTAL: the symbol, signed, in the highest 8 bits,
 /// then its frequency, and in the lowest 12 bits by how much the state's remainder exceeds the symbol's first.
 const uint32_t *tck_symbol_lookup(unsigned table);
 
-/// An encoder that writes into a buffer of words: at the most one for each symbol.
+/// An encoder that writes into a buffer of words, of which there must be as many as symbols.
 tck_symbol_encoder tck_start_encoder(uint16_t *buffer, size_t word_count);
 
 /// Writes the states, TCK_SYMBOL_STATE_BYTES of them, as tck_start_decoder takes them, and returns where the words begin,
