@@ -7,20 +7,8 @@ public import LlamaDecoder
 ///
 /// Source: Formats/profile.md, "How bases are made".
 public struct BasisMeasurement: Sendable {
-    /// Prefixes that bases are made from, as many as texts and `maximumStateBytes` allow.
-    private static let prefixCounts = 6...24
-    /// What the hidden states of more prefixes than the least may take.
-    private static let maximumStateBytes = 512 << 20
-
-    /// The most prefixes that bases of a model are made from.
-    ///
-    /// - Parameters:
-    ///   - hiddenSize: numbers of a token's hidden state.
-    ///   - prefix: tokens of a prefix.
-    static func prefixCount(hiddenSize: Int, prefix: Int) -> Int {
-        let bytes = max(hiddenSize * prefix * MemoryLayout<Float>.stride, 1)
-        return min(max(maximumStateBytes / bytes, prefixCounts.lowerBound), prefixCounts.upperBound)
-    }
+    /// Prefixes that bases are made from, where texts have so many places.
+    public static let prefixCount = 6
 
     private let decoder: TransformerDecoder
     private let unit: BasisUnit
@@ -64,8 +52,7 @@ public struct BasisMeasurement: Sendable {
             of: texts,
             model: decoder.model,
             prefix: prefix,
-            count: Self.prefixCount(hiddenSize: configuration.hiddenSize, prefix: prefix),
-            countIfOverlapping: Self.prefixCounts.lowerBound,
+            count: Self.prefixCount,
             least: 1
         )
         .map { Array($0[..<prefix]) }

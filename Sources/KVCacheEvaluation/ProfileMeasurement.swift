@@ -128,7 +128,6 @@ public struct ProfileMeasurement: Sendable {
     ///   - prefix: tokens of each.
     ///   - following: positions that the model needs after them.
     ///   - count: how many.
-    ///   - countIfOverlapping: how many where so many would overlap; nil for `count`.
     ///   - least: how many are enough, where texts have too few places; nil for `count`.
     static func prefixes(
         of texts: [String],
@@ -136,7 +135,6 @@ public struct ProfileMeasurement: Sendable {
         prefix: Int,
         following: Int = ProfileSettings.continuation,
         count: Int,
-        countIfOverlapping: Int? = nil,
         least: Int? = nil
     ) throws -> [[Int32]] {
         let least = least ?? count
@@ -164,7 +162,7 @@ public struct ProfileMeasurement: Sendable {
                     + "are needed; pass a longer one, ask for shorter prefixes, or measure queries alone, by effort 0"
             )
         }
-        let count = min(count, max(total / length, countIfOverlapping ?? count), total)
+        let count = min(count, total)
         return (0..<count).map { index in
             var start = (2 * index + 1) * total / (2 * count)
             var text = 0

@@ -24,8 +24,8 @@ struct ProfileCommand: AsyncParsableCommand {
             that was interrupted goes on where it stopped: OUTPUT.journal has what was measured so far. \
             Who may not read the texts may not read the profile either.
 
-            Then come bases: which components of keys and values vary, weighted by what their errors cost, over up \
-            to 24 prefixes of the texts. Archives need them. --basis says of which channels together; by default of a \
+            Then come bases: which components of keys and values vary, weighted by what their errors cost, over six \
+            prefixes of the texts. Archives need them. --basis says of which channels together; by default of a \
             layer's, or of a KV head's where those would take more than 2 % of a model's weights in 16 bits. --from \
             takes all else from another profile of the model and makes only bases. --from-dumps makes a profile of \
             cache dumps, without the model and what errors cost: bases weighted by how much channels vary.

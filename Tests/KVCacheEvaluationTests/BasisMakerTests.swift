@@ -323,34 +323,4 @@ import ThinkCompress
         #expect(measurement.metadata(of: [])["profile.bases.weights"] == "variances")
         #expect(measurement.cost == 3 * prefix * 2)
     }
-
-    @Test func statesOfPrefixesFitIntoMemory() {
-        #expect(BasisMeasurement.prefixCount(hiddenSize: 576, prefix: 2048) == 24)
-        #expect(BasisMeasurement.prefixCount(hiddenSize: 4096, prefix: 2048) == 16)
-        #expect(BasisMeasurement.prefixCount(hiddenSize: 16384, prefix: 8192) == 6)
-    }
-
-    @Test func moreThanSixPrefixesLieSideBySide() throws {
-        let model = try LlamaModel(path: Self.tiny)
-        let text = try Self.text(characters: 4000)
-        let prefix = try model.tokens(of: text).count / 10 - ProfileSettings.continuation
-        let measurement = try BasisMeasurement(
-            decoder: TransformerDecoder(model: model),
-            texts: [text],
-            digests: ["d"],
-            prefix: prefix
-        )
-        #expect(measurement.metadata(of: [])["profile.bases.prefixes"] == "9")
-        let prefixes = try ProfileMeasurement.prefixes(
-            of: [text],
-            model: model,
-            prefix: prefix,
-            count: 24,
-            countIfOverlapping: 6
-        )
-        let tokens = try model.tokens(of: text)
-        let starts = prefixes.map { prefix in tokens.indices.first { tokens[$0...].starts(with: prefix.suffix(40)) } }
-        let known = starts.compactMap { $0 }
-        #expect(known.count == 9 && zip(known, known.dropFirst()).allSatisfy { $1 - $0 >= prefixes[0].count - 1 })
-    }
 }
