@@ -230,16 +230,18 @@ public struct ArchiveEncoder: Sendable {
                     step: step
                 )
             }
-            let least =
-                largest(of: numbers, componentCount: componentCount, rows: rows, isScaled: !isEstimate)
-                .reduce(0) { max($0, $1) } / Self.mostSteps
-            throw ArchiveError(
-                .stepTooSmall,
-                "the step \(step) is too small: a component has more than 32,767 of them; take \(least) or more",
-                leastStep: least
-            )
+            throw Self.tooSmall(step, for: largest(of: numbers, componentCount: componentCount, rows: rows))
         }
         return codes
+    }
+
+    private static func tooSmall(_ step: Float, for numbers: [Float]) -> ArchiveError {
+        let least = numbers.reduce(0) { max($0, $1) } / mostSteps
+        return ArchiveError(
+            .stepTooSmall,
+            "the step \(step) is too small: a component has more than 32,767 of them; take \(least) or more",
+            leastStep: least
+        )
     }
 
     /// Steps that a number can have.
@@ -260,15 +262,13 @@ public struct ArchiveEncoder: Sendable {
     }
 
     /// Of each row the largest magnitude of its components.
-    ///
-    /// - Parameter isScaled: whether it is multiplied by as much as the row's step is finer.
-    private func largest(of numbers: [Float], componentCount: Int, rows: ArchiveRows, isScaled: Bool) -> [Float] {
+    private func largest(of numbers: [Float], componentCount: Int, rows: ArchiveRows) -> [Float] {
         let stride = ArchiveRecord.padded(rows.count)
         var largest = [Float](repeating: 0, count: rows.count)
         for component in 0..<componentCount {
             for row in largest.indices { largest[row] = max(largest[row], numbers[component * stride + row].magnitude) }
         }
-        return isScaled ? zip(largest, rows.shifts).map { $0 * Float(1 << $1) } : largest
+        return largest
     }
 
     /// The components of rows: `[componentCount][padded rows]`, in the order of the rows.
@@ -314,6 +314,7 @@ public struct ArchiveEncoder: Sendable {
             return try await encode(step: step, shifts: shifts, threads: threads, progress: progress)
         } catch let error as ArchiveError where error.code == .stepTooSmall {
             let largest = try await largestNumbers(threads: threads)
+            guard largest.allSatisfy({ $0 <= Self.mostSteps * step }) else { throw Self.tooSmall(step, for: largest) }
             let possible = zip(shifts, largest).map { shift, number in
                 (0...shift).last { number * Float(1 << $0) <= Self.mostSteps * step } ?? 0
             }
@@ -337,8 +338,7 @@ public struct ArchiveEncoder: Sendable {
                 let numbers = self.largest(
                     of: components(unit: index, rows: rows),
                     componentCount: transforms[index].componentCount,
-                    rows: rows,
-                    isScaled: false
+                    rows: rows
                 )
                 for (place, number) in zip(rows.places, numbers) { largest[place] = number }
             }

@@ -6,13 +6,18 @@ import ThinkCompress
 
 /// Coding by a step.
 @Suite struct ArchiveEncoderTests {
-    /// A layer of one KV head of two channels, of which some tokens are larger.
-    private static func encoder(large: [Int: Float], shifts: [Int: UInt8]) async throws -> ArchiveEncoder {
+    /// A layer of one KV head of two channels, of which some tokens are larger; values are keys times a factor.
+    private static func encoder(
+        large: [Int: Float],
+        shifts: [Int: UInt8],
+        factor: Float = 1
+    ) async throws -> ArchiveEncoder {
         let count = 64
         let numbers = (0..<count).flatMap { token in [large[token] ?? Float(token % 7), Float(token % 3)] }
-        let tensor = KVTensor(numbers, elementType: .float32, heads: 1, headDimension: 2)
+        let keys = KVTensor(numbers, elementType: .float32, heads: 1, headDimension: 2)
+        let values = KVTensor(numbers.map { $0 * factor }, elementType: .float32, heads: 1, headDimension: 2)
         return try await ArchiveEncoder(
-            KVCache(layers: [KVCacheLayer(keys: tensor, values: tensor)], tokenCount: count),
+            KVCache(layers: [KVCacheLayer(keys: keys, values: values)], tokenCount: count),
             units: .channels(weights: [[.keys: [1, 1], .values: [1, 1]]]),
             shape: BlockShape(elementType: .float16, blockLength: 32, residualWindow: 0),
             sinks: 0,
@@ -48,6 +53,13 @@ import ThinkCompress
         let least = try #require(error?.leastStep)
         #expect((1.7...1.9).contains(least))
         _ = try await encoder.encode(step: least)
+    }
+
+    @Test func theLeastStepIsThatOfAllUnits() async throws {
+        // The first unit that doesn't fit is not the one that asks for most.
+        let encoder = try await Self.encoder(large: [2: 40000], shifts: [2: 1], factor: 1.5)
+        let error = await #expect(throws: ArchiveError.self) { try await encoder.encode(step: 1, threads: 1) }
+        _ = try await encoder.encode(step: try #require(error?.leastStep))
     }
 
     @Test func estimatesAllowFinerStepsThatWillNotBe() async throws {
