@@ -1,6 +1,7 @@
 /// Bytes to read that keep their owner (a buffer, a mapped file) alive.
 ///
-/// Those in memory do not change as long as anybody has them. Those of a mapped file are what the file holds, and change if another program writes into it: see `MappedFile`.
+/// Those in memory do not change as long as anybody has them. Those of a mapped file are what the file holds, and change
+/// if another program writes into it: see `MappedFile`.
 @safe
 public struct SharedBytes: Sendable {
     public let count: Int

@@ -83,7 +83,8 @@ TCK_TARGET void tck_avx512_encode_symbols(tck_symbol_encoder *encoder, unsigned 
     __m512i range = find_ranges(ranges, _mm512_cvtepi16_epi32(_mm256_maskz_loadu_epi16(lanes, symbols + count)));
     __m512i frequency = _mm512_srli_epi32(range, 16), first = _mm512_and_si512(range, _mm512_set1_epi32(0xFFFF));
     // The last lane's word was to come first, and lies highest.
-    __mmask16 giving = _mm512_mask_cmpge_epu32_mask(lanes, states, _mm512_slli_epi32(frequency, 20));
+    __m512i least_full = _mm512_slli_epi32(frequency, 32 - TCK_FREQUENCY_BITS);
+    __mmask16 giving = _mm512_mask_cmpge_epu32_mask(lanes, states, least_full);
     const size_t word_count = (unsigned)_mm_popcnt_u32(giving);
     __m256i words = _mm512_cvtepi32_epi16(_mm512_maskz_compress_epi32(giving, states));
     next -= word_count;
@@ -99,7 +100,7 @@ TCK_TARGET void tck_avx512_encode_symbols(tck_symbol_encoder *encoder, unsigned 
     __mmask16 is_small = _mm512_cmpge_epi32_mask(remainder, frequency);
     quotient = _mm512_mask_add_epi32(quotient, is_small, quotient, _mm512_set1_epi32(1));
     remainder = _mm512_mask_sub_epi32(remainder, is_small, remainder, frequency);
-    state = _mm512_add_epi32(_mm512_slli_epi32(quotient, 12), _mm512_add_epi32(remainder, first));
+    state = _mm512_add_epi32(_mm512_slli_epi32(quotient, TCK_FREQUENCY_BITS), _mm512_add_epi32(remainder, first));
     states = _mm512_mask_mov_epi32(states, lanes, state);
   }
   _mm512_storeu_si512(encoder->states, states);

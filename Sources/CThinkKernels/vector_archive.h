@@ -14,8 +14,6 @@
 #ifndef THINK_KERNELS_VECTOR_ARCHIVE_H
 #define THINK_KERNELS_VECTOR_ARCHIVE_H
 
-#include <string.h>
-
 #include "archive_kernels.h"
 #include "archive_rounding.h"
 #include "vector_support.h"

@@ -502,7 +502,7 @@ typedef struct tck_kernels {
                        const float *means, size_t pairs, const float *cosines, const float *sines, float *rows);
 
   /// Rotates pairs of numbers back, in place: a and b of restore_rows become `a * cosine + b * sine` and
-  /// `b * cosine - a * sine`. Rows lie `row_stride` elements apart.
+  /// `b * cosine - a * sine`, by angles as there. Rows lie `row_stride` elements apart.
   void (*rotate_back)(float *rows, size_t count, size_t row_stride, size_t pairs, const float *cosines,
                       const float *sines);
 } tck_kernels;
